@@ -1,0 +1,115 @@
+//! What enters a run from outside: time, randomness, crash points and the observer of events.
+//!
+//! Everything here is injected, so that a simulation can run the same code at another moment,
+//! with another seed, and stop it at any named point. `clippy.toml` forbids the direct ways.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::error::Result;
+use crate::event::{Event, Observer, Silent};
+
+/// Where the time comes from.
+pub trait Clock: Send + Sync {
+    /// The wall clock.
+    fn now(&self) -> Timestamp;
+    /// Milliseconds of a clock that never goes back, from an arbitrary start.
+    fn monotonic_ms(&self) -> u64;
+    /// Waits.
+    fn sleep_ms(&self, milliseconds: u64);
+}
+
+/// Where random bytes come from.
+pub trait Random: Send + Sync {
+    /// Fills the buffer.
+    fn fill(&self, buffer: &mut [u8]);
+}
+
+/// Named places at which a test may end the run as a power cut would.
+pub trait CrashPoints: Send + Sync {
+    /// Passed at each named place. Ends the process, or fails, where a test asked for it.
+    fn pass(&self, point: &'static str) -> Result<()>;
+}
+
+/// Never crashes.
+pub struct NoCrash;
+
+impl CrashPoints for NoCrash {
+    fn pass(&self, _point: &'static str) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// The names of all crash points of core, in the order in which a backup and a restore pass them.
+/// Tests iterate over it; a point that is passed but not listed here fails a test.
+pub const CRASH_POINTS: &[&str] = &[
+    "backup.begin",
+    "backup.artifact.streamed",
+    "backup.artifact.committed",
+    "backup.artifact.read_back",
+    "backup.before_manifest",
+    "backup.after_manifest",
+    "restore.staging",
+    "restore.staged",
+    "restore.verified",
+    "restore.kept_aside",
+    "restore.original_removed",
+    "restore.side_files_removed",
+    "restore.swapped",
+    "undo.kept_aside",
+    "undo.swapped",
+];
+
+/// The injected world of a run.
+#[derive(Clone)]
+pub struct Env {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub random: Arc<dyn Random>,
+    /// Crash points.
+    pub crash: Arc<dyn CrashPoints>,
+    /// Observer of events.
+    pub observer: Arc<dyn Observer>,
+    /// The name of this host as manifests show it.
+    pub host: String,
+    /// How many threads a run may keep busy.
+    pub threads: usize,
+}
+
+impl Env {
+    /// A world without crash points and without an observer.
+    pub fn new(clock: Arc<dyn Clock>, random: Arc<dyn Random>, host: impl Into<String>) -> Self {
+        Env {
+            clock,
+            random,
+            crash: Arc::new(NoCrash),
+            observer: Arc::new(Silent),
+            host: host.into(),
+            threads: std::thread::available_parallelism().map_or(2, usize::from),
+        }
+    }
+
+    /// A fresh random (version 4) UUID.
+    pub fn new_uuid(&self) -> uuid::Uuid {
+        let mut bytes = [0; 16];
+        self.random.fill(&mut bytes);
+        uuid::Builder::from_random_bytes(bytes).into_uuid()
+    }
+
+    /// Tells the observer.
+    pub fn tell(&self, event: Event<'_>) {
+        self.observer.observe(&event);
+    }
+
+    /// Tells the observer of something that a person should know.
+    pub fn warn(&self, subject: &str, message: &str) {
+        self.tell(Event::Warning { subject, message });
+    }
+
+    /// Milliseconds since a value that [`Clock::monotonic_ms`] gave.
+    pub fn elapsed_ms(&self, since_ms: u64) -> u64 {
+        self.clock.monotonic_ms().saturating_sub(since_ms)
+    }
+}

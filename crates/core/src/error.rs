@@ -1,0 +1,181 @@
+//! The one error type that crosses the borders of our crates.
+//!
+//! An error says what failed and on which object (`message`), why (`source`), and what mends it
+//! (`hint`). Its [`Kind`] is coarse on purpose: two kinds differ only where the caller, or the
+//! exit code, must differ. Errors are returned, never logged on the way; the program prints them
+//! once, in `report.rs`.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+
+/// The result of everything in Lifeboat that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What a caller can do about an error; each kind has one exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The run failed for a reason that no other kind names.
+    Failed,
+    /// The command line or the configuration is wrong.
+    Usage,
+    /// Some sources or copies failed, the others succeeded.
+    Incomplete,
+    /// There is no repository at the place named.
+    NoRepository,
+    /// Another run holds the source or the repository.
+    Locked,
+    /// The key given does not open the repository.
+    WrongKey,
+    /// The store cannot be reached or refuses us.
+    StoreUnavailable,
+    /// No space is left, in the repository or at the place of a restore.
+    NoSpace,
+    /// The source cannot be read now: missing, not permitted, busy.
+    SourceUnavailable,
+    /// Something was read and is not what it must be: a damaged artifact, a failed check.
+    CheckFailed,
+    /// The newest good backup is older than promised.
+    Stale,
+    /// The moment asked for is not covered by any backup or log.
+    NotCovered,
+    /// A rule of safety forbids it.
+    Refused,
+    /// A question must be answered and there is no terminal.
+    NeedsConfirmation,
+    /// The store is absent for now, such as a drive that is not mounted.
+    StoreAbsent,
+    /// A signal ended the run.
+    Interrupted,
+}
+
+impl Kind {
+    /// The exit code of a process that ends with this kind of error.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Kind::Failed => 1,
+            Kind::Usage => 2,
+            Kind::Incomplete => 3,
+            Kind::NoRepository => 10,
+            Kind::Locked => 11,
+            Kind::WrongKey => 12,
+            Kind::StoreUnavailable => 13,
+            Kind::NoSpace => 14,
+            Kind::SourceUnavailable => 15,
+            Kind::CheckFailed => 20,
+            Kind::Stale => 21,
+            Kind::NotCovered => 22,
+            Kind::Refused => 23,
+            Kind::NeedsConfirmation => 24,
+            Kind::StoreAbsent => 75,
+            Kind::Interrupted => 130,
+        }
+    }
+}
+
+/// An error with its kind, its cause and the command that mends it.
+pub struct Error {
+    kind: Kind,
+    message: String,
+    hint: Option<String>,
+    source: Option<Box<dyn StdError + Send + Sync + 'static>>,
+}
+
+impl Error {
+    /// An error whose message names the object that failed: a lowercase fragment, no full stop.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Error { kind, message: message.into(), hint: None, source: None }
+    }
+
+    /// Adds the one sentence or command that mends it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds the cause.
+    #[must_use]
+    pub fn caused_by(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// An input or output error on a named object. A full disk and a full quota become
+    /// [`Kind::NoSpace`], whatever `kind` says.
+    pub fn io(kind: Kind, message: impl Into<String>, source: io::Error) -> Self {
+        let kind = match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Kind::NoSpace,
+            _ => kind,
+        };
+        Error::new(kind, message).caused_by(source)
+    }
+
+    /// The kind, which decides the exit code.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// What failed, without cause and hint.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// What mends it, where that is known.
+    pub fn hint_text(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    /// The same error under another message: the old one becomes the cause, kind and hint stay.
+    #[must_use]
+    pub fn context(self, message: impl Into<String>) -> Self {
+        let (kind, hint) = (self.kind, self.hint.clone());
+        Error { kind, message: message.into(), hint, source: Some(Box::new(self)) }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.kind, self.message)?;
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        match &self.hint {
+            Some(hint) => write!(f, " ({hint})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_no_space_whatever_failed() {
+        let full = io::Error::from_raw_os_error(28);
+        assert_eq!(Error::io(Kind::Failed, "cannot write x", full).kind(), Kind::NoSpace);
+    }
+
+    #[test]
+    fn context_keeps_kind_and_hint() {
+        let error = Error::new(Kind::Locked, "inner").hint("wait").context("outer");
+        assert_eq!(error.kind(), Kind::Locked);
+        assert_eq!(error.hint_text(), Some("wait"));
+        assert_eq!(format!("{error:?}"), "Locked: outer: inner (wait)");
+    }
+}

@@ -1,0 +1,14 @@
+//! The heart of Lifeboat: words as types, the byte pipeline, the repository, and the runs.
+//!
+//! Core prints nothing, reads no environment and knows no database: engines and stores come in
+//! through the traits of [`source`] and [`store`], time and randomness through [`env`].
+//! No module imports one that is listed after it.
+
+pub mod env;
+pub mod error;
+pub mod event;
+pub mod manifest;
+pub mod source;
+pub mod store;
+
+pub use error::{Error, Kind, Result};

@@ -1,0 +1,112 @@
+//! Where objects live: the trait that every store implements.
+//!
+//! Objects are immutable. They are put only if absent, become visible whole or not at all, and
+//! are durable once [`Put::commit`] returned. That is all that the repository relies on. The
+//! trait blocks: concurrency belongs to the caller, which has threads of its own.
+
+use std::fmt;
+use std::io::{Read, Write};
+use std::ops::Range;
+
+use jiff::Timestamp;
+
+use crate::error::{Error, Kind, Result};
+
+/// The name of an object: segments separated by `/`, never absolute, never `.` or `..`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectName(String);
+
+impl ObjectName {
+    /// Accepts a name that no store can take for a path out of the repository.
+    pub fn new(name: impl Into<String>) -> Result<Self> {
+        let name = name.into();
+        let sound = !name.is_empty()
+            && name.len() <= 1024
+            && !name.contains('\0')
+            && name.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
+        match sound {
+            true => Ok(ObjectName(name)),
+            false => Err(Error::new(Kind::Failed, format!("`{name}` is not an object's name"))),
+        }
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The part behind the last `/`.
+    pub fn file_name(&self) -> &str {
+        self.0.rsplit('/').next().unwrap_or(&self.0)
+    }
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a store says of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectInfo {
+    /// Its name.
+    pub name: ObjectName,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// When it was stored, by the store's clock.
+    pub modified: Timestamp,
+}
+
+/// An object that is being written. Dropped without [`Put::commit`], it never existed.
+pub trait Put: Write + Send {
+    /// Makes the object durable and visible, if no object has its name. An existing one is left
+    /// as it is, and the error is [`Kind::Refused`].
+    fn commit(self: Box<Self>) -> Result<()>;
+}
+
+/// Reads an object.
+pub type ObjectReader = Box<dyn Read + Send>;
+
+/// A place that keeps immutable objects.
+pub trait Store: Send + Sync {
+    /// The URL under which a person knows it. Never a secret in it.
+    fn url(&self) -> String;
+    /// Begins an object.
+    fn put(&self, name: &ObjectName) -> Result<Box<dyn Put>>;
+    /// Reads an object, or a range of it. [`Kind::NotCovered`] if it does not exist.
+    fn get(&self, name: &ObjectName, range: Option<Range<u64>>) -> Result<ObjectReader>;
+    /// Asks for an object; `None` only when the store answered that it does not exist.
+    fn head(&self, name: &ObjectName) -> Result<Option<ObjectInfo>>;
+    /// All objects whose name begins with `prefix` and a `/`, or all; sorted by name. What is
+    /// being written is not among them.
+    fn list(&self, prefix: Option<&str>) -> Result<Vec<ObjectInfo>>;
+    /// Removes an object; no error if it does not exist.
+    fn delete(&self, name: &ObjectName) -> Result<()>;
+    /// Free bytes, where the store knows.
+    fn free_bytes(&self) -> Result<Option<u64>>;
+}
+
+/// Writes a small object in one go.
+pub fn put_bytes(store: &dyn Store, name: &ObjectName, bytes: &[u8]) -> Result<()> {
+    let mut put = store.put(name)?;
+    put.write_all(bytes).map_err(|error| {
+        Error::io(Kind::StoreUnavailable, format!("cannot write {name} to {}", store.url()), error)
+    })?;
+    put.commit()
+}
+
+/// Reads a small object whole. Fails beyond `bytes_max`.
+pub fn get_bytes(store: &dyn Store, name: &ObjectName, bytes_max: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    store.get(name, None)?.take(bytes_max + 1).read_to_end(&mut bytes).map_err(|error| {
+        Error::io(Kind::StoreUnavailable, format!("cannot read {name} of {}", store.url()), error)
+    })?;
+    match bytes.len() as u64 > bytes_max {
+        true => Err(Error::new(
+            Kind::CheckFailed,
+            format!("{name} of {} is larger than {bytes_max} bytes", store.url()),
+        )),
+        false => Ok(bytes),
+    }
+}
