@@ -4,11 +4,18 @@
 //! through the traits of [`source`] and [`store`], time and randomness through [`env`].
 //! No module imports one that is listed after it.
 
-pub mod env;
+// The order of these lines is the order of the house: `cargo xtask tidy` reads it.
+
 pub mod error;
 pub mod event;
+pub mod env;
 pub mod manifest;
+pub mod moment;
+pub mod names;
+pub mod catalog;
 pub mod source;
 pub mod store;
+pub mod pipeline;
+pub mod repository;
 
 pub use error::{Error, Kind, Result};

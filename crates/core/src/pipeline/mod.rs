@@ -1,0 +1,27 @@
+//! How bytes become frames and frames become bytes, on all cores, in bounded memory.
+//!
+//! [`encode`] takes plain bytes from a capture and gives stored bytes to a store; [`decode`] is
+//! the way back; [`read_back`] proves that what the store gives is what was sent. All three are
+//! threads around bounded queues: nothing here grows with the size of a database, except 16 bytes
+//! for each block whose hash is kept and 8 bytes for each frame.
+
+mod compression;
+mod decode;
+mod encode;
+mod gzip;
+mod hashes;
+mod lane;
+mod read_back;
+mod zstd_frames;
+
+pub use compression::Compression;
+pub use decode::{Decoded, Expectation, decode};
+pub use encode::{EncodeOptions, Encoded, encode};
+pub use hashes::{BlockHash, BlockHashes, Sha256Hex};
+pub use read_back::{read_back_bytes, read_back_frames};
+
+/// The largest plain size of one frame: what a reader of a single page must decompress.
+pub const FRAME_BYTES_MAX: usize = 128 << 10;
+
+/// What one worker takes at a time: whole frames, whole blocks of any page size.
+pub(crate) const BATCH_BYTES: usize = 1 << 20;

@@ -1,0 +1,259 @@
+//! A repository: what makes a store's objects backups.
+//!
+//! The layout is that of `docs/format.md`. Nothing here is ever overwritten; a folder belongs to
+//! the source whose id its `source.json` holds, and a name that is taken gets a suffix.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::catalog::{Catalog, SourceEntry, SourceRecord, Unreadable};
+use crate::env::Env;
+use crate::error::{Error, Kind, Result};
+use crate::manifest::{MANIFEST_BYTES_MAX, Manifest};
+use crate::store::{ObjectName, Store, get_bytes, put_bytes};
+
+/// The version of the repository's layout that this program writes and reads.
+pub const FORMAT: u32 = 1;
+
+const HEADER: &str = "lifeboat.json";
+const README: &str = "README.txt";
+const SOURCE: &str = "source.json";
+const SMALL_BYTES_MAX: u64 = 1 << 20;
+
+/// `lifeboat.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// Version of the layout.
+    pub format: u32,
+    /// The repository's id.
+    pub id: Uuid,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// The time zone of retention's calendar: an IANA name.
+    pub time_zone: String,
+}
+
+/// An open repository.
+#[derive(Clone)]
+pub struct Repository {
+    store: Arc<dyn Store>,
+    header: Header,
+}
+
+/// What makes two backups ones of the same source.
+#[derive(Clone, Debug)]
+pub struct SourceIdentity {
+    /// The id, where the configuration gives one.
+    pub id: Option<Uuid>,
+    /// The name it should have.
+    pub name: String,
+    /// Its kind.
+    pub kind: String,
+    /// The host it is on.
+    pub host: String,
+    /// Where it is on that host.
+    pub location: String,
+}
+
+impl Repository {
+    /// Opens what is there. [`Kind::NoRepository`] if it is none.
+    pub fn open(store: Arc<dyn Store>) -> Result<Self> {
+        let name = ObjectName::new(HEADER)?;
+        if store.head(&name)?.is_none() {
+            return Err(Error::new(
+                Kind::NoRepository,
+                format!("there is no repository at {}", store.url()),
+            )
+            .hint("the first `lifeboat backup` creates it; or name another one with --repo"));
+        }
+        let bytes = get_bytes(&*store, &name, SMALL_BYTES_MAX)?;
+        let header: Header = serde_json::from_slice(&bytes).map_err(|error| {
+            Error::new(Kind::CheckFailed, format!("{HEADER} of {} is damaged", store.url()))
+                .caused_by(error)
+                .hint("the backups beside it can be restored by hand: see README.txt there")
+        })?;
+        if header.format > FORMAT {
+            return Err(Error::new(
+                Kind::Failed,
+                format!("{} was made by a newer lifeboat (format {})", store.url(), header.format),
+            )
+            .hint("use a newer lifeboat"));
+        }
+        Ok(Repository { store, header })
+    }
+
+    /// Opens it, or creates it in an empty place.
+    pub fn open_or_create(env: &Env, store: Arc<dyn Store>) -> Result<Self> {
+        match Repository::open(Arc::clone(&store)) {
+            Err(error) if error.kind() == Kind::NoRepository => {}
+            opened => return opened,
+        }
+        let header = Header {
+            format: FORMAT,
+            id: env.new_uuid(),
+            created_at: env.clock.now(),
+            time_zone: "UTC".into(),
+        };
+        put_unless_there(&*store, README, README_TEXT.as_bytes())?;
+        put_unless_there(&*store, HEADER, &json(&header))?;
+        // Another process may have been faster: what is there now is the truth.
+        Repository::open(store)
+    }
+
+    /// Its store.
+    pub fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> String {
+        self.store.url()
+    }
+
+    /// Its header.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Reads everything that it says of itself: one list, then each `source.json` and manifest.
+    pub fn catalog(&self) -> Result<Catalog> {
+        let mut catalog = Catalog::default();
+        let mut manifests = Vec::new();
+        for object in self.store.list(None)? {
+            let name = object.name.as_str();
+            match name.split_once('/') {
+                Some((folder, SOURCE)) => {
+                    let record = self.read_record(&object.name)?;
+                    let folder = folder.to_owned();
+                    let (backups, unreadable) = (Vec::new(), Vec::new());
+                    catalog.sources.push(SourceEntry { folder, record, backups, unreadable });
+                }
+                // A file `*.json` right in a source's folder is a manifest.
+                Some((_, file)) if !file.contains('/') && file.ends_with(".json") => {
+                    manifests.push(object.name);
+                }
+                _ => {}
+            }
+        }
+        for name in manifests {
+            let folder = name.as_str().split('/').next().unwrap_or_default();
+            let found = catalog.sources.iter_mut().find(|entry| entry.folder == folder);
+            let Some(entry) = found else { continue };
+            match self.read_manifest(&name) {
+                Ok(manifest) => entry.backups.push(manifest),
+                Err(error) if matches!(error.kind(), Kind::CheckFailed | Kind::Failed) => {
+                    entry.unreadable.push(Unreadable {
+                        object: name.to_string(),
+                        reason: error.message().to_owned(),
+                    });
+                }
+                // Deleted since the list was made.
+                Err(error) if error.kind() == Kind::NotCovered => {}
+                Err(error) => return Err(error),
+            }
+        }
+        for entry in &mut catalog.sources {
+            entry.backups.sort_by(|a, b| (a.taken_at, &a.name).cmp(&(b.taken_at, &b.name)));
+        }
+        Ok(catalog)
+    }
+
+    fn read_record(&self, name: &ObjectName) -> Result<SourceRecord> {
+        let bytes = get_bytes(&*self.store, name, SMALL_BYTES_MAX)?;
+        serde_json::from_slice(&bytes).map_err(|error| {
+            Error::new(Kind::CheckFailed, format!("{name} of {} is damaged", self.url()))
+                .caused_by(error)
+        })
+    }
+
+    fn read_manifest(&self, name: &ObjectName) -> Result<Manifest> {
+        let bytes = get_bytes(&*self.store, name, MANIFEST_BYTES_MAX)?;
+        Manifest::parse(&bytes, name.as_str())
+    }
+
+    /// The folder of a source: the one that is its own already, or a new one under its name, with
+    /// a suffix where the name is another's.
+    pub fn claim(&self, env: &Env, identity: &SourceIdentity) -> Result<(String, SourceRecord)> {
+        for suffix in 1..10_000 {
+            let folder = match suffix {
+                1 => identity.name.clone(),
+                suffix => format!("{}-{suffix}", identity.name),
+            };
+            let object = ObjectName::new(format!("{folder}/{SOURCE}"))?;
+            if self.store.head(&object)?.is_none() {
+                let record = SourceRecord {
+                    format: FORMAT,
+                    id: identity.id.unwrap_or_else(|| env.new_uuid()),
+                    name: identity.name.clone(),
+                    kind: identity.kind.clone(),
+                    host: identity.host.clone(),
+                    location: identity.location.clone(),
+                };
+                put_unless_there(&*self.store, object.as_str(), &json(&record))?;
+            }
+            // Two processes may claim at once: what was stored first decides.
+            let record = self.read_record(&object)?;
+            if identity.is(&record) {
+                return Ok((folder, record));
+            }
+        }
+        Err(Error::new(Kind::Failed, format!("no free folder for `{}`", identity.name)))
+    }
+
+    /// The object of an artifact or manifest in a source's folder.
+    pub fn object(&self, folder: &str, file: &str) -> Result<ObjectName> {
+        ObjectName::new(format!("{folder}/{file}"))
+    }
+}
+
+impl SourceIdentity {
+    /// Whether a folder with this record is ours.
+    pub fn is(&self, record: &SourceRecord) -> bool {
+        match self.id {
+            Some(id) => id == record.id,
+            None => {
+                self.kind == record.kind
+                    && self.host == record.host
+                    && self.location == record.location
+            }
+        }
+    }
+}
+
+fn json(value: &impl Serialize) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec_pretty(value).expect("our own types are always JSON");
+    bytes.push(b'\n');
+    bytes
+}
+
+fn put_unless_there(store: &dyn Store, name: &str, bytes: &[u8]) -> Result<()> {
+    match put_bytes(store, &ObjectName::new(name)?, bytes) {
+        Err(error) if error.kind() == Kind::Refused => Ok(()),
+        put => put,
+    }
+}
+
+const README_TEXT: &str = "\
+This folder is a backup repository of lifeboat.
+
+Each folder in it belongs to one source (a database, or a set of files). A backup is a few
+files with one name; its description is NAME.json. What has no description is not a backup.
+
+Restore by hand, without lifeboat:
+
+  SQLite database     zstd -d NAME.db.zst -o restored.db      (or: gunzip -k NAME.db.gz)
+                      sqlite3 restored.db 'PRAGMA integrity_check'
+                      Never put it beside an old restored.db-wal or restored.db-journal.
+  files beside it     zstd -d < NAME.files.tar.zst | tar -xpf -   (unpacks below this folder;
+                      or: tar -xpzf NAME.files.tar.gz)
+
+NAME.json holds the SHA-256 of each file, as stored and decompressed:
+
+  sha256sum NAME.db.zst;  zstd -dc NAME.db.zst | sha256sum
+
+NAME.pages.zst is not needed for a restore: it serves later backups.
+Never delete a single file of a backup: use `lifeboat prune`.
+";
