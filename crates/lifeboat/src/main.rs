@@ -1,1 +1,19 @@
-fn main() {}
+//! The program: reads the command line, runs one command, and turns its result into an exit code.
+//!
+//! This crate is the only one that prints, reads the environment, or exits. `commands` has one
+//! file per verb, `config` the configuration, `ui` all that is seen, `world` the clock and the
+//! environment; `sources` and `repositories` list what can be protected and where.
+
+mod cli;
+mod commands;
+mod config;
+mod repositories;
+mod session;
+mod ui;
+mod world;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::run()
+}

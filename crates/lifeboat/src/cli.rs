@@ -1,0 +1,133 @@
+//! The command line: the options that every command has, and the way from arguments to exit code.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+use lifeboat_core::{Error, Kind};
+
+use crate::commands::Command;
+use crate::session::Session;
+use crate::ui::printer::{ColorChoice, Level};
+use crate::ui::{Printer, report};
+use crate::world::Surroundings;
+
+/// The exit codes, below the help of the program and in its manual.
+pub(crate) const EXIT_CODES: &str = "\
+Exit codes:
+  0   done; after a backup: it is in the repository, read back and restorable
+  1   failed
+  2   the command line or the configuration is wrong
+  3   incomplete: some sources or copies failed, the others succeeded
+  10  there is no repository at that place
+  11  locked by another run
+  12  the key does not open the repository
+  13  the store cannot be reached, or refuses us
+  14  no space left
+  15  the source cannot be read now: missing, not permitted, or busy
+  20  a check failed, or something stored is damaged
+  21  stale: the newest good backup is older than promised
+  22  the moment asked for is not covered by any backup
+  23  refused by a rule of safety
+  24  a confirmation is needed and there is no terminal
+  75  the store is absent for now, such as a drive that is not mounted
+  130, 143  ended by SIGINT, by SIGTERM";
+
+/// Keeps databases recoverable: backs them up while they are written to, proves what was stored,
+/// and restores it.
+#[derive(Debug, Parser)]
+#[command(name = "lifeboat", version, after_help = EXIT_CODES, max_term_width = 100)]
+#[command(propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) globals: Globals,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The options that every command has.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Options of every command")]
+pub(crate) struct Globals {
+    /// The configuration file
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The repository: a URL such as file:///var/backups, a path, or a configured name
+    #[arg(long, global = true, value_name = "URL|NAME")]
+    pub(crate) repo: Option<String>,
+    /// Results as JSON on standard output, progress and errors as JSON lines on standard error
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Say only what went wrong
+    #[arg(long, short, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+    /// Say how it was done
+    #[arg(long, short, global = true)]
+    pub(crate) verbose: bool,
+    /// When to use colours
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub(crate) color: ColorChoice,
+    /// Do what the plan says without asking
+    #[arg(long, global = true)]
+    pub(crate) yes: bool,
+}
+
+impl Globals {
+    fn level(&self) -> Level {
+        match (self.quiet, self.verbose) {
+            (true, _) => Level::Quiet,
+            (_, true) => Level::Verbose,
+            _ => Level::Default,
+        }
+    }
+}
+
+/// Runs the program.
+pub(crate) fn run() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let surroundings = Surroundings::read();
+    let cli = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => return not_a_command(&surroundings, &arguments, &error),
+    };
+    let Cli { globals, command } = cli;
+    let printer = Printer::new(&surroundings, globals.level(), globals.color, globals.json);
+    let session = Session::new(surroundings, printer, globals);
+    match command.run(&session) {
+        Ok(code) => code,
+        Err(error) => {
+            session.progress.clear();
+            report::report(&session.printer, &error);
+            ExitCode::from(error.kind().exit_code())
+        }
+    }
+}
+
+/// Help and version are results; everything else that is no command is an error with code 2.
+fn not_a_command(
+    surroundings: &Surroundings,
+    arguments: &[OsString],
+    error: &clap::Error,
+) -> ExitCode {
+    let is_result = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    if is_result || !arguments.iter().any(|argument| argument == "--json") {
+        // A reader who went away has seen enough of the help.
+        let _ = error.print();
+        return ExitCode::from(if is_result { 0 } else { Kind::Usage.exit_code() });
+    }
+    let printer = Printer::new(surroundings, Level::Default, ColorChoice::Never, true);
+    let text = error.render().to_string();
+    let message = text.trim().trim_start_matches("error: ");
+    let error = Error::new(Kind::Usage, message).hint("lifeboat --help");
+    report::report(&printer, &error);
+    ExitCode::from(Kind::Usage.exit_code())
+}
+
+/// The definition of the command line, for manual pages, completions and the reference.
+pub(crate) fn definition() -> clap::Command {
+    let mut command = Cli::command();
+    command.build();
+    command
+}

@@ -1,0 +1,138 @@
+//! `lifeboat config`: writes, shows and tries the configuration.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use lifeboat_core::{Error, Kind, Result};
+use serde_json::json;
+
+use crate::config::diagnose::shown;
+use crate::config::{example, origin, validate};
+use crate::session::Session;
+
+/// Write, show or check the configuration
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    Init(InitArgs),
+    Show(ShowArgs),
+    Check(CheckArgs),
+    Schema(SchemaArgs),
+}
+
+/// Write an example configuration with every key explained
+///
+/// It is written to the place where lifeboat looks for it: the file that --config names, else
+/// $LIFEBOAT_CONFIG, else /etc/lifeboat/config.toml for root, else ~/.config/lifeboat/config.toml.
+/// A file that exists is never overwritten.
+#[derive(Debug, clap::Args)]
+struct InitArgs {}
+
+/// Print the configuration in force, and where each value comes from
+#[derive(Debug, clap::Args)]
+struct ShowArgs {}
+
+/// Read the configuration, and look at each source and repository
+#[derive(Debug, clap::Args)]
+struct CheckArgs {}
+
+/// Print the JSON schema of the configuration
+#[derive(Debug, clap::Args)]
+struct SchemaArgs {}
+
+pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
+    match args.action {
+        Action::Init(InitArgs {}) => init(session),
+        Action::Show(ShowArgs {}) => show(session),
+        Action::Check(CheckArgs {}) => check(session),
+        Action::Schema(SchemaArgs {}) => {
+            session.printer.json_data(&example::schema())?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn init(session: &Session) -> Result<ExitCode> {
+    let path = init_path(session)?;
+    let named = shown(&path);
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(|error| {
+            Error::io(Kind::Failed, format!("cannot make the folder {}", shown(folder)), error)
+        })?;
+    }
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(
+            |error| match error.kind() {
+                std::io::ErrorKind::AlreadyExists => {
+                    Error::new(Kind::Refused, format!("{named} exists and is not overwritten"))
+                        .hint("edit it, or name another file with --config")
+                }
+                _ => Error::io(Kind::Failed, format!("cannot write {named}"), error),
+            },
+        )?;
+    file.write_all(example::example().as_bytes())
+        .and_then(|()| file.sync_all())
+        .map_err(|error| Error::io(Kind::Failed, format!("cannot write {named}"), error))?;
+    match session.printer.json() {
+        true => session.printer.json_data(&json!({ "path": path }))?,
+        false => {
+            session.printer.note(&format!("{named} is written"));
+            session.printer.note("edit it, then run `lifeboat config check`");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn init_path(session: &Session) -> Result<PathBuf> {
+    let surroundings = &session.surroundings;
+    let named = session.globals.config.clone().or_else(|| surroundings.path("LIFEBOAT_CONFIG"));
+    if let Some(path) = named {
+        return Ok(path);
+    }
+    let folder = match surroundings.is_root && surroundings.variable("XDG_CONFIG_HOME").is_none() {
+        true => Some(Path::new("/etc/lifeboat").to_owned()),
+        false => surroundings.config_folder(),
+    };
+    folder.map(|folder| folder.join("config.toml")).ok_or_else(|| {
+        Error::new(Kind::Usage, "no place for a configuration: HOME is not set")
+            .hint("name a file with --config")
+    })
+}
+
+fn no_configuration() -> Error {
+    Error::new(Kind::Usage, "there is no configuration").hint("`lifeboat config init` writes one")
+}
+
+fn show(session: &Session) -> Result<ExitCode> {
+    let loaded = session.loaded()?;
+    let files = session.config_files()?;
+    if files.is_empty() {
+        return Err(no_configuration());
+    }
+    let sections = origin::sections(loaded);
+    match session.printer.json() {
+        true => session.printer.json_data(&json!({ "files": files, "sections": sections }))?,
+        false => session.printer.data(&origin::to_text(&sections))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check(session: &Session) -> Result<ExitCode> {
+    let loaded = session.loaded()?;
+    let files = session.config_files()?;
+    if files.is_empty() {
+        return Err(no_configuration());
+    }
+    for key in validate::used_later(loaded) {
+        session.printer.warning("", &format!("{key} is accepted, used from a later version on"));
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,368 @@
+//! What a configuration file can say. The doc comment of a field is its entry in the manual, in
+//! the example that `config init` writes, and in the schema.
+//!
+//! No internally tagged enums: the key names the kind, so that an error points at its line.
+//! Whatever is absent stays `None` here; the defaults are in the accessors, and
+//! `config show` tells the one from the other.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use lifeboat_core::manifest::{CheckLevel, Method};
+use lifeboat_core::names::NamePattern;
+use lifeboat_core::pipeline::Compression;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::values::{FromText, Period, Size, Text, TextOr};
+
+/// Everything that can be configured.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// The name of this host in manifests. Default: the system's host name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"db1")]
+    pub(crate) host: Option<String>,
+    /// Where backups live, each under a name. Without any, the default repository is used:
+    /// /var/backups/lifeboat for root, else ~/.local/share/lifeboat.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) repository: BTreeMap<String, RepositoryConfig>,
+    /// What is protected, each under the name that its backups have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) source: BTreeMap<String, SourceConfig>,
+    /// The long-running process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) agent: Option<AgentConfig>,
+}
+
+/// A place where backups live.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RepositoryConfig {
+    /// Where it is: file:///absolute/path.
+    #[schemars(example = &"file:///var/backups/lifeboat")]
+    pub(crate) url: String,
+    /// How artifacts are compressed: "zstd", "zstd:1" to "zstd:19", "gzip", "gzip:1" to
+    /// "gzip:12", or "none". Default: "zstd:3".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"zstd:3")]
+    pub(crate) compression: Option<Text<Compression>>,
+    /// What is kept here, instead of what the source says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) keep: Option<TextOr<KeepConfig>>,
+}
+
+/// Something to protect: a SQLite database with its companion files, or a set of files.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SourceConfig {
+    /// The database: its path, or a table with `path` or `glob`, and how it is read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"/var/lib/superchat/superchat.db")]
+    pub(crate) sqlite: Option<TextOr<SqliteConfig>>,
+    /// Beside `sqlite`: companion files, backed up in the same run. Alone: a source of files.
+    /// Each is a path, or { path = "...", optional = true } where it may be missing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(example = ["/var/lib/superchat/ssh_host_key", "/etc/superchat/config.toml"])]
+    pub(crate) files: Vec<TextOr<FileConfig>>,
+    /// The repository that takes the backups, or a list of them. Default: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"local")]
+    pub(crate) repository: Option<OneOrMany>,
+    /// How backups are named: {source}, {date} and {time} in UTC, and fixed text.
+    /// Default: "{source}-{date}-{time}".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"{source}-{date}-{time}")]
+    pub(crate) name: Option<Text<NamePattern>>,
+    /// How artifacts of this source are compressed, instead of what the repository says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"gzip:6")]
+    pub(crate) compression: Option<Text<Compression>>,
+    /// How thoroughly the database is checked in each run: "none", "quick" or "full".
+    /// Default: "quick".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<CheckName>", example = &"quick")]
+    pub(crate) check: Option<CheckLevel>,
+    /// What is kept: "forever", or numbers by age and a time within which everything is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"forever")]
+    pub(crate) keep: Option<TextOr<KeepConfig>>,
+    /// For files alone: "on-change" makes no new backup where nothing changed, "always" does.
+    /// Default: "always".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"on-change")]
+    pub(crate) when: Option<When>,
+    /// When the agent makes a backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"hourly")]
+    pub(crate) schedule: Option<String>,
+    /// How old the newest backup may be before `status` calls the source stale.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"1h")]
+    pub(crate) rpo: Option<Text<Period>>,
+    /// How long a restore may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"15m")]
+    pub(crate) rto: Option<Text<Period>>,
+    /// The service that uses the database: a systemd unit, or a table with commands. It is
+    /// stopped and started again by the method "cold" and by a restore in place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"superchat")]
+    pub(crate) service: Option<TextOr<ServiceConfig>>,
+    /// The source's id, where its backups must be found again under another name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", example = &"7d2c8a7e-0c0f-4a55-9f0e-3b8f6c1d2e4a")]
+    pub(crate) id: Option<uuid::Uuid>,
+}
+
+/// How a SQLite database is found and read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SqliteConfig {
+    /// The database's file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"/var/lib/superchat/superchat.db")]
+    pub(crate) path: Option<PathBuf>,
+    /// Databases by pattern, * and ? within a name. Each becomes a source named after this one
+    /// and what the wildcards stand for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"/srv/tenants/*/app.db")]
+    pub(crate) glob: Option<String>,
+    /// How the moment is obtained: "online", "checkpoint" or "cold". Default: "online".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<MethodName>", example = &"online")]
+    pub(crate) method: Option<Method>,
+    /// The longest that writers are held up in rollback-journal mode, in milliseconds.
+    /// Default: 5000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 5000)]
+    pub(crate) lock_ms_max: Option<u64>,
+    /// How much memory a check may use. Default: "512MB".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"512MB")]
+    pub(crate) check_memory: Option<Text<Size>>,
+}
+
+/// A file, or a folder with all that is in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FileConfig {
+    /// Its absolute path.
+    #[schemars(example = &"/etc/superchat/config.toml")]
+    pub(crate) path: PathBuf,
+    /// Whether it may be missing. Default: false, a missing file fails the run.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(example = true)]
+    pub(crate) optional: bool,
+}
+
+/// How a service is stopped and started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ServiceConfig {
+    /// The systemd unit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"superchat.service")]
+    pub(crate) unit: Option<String>,
+    /// The command that stops it, instead of systemd: the program and its arguments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(example = ["docker", "stop", "superchat"])]
+    pub(crate) stop: Vec<String>,
+    /// The command that starts it again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(example = ["docker", "start", "superchat"])]
+    pub(crate) start: Vec<String>,
+    /// How long each of them may take. Default: "60s".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"60s")]
+    pub(crate) timeout: Option<Text<Period>>,
+}
+
+/// How many backups are kept. Written as "forever", or as a table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct KeepConfig {
+    /// Everything is kept. Written as the text "forever".
+    #[serde(skip)]
+    pub(crate) forever: bool,
+    /// The newest ones, whatever their age.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 3)]
+    pub(crate) last: Option<u32>,
+    /// One of each hour.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 48)]
+    pub(crate) hourly: Option<u32>,
+    /// One of each day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 30)]
+    pub(crate) daily: Option<u32>,
+    /// One of each week.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 8)]
+    pub(crate) weekly: Option<u32>,
+    /// One of each month.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 12)]
+    pub(crate) monthly: Option<u32>,
+    /// One of each year.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 5)]
+    pub(crate) yearly: Option<u32>,
+    /// Everything younger than this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"2d")]
+    pub(crate) within: Option<Text<Period>>,
+}
+
+/// The long-running process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AgentConfig {
+    /// The address of its web page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"127.0.0.1:6464")]
+    pub(crate) listen: Option<String>,
+}
+
+/// When files are backed up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub(crate) enum When {
+    /// In each run.
+    Always,
+    /// Where their content, owner or mode changed since the newest backup.
+    OnChange,
+}
+
+/// One name, or a list of names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub(crate) enum OneOrMany {
+    /// One.
+    One(String),
+    /// Several.
+    Many(Vec<String>),
+}
+
+impl OneOrMany {
+    /// The names.
+    pub(crate) fn names(&self) -> &[String] {
+        match self {
+            OneOrMany::One(name) => std::slice::from_ref(name),
+            OneOrMany::Many(names) => names,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for OneOrMany {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Names;
+        impl<'de> serde::de::Visitor<'de> for Names {
+            type Value = OneOrMany;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a name or a list of names")
+            }
+            fn visit_str<E>(self, name: &str) -> Result<OneOrMany, E> {
+                Ok(OneOrMany::One(name.to_owned()))
+            }
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(
+                self,
+                seq: A,
+            ) -> Result<OneOrMany, A::Error> {
+                let names = serde::de::value::SeqAccessDeserializer::new(seq);
+                Vec::deserialize(names).map(OneOrMany::Many)
+            }
+        }
+        deserializer.deserialize_any(Names)
+    }
+}
+
+/// The words of [`CheckLevel`], for the schema.
+#[derive(JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+#[expect(dead_code, reason = "only its schema is used")]
+enum CheckName {
+    None,
+    Quick,
+    Full,
+}
+
+/// The words of [`Method`], for the schema.
+#[derive(JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+#[expect(dead_code, reason = "only its schema is used")]
+enum MethodName {
+    Online,
+    Checkpoint,
+    Cold,
+}
+
+impl FromText for SqliteConfig {
+    const EXPECTED: &'static str = "the path of a database, or a table with `path` or `glob`";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        match text.is_empty() {
+            true => Err("the path of the database is empty".to_owned()),
+            false => Ok(SqliteConfig { path: Some(text.into()), ..SqliteConfig::default() }),
+        }
+    }
+
+    fn to_text(&self) -> Option<String> {
+        let path = self.path.as_ref()?.to_str()?;
+        let alone = SqliteConfig { path: Some(path.into()), ..SqliteConfig::default() };
+        (*self == alone).then(|| path.to_owned())
+    }
+}
+
+impl FromText for FileConfig {
+    const EXPECTED: &'static str = "a path, or a table with `path` and `optional`";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        match text.starts_with('/') {
+            true => Ok(FileConfig { path: text.into(), optional: false }),
+            false => Err(format!("`{text}` is not an absolute path")),
+        }
+    }
+
+    fn to_text(&self) -> Option<String> {
+        (!self.optional).then(|| self.path.to_str().map(str::to_owned))?
+    }
+}
+
+impl FromText for ServiceConfig {
+    const EXPECTED: &'static str = "a systemd unit, or a table with `unit`, or `stop` and `start`";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        match text.is_empty() || text.starts_with('-') {
+            true => Err(format!("`{text}` is not the name of a systemd unit")),
+            false => Ok(ServiceConfig { unit: Some(text.to_owned()), ..ServiceConfig::default() }),
+        }
+    }
+
+    fn to_text(&self) -> Option<String> {
+        let alone = ServiceConfig { unit: self.unit.clone(), ..ServiceConfig::default() };
+        (*self == alone).then(|| self.unit.clone())?
+    }
+}
+
+impl FromText for KeepConfig {
+    const EXPECTED: &'static str = "\"forever\", or a table with last, hourly, daily, weekly, \
+                                    monthly, yearly and within";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        match text {
+            "forever" => Ok(KeepConfig { forever: true, ..KeepConfig::default() }),
+            _ => Err(format!("`{text}` is not a retention: write \"forever\" or a table")),
+        }
+    }
+
+    fn to_text(&self) -> Option<String> {
+        self.forever.then(|| "forever".to_owned())
+    }
+}

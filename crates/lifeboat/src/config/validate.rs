@@ -1,0 +1,171 @@
+//! What no type can check: that names exist and are names, and that keys fit together.
+//!
+//! Pure: looks at no file but the configuration's own text, for the places of mistakes. What is
+//! really there is for `config check`.
+
+use lifeboat_core::{Error, Kind, Result};
+
+use super::diagnose;
+use super::load::Loaded;
+use super::model::{Config, SourceConfig, When};
+use crate::repositories;
+
+/// The mistakes of a configuration that was read, each pointed at.
+pub(crate) fn mistakes(loaded: &Loaded) -> Vec<String> {
+    let mut found = Vec::new();
+    let Loaded { config, places } = loaded;
+    for (name, repository) in &config.repository {
+        let mut add = |key: &str, message: &str| {
+            found.push(places.point(&["repository", name, key], message));
+        };
+        if let Err(message) = plain_name("repository", name) {
+            add("", &message);
+        }
+        if let Err(error) = repositories::check_url(&repository.url) {
+            add("url", error.message());
+        }
+    }
+    for (name, source) in &config.source {
+        let mut add = |key: &[&str], message: &str| {
+            let mut path = vec!["source", name.as_str()];
+            path.extend(key);
+            found.push(places.point(&path, message));
+        };
+        if let Err(message) = plain_name("source", name) {
+            add(&[], &message);
+        }
+        check_kind(source, &mut add);
+        check_service(source, &mut add);
+        check_repositories(config, source, &mut add);
+    }
+    found
+}
+
+/// A name under which a folder can be made: no way out of it, and nothing hidden.
+pub(crate) fn plain_name(what: &str, name: &str) -> Result<(), String> {
+    let plain = !name.is_empty()
+        && name.len() <= 200
+        && !name.starts_with(['.', '-'])
+        && !name.contains(['/', '@'])
+        && !name.chars().any(char::is_control);
+    match plain {
+        true => Ok(()),
+        false => Err(format!(
+            "`{}` cannot be the name of a {what}: no `/`, `@` or control character in it, no `.` \
+             or `-` at its start, 200 bytes at most",
+            name.escape_debug()
+        )),
+    }
+}
+
+/// [`plain_name`] as an error, for names that do not come from a file.
+pub(crate) fn require_plain_name(what: &str, name: &str) -> Result<()> {
+    plain_name(what, name).map_err(|message| Error::new(Kind::Usage, message))
+}
+
+type Add<'a> = dyn FnMut(&[&str], &str) + 'a;
+
+fn check_kind(source: &SourceConfig, add: &mut Add<'_>) {
+    match &source.sqlite {
+        None if source.files.is_empty() => add(&[], "it has neither `sqlite` nor `files`"),
+        None => {}
+        Some(sqlite) => {
+            let sqlite = &sqlite.0;
+            match (&sqlite.path, &sqlite.glob) {
+                (None, None) => add(&["sqlite"], "it has neither `path` nor `glob`"),
+                (Some(_), Some(_)) => {
+                    add(&["sqlite", "glob"], "`path` and `glob` exclude each other")
+                }
+                (Some(path), None) if !path.is_absolute() => {
+                    add(&["sqlite", "path"], "the path is not absolute (`~` is not expanded)");
+                }
+                (None, Some(glob)) if !glob.starts_with('/') => {
+                    add(&["sqlite", "glob"], "the pattern is not absolute (`~` is not expanded)");
+                }
+                (None, Some(glob)) if !glob.contains(['*', '?']) => {
+                    add(&["sqlite", "glob"], "the pattern has no `*` and no `?`: write `path`");
+                }
+                _ => {}
+            }
+            if sqlite.glob.is_some() && source.id.is_some() {
+                add(&["id"], "one `id` cannot stand for all databases of a `glob`");
+            }
+            if source.when == Some(When::OnChange) {
+                add(&["when"], "`when = \"on-change\"` is for sources of files alone");
+            }
+        }
+    }
+    if source.sqlite.is_none() && source.check.is_some() {
+        add(&["check"], "`check` is for databases; files have none to check");
+    }
+    if let Some(file) = source.files.iter().find(|file| !file.0.path.is_absolute()) {
+        let message = format!("`{}` is not an absolute path", diagnose::shown(&file.0.path));
+        add(&["files"], &message);
+    }
+}
+
+fn check_service(source: &SourceConfig, add: &mut Add<'_>) {
+    let Some(service) = source.service.as_ref().map(|service| &service.0) else {
+        let cold = source.sqlite.as_ref().and_then(|sqlite| sqlite.0.method)
+            == Some(lifeboat_core::manifest::Method::Cold);
+        if cold {
+            add(&["sqlite", "method"], "`method = \"cold\"` needs a `service` to stop and start");
+        }
+        return;
+    };
+    match (service.unit.is_some(), service.stop.is_empty(), service.start.is_empty()) {
+        (true, true, true) | (false, false, false) => {}
+        (false, true, true) => add(&["service"], "it has neither `unit` nor `stop` and `start`"),
+        (true, ..) => add(&["service"], "`unit` excludes `stop` and `start`"),
+        (false, ..) => add(&["service"], "`stop` and `start` belong together"),
+    }
+    if service.unit.as_ref().is_some_and(|unit| unit.is_empty() || unit.starts_with('-')) {
+        add(&["service", "unit"], "this is not the name of a systemd unit");
+    }
+}
+
+fn check_repositories(config: &Config, source: &SourceConfig, add: &mut Add<'_>) {
+    let Some(names) = &source.repository else { return };
+    let known: Vec<&str> = config.repository.keys().map(String::as_str).collect();
+    if names.names().is_empty() {
+        add(&["repository"], "the list of repositories is empty: its backups would go nowhere");
+    }
+    for name in names.names() {
+        if known.is_empty() {
+            add(&["repository"], &format!("unknown repository `{name}`: none is configured"));
+        } else if !known.contains(&name.as_str()) {
+            add(&["repository"], &diagnose::unknown_word("repository", name, &known));
+        }
+    }
+}
+
+/// The keys that are set and do nothing yet, with where they stand: said by `config check`, so
+/// that nobody relies on them.
+pub(crate) fn used_later(loaded: &Loaded) -> Vec<String> {
+    let Loaded { config, places } = loaded;
+    let mut keys: Vec<Vec<&str>> = Vec::new();
+    for (name, repository) in &config.repository {
+        if repository.keep.as_ref().is_some_and(|keep| !keep.0.forever) {
+            keys.push(vec!["repository", name, "keep"]);
+        }
+    }
+    for (name, source) in &config.source {
+        if source.schedule.is_some() {
+            keys.push(vec!["source", name, "schedule"]);
+        }
+        if source.keep.as_ref().is_some_and(|keep| !keep.0.forever) {
+            keys.push(vec!["source", name, "keep"]);
+        }
+        if source.rto.is_some() {
+            keys.push(vec!["source", name, "rto"]);
+        }
+    }
+    if config.agent.is_some() {
+        keys.push(vec!["agent"]);
+    }
+    let line = |key: Vec<&str>| match places.line_of(&key) {
+        Some((path, line)) => format!("{} ({}:{line})", key.join("."), diagnose::shown(path)),
+        None => key.join("."),
+    };
+    keys.into_iter().map(line).collect()
+}

@@ -1,0 +1,61 @@
+//! What all commands share: the world, the way to print, the options of every command, and the
+//! configuration, read when first asked for.
+
+use std::cell::OnceCell;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use lifeboat_core::Result;
+use lifeboat_core::env::Env;
+use lifeboat_core::event::Observer;
+
+use crate::cli::Globals;
+use crate::config::{self, Loaded};
+use crate::ui::Printer;
+use crate::ui::progress::Progress;
+use crate::world::{Surroundings, SystemClock};
+
+/// One run of the program.
+pub(crate) struct Session {
+    /// What the process was started with.
+    pub(crate) surroundings: Surroundings,
+    /// The way out.
+    pub(crate) printer: Arc<Printer>,
+    /// The observer of runs.
+    pub(crate) progress: Arc<Progress>,
+    /// The options of every command.
+    pub(crate) globals: Globals,
+    loaded: OnceCell<Loaded>,
+}
+
+impl Session {
+    /// A run with those options.
+    pub(crate) fn new(surroundings: Surroundings, printer: Printer, globals: Globals) -> Self {
+        let printer = Arc::new(printer);
+        let clock = Arc::new(SystemClock::start());
+        let is_terminal = surroundings.stderr_is_terminal;
+        let progress = Arc::new(Progress::new(printer.clone(), clock, is_terminal));
+        Session { surroundings, printer, progress, globals, loaded: OnceCell::new() }
+    }
+
+    /// The configuration; an empty one where there is none.
+    pub(crate) fn loaded(&self) -> Result<&Loaded> {
+        if let Some(loaded) = self.loaded.get() {
+            return Ok(loaded);
+        }
+        let named = self.globals.config.as_deref();
+        let loaded = config::load(&self.surroundings, named)?.unwrap_or_default();
+        Ok(self.loaded.get_or_init(|| loaded))
+    }
+
+    /// The files that the configuration was read from; none where there is none.
+    pub(crate) fn config_files(&self) -> Result<Vec<PathBuf>> {
+        Ok(self.loaded()?.places.files.iter().map(|file| file.path.clone()).collect())
+    }
+
+    /// The world of a run.
+    pub(crate) fn env(&self) -> Result<Env> {
+        let host = self.loaded()?.config.host.clone();
+        Ok(self.surroundings.env(host, Arc::clone(&self.progress) as Arc<dyn Observer>))
+    }
+}

@@ -1,0 +1,235 @@
+//! The real world: clock, randomness, environment, standard streams.
+//!
+//! This is the only place that reads the clock, the environment and the host's name; everything
+//! else gets them as values, so that it can be run with others. In debug builds the crash and
+//! pause points that tests use are armed from here; a release build knows neither.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use lifeboat_core::Result;
+use lifeboat_core::env::{Clock, CrashPoints, Env, NoCrash, Random};
+use lifeboat_core::event::Observer;
+
+/// What the process was started with, read once.
+pub(crate) struct Surroundings {
+    /// The environment variables whose names the program knows.
+    variables: BTreeMap<&'static str, OsString>,
+    /// Whether we run as root.
+    pub(crate) is_root: bool,
+    /// Whether standard input is a terminal, so that a question can be asked.
+    pub(crate) stdin_is_terminal: bool,
+    /// Whether standard output is a terminal.
+    pub(crate) stdout_is_terminal: bool,
+    /// Whether standard error is a terminal, so that a progress bar can be drawn.
+    pub(crate) stderr_is_terminal: bool,
+    /// The zone in which times without an offset are meant and shown.
+    pub(crate) time_zone: TimeZone,
+}
+
+/// Every variable that has a meaning for us. What is not here is never read.
+const VARIABLES: &[&str] = &[
+    "LIFEBOAT_CONFIG",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+    "XDG_STATE_HOME",
+    "HOME",
+    "NO_COLOR",
+    "TERM",
+    "ADMIN_DB_TYPE",
+    "ADMIN_DB_PATH",
+    "BACKUP_DIR",
+    "LIFEBOAT_CRASH_AT",
+    "LIFEBOAT_PAUSE_AT",
+];
+
+impl Surroundings {
+    /// Reads the environment, and asks the standard streams what they are.
+    pub(crate) fn read() -> Self {
+        let variables = VARIABLES
+            .iter()
+            .filter_map(|name| Some((*name, std::env::var_os(name)?)))
+            .filter(|(_, value)| !value.is_empty())
+            .collect();
+        Surroundings {
+            variables,
+            is_root: rustix::process::geteuid().is_root(),
+            stdin_is_terminal: std::io::stdin().is_terminal(),
+            stdout_is_terminal: std::io::stdout().is_terminal(),
+            stderr_is_terminal: std::io::stderr().is_terminal(),
+            time_zone: TimeZone::system(),
+        }
+    }
+
+    /// Surroundings made up for a test.
+    #[cfg(test)]
+    pub(crate) fn for_test(variables: &[(&'static str, &str)], is_root: bool) -> Self {
+        Surroundings {
+            variables: variables.iter().map(|(name, value)| (*name, value.into())).collect(),
+            is_root,
+            stdin_is_terminal: false,
+            stdout_is_terminal: false,
+            stderr_is_terminal: false,
+            time_zone: TimeZone::UTC,
+        }
+    }
+
+    /// A variable that is set and not empty.
+    pub(crate) fn variable(&self, name: &str) -> Option<&OsString> {
+        debug_assert!(VARIABLES.contains(&name), "{name} is missing in VARIABLES");
+        self.variables.get(name)
+    }
+
+    /// A variable that holds a path.
+    pub(crate) fn path(&self, name: &str) -> Option<PathBuf> {
+        self.variable(name).map(PathBuf::from)
+    }
+
+    /// `$XDG_CONFIG_HOME/lifeboat`, or `~/.config/lifeboat`.
+    pub(crate) fn config_folder(&self) -> Option<PathBuf> {
+        self.xdg_folder("XDG_CONFIG_HOME", ".config")
+    }
+
+    /// `$XDG_DATA_HOME/lifeboat`, or `~/.local/share/lifeboat`.
+    pub(crate) fn data_folder(&self) -> Option<PathBuf> {
+        self.xdg_folder("XDG_DATA_HOME", ".local/share")
+    }
+
+    fn xdg_folder(&self, variable: &str, below_home: &str) -> Option<PathBuf> {
+        // A relative path in an XDG variable is invalid by its specification and is ignored.
+        let named = self.path(variable).filter(|path| path.is_absolute());
+        let base = named.or_else(|| Some(self.path("HOME")?.join(below_home)));
+        Some(base?.join("lifeboat"))
+    }
+
+    /// The world of a run: the real clock and random numbers, and that observer.
+    pub(crate) fn env(&self, host: Option<String>, observer: Arc<dyn Observer>) -> Env {
+        let clock = Arc::new(SystemClock::start());
+        let host = host.unwrap_or_else(host_name);
+        let mut env = Env::new(clock.clone(), Arc::new(SystemRandom), host);
+        env.crash = self.crash_points(clock);
+        env.observer = observer;
+        env
+    }
+
+    fn crash_points(&self, clock: Arc<SystemClock>) -> Arc<dyn CrashPoints> {
+        if !cfg!(debug_assertions) {
+            return Arc::new(NoCrash);
+        }
+        let text = |name| Some(self.variable(name)?.to_string_lossy().into_owned());
+        let pause = text("LIFEBOAT_PAUSE_AT").and_then(|value| {
+            let (point, milliseconds) = value.rsplit_once(':')?;
+            Some((point.to_owned(), milliseconds.parse().ok()?))
+        });
+        Arc::new(ArmedPoints { crash_at: text("LIFEBOAT_CRASH_AT"), pause, clock })
+    }
+}
+
+/// The name of this host, as manifests show it.
+fn host_name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    if name.is_empty() { "localhost".to_owned() } else { name }
+}
+
+/// The system's clocks.
+pub(crate) struct SystemClock {
+    start: Instant,
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the Env.clock that all others use")]
+impl SystemClock {
+    /// A clock whose monotonic reading starts now.
+    pub(crate) fn start() -> Self {
+        SystemClock { start: Instant::now() }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the Env.clock that all others use")]
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    fn monotonic_ms(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn sleep_ms(&self, milliseconds: u64) {
+        std::thread::sleep(Duration::from_millis(milliseconds));
+    }
+}
+
+/// The kernel's random numbers.
+struct SystemRandom;
+
+impl Random for SystemRandom {
+    fn fill(&self, buffer: &mut [u8]) {
+        // Without random numbers ids could collide; there is nothing to go on with.
+        getrandom::fill(buffer).expect("the kernel gives random numbers");
+    }
+}
+
+/// Ends or holds the process at a named point, for tests.
+struct ArmedPoints {
+    crash_at: Option<String>,
+    pause: Option<(String, u64)>,
+    clock: Arc<SystemClock>,
+}
+
+impl CrashPoints for ArmedPoints {
+    fn pass(&self, point: &'static str) -> Result<()> {
+        if let Some((name, milliseconds)) = &self.pause
+            && name == point
+        {
+            self.clock.sleep_ms(*milliseconds);
+        }
+        if self.crash_at.as_deref() == Some(point) {
+            // SIGKILL, as nothing may run afterwards: no destructor, no flush.
+            let _ = rustix::process::kill_process(
+                rustix::process::getpid(),
+                rustix::process::Signal::KILL,
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The default repository where nothing is configured: `/var/backups/lifeboat` for root, else
+/// the user's data folder.
+pub(crate) fn default_repository(surroundings: &Surroundings) -> Option<PathBuf> {
+    match surroundings.is_root {
+        true => Some(Path::new("/var/backups/lifeboat").to_owned()),
+        false => surroundings.data_folder(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_follow_xdg_then_home() {
+        let home = Surroundings::for_test(&[("HOME", "/home/ann")], false);
+        assert_eq!(home.config_folder(), Some("/home/ann/.config/lifeboat".into()));
+        assert_eq!(default_repository(&home), Some("/home/ann/.local/share/lifeboat".into()));
+        let xdg = Surroundings::for_test(
+            &[("HOME", "/home/ann"), ("XDG_DATA_HOME", "/data"), ("XDG_CONFIG_HOME", "relative")],
+            false,
+        );
+        assert_eq!(default_repository(&xdg), Some("/data/lifeboat".into()));
+        assert_eq!(xdg.config_folder(), Some("/home/ann/.config/lifeboat".into()));
+    }
+
+    #[test]
+    fn root_without_a_home_has_a_repository() {
+        let root = Surroundings::for_test(&[], true);
+        assert_eq!(default_repository(&root), Some("/var/backups/lifeboat".into()));
+        assert_eq!(root.config_folder(), None);
+    }
+}
