@@ -15,7 +15,11 @@ pub mod names;
 pub mod catalog;
 pub mod source;
 pub mod store;
+pub mod files;
+pub mod service;
 pub mod pipeline;
 pub mod repository;
+pub mod scratch;
+pub mod backup;
 
 pub use error::{Error, Kind, Result};

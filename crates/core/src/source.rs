@@ -138,6 +138,10 @@ pub trait Source: Send + Sync {
     fn location(&self) -> Result<String>;
     /// Looks without holding. Fails as a capture would for what is missing, foreign or empty.
     fn inspect(&self) -> Result<Inspection>;
+    /// Digest of the content, equal exactly when nothing changed; `None` where that is not known.
+    fn content_digest(&self) -> Result<Option<String>> {
+        Ok(None)
+    }
     /// Takes hold of one moment.
     fn capture<'a>(
         &'a self,

@@ -1,0 +1,59 @@
+//! One backup of a source at a time on a host.
+//!
+//! The lock is a courtesy: the repository itself never takes half a backup, nor two of one name.
+//! The kernel releases it with the process, so it cannot be left behind.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use crate::catalog::SourceRecord;
+use crate::env::Env;
+use crate::error::{Error, Kind, Result};
+
+pub(super) struct SourceLock {
+    _file: Option<File>,
+}
+
+impl SourceLock {
+    /// Takes it, or says who has it. A folder that cannot be written is a warning.
+    pub(super) fn take(env: &Env, folder: Option<&Path>, record: &SourceRecord) -> Result<Self> {
+        let Some(folder) = folder else { return Ok(SourceLock { _file: None }) };
+        let path = folder.join(format!("{}.lock", record.id));
+        let opened =
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).and_then(|()| {
+                let mut options = OpenOptions::new();
+                options.read(true).write(true).create(true).truncate(false).mode(0o600);
+                options.open(&path)
+            });
+        let mut file = match opened {
+            Ok(file) => file,
+            Err(error) => {
+                let path = path.display();
+                env.warn(&record.name, &format!("no lock against a second run at {path}: {error}"));
+                return Ok(SourceLock { _file: None });
+            }
+        };
+        match file.try_lock() {
+            Ok(()) => {
+                let _ = file.set_len(0);
+                let _ = write!(file, "{}", std::process::id());
+                Ok(SourceLock { _file: Some(file) })
+            }
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                let _ = file.rewind().and_then(|()| file.take(20).read_to_string(&mut holder));
+                Err(Error::new(
+                    Kind::Locked,
+                    format!("another backup of `{}` is running (process {holder})", record.name),
+                )
+                .hint("wait for it to end, or end it: nothing of it will be left"))
+            }
+            Err(TryLockError::Error(error)) => {
+                env.warn(&record.name, &format!("no lock against a second run: {error}"));
+                Ok(SourceLock { _file: None })
+            }
+        }
+    }
+}
