@@ -1,2 +1,29 @@
-//! Placeholder.
+//! Everything about SQLite files: moments of a live database, checks, facts.
+//!
+//! [`SqliteSource`] captures a database while its application writes to it. [`SqliteEngine`]
+//! checks files and finds who has them open. Neither ever writes to a database, but for the
+//! checkpoint that the method of that name is asked to make.
+//!
+//! What is particular to SQLite is told where it is handled: `snapshot` holds a moment,
+//! `held` keeps locks from being dropped, `rows` counts while bytes go by, `check` judges.
+
+mod capture;
+mod check;
+mod checkpoint;
+mod engine;
+mod facts;
+mod ffi;
+mod header;
+mod held;
+mod holders;
+mod pinned_check;
+mod rows;
 pub mod sample;
+mod snapshot;
+mod source;
+
+pub use self::engine::SqliteEngine;
+pub use self::source::SqliteSource;
+
+/// The kind of source that this crate knows.
+pub const KIND: &str = "sqlite";

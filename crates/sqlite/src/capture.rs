@@ -1,0 +1,284 @@
+//! A capture: one moment streamed to a sink, with facts, rows and a check of the same moment.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use lifeboat_core::env::Env;
+use lifeboat_core::manifest::{CheckLevel, FileFacts, Method, SchemaVersion};
+use lifeboat_core::source::{
+    ArtifactPlan, Capture, CaptureOptions, CaptureReport, CheckReport, Sink,
+};
+use lifeboat_core::{Error, Kind, Result};
+use serde_json::{Map, Value};
+
+use crate::check;
+use crate::facts;
+use crate::header::{self, Header};
+use crate::held::Identity;
+use crate::pinned_check::{Ended, PinnedCheck};
+use crate::rows::{RowCounter, TableRoot};
+use crate::snapshot::Snapshot;
+
+/// The most that is read at once, in bytes.
+const BATCH_BYTES_MAX: usize = 1 << 20;
+
+/// A capture of one database.
+pub(crate) struct SqliteCapture<'a> {
+    env: &'a Env,
+    path: PathBuf,
+    options: CaptureOptions,
+    page_size: u32,
+    page_count: u32,
+    facts: Map<String, Value>,
+    schema_version: Option<SchemaVersion>,
+    tables: Option<Vec<TableRoot>>,
+    rows: Arc<RowCounter>,
+    file: FileFacts,
+    identity: Option<Identity>,
+    damage: Vec<String>,
+    warnings: Vec<String>,
+    deferred: Option<String>,
+    check: Option<PinnedCheck>,
+    /// Gone when everything was read and nothing needs the moment any longer.
+    snapshot: Option<Snapshot>,
+    begun_ms: u64,
+    is_written: bool,
+}
+
+impl<'a> SqliteCapture<'a> {
+    /// Begins with a moment that is held.
+    pub(crate) fn begin(
+        env: &'a Env,
+        path: PathBuf,
+        mut snapshot: Snapshot,
+        options: &CaptureOptions,
+    ) -> Result<Self> {
+        let begun_ms = env.clock.monotonic_ms();
+        let header = captured_header(&path, &mut snapshot)?;
+        let file = file_facts(&path, snapshot.database())?;
+        let mut warnings = Vec::new();
+        if let Some(why) = snapshot.why_unconnected() {
+            warnings.push(format!("read without SQLite's help: {why}"));
+        }
+        let tables = tables(&mut snapshot, &mut warnings);
+        let connection = snapshot.pinned().map(|pinned| pinned.connection());
+        let schema_version = facts::schema_version(connection, header.user_version);
+        let (page_size, page_count) = (snapshot.page_size(), snapshot.page_count());
+        let mut capture = SqliteCapture {
+            env,
+            options: options.clone(),
+            page_size,
+            page_count,
+            facts: facts::facts(&header, page_count, snapshot.overlaid_pages()),
+            schema_version,
+            tables,
+            rows: Arc::new(RowCounter::new(page_size, page_count)),
+            file,
+            identity: Identity::of_path(&path).ok(),
+            damage: snapshot.damage().to_vec(),
+            warnings,
+            deferred: None,
+            check: None,
+            snapshot: None,
+            begun_ms,
+            is_written: false,
+            path,
+        };
+        capture.begin_check(&mut snapshot)?;
+        capture.snapshot = Some(snapshot);
+        Ok(capture)
+    }
+
+    /// Begins the check of this very moment beside the streaming, or says why it cannot be.
+    fn begin_check(&mut self, snapshot: &mut Snapshot) -> Result<()> {
+        if self.options.check == CheckLevel::None || !self.damage.is_empty() {
+            return Ok(());
+        }
+        if let Some(why) = snapshot.why_unconnected() {
+            self.deferred = Some(why.to_owned());
+        } else if snapshot.blocks_writers() {
+            self.deferred = Some("a check would keep writers from committing".to_owned());
+        } else {
+            let wal = snapshot.wal_file();
+            if let Some(pinned) = snapshot.take_pinned() {
+                self.check = Some(PinnedCheck::begin(self.env, pinned, wal, &self.options)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn require_in_time(&self, snapshot: &Snapshot) -> Result<()> {
+        let held_ms = self.env.elapsed_ms(self.begun_ms);
+        let is_bounded = snapshot.blocks_writers() && self.options.method != Method::Cold;
+        if !is_bounded || held_ms <= self.options.lock_ms_max {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::SourceUnavailable,
+            format!(
+                "{} could not be read within {} ms, the longest that its writers may be kept \
+                 waiting",
+                self.path.display(),
+                self.options.lock_ms_max
+            ),
+        )
+        .hint(
+            "let the application use WAL mode (`PRAGMA journal_mode = WAL`), copy the file with \
+             `cp --reflink=always` where the file system can and back the copy up, stop its \
+             service for the copy (`--method cold`), or raise `lock_ms_max`",
+        ))
+    }
+
+    fn stream(&self, snapshot: &mut Snapshot, sink: &mut dyn Sink) -> Result<()> {
+        let page_bytes = self.page_size as usize;
+        let mut page = 1;
+        while page <= self.page_count {
+            let buffer = sink.buffer();
+            let room = (buffer.len().min(BATCH_BYTES_MAX) / page_bytes).max(1);
+            let pages = room.min((self.page_count - page) as usize + 1);
+            if buffer.len() < page_bytes {
+                return Err(Error::new(Kind::Failed, "the sink has no room for one page"));
+            }
+            let bytes = pages * page_bytes;
+            snapshot.read_pages(page, &mut buffer[..bytes])?;
+            sink.advance(bytes)?;
+            self.require_in_time(snapshot)?;
+            page += pages as u32;
+        }
+        Ok(())
+    }
+
+    /// What the check found, together with what is wrong with the files as such.
+    fn check_report(&mut self) -> Result<Option<CheckReport>> {
+        let report = match self.check.take().map(PinnedCheck::end).transpose()? {
+            None => None,
+            Some(Ended::Report(report)) => Some(report),
+            Some(Ended::LetGo(why)) => {
+                self.deferred = Some(why);
+                None
+            }
+        };
+        if self.damage.is_empty() {
+            return Ok(report);
+        }
+        let damage = std::mem::take(&mut self.damage);
+        if self.options.check == CheckLevel::None {
+            self.warnings.extend(damage.into_iter().map(|line| format!("damaged: {line}")));
+            return Ok(report);
+        }
+        let mut merged = report.unwrap_or_else(|| {
+            let mut fresh = check::failed(self.options.check, String::new());
+            fresh.damage.clear();
+            fresh
+        });
+        merged.outcome = lifeboat_core::manifest::CheckOutcome::Failed;
+        merged.damage.splice(0..0, damage);
+        merged.damage.truncate(check::DAMAGE_LINES_MAX);
+        Ok(Some(merged))
+    }
+
+    fn count_rows(&mut self) -> Option<std::collections::BTreeMap<String, u64>> {
+        let counts = self.rows.count(self.tables.as_ref()?);
+        if !counts.broken.is_empty() {
+            self.warnings.push(format!(
+                "rows could not be counted, the pages do not hold together: {}",
+                counts.broken.join(", ")
+            ));
+        }
+        Some(counts.rows)
+    }
+}
+
+impl Capture for SqliteCapture<'_> {
+    fn artifacts(&self) -> Vec<ArtifactPlan> {
+        vec![ArtifactPlan {
+            role: "database",
+            extension: "db",
+            plain_bytes_estimate: u64::from(self.page_count) * u64::from(self.page_size),
+            block_bytes: Some(self.page_size),
+            observer: Some(self.rows.clone()),
+            file: Some(self.file.clone()),
+        }]
+    }
+
+    fn write(&mut self, index: usize, sink: &mut dyn Sink) -> Result<()> {
+        let snapshot = self.snapshot.take().filter(|_| index == 0);
+        let Some(mut snapshot) = snapshot else {
+            return Err(Error::new(Kind::Failed, "an artifact of a capture is written once"));
+        };
+        self.stream(&mut snapshot, sink)?;
+        self.is_written = true;
+        // Here the moment is let go, except by a check that still reads it.
+        drop(snapshot);
+        Ok(())
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<CaptureReport> {
+        if !self.is_written {
+            return Err(Error::new(Kind::Failed, "a capture is finished after it was written"));
+        }
+        let check = self.check_report()?;
+        let rows = self.count_rows();
+        if Identity::of_path(&self.path).ok() != self.identity {
+            self.warnings.push(format!(
+                "{} was replaced by another file while it was read: the backup shows the old one",
+                self.path.display()
+            ));
+        }
+        Ok(CaptureReport {
+            facts: self.facts,
+            schema_version: self.schema_version,
+            rows,
+            check,
+            check_deferred: self.deferred,
+            content_digest: None,
+            warnings: self.warnings,
+        })
+    }
+}
+
+/// The header of the captured first page, which may differ from that in the file.
+fn captured_header(path: &std::path::Path, snapshot: &mut Snapshot) -> Result<Header> {
+    let mut first = vec![0; snapshot.page_size() as usize];
+    snapshot.read_pages(1, &mut first)?;
+    header::require(path, &first)
+}
+
+/// The tables of the state, from its schema.
+fn tables(snapshot: &mut Snapshot, warnings: &mut Vec<String>) -> Option<Vec<TableRoot>> {
+    let connection = snapshot.pinned()?.connection();
+    match facts::tables(connection) {
+        Ok(tables) => Some(tables),
+        Err(error) => {
+            warnings.push(format!("rows were not counted, the schema cannot be read: {error}"));
+            None
+        }
+    }
+}
+
+fn file_facts(path: &std::path::Path, file: &fs::File) -> Result<FileFacts> {
+    let metadata = file.metadata().map_err(|error| {
+        Error::io(Kind::SourceUnavailable, format!("cannot look at {}", path.display()), error)
+    })?;
+    Ok(FileFacts {
+        path: path.to_owned(),
+        mode: metadata.mode() & 0o7777,
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+        owner: name_in("/etc/passwd", metadata.uid()),
+        group: name_in("/etc/group", metadata.gid()),
+        modified_s: metadata.mtime(),
+    })
+}
+
+/// The name that a line such as `name:x:1000:...` gives to a number.
+fn name_in(table: &str, id: u32) -> Option<String> {
+    let text = fs::read_to_string(table).ok()?;
+    text.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(id)).then(|| name.to_owned())
+    })
+}
