@@ -1,1 +1,62 @@
-fn main() {}
+//! The chores of the project, as commands: `cargo xtask COMMAND`.
+//!
+//! A chore is written in Rust, not in shell, so that it runs wherever the project builds and is
+//! held to the same lints. The continuous integration calls nothing that a person could not.
+
+mod bench;
+mod docs;
+mod order;
+mod process;
+mod test;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+const HELP: &str = "\
+The chores of the project.
+
+cargo xtask test          everything that must hold: format, lints, tidy, all tests, documents;
+                          installs the tools that the tests need when it is run by root
+cargo xtask tidy          the rules of the house: sizes of files, order of modules, generated pages
+cargo xtask docs          writes the generated pages of docs/manual anew
+cargo xtask bench sqlite  measures us, a guide's script and Litestream on one database
+    --size-mb N           size of the database in millions of bytes (1000)
+    --runs N              how often each is run (3)
+    --large               also peak memory on a database of five times the size
+    --only NAME           only the contenders whose name contains NAME
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> Result<()> {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["test"] => test::all(),
+        ["tidy"] => tidy::run(),
+        ["docs"] => docs::write(),
+        ["bench", "sqlite", options @ ..] => bench::run(options),
+        [] | ["help" | "--help" | "-h"] => {
+            print!("{HELP}");
+            Ok(())
+        }
+        _ => bail!("`{}` is no chore\n\n{HELP}", arguments.join(" ")),
+    }
+}
+
+/// The folder of the workspace.
+fn root() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().unwrap_or(own).to_path_buf()
+}

@@ -109,7 +109,8 @@ fn restore(frames: &str, database: &str) -> io::Result<u64> {
     source.read_exact_at(&mut tail, source_bytes.saturating_sub(16))?;
     let (count, size) = (number_at(&tail, 0), number_at(&tail, 8));
     let mut index = vec![0; count as usize * ENTRY_BYTES];
-    source.read_exact_at(&mut index, source_bytes - 16 - index.len() as u64)?;
+    let index_place = source_bytes - 16 - index.len() as u64;
+    source.read_exact_at(&mut index, index_place)?;
     let target = File::create(database)?;
     let next = AtomicU64::new(0);
     on_all_cores(|| {

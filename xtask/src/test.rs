@@ -1,0 +1,96 @@
+//! `cargo xtask test`: everything that must hold before a change goes in, in the order in which
+//! it fails soonest. The first failure ends it.
+
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::{is_there, run};
+use crate::{root, tidy};
+
+/// The programs that tests restore with, and the Debian packages that bring them.
+const TOOLS: &[(&str, &str)] = &[
+    ("sqlite3", "sqlite3"),
+    ("zstd", "zstd"),
+    ("gzip", "gzip"),
+    ("gunzip", "gzip"),
+    ("tar", "tar"),
+];
+
+pub(crate) fn all() -> Result<()> {
+    let began = Instant::now();
+    step("tools of the tests", install_tools)?;
+    step("components of the compiler", install_components)?;
+    step("format", || cargo(&["fmt", "--all", "--check"]))?;
+    step("tidy", tidy::run_but_generated)?;
+    step("lints", || {
+        cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])
+    })?;
+    step("generated pages", tidy::check_generated)?;
+    step("tests", || cargo(&["test", "--workspace", "--locked"]))?;
+    step("documents of the code", || {
+        let mut command = Command::new(env!("CARGO"));
+        command.args(["doc", "--workspace", "--no-deps", "--locked", "--document-private-items"]);
+        run_there(command.env("RUSTDOCFLAGS", "-D warnings"))
+    })?;
+    println!("\nall of it holds ({:.0} s)", began.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn step(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    println!("\n== {name}");
+    let began = Instant::now();
+    work().with_context(|| format!("{name}: not as it must be"))?;
+    println!("== {name}: good ({:.1} s)", began.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn cargo(arguments: &[&str]) -> Result<()> {
+    run_there(Command::new(env!("CARGO")).args(arguments))
+}
+
+fn run_there(command: &mut Command) -> Result<()> {
+    run(command.current_dir(root()))
+}
+
+fn install_tools() -> Result<()> {
+    let missing: Vec<_> = TOOLS.iter().filter(|(program, _)| !is_there(program)).collect();
+    if missing.is_empty() {
+        println!("sqlite3, zstd, gzip and tar are there");
+        return Ok(());
+    }
+    let mut packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
+    packages.dedup();
+    let by_hand = format!("apt-get install -y {}", packages.join(" "));
+    // SAFETY: it takes nothing and cannot fail.
+    let is_root = unsafe { libc::geteuid() } == 0;
+    if !is_root || !is_there("apt-get") {
+        bail!("the tests need {}; as root: {by_hand}", packages.join(", "));
+    }
+    println!("installing {}", packages.join(", "));
+    let quiet = || {
+        let mut command = Command::new("apt-get");
+        command.env("DEBIAN_FRONTEND", "noninteractive").arg("-qq");
+        command
+    };
+    run(quiet().arg("update"))?;
+    run(quiet().args(["install", "-y", "--no-install-recommends"]).args(packages))
+}
+
+/// A compiler that was installed with the minimal profile has neither rustfmt nor clippy.
+fn install_components() -> Result<()> {
+    for (subcommand, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
+        let found = Command::new(env!("CARGO"))
+            .args([subcommand, "--version"])
+            .output()
+            .is_ok_and(|output| output.status.success());
+        if !found {
+            println!("installing {component}");
+            run(Command::new("rustup").args(["component", "add", component]))
+                .with_context(|| format!("{component} is missing and could not be installed"))?;
+        }
+    }
+    println!("rustfmt and clippy are there");
+    Ok(())
+}
