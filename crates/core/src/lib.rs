@@ -19,7 +19,10 @@ pub mod files;
 pub mod service;
 pub mod pipeline;
 pub mod repository;
+pub mod owner;
 pub mod scratch;
 pub mod backup;
+pub mod verify;
+pub mod restore;
 
 pub use error::{Error, Kind, Result};

@@ -1,0 +1,78 @@
+//! Owners and groups of files: names of numbers, and back.
+//!
+//! Read from `/etc/passwd` and `/etc/group`, which is where the accounts of services are. A name
+//! is what survives the move to another host, where the numbers may differ.
+
+use std::fs;
+use std::path::Path;
+
+use crate::manifest::FileFacts;
+
+/// The mode, owner and group that a restored file gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ownership {
+    /// Permission bits, without set-uid and its like.
+    pub mode: u32,
+    /// Numeric owner.
+    pub uid: u32,
+    /// Numeric group.
+    pub gid: u32,
+}
+
+impl Ownership {
+    /// What `facts` ask for on this host: by name where the name exists, else by number.
+    pub fn of(facts: &FileFacts) -> Self {
+        let uid = facts.owner.as_deref().and_then(user_number).unwrap_or(facts.uid);
+        let gid = facts.group.as_deref().and_then(group_number).unwrap_or(facts.gid);
+        Ownership { mode: facts.mode & 0o1777, uid, gid }
+    }
+}
+
+/// The name of a user.
+pub fn user_name(uid: u32) -> Option<String> {
+    name_of(Path::new("/etc/passwd"), uid)
+}
+
+/// The name of a group.
+pub fn group_name(gid: u32) -> Option<String> {
+    name_of(Path::new("/etc/group"), gid)
+}
+
+fn user_number(name: &str) -> Option<u32> {
+    number_of(Path::new("/etc/passwd"), name)
+}
+
+fn group_number(name: &str) -> Option<u32> {
+    number_of(Path::new("/etc/group"), name)
+}
+
+/// Name and number of each line of `name:x:number:...`.
+fn lines(text: &str) -> impl Iterator<Item = (&str, u32)> {
+    text.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        Some((name, fields.nth(1)?.parse().ok()?))
+    })
+}
+
+fn name_of(table: &Path, number: u32) -> Option<String> {
+    let text = fs::read_to_string(table).ok()?;
+    lines(&text).find(|(_, found)| *found == number).map(|(name, _)| name.to_owned())
+}
+
+fn number_of(table: &Path, name: &str) -> Option<u32> {
+    let text = fs::read_to_string(table).ok()?;
+    lines(&text).find(|(found, _)| *found == name).map(|(_, number)| number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_has_number_zero() {
+        assert_eq!(user_name(0).as_deref(), Some("root"));
+        assert_eq!(user_number("root"), Some(0));
+        assert_eq!(lines("a:x:1:\nbroken\nb:x:2:").collect::<Vec<_>>(), [("a", 1), ("b", 2)]);
+    }
+}

@@ -1,0 +1,220 @@
+//! The staged file: complete, synced, and beside the place it will take.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use crate::env::Env;
+use crate::error::{Error, Kind, Result};
+use crate::event::Event;
+use crate::owner::Ownership;
+use crate::pipeline::{Compression, Expectation, decode};
+use crate::scratch::{decode_into, free_bytes};
+
+use super::plan::{Origin, RestorePlan, RestoreRequest};
+
+/// A staged file. Removed when dropped, unless it was swapped in.
+#[derive(Debug)]
+pub(super) struct Staged {
+    pub(super) path: PathBuf,
+    pub(super) subject: String,
+    file: File,
+    placed: bool,
+}
+
+/// The hidden name under which a file is staged: fixed, so that what a killed restore left is
+/// found and removed by the next one.
+pub(super) fn staging_path(place: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(place.file_name().unwrap_or_default());
+    name.push(".lifeboat-staging");
+    place.with_file_name(name)
+}
+
+/// Creates the staging file of a place, 0600, and locks it. Removes one that a killed restore
+/// left; one that a living restore holds is an error.
+pub(super) fn create(place: &Path) -> Result<(PathBuf, File)> {
+    let path = staging_path(place);
+    let failed = |error| {
+        let folder = path.parent().unwrap_or(Path::new("/")).display();
+        Error::io(Kind::Failed, format!("cannot write to {folder}"), error)
+            .hint("run as the user who may write there, or restore elsewhere with --to")
+    };
+    for _ in 0..2 {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true).mode(0o600);
+        match options.open(&path) {
+            Ok(file) => {
+                file.try_lock().map_err(|error| failed(error.into()))?;
+                return Ok((path, file));
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                let left = File::open(&path).map_err(failed)?;
+                if let Err(TryLockError::WouldBlock) = left.try_lock() {
+                    return Err(Error::new(
+                        Kind::Locked,
+                        format!("another restore to {} is running", place.display()),
+                    )
+                    .hint("wait for it to end"));
+                }
+                fs::remove_file(&path).map_err(failed)?;
+            }
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Err(Error::new(Kind::Locked, format!("{} comes back again and again", path.display())))
+}
+
+/// Restores to the staging file, compares hashes, and syncs it.
+pub(super) fn stage(
+    env: &Env,
+    request: &RestoreRequest<'_>,
+    plan: &RestorePlan,
+    place: &Path,
+) -> Result<Staged> {
+    create_folder_of(place, plan.ownership)?;
+    let (path, file) = create(place)?;
+    let mut staged = Staged { path, subject: plan.what.clone(), file, placed: false };
+    let (phase, bytes_total) = ("restoring", plan.plain_bytes);
+    env.tell(Event::PhaseBegan { subject: &staged.subject, phase, bytes_total });
+    match request.origin {
+        Origin::Backup { repository, folder, manifest } => {
+            let Some(artifact) = manifest.artifacts.first() else {
+                return Err(Error::new(
+                    Kind::CheckFailed,
+                    format!("the manifest of {} names no artifact", manifest.name),
+                ));
+            };
+            let object = repository.object(folder, &artifact.name)?;
+            let store = repository.store();
+            decode_into(env, store, &object, artifact, &mut staged.file, place)?;
+        }
+        Origin::File { path } => decode_file(env, path, &mut staged.file, place)?,
+    }
+    env.crash.pass("restore.staging")?;
+    let failed =
+        |error| Error::io(Kind::Failed, format!("cannot write {}", place.display()), error);
+    staged.file.sync_all().map_err(failed)?;
+    env.tell(Event::PhaseEnded { phase });
+    recognize(request, &staged)?;
+    env.crash.pass("restore.staged")?;
+    Ok(staged)
+}
+
+/// On a bare host the folder of the database may be missing.
+fn create_folder_of(place: &Path, ownership: Option<Ownership>) -> Result<()> {
+    let Some(folder) = place.parent().filter(|folder| !folder.exists()) else { return Ok(()) };
+    let failed = |error| {
+        Error::io(Kind::Failed, format!("cannot create the folder {}", folder.display()), error)
+    };
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+    if let Some(ownership) = ownership.filter(|_| rustix::process::geteuid().is_root()) {
+        std::os::unix::fs::chown(folder, Some(ownership.uid), Some(ownership.gid))
+            .map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Decompresses a file that a script made, whatever its name says. Bounded by the free space.
+fn decode_file(env: &Env, path: &Path, file: &mut File, place: &Path) -> Result<()> {
+    let name = path.display().to_string();
+    let failed = |error| Error::io(Kind::SourceUnavailable, format!("cannot read {name}"), error);
+    let mut reader = File::open(path).map_err(failed)?;
+    let mut first = Vec::new();
+    Read::by_ref(&mut reader).take(16).read_to_end(&mut first).map_err(failed)?;
+    if first.is_empty() {
+        return Err(Error::new(Kind::CheckFailed, format!("{name} is empty (0 bytes)"))
+            .hint("it never was a backup: choose another one"));
+    }
+    let compression = Compression::detect(&first);
+    let rest = std::io::Cursor::new(first).chain(reader);
+    let expectation = Expectation {
+        object: &name,
+        plain_bytes_max: Some(free_bytes(place.parent().unwrap_or(Path::new("/")))?),
+        ..Expectation::default()
+    };
+    decode(Box::new(rest), compression, env.threads, &expectation, &mut |plain| {
+        env.tell(Event::Advanced { bytes: plain.len() as u64 });
+        file.write_all(plain).map_err(|error| {
+            Error::io(Kind::Failed, format!("cannot write {}", place.display()), error)
+        })
+    })
+    .map(drop)
+}
+
+/// What was staged must be of the engine's kind: a gzip within a gzip, or a text, is named.
+fn recognize(request: &RestoreRequest<'_>, staged: &Staged) -> Result<()> {
+    let mut first = Vec::new();
+    let opened = File::open(&staged.path);
+    let read = opened.and_then(|file| file.take(4096).read_to_end(&mut first));
+    read.map_err(|error| {
+        Error::io(Kind::Failed, format!("cannot read {} again", staged.path.display()), error)
+    })?;
+    if request.engine.recognizes(&first) {
+        return Ok(());
+    }
+    let looks_like = match Compression::detect(&first) {
+        Compression::Gzip { .. } => "gzip data: it was compressed twice",
+        Compression::Zstd { .. } => "zstd data: it was compressed twice",
+        Compression::None if first.is_empty() => "nothing: it is empty",
+        Compression::None if first.get(257..262) == Some(b"ustar") => "a tar archive",
+        Compression::None if first.iter().all(|byte| (9..127).contains(byte)) => "text",
+        Compression::None => "encrypted or foreign data",
+    };
+    Err(Error::new(
+        Kind::CheckFailed,
+        format!(
+            "{} does not hold a database of kind {}, but {looks_like}",
+            staged.subject,
+            request.engine.kind()
+        ),
+    )
+    .hint("nothing was changed; choose another backup"))
+}
+
+impl Staged {
+    /// Gives it mode, owner and group. Where the right to change the owner is missing, that is a
+    /// warning.
+    pub(super) fn give(&self, ownership: Option<Ownership>) -> Result<Vec<String>> {
+        give(&self.file, &self.path, ownership)
+    }
+
+    /// It has its final name now.
+    pub(super) fn placed(mut self) {
+        self.placed = true;
+    }
+}
+
+/// See [`Staged::give`].
+pub(super) fn give(file: &File, path: &Path, ownership: Option<Ownership>) -> Result<Vec<String>> {
+    let Some(ownership) = ownership else { return Ok(Vec::new()) };
+    let failed = |error| {
+        Error::io(Kind::Failed, format!("cannot set the mode of {}", path.display()), error)
+    };
+    let mut warnings = Vec::new();
+    let now = file.metadata().map_err(failed)?;
+    if (now.uid(), now.gid()) != (ownership.uid, ownership.gid)
+        && let Err(error) = fchown(file, Some(ownership.uid), Some(ownership.gid))
+    {
+        warnings.push(format!(
+            "it belongs to user {} and group {} now, not to {} and {}: {error}",
+            now.uid(),
+            now.gid(),
+            ownership.uid,
+            ownership.gid
+        ));
+    }
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(ownership.mode);
+    file.set_permissions(mode).map_err(failed)?;
+    file.sync_all().map_err(failed)?;
+    Ok(warnings)
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if !self.placed {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Verify: a restore to nowhere.
+//!
+//! Reads a backup from the repository as a restore does, and reports instead of placing it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::env::Env;
+use crate::error::{Error, Kind, Result};
+use crate::event::Event;
+use crate::manifest::{Artifact, CheckLevel, CheckOutcome, Manifest};
+use crate::pipeline::decode;
+use crate::repository::Repository;
+use crate::scratch::{Scratch, compression_of, decode_into, expectation};
+use crate::source::Engine;
+
+/// How deep a backup is looked into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VerifyLevel {
+    /// Every artifact is read, decompressed, and its hashes compared.
+    Hash,
+    /// Also restored to a scratch place and checked by its engine.
+    Check(CheckLevel),
+}
+
+/// What was found.
+#[derive(Clone, Debug)]
+pub struct VerifyReport {
+    /// The backup's name.
+    pub backup: String,
+    /// Whether everything is as it must be.
+    pub sound: bool,
+    /// What is wrong, a line each.
+    pub damage: Vec<String>,
+    /// What could not be checked, and other remarks.
+    pub notes: Vec<String>,
+    /// Bytes that were read from the repository.
+    pub stored_bytes: u64,
+    /// How long it took.
+    pub elapsed_ms: u64,
+}
+
+/// Verifies one backup. Damage is in the report; an error means that it could not be looked at.
+pub fn run(
+    env: &Env,
+    repository: &Repository,
+    folder: &str,
+    manifest: &Manifest,
+    engine: &dyn Engine,
+    level: VerifyLevel,
+    scratch: (&Path, u64),
+) -> Result<VerifyReport> {
+    let begun_ms = env.clock.monotonic_ms();
+    let mut report = VerifyReport {
+        backup: manifest.name.clone(),
+        sound: true,
+        damage: Vec::new(),
+        notes: Vec::new(),
+        stored_bytes: manifest.stored_bytes(),
+        elapsed_ms: 0,
+    };
+    for (index, artifact) in manifest.artifacts.iter().enumerate() {
+        let checked = match level {
+            VerifyLevel::Check(level) if index == 0 && level != CheckLevel::None => {
+                check(env, repository, folder, manifest, engine, level, scratch, &mut report)
+            }
+            _ => hash(env, repository, folder, artifact),
+        };
+        match checked {
+            Ok(()) => {}
+            Err(error) if matches!(error.kind(), Kind::CheckFailed | Kind::NotCovered) => {
+                report.damage.push(one_line(&error));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    report.sound = report.damage.is_empty();
+    report.elapsed_ms = env.elapsed_ms(begun_ms);
+    Ok(report)
+}
+
+/// An error and its causes in one line.
+fn one_line(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        text.push_str(&format!(": {inner}"));
+        cause = inner.source();
+    }
+    text
+}
+
+fn hash(env: &Env, repository: &Repository, folder: &str, artifact: &Artifact) -> Result<()> {
+    let object = repository.object(folder, &artifact.name)?;
+    let (phase, bytes_total) = ("verifying", Some(artifact.plain_bytes));
+    env.tell(Event::PhaseBegan { subject: &artifact.name, phase, bytes_total });
+    let reader = repository.store().get(&object, None)?;
+    let compression = compression_of(artifact)?;
+    decode(reader, compression, env.threads, &expectation(artifact), &mut |plain| {
+        env.tell(Event::Advanced { bytes: plain.len() as u64 });
+        Ok(())
+    })?;
+    env.tell(Event::PhaseEnded { phase });
+    Ok(())
+}
+
+#[expect(clippy::too_many_arguments, reason = "private, and each is used once")]
+fn check(
+    env: &Env,
+    repository: &Repository,
+    folder: &str,
+    manifest: &Manifest,
+    engine: &dyn Engine,
+    level: CheckLevel,
+    (scratch_folder, memory_bytes): (&Path, u64),
+    report: &mut VerifyReport,
+) -> Result<()> {
+    let Some(artifact) = manifest.artifacts.first() else { return Ok(()) };
+    let object = repository.object(folder, &artifact.name)?;
+    let (phase, bytes_total) = ("restoring to a scratch place", Some(artifact.plain_bytes));
+    env.tell(Event::PhaseBegan { subject: &artifact.name, phase, bytes_total });
+    let mut scratch = Scratch::new(scratch_folder, artifact.plain_bytes)?;
+    let place = scratch.path();
+    decode_into(env, repository.store(), &object, artifact, scratch.file(), &place)?;
+    env.tell(Event::PhaseEnded { phase });
+    let phase = "checking";
+    env.tell(Event::PhaseBegan { subject: &artifact.name, phase, bytes_total: None });
+    let checked = engine.check_file(env, &place, level, memory_bytes)?;
+    env.tell(Event::PhaseEnded { phase });
+    report.notes.extend(checked.notes);
+    if checked.outcome == CheckOutcome::Failed {
+        report.damage.extend(checked.damage);
+    }
+    report.damage.extend(row_differences(manifest.rows.as_ref(), checked.rows.as_ref()));
+    Ok(())
+}
+
+/// Tables whose rows are not as many as the manifest says, a line each. Compares only what both
+/// sides counted.
+pub fn row_differences(
+    manifest: Option<&BTreeMap<String, u64>>,
+    counted: Option<&BTreeMap<String, u64>>,
+) -> Vec<String> {
+    let (Some(manifest), Some(counted)) = (manifest, counted) else { return Vec::new() };
+    let both = manifest.iter().filter_map(|(table, must)| Some((table, must, counted.get(table)?)));
+    both.filter(|(_, must, is)| must != is)
+        .map(|(table, must, is)| format!("table {table} has {is} rows, must have {must}"))
+        .collect()
+}
