@@ -24,5 +24,6 @@ pub mod scratch;
 pub mod backup;
 pub mod verify;
 pub mod restore;
+pub mod status;
 
 pub use error::{Error, Kind, Result};
