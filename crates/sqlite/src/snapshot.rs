@@ -388,3 +388,6 @@ fn replaced(path: &Path) -> Error {
 fn unreadable(path: &Path, error: std::io::Error) -> Error {
     Error::io(Kind::SourceUnavailable, format!("cannot read {}", path.display()), error)
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,7 +20,7 @@ use rusqlite::{Connection, OpenFlags, Statement, params};
 
 pub use random::{Seeded, Zipf};
 pub use text::Text;
-pub use writer::{Tick, Writer, WriterOptions, check_invariants};
+pub use writer::{Tick, Writer, WriterOptions, check_invariants, prove};
 
 /// The moment of the first message, in milliseconds since 1970: 2024-01-01T00:00:00Z.
 const FIRST_MESSAGE_MS: i64 = 1_704_067_200_000;

@@ -134,6 +134,14 @@ impl Writer {
         &self.connection
     }
 
+    /// The database as its writer sees it now, to the byte: what a capture of this moment must be.
+    pub fn image(&self) -> Result<Vec<u8>> {
+        let image = self.connection.serialize("main").map_err(|error| {
+            Error::new(Kind::Failed, "cannot read the writer's database").caused_by(error)
+        })?;
+        Ok(image.to_vec())
+    }
+
     /// Writes one transaction.
     pub fn tick(&mut self, at_ms: i64) -> Result<&Tick> {
         let sequence = self.last.sequence + 1;
@@ -311,6 +319,27 @@ pub fn check_invariants(connection: &Connection) -> Result<Tick> {
     Ok(last)
 }
 
+/// Proves of a file that it is a sound database, whole by [`check_invariants`], and says which
+/// moment it shows.
+pub fn prove(path: &Path) -> Result<Tick> {
+    let unreadable = |error: rusqlite::Error| {
+        Error::new(Kind::CheckFailed, format!("{} cannot be read", path.display())).caused_by(error)
+    };
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(unreadable)?;
+    let mut statement = connection.prepare("PRAGMA integrity_check").map_err(unreadable)?;
+    let lines: Vec<String> = statement
+        .query_map([], |row| row.get(0))
+        .and_then(Iterator::collect)
+        .map_err(unreadable)?;
+    drop(statement);
+    if lines != ["ok"] {
+        let rule = format!("{} is damaged: {}", path.display(), lines.join("; "));
+        return Err(Error::new(Kind::CheckFailed, rule));
+    }
+    check_invariants(&connection)
+}
+
 /// The digest over all ticks, computed again from the messages, and the last message's id.
 fn digest_of_all(connection: &Connection) -> Result<(String, i64)> {
     let unreadable = |error: rusqlite::Error| {
@@ -393,6 +422,22 @@ mod tests {
         let last = second.tick(FIRST_MESSAGE_MS).unwrap().clone();
         assert_eq!(check_invariants(&connection).unwrap(), last);
         assert_eq!(last.sequence, 41);
+    }
+
+    #[test]
+    fn the_image_is_the_database_with_its_wal() {
+        let (folder, path, last) = written(30);
+        let mut writer = Writer::open(&path, WriterOptions::default()).unwrap();
+        writer.tick(FIRST_MESSAGE_MS).unwrap();
+        let copy = folder.path().join("copy.db");
+        std::fs::write(&copy, writer.image().unwrap()).unwrap();
+        assert_eq!(&prove(&copy).unwrap(), writer.last());
+        assert_eq!(writer.last().sequence, last.sequence + 1);
+        let mut bytes = std::fs::read(&copy).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle..middle + 4096].fill(0x55);
+        std::fs::write(&copy, bytes).unwrap();
+        assert_eq!(prove(&copy).unwrap_err().kind(), Kind::CheckFailed);
     }
 
     #[test]

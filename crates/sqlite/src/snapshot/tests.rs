@@ -1,0 +1,171 @@
+//! Snapshots under abuse: each must be, byte for byte, what SQLite's own pager reads in the
+//! transaction that held it, and keep the writers' invariant.
+#![allow(clippy::disallowed_methods)] // real clocks, real pauses, and a variable for the child
+
+mod abuse;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+
+use self::abuse::{Abuse, Dice, require_whole};
+use super::{Overlay, Snapshot};
+
+/// How long each kind of abuse is borne: longer with `LIFEBOAT_LONG=1`.
+fn test_time() -> Duration {
+    let is_long = std::env::var_os("LIFEBOAT_LONG").is_some();
+    Duration::from_secs(if is_long { 120 } else { 4 })
+}
+
+/// All pages of a snapshot, in batches of odd sizes, with pauses.
+fn image(snapshot: &mut Snapshot, dice: &mut Dice) -> Vec<u8> {
+    let page_bytes = snapshot.page_size() as usize;
+    let mut image = vec![0xaa; snapshot.page_count() as usize * page_bytes];
+    let mut page = 0;
+    while page < snapshot.page_count() {
+        let pages = (dice.below(60) as u32 + 1).min(snapshot.page_count() - page);
+        let at = page as usize * page_bytes;
+        let batch = &mut image[at..at + pages as usize * page_bytes];
+        snapshot.read_pages(page + 1, batch).unwrap();
+        page += pages;
+        if dice.below(8) == 0 {
+            dice.pause(2500);
+        }
+    }
+    image
+}
+
+fn open_image(folder: &Path, image: &[u8]) -> Connection {
+    let path = folder.join("image.db");
+    std::fs::write(&path, image).unwrap();
+    crate::engine::open_immutable(&path).unwrap()
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    snapshots: u32,
+    overlaid: u32,
+    reset_under_us: u32,
+    rollback: u32,
+}
+
+/// The three files of a database, where they exist.
+fn files(folder: &Path, name: &str) -> [Option<Vec<u8>>; 3] {
+    ["", "-wal", "-journal"]
+        .map(|suffix| std::fs::read(folder.join(format!("{name}{suffix}"))).ok())
+}
+
+fn bear(abuse: Abuse) -> Tally {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.db");
+    let abuser = abuse::begin(&path, abuse);
+    let mut dice = Dice(0x1234_5678);
+    let mut tally = Tally::default();
+    let mut newest = 0;
+    let begun = Instant::now();
+    while begun.elapsed() < test_time() {
+        let mut snapshot = Snapshot::take(&path).unwrap();
+        dice.pause(3000);
+        let image = image(&mut snapshot, &mut dice);
+        let was_overlaid = snapshot.overlaid_pages() > 0;
+        tally.snapshots += 1;
+        tally.overlaid += u32::from(was_overlaid);
+        tally.rollback += u32::from(snapshot.blocks_writers());
+        tally.reset_under_us +=
+            u32::from(was_overlaid && matches!(snapshot.overlay, Overlay::None));
+        let mut pinned = snapshot.take_pinned().unwrap();
+        let expected = pinned.connection_mut().serialize("main").unwrap().to_vec();
+        assert!(image == expected, "{abuse:?}: not what SQLite reads: {tally:?}");
+        drop(pinned);
+        drop(snapshot);
+        let connection = open_image(folder.path(), &image);
+        let tick = require_whole(&connection);
+        assert!(tick >= newest, "{abuse:?}: time goes back");
+        newest = tick;
+        if tally.snapshots % 8 == 0 {
+            let check = connection
+                .query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0))
+                .unwrap();
+            assert_eq!(check, "ok");
+        }
+    }
+    drop(abuser);
+    after_a_kill(folder.path(), &path);
+    tally
+}
+
+/// What a killed process left is read as SQLite's own recovery would, on a copy.
+/// Says whether a journal was played back, and changed something.
+fn after_a_kill(folder: &Path, path: &Path) -> bool {
+    let copy = folder.join("copy.db");
+    let before = files(folder, "x.db");
+    for (suffix, content) in ["", "-wal", "-journal"].iter().zip(&before) {
+        if let Some(content) = content {
+            std::fs::write(folder.join(format!("copy.db{suffix}")), content).unwrap();
+        }
+    }
+    let mut snapshot = Snapshot::take(path).unwrap();
+    let was_hot = matches!(snapshot.overlay, Overlay::Journal(_));
+    let image = image(&mut snapshot, &mut Dice(3));
+    drop(snapshot);
+    let after = files(folder, "x.db");
+    assert!(before[0] == after[0] && before[2] == after[2], "the source was written to");
+    // A `-wal` that did not exist may be there now, empty.
+    assert_eq!(before[1].as_deref().unwrap_or_default(), after[1].as_deref().unwrap_or_default());
+    let was_needed = before[0].as_deref() != Some(image.as_slice());
+    let mut recovered = Connection::open(&copy).unwrap();
+    let expected = recovered.serialize("main").unwrap().to_vec();
+    assert!(image == expected, "not what SQLite's recovery gives");
+    require_whole(&recovered);
+    was_hot && was_needed
+}
+
+#[test]
+fn three_writers_and_checkpoints_of_every_kind() {
+    let tally = bear(Abuse::Writers);
+    assert!(tally.snapshots > 10 && tally.overlaid > 0, "{tally:?}");
+}
+
+#[test]
+fn a_log_that_was_copied_whole_restarts_under_us() {
+    let tally = bear(Abuse::FullyCopied);
+    assert!(tally.snapshots > 10 && tally.reset_under_us > 0, "{tally:?}");
+}
+
+#[test]
+fn between_wal_and_rollback_journals() {
+    let tally = bear(Abuse::Toggling);
+    assert!(tally.snapshots > 10 && tally.rollback > 0, "{tally:?}");
+}
+
+#[test]
+fn the_log_is_removed_and_made_anew() {
+    let tally = bear(Abuse::LastCloser);
+    assert!(tally.snapshots > 10, "{tally:?}");
+}
+
+#[test]
+fn transactions_that_were_cut_off_are_rolled_back_in_memory() {
+    for journal in ["delete", "persist", "truncate"] {
+        for synchronous in ["off", "normal", "full"] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("x.db");
+            drop(abuse::begin(&path, Abuse::CutOff(journal, synchronous)));
+            let was_hot = after_a_kill(folder.path(), &path);
+            assert!(was_hot, "{journal}, {synchronous}: no hot journal was left, or for nothing");
+        }
+    }
+}
+
+/// A transaction that goes on is no reason to roll it back: its writer has the database.
+#[test]
+fn a_transaction_that_goes_on_is_waited_for_and_its_writer_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.db");
+    let abuser = abuse::begin(&path, Abuse::CutOff("delete", "full"));
+    let error = Snapshot::take(&path).map(drop).unwrap_err();
+    assert_eq!(error.kind(), lifeboat_core::Kind::SourceUnavailable);
+    let holder = format!("process {}", abuser.id());
+    assert!(error.message().contains(&holder), "{error:?}");
+}
