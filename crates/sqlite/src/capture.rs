@@ -19,6 +19,7 @@ use crate::header::{self, Header};
 use crate::held::Identity;
 use crate::pinned_check::{Ended, PinnedCheck};
 use crate::rows::{RowCounter, TableRoot};
+use crate::schema;
 use crate::snapshot::Snapshot;
 
 /// The most that is read at once, in bytes.
@@ -62,7 +63,7 @@ impl<'a> SqliteCapture<'a> {
         if let Some(why) = snapshot.why_unconnected() {
             warnings.push(format!("read without SQLite's help: {why}"));
         }
-        let tables = tables(&mut snapshot, &mut warnings);
+        let tables = tables(&mut snapshot, &header, &mut warnings)?;
         let connection = snapshot.pinned().map(|pinned| pinned.connection());
         let schema_version = facts::schema_version(connection, header.user_version);
         let (page_size, page_count) = (snapshot.page_size(), snapshot.page_count());
@@ -246,16 +247,21 @@ fn captured_header(path: &std::path::Path, snapshot: &mut Snapshot) -> Result<He
     header::require(path, &first)
 }
 
-/// The tables of the state, from its schema.
-fn tables(snapshot: &mut Snapshot, warnings: &mut Vec<String>) -> Option<Vec<TableRoot>> {
-    let connection = snapshot.pinned()?.connection();
-    match facts::tables(connection) {
-        Ok(tables) => Some(tables),
-        Err(error) => {
-            warnings.push(format!("rows were not counted, the schema cannot be read: {error}"));
-            None
-        }
+/// The tables of the state: from SQLite, else from the pages of the schema.
+fn tables(
+    snapshot: &mut Snapshot,
+    header: &Header,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Vec<TableRoot>>> {
+    let by_sqlite = snapshot.pinned().map(|pinned| facts::tables(pinned.connection()));
+    if let Some(Ok(tables)) = by_sqlite {
+        return Ok(Some(tables));
     }
+    let tables = schema::tables(snapshot, header)?;
+    if tables.is_none() {
+        warnings.push("rows were not counted, the schema cannot be read".to_owned());
+    }
+    Ok(tables)
 }
 
 fn file_facts(path: &std::path::Path, file: &fs::File) -> Result<FileFacts> {

@@ -19,6 +19,7 @@ mod holders;
 mod pinned_check;
 mod rows;
 pub mod sample;
+mod schema;
 mod snapshot;
 mod source;
 
