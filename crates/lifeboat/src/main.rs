@@ -7,8 +7,11 @@
 mod cli;
 mod commands;
 mod config;
+mod glob;
 mod repositories;
+mod selection;
 mod session;
+mod sources;
 mod ui;
 mod world;
 

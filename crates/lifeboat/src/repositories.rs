@@ -1,72 +1,118 @@
-//! From a URL, or a name in the configuration, to a repository's store.
+//! From a URL, a path, or a name in the configuration, to a repository.
 //!
-//! Adding a kind of store is one line in [`STORES`].
+//! The kinds of stores are listed in the crate of the stores; this is what the command line and
+//! the configuration make of them.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use lifeboat_core::catalog::Catalog;
+use lifeboat_core::env::Env;
+use lifeboat_core::pipeline::Compression;
+use lifeboat_core::repository::Repository;
 use lifeboat_core::{Error, Kind, Result};
 
-/// A kind of store.
-struct StoreKind {
-    /// What stands before `://`.
-    scheme: &'static str,
-    /// Whether the rest of a URL is one that the store can have.
-    check: fn(&str) -> Result<()>,
+use crate::config::diagnose;
+use crate::session::Session;
+
+/// A repository that the configuration or the command line names; nothing was looked at yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Its name in the configuration.
+    pub(crate) name: Option<String>,
+    /// Its URL.
+    pub(crate) url: String,
+    /// The compression that it asks for.
+    pub(crate) compression: Option<Compression>,
 }
 
-/// All kinds.
-const STORES: &[StoreKind] =
-    &[StoreKind { scheme: "file", check: |url| local_path(url).map(drop) }];
+impl Place {
+    fn at(url: String) -> Self {
+        Place { name: None, url, compression: None }
+    }
+
+    /// How it is called in messages: its name, else its URL.
+    pub(crate) fn label(&self) -> &str {
+        self.name.as_deref().unwrap_or(&self.url)
+    }
+
+    /// Opens what is there.
+    pub(crate) fn open(&self, env: &Env) -> Result<Repository> {
+        Repository::open(lifeboat_stores::open(env, &self.url)?)
+    }
+
+    /// Opens it, or creates it in an empty place.
+    pub(crate) fn open_or_create(&self, env: &Env) -> Result<Repository> {
+        Repository::open_or_create(env, lifeboat_stores::open(env, &self.url)?)
+    }
+}
+
+/// The repositories of this run: the one that `--repo` names, else all that are configured, else
+/// the default one.
+pub(crate) fn places(session: &Session) -> Result<Vec<Place>> {
+    let configured = configured(session)?;
+    if let Some(wanted) = &session.globals.repo {
+        return Ok(vec![named(wanted, &configured)?]);
+    }
+    if !configured.is_empty() {
+        return Ok(configured);
+    }
+    let folder = crate::world::default_repository(&session.surroundings).ok_or_else(|| {
+        Error::new(Kind::Usage, "no place for a default repository: HOME is not set")
+            .hint("name a repository with --repo file:///path")
+    })?;
+    Ok(vec![Place::at(local_url(&folder))])
+}
+
+fn configured(session: &Session) -> Result<Vec<Place>> {
+    let repositories = &session.loaded()?.config.repository;
+    let places = repositories.iter().map(|(name, repository)| Place {
+        name: Some(name.clone()),
+        url: repository.url.clone(),
+        compression: repository.compression.map(|compression| compression.0),
+    });
+    Ok(places.collect())
+}
+
+/// The place that a name, a URL or a path means.
+fn named(wanted: &str, configured: &[Place]) -> Result<Place> {
+    if let Some(place) = configured.iter().find(|place| place.name.as_deref() == Some(wanted)) {
+        return Ok(place.clone());
+    }
+    if wanted.contains("://") {
+        check_url(wanted)?;
+        // The same place under its URL: what is configured of it holds as well.
+        let known = configured.iter().find(|place| place.url == wanted);
+        return Ok(known.cloned().unwrap_or_else(|| Place::at(wanted.to_owned())));
+    }
+    if wanted.contains('/') || Path::new(wanted).exists() {
+        let failed =
+            |error| Error::io(Kind::Usage, format!("cannot use `{wanted}` as a repository"), error);
+        let path: PathBuf = std::path::absolute(wanted).map_err(failed)?;
+        return Ok(Place::at(local_url(&path)));
+    }
+    let known: Vec<&str> = configured.iter().filter_map(|place| place.name.as_deref()).collect();
+    let error = Error::new(Kind::Usage, diagnose::unknown_word("repository", wanted, &known));
+    Err(error.hint("name a configured repository, a URL such as file:///var/backups, or a path"))
+}
 
 /// Whether a URL names a place that a store of ours can have. Looks at no place.
 pub(crate) fn check_url(url: &str) -> Result<()> {
-    (kind_of(url)?.check)(url)
-}
-
-fn kind_of(url: &str) -> Result<&'static StoreKind> {
-    let schemes: Vec<String> = STORES.iter().map(|kind| format!("{}://", kind.scheme)).collect();
-    let known = schemes.join(", ");
-    let Some((scheme, _)) = url.split_once("://") else {
-        return Err(Error::new(Kind::Usage, format!("`{url}` is not the URL of a repository"))
-            .hint(format!("write a URL such as file:///var/backups; known are {known}")));
-    };
-    STORES.iter().find(|kind| kind.scheme == scheme).ok_or_else(|| {
-        Error::new(Kind::Usage, format!("no store is known for `{scheme}://` in `{url}`"))
-            .hint(format!("known are {known}"))
-    })
-}
-
-/// The path that a `file://` URL names, its `%20` and the like decoded.
-fn local_path(url: &str) -> Result<PathBuf> {
-    let wrong = |why: &str| {
-        Error::new(Kind::Usage, format!("the URL `{url}` {why}"))
-            .hint("write file:// and an absolute path, as in file:///var/backups")
-    };
-    let rest = url.strip_prefix("file://").ok_or_else(|| wrong("does not begin with file://"))?;
-    if !rest.starts_with('/') {
-        return Err(wrong("does not have an absolute path"));
-    }
-    let mut bytes = Vec::with_capacity(rest.len());
-    let mut remaining = rest.as_bytes();
-    while let Some((&byte, tail)) = remaining.split_first() {
-        remaining = tail;
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
+    let hint = "write file:// and an absolute path, as in file:///var/backups";
+    match url.split_once("://") {
+        Some(("file", path)) if path.starts_with('/') => Ok(()),
+        Some(("file", _)) => {
+            Err(Error::new(Kind::Usage, format!("the URL `{url}` has no absolute path")).hint(hint))
         }
-        let digits = tail.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
-        let decoded = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        match decoded {
-            Some(0) | None => {
-                return Err(wrong("has a `%` that two hexadecimal digits must follow"));
-            }
-            Some(value) => bytes.push(value),
+        Some((scheme, _)) => {
+            let message = format!("no store is known for `{scheme}://` in `{url}`");
+            Err(Error::new(Kind::Usage, message).hint(hint))
         }
-        remaining = &tail[2..];
+        None => {
+            Err(Error::new(Kind::Usage, format!("`{url}` is not the URL of a repository"))
+                .hint(hint))
+        }
     }
-    Ok(PathBuf::from(OsString::from_vec(bytes)))
 }
 
 /// The `file://` URL of an absolute path.
@@ -81,23 +127,65 @@ pub(crate) fn local_url(path: &Path) -> String {
     url
 }
 
+/// A repository that was opened, with all that it holds.
+pub(crate) struct Opened {
+    /// Where it is.
+    pub(crate) place: Place,
+    /// It.
+    pub(crate) repository: Repository,
+    /// What it holds.
+    pub(crate) catalog: Catalog,
+}
+
+/// Opens and reads all repositories of this run. One that fails is reported as a warning as long
+/// as another can be read: the kind of the first failure is given back with what was read.
+pub(crate) fn open_all(session: &Session, env: &Env) -> Result<(Vec<Opened>, Vec<Error>)> {
+    let places = places(session)?;
+    let (mut opened, mut failures) = (Vec::new(), Vec::new());
+    for place in places {
+        let read = place.open(env).and_then(|repository| Ok((repository.catalog()?, repository)));
+        match read {
+            Ok((catalog, repository)) => opened.push(Opened { place, repository, catalog }),
+            Err(error) => failures.push(error),
+        }
+    }
+    if opened.is_empty() && !failures.is_empty() {
+        return Err(failures.remove(0));
+    }
+    for error in &failures {
+        env.warn("", &format!("left out: {error}"));
+    }
+    Ok((opened, failures))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn file_urls_go_both_ways() {
-        for path in ["/var/backups", "/mnt/a b/é", "/x/100%", "/a\nb"] {
-            assert_eq!(local_path(&local_url(Path::new(path))).unwrap(), Path::new(path));
-        }
-    }
-
-    #[test]
     fn wrong_urls_are_named() {
-        for url in ["/var/backups", "file://relative", "file:///a%2", "file:///%00", "ftp://x/y"] {
+        for url in ["/var/backups", "file://relative", "ftp://x/y"] {
             let error = check_url(url).unwrap_err();
             assert_eq!(error.kind(), Kind::Usage, "{url}");
             assert!(error.message().contains(url), "{error}");
         }
+    }
+
+    #[test]
+    fn paths_become_urls_without_loss() {
+        assert_eq!(local_url(Path::new("/mnt/a b%")), "file:///mnt/a%20b%25");
+        assert_eq!(local_url(Path::new("/é\n")), "file:///%C3%A9%0A");
+    }
+
+    #[test]
+    fn repositories_are_found_by_name_url_and_path() {
+        let local =
+            Place { name: Some("local".into()), url: "file:///b".into(), compression: None };
+        let configured = [local.clone()];
+        assert_eq!(named("local", &configured).unwrap(), local);
+        assert_eq!(named("file:///b", &configured).unwrap(), local);
+        assert_eq!(named("/c", &configured).unwrap().url, "file:///c");
+        let error = named("locla", &configured).unwrap_err();
+        assert_eq!(error.message(), "unknown repository `locla`, did you mean `local`?");
     }
 }

@@ -13,7 +13,10 @@ use crate::cli::Globals;
 use crate::config::{self, Loaded};
 use crate::ui::Printer;
 use crate::ui::progress::Progress;
-use crate::world::{Surroundings, SystemClock};
+use crate::world::{Folders, Surroundings, SystemClock};
+
+/// The program and its version, as manifests name it.
+pub(crate) const TOOL: &str = concat!("lifeboat ", env!("CARGO_PKG_VERSION"));
 
 /// One run of the program.
 pub(crate) struct Session {
@@ -25,6 +28,8 @@ pub(crate) struct Session {
     pub(crate) progress: Arc<Progress>,
     /// The options of every command.
     pub(crate) globals: Globals,
+    /// Where state and scratch files go.
+    pub(crate) folders: Folders,
     loaded: OnceCell<Loaded>,
 }
 
@@ -35,16 +40,23 @@ impl Session {
         let clock = Arc::new(SystemClock::start());
         let is_terminal = surroundings.stderr_is_terminal;
         let progress = Arc::new(Progress::new(printer.clone(), clock, is_terminal));
-        Session { surroundings, printer, progress, globals, loaded: OnceCell::new() }
+        let folders = surroundings.folders();
+        Session { surroundings, printer, progress, globals, folders, loaded: OnceCell::new() }
     }
 
-    /// The configuration; an empty one where there is none.
+    /// The configuration: of a file, else of the variables, else an empty one.
     pub(crate) fn loaded(&self) -> Result<&Loaded> {
         if let Some(loaded) = self.loaded.get() {
             return Ok(loaded);
         }
         let named = self.globals.config.as_deref();
-        let loaded = config::load(&self.surroundings, named)?.unwrap_or_default();
+        let loaded = match config::load(&self.surroundings, named)? {
+            Some(loaded) => loaded,
+            None => Loaded {
+                config: config::environment::config(&self.surroundings)?.unwrap_or_default(),
+                ..Loaded::default()
+            },
+        };
         Ok(self.loaded.get_or_init(|| loaded))
     }
 

@@ -33,6 +33,14 @@ pub(crate) struct Surroundings {
     pub(crate) time_zone: TimeZone,
 }
 
+/// Where the program keeps what is not in a repository.
+pub(crate) struct Folders {
+    /// Locks between runs on this host; `None` where no place is known.
+    pub(crate) locks: Option<PathBuf>,
+    /// Scratch restores, which are removed again.
+    pub(crate) scratch: PathBuf,
+}
+
 /// Every variable that has a meaning for us. What is not here is never read.
 const VARIABLES: &[&str] = &[
     "LIFEBOAT_CONFIG",
@@ -42,6 +50,7 @@ const VARIABLES: &[&str] = &[
     "HOME",
     "NO_COLOR",
     "TERM",
+    "TMPDIR",
     "ADMIN_DB_TYPE",
     "ADMIN_DB_PATH",
     "BACKUP_DIR",
@@ -106,6 +115,19 @@ impl Surroundings {
         let named = self.path(variable).filter(|path| path.is_absolute());
         let base = named.or_else(|| Some(self.path("HOME")?.join(below_home)));
         Some(base?.join("lifeboat"))
+    }
+
+    /// Where state and scratch files go: `/var/lib/lifeboat` for root unless XDG_STATE_HOME says
+    /// otherwise, and `$TMPDIR` or `/var/tmp`, which is made for large files.
+    pub(crate) fn folders(&self) -> Folders {
+        let state = match self.is_root && self.variable("XDG_STATE_HOME").is_none() {
+            true => Some(PathBuf::from("/var/lib/lifeboat")),
+            false => self.xdg_folder("XDG_STATE_HOME", ".local/state"),
+        };
+        Folders {
+            locks: state.map(|state| state.join("locks")),
+            scratch: self.path("TMPDIR").unwrap_or_else(|| PathBuf::from("/var/tmp")),
+        }
     }
 
     /// The world of a run: the real clock and random numbers, and that observer.

@@ -6,12 +6,17 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use lifeboat_core::source::Source as _;
 use lifeboat_core::{Error, Kind, Result};
 use serde_json::json;
 
 use crate::config::diagnose::shown;
 use crate::config::{example, origin, validate};
+use crate::repositories;
 use crate::session::Session;
+use crate::sources::{self, Target};
+use crate::ui::printer::Style;
+use crate::ui::{report, units};
 
 /// Write, show or check the configuration
 #[derive(Debug, clap::Args)]
@@ -131,8 +136,106 @@ fn check(session: &Session) -> Result<ExitCode> {
     if files.is_empty() {
         return Err(no_configuration());
     }
-    for key in validate::used_later(loaded) {
-        session.printer.warning("", &format!("{key} is accepted, used from a later version on"));
+    let env = session.env()?;
+    let mut findings = Vec::new();
+    for place in repositories::places(session)? {
+        let found = place.open(&env).map(|repository| format!("{} is there", repository.url()));
+        findings.push(match found {
+            // The first backup makes it.
+            Err(error) if error.kind() == Kind::NoRepository => {
+                let message = format!("{}: none yet, the first backup makes it", place.url);
+                Finding::good("repository", place.label(), message)
+            }
+            found => Finding::of("repository", place.label(), found),
+        });
     }
-    Ok(ExitCode::SUCCESS)
+    for name in loaded.config.source.keys() {
+        match sources::named(&loaded.config, std::slice::from_ref(name)) {
+            Ok(targets) => findings.extend(targets.iter().map(look)),
+            Err(error) => findings.push(Finding::of("source", name, Err(error))),
+        }
+    }
+    let later = validate::used_later(loaded);
+    if session.printer.json() {
+        let findings: Vec<_> = findings.iter().map(Finding::as_json).collect();
+        session.printer.json_data(&json!({
+            "files": files, "findings": findings, "used_later": later,
+        }))?;
+    } else {
+        for finding in &findings {
+            session.printer.data(&format!("{}\n", finding.text(session)))?;
+        }
+        for key in later {
+            let message = format!("{key} is accepted, used from a later version on");
+            session.printer.warning("", &message);
+        }
+    }
+    conclude(findings)
+}
+
+/// What a source is, and that it can be read.
+fn look(target: &Target) -> Finding {
+    let companions = target.companions.as_ref().map(|companions| companions.inspect());
+    let found = target.source.inspect().and_then(|inspection| match companions {
+        None => Ok(inspection.description),
+        Some(files) => Ok(format!("{}, {}", inspection.description, files?.description)),
+    });
+    Finding::of("source", &target.name, found)
+}
+
+/// One thing that was looked at.
+struct Finding {
+    what: &'static str,
+    name: String,
+    found: Result<String>,
+}
+
+impl Finding {
+    fn of(what: &'static str, name: &str, found: Result<String>) -> Self {
+        Finding { what, name: name.to_owned(), found }
+    }
+
+    fn good(what: &'static str, name: &str, message: String) -> Self {
+        Finding::of(what, name, Ok(message))
+    }
+
+    fn text(&self, session: &Session) -> String {
+        let (style, mark, text) = match &self.found {
+            Ok(text) => (Style::Good, "ok", text.clone()),
+            Err(error) => {
+                let causes: String =
+                    report::causes(error).iter().map(|cause| format!(": {cause}")).collect();
+                (Style::Bad, "failed", format!("{error}{causes}"))
+            }
+        };
+        let mark = session.printer.paint_out(style, mark);
+        format!("{mark} {} {}: {text}", self.what, units::one_line(&self.name))
+    }
+
+    fn as_json(&self) -> serde_json::Value {
+        match &self.found {
+            Ok(text) => {
+                json!({ "what": self.what, "name": self.name, "ok": true, "found": text })
+            }
+            Err(error) => json!({
+                "what": self.what, "name": self.name, "ok": false,
+                "error": report::as_json(error),
+            }),
+        }
+    }
+}
+
+/// The first failure decides the exit code; with one of them it is the error itself.
+fn conclude(findings: Vec<Finding>) -> Result<ExitCode> {
+    let all = findings.len();
+    let mut errors: Vec<Error> =
+        findings.into_iter().filter_map(|finding| finding.found.err()).collect();
+    match errors.len() {
+        0 => Ok(ExitCode::SUCCESS),
+        1 => Err(errors.remove(0)),
+        count => {
+            let message = format!("{count} of {all} sources and repositories failed");
+            Err(Error::new(errors[0].kind(), message).hint("each line above says why"))
+        }
+    }
 }

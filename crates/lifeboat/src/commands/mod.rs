@@ -1,19 +1,34 @@
 //! The commands: one line and one file for each verb.
 
+mod backup;
 mod completions;
 mod config;
+mod list;
 mod man;
 mod reference;
+mod restore;
+mod show;
+mod status;
+mod undo;
+mod verify;
+mod words;
 
 use std::process::ExitCode;
 
-use lifeboat_core::Result;
+use lifeboat_core::{Error, Kind, Result};
 
 use crate::session::Session;
 
 /// Every command with its arguments. The doc comment of each `Args` is its help and its manual.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
+    Backup(backup::Args),
+    List(list::Args),
+    Show(show::Args),
+    Status(status::Args),
+    Verify(verify::Args),
+    Restore(restore::Args),
+    Undo(undo::Args),
     Config(config::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -25,10 +40,30 @@ impl Command {
     /// Runs the command. Results other than errors may have an exit code of their own.
     pub(crate) fn run(self, session: &Session) -> Result<ExitCode> {
         match self {
+            Command::Backup(args) => backup::run(session, args),
+            Command::List(args) => list::run(session, args),
+            Command::Show(args) => show::run(session, args),
+            Command::Status(args) => status::run(session, args),
+            Command::Verify(args) => verify::run(session, args),
+            Command::Restore(args) => restore::run(session, args),
+            Command::Undo(args) => undo::run(session, args),
             Command::Config(args) => config::run(session, args),
             Command::Completions(args) => completions::run(session, args),
             Command::Man(args) => man::run(session, args),
             Command::Reference(args) => reference::run(session, args),
+        }
+    }
+}
+
+/// The end of a command that could not read every repository: what it printed is not all.
+fn incomplete(failures: &[Error]) -> Result<ExitCode> {
+    match failures.len() {
+        0 => Ok(ExitCode::SUCCESS),
+        1 => Err(Error::new(Kind::Incomplete, "a repository could not be read")
+            .hint("the warning above says why")),
+        count => {
+            Err(Error::new(Kind::Incomplete, format!("{count} repositories could not be read"))
+                .hint("the warnings above say why"))
         }
     }
 }

@@ -1,5 +1,4 @@
-//! `lifeboat reference`: the reference of commands or of the configuration in Markdown, from
-//! which the manual is made.
+//! `lifeboat reference`: the reference of all commands in Markdown, from which the manual is made.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -8,31 +7,14 @@ use clap::Command;
 use lifeboat_core::Result;
 
 use crate::cli;
-use crate::config::example;
 use crate::session::Session;
 
-/// Print the reference in Markdown
+/// Print the reference of all commands in Markdown
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {
-    /// Of what
-    #[arg(value_enum, default_value = "commands")]
-    of: Of,
-}
+pub(crate) struct Args {}
 
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Of {
-    /// The commands and their options
-    Commands,
-    /// The keys of the configuration
-    Configuration,
-}
-
-pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
-    let text = match args.of {
-        Of::Commands => commands(),
-        Of::Configuration => example::reference(),
-    };
-    session.printer.data(&text)?;
+pub(crate) fn run(session: &Session, _args: Args) -> Result<ExitCode> {
+    session.printer.data(&commands())?;
     Ok(ExitCode::SUCCESS)
 }
 

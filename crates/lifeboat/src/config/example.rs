@@ -1,5 +1,4 @@
-//! The example configuration, the reference and the schema, all made from the doc comments of
-//! the model.
+//! The example configuration and the schema, both made from the doc comments of the model.
 
 use std::fmt::Write as _;
 
@@ -21,11 +20,11 @@ pub(crate) fn example() -> String {
          # `lifeboat config check` tries this file, `lifeboat config show` says what is in force.\n",
     );
     let schema = schema();
-    section(&mut text, &schema, &schema, None, &[]);
+    section(&mut text, &schema, None, &[]);
     let repository = definition(&schema, "RepositoryConfig");
-    section(&mut text, &schema, repository, Some("repository.local"), &["url"]);
+    section(&mut text, repository, Some("repository.local"), &["url"]);
     let source = definition(&schema, "SourceConfig");
-    section(&mut text, &schema, source, Some("# source.superchat"), &[]);
+    section(&mut text, source, Some("# source.superchat"), &[]);
     let files = "\n# A source of files with a rhythm of its own: a host key that is kept for ever.\n\
                  # [source.superchat-key]\n\
                  # files = [\"/var/lib/superchat/ssh_host_key\"]\n\
@@ -35,7 +34,7 @@ pub(crate) fn example() -> String {
     text
 }
 
-fn section(text: &mut String, root: &Value, schema: &Value, header: Option<&str>, used: &[&str]) {
+fn section(text: &mut String, schema: &Value, header: Option<&str>, used: &[&str]) {
     if let Some(header) = header {
         let (mark, name) = match header.strip_prefix("# ") {
             Some(name) => ("# ", name),
@@ -44,14 +43,14 @@ fn section(text: &mut String, root: &Value, schema: &Value, header: Option<&str>
         let _ = write!(text, "\n{}{mark}[{name}]\n", comment(schema));
     }
     for (key, property) in properties(schema) {
-        let Some(example) = example_of(root, property) else { continue };
+        let Some(example) = example_of(property) else { continue };
         let mark = if used.contains(&key.as_str()) { "" } else { "# " };
         let _ = write!(text, "\n{}{mark}{key} = {}\n", comment(property), inline(&example));
     }
 }
 
 /// The example that a field's attribute gives; keys that only hold other sections have none.
-fn example_of(_root: &Value, property: &Value) -> Option<Value> {
+fn example_of(property: &Value) -> Option<Value> {
     property.get("examples")?.as_array()?.first().cloned()
 }
 
@@ -84,46 +83,26 @@ fn inline(value: &Value) -> String {
     }
 }
 
-/// The sections of the reference: heading, and the definition that it describes.
-const REFERENCE: &[(&str, &str)] = &[
-    ("`[repository.NAME]`", "RepositoryConfig"),
-    ("`[source.NAME]`", "SourceConfig"),
-    ("`sqlite = { ... }`", "SqliteConfig"),
-    ("`files = [{ ... }]`", "FileConfig"),
-    ("`service = { ... }`", "ServiceConfig"),
-    ("`keep = { ... }`", "KeepConfig"),
-    ("`[agent]`", "AgentConfig"),
-];
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The reference of the configuration in Markdown.
-pub(crate) fn reference() -> String {
-    let schema = schema();
-    let mut text = String::from(
-        "# Configuration\n\nOne TOML file. The first that exists is read: `--config FILE`, \
-         `$LIFEBOAT_CONFIG`, `$XDG_CONFIG_HOME/lifeboat/config.toml` (or \
-         `~/.config/lifeboat/config.toml`), `/etc/lifeboat/config.toml`. Beside the last two, \
-         the files `conf.d/*.toml` are read as well. An unknown key is an error.\n\n\
-         ## At the top\n",
-    );
-    keys(&mut text, &schema);
-    for (heading, name) in REFERENCE {
-        let definition = definition(&schema, name);
-        let _ = write!(text, "\n## {heading}\n\n{}\n", one_line(description(definition)));
-        keys(&mut text, definition);
+    /// Every key of the example, its mark removed, is one that the model takes.
+    #[test]
+    fn the_example_is_a_configuration_with_and_without_its_marks() {
+        let example = example();
+        let as_it_is: Config = toml::from_str(&example).unwrap();
+        assert_eq!(as_it_is.repository.len(), 1);
+        let is_key = |line: &str| line.starts_with("# [") || line.contains(" = ");
+        let unmarked: Vec<&str> = example
+            .lines()
+            .map(|line| match line.strip_prefix("# ").filter(|rest| !rest.contains("{ path")) {
+                Some(rest) if is_key(line) => rest,
+                _ => line,
+            })
+            .collect();
+        let all: Config = toml::from_str(&unmarked.join("\n")).unwrap();
+        assert_eq!(all.source.len(), 2, "{unmarked:#?}");
+        assert!(all.source["superchat"].service.is_some());
     }
-    text
-}
-
-fn keys(text: &mut String, schema: &Value) {
-    text.push_str("\n| key | meaning | example |\n|---|---|---|\n");
-    for (key, property) in properties(schema) {
-        let example = property.get("examples").and_then(|all| all.as_array()?.first());
-        let example = example.map_or(String::new(), |value| format!("`{}`", inline(value)));
-        let meaning = one_line(description(property)).replace('|', "\\|");
-        let _ = writeln!(text, "| `{key}` | {meaning} | {example} |");
-    }
-}
-
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -1,10 +1,11 @@
 //! Configuration: where it is found, how it is read, what it says, and where each value is from.
 //!
 //! `model` is what can be said, `values` the small languages in it, `load` finds and reads the
-//! files, `diagnose` points at mistakes, `validate` checks what no type can, `example` writes the
+//! files, `environment` makes one of variables where there is no file, `diagnose` points at mistakes, `validate` checks what no type can, `example` writes the
 //! example and the reference from the doc comments, `origin` shows what is in force.
 
 pub(crate) mod diagnose;
+pub(crate) mod environment;
 pub(crate) mod example;
 pub(crate) mod load;
 pub(crate) mod model;
@@ -13,4 +14,4 @@ pub(crate) mod validate;
 pub(crate) mod values;
 
 pub(crate) use load::{Loaded, load};
-pub(crate) use model::{Config, RepositoryConfig, SourceConfig};
+pub(crate) use model::{Config, SourceConfig};

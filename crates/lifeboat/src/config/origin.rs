@@ -7,7 +7,7 @@ use toml::{Table, Value};
 
 use super::diagnose::shown;
 use super::load::Loaded;
-use super::model::{RepositoryConfig, SourceConfig};
+use super::model::SourceConfig;
 
 /// One value in force.
 #[derive(Debug, Serialize)]
@@ -142,12 +142,5 @@ fn inline(value: &Value) -> String {
             format!("[{}]", inner.join(", "))
         }
         other => other.to_string(),
-    }
-}
-
-impl RepositoryConfig {
-    /// A repository of which only the URL is known.
-    pub(crate) fn at(url: String) -> Self {
-        RepositoryConfig { url, compression: None, keep: None }
     }
 }

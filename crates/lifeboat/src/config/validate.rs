@@ -3,8 +3,6 @@
 //! Pure: looks at no file but the configuration's own text, for the places of mistakes. What is
 //! really there is for `config check`.
 
-use lifeboat_core::{Error, Kind, Result};
-
 use super::diagnose;
 use super::load::Loaded;
 use super::model::{Config, SourceConfig, When};
@@ -56,11 +54,6 @@ pub(crate) fn plain_name(what: &str, name: &str) -> Result<(), String> {
             name.escape_debug()
         )),
     }
-}
-
-/// [`plain_name`] as an error, for names that do not come from a file.
-pub(crate) fn require_plain_name(what: &str, name: &str) -> Result<()> {
-    plain_name(what, name).map_err(|message| Error::new(Kind::Usage, message))
 }
 
 type Add<'a> = dyn FnMut(&[&str], &str) + 'a;

@@ -44,17 +44,25 @@ pub(crate) fn duration(milliseconds: u64) -> String {
     }
 }
 
+/// A length of time in whole seconds, or minutes from an hour on: for ages.
+pub(crate) fn coarse(milliseconds: u64) -> String {
+    match milliseconds / 1000 {
+        // Tenths of a second are noise here, and seconds are beside minutes and hours.
+        short @ 0..60 => format!("{short} s"),
+        long @ 60..3600 => duration(long / 60 * 60_000),
+        long => duration(long * 1000),
+    }
+}
+
 /// How long ago a moment is: "3 min ago", or "in 2 h" where the clock went backwards.
 pub(crate) fn age(moment: Timestamp, now: Timestamp) -> String {
     let milliseconds = now.as_millisecond() - moment.as_millisecond();
-    let whole_seconds = |value: u64| if value < 1000 { 0 } else { value / 1000 * 1000 };
-    let length = match whole_seconds(milliseconds.unsigned_abs()) {
-        0 => return "now".to_owned(),
-        // Seconds are noise beside hours, and tenths of them always.
-        short @ 0..60_000 => format!("{} s", short / 1000),
-        long => duration(if long < 3_600_000 { long / 60_000 * 60_000 } else { long }),
-    };
-    if milliseconds < 0 { format!("in {length}") } else { format!("{length} ago") }
+    let length = milliseconds.unsigned_abs();
+    match () {
+        () if length < 1000 => "now".to_owned(),
+        () if milliseconds < 0 => format!("in {}", coarse(length)),
+        () => format!("{} ago", coarse(length)),
+    }
 }
 
 /// A moment in that zone, with its offset: "2025-01-08 14:03:22 +01:00".

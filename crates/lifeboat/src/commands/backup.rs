@@ -1,0 +1,304 @@
+//! `lifeboat backup`: a backup of each source, in each of its repositories.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use lifeboat_core::backup::{self, BackupOutcome, BackupRequest};
+use lifeboat_core::env::Env;
+use lifeboat_core::manifest::{CheckLevel, Condition, Manifest, Method};
+use lifeboat_core::pipeline::Compression;
+use lifeboat_core::repository::Repository;
+use lifeboat_core::{Error, Kind, Result};
+use serde_json::{Value, json};
+
+use super::words::{CheckWord, MethodWord};
+use crate::repositories::{self, Place};
+use crate::session::{Session, TOOL};
+use crate::sources::{self, Target};
+use crate::ui::printer::Style;
+use crate::ui::{report, units};
+
+/// Make a backup of each source
+///
+/// A source is a name in the configuration, or the path of a database. Without any, all sources
+/// of the configuration are backed up. The application may go on writing.
+///
+/// A backup has succeeded when it is in the repository and was read back from it; the exit code
+/// is then 0. If some sources fail and others succeed, it is 3.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Names of sources, or paths of databases
+    #[arg(value_name = "SOURCE|PATH")]
+    sources: Vec<String>,
+    /// How the moment is obtained [default: online]
+    #[arg(long, value_name = "METHOD")]
+    method: Option<MethodWord>,
+    /// How artifacts are compressed: zstd[:1-19], gzip[:1-12] or none [default: zstd:3]
+    #[arg(long, value_name = "HOW", value_parser = parse_compression)]
+    compress: Option<Compression>,
+    /// How thoroughly the database is checked [default: quick]
+    #[arg(long, value_name = "LEVEL")]
+    check: Option<CheckWord>,
+    /// Never let retention delete this backup, and say why
+    #[arg(long, value_name = "REASON")]
+    pin: Option<String>,
+    /// Print what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+fn parse_compression(text: &str) -> Result<Compression, String> {
+    text.parse().map_err(|error: Error| match error.hint_text() {
+        Some(hint) => format!("{error}: {hint}"),
+        None => error.to_string(),
+    })
+}
+
+pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
+    let config = &session.loaded()?.config;
+    let targets = sources::named(config, &args.sources)?;
+    if targets.is_empty() {
+        return Err(Error::new(Kind::Usage, "nothing to back up: no source is configured")
+            .hint("name a database: lifeboat backup app.db; or write a configuration: lifeboat config init"));
+    }
+    let env = session.env()?;
+    let places = repositories::places(session)?;
+    let mut runs =
+        Runs { session, env: &env, args: &args, results: Vec::new(), errors: Vec::new() };
+    for target in targets {
+        let chosen = chosen(&target, &places, session)?;
+        for place in chosen {
+            runs.one(&target, &place);
+        }
+    }
+    runs.end()
+}
+
+/// The repositories that take the backups of a source. `--repo` overrides what it is configured
+/// with.
+fn chosen(target: &Target, places: &[Place], session: &Session) -> Result<Vec<Place>> {
+    let Some(names) = &target.repositories else { return Ok(places.to_vec()) };
+    if session.globals.repo.is_some() {
+        return Ok(places.to_vec());
+    }
+    let is_named = |place: &&Place| place.name.as_ref().is_some_and(|name| names.contains(name));
+    Ok(places.iter().filter(is_named).cloned().collect())
+}
+
+/// The runs of one command: each is attempted, whatever happens to the others.
+struct Runs<'a> {
+    session: &'a Session,
+    env: &'a Env,
+    args: &'a Args,
+    results: Vec<Value>,
+    errors: Vec<Error>,
+}
+
+impl Runs<'_> {
+    fn one(&mut self, target: &Target, place: &Place) {
+        let outcome = match self.args.dry_run {
+            true => self.plan(target, place),
+            false => self.make(target, place),
+        };
+        match outcome {
+            Ok(result) => self.results.push(result),
+            Err(error) => {
+                self.session.progress.clear();
+                let error = match error.kind() {
+                    _ if error.message().contains(&target.name) => error,
+                    _ => error.context(format!("the backup of `{}` failed", target.name)),
+                };
+                self.results.push(json!({
+                    "source": target.name,
+                    "repository": place.url,
+                    "outcome": "failed",
+                    "error": report::as_json(&error),
+                }));
+                self.errors.push(error);
+            }
+        }
+    }
+
+    fn request<'t>(&'t self, target: &'t Target, place: &Place) -> Result<BackupRequest<'t>> {
+        let args = self.args;
+        let mut options = target.options.clone();
+        if let Some(method) = args.method {
+            options.method = method.into();
+        }
+        if let Some(check) = args.check {
+            options.check = check.into();
+        }
+        if options.method == Method::Cold && target.service.is_none() && target.path.is_none() {
+            return Err(Error::new(Kind::Usage, "the method `cold` is for databases"));
+        }
+        let compression = args.compress.or(target.compression).or(place.compression);
+        Ok(BackupRequest {
+            source: &*target.source,
+            engine: target.engine()?,
+            identity: target.identity(self.env)?,
+            companions: target.companions.as_ref(),
+            options,
+            compression: compression.unwrap_or(Compression::DEFAULT),
+            pattern: target.pattern.clone(),
+            pin: args.pin.clone(),
+            service: target.service.as_ref(),
+            on_change: target.on_change,
+            lock_folder: self.session.folders.locks.as_deref(),
+            scratch_folder: &self.session.folders.scratch,
+            tool: TOOL,
+        })
+    }
+
+    fn plan(&self, target: &Target, place: &Place) -> Result<Value> {
+        let plan = backup::plan(&place.url, &self.request(target, place)?)?;
+        if !self.session.printer.json() {
+            let mut text = format!("{}:\n", target.name);
+            for (index, step) in plan.steps.iter().enumerate() {
+                text.push_str(&format!("  {}. {step}\n", index + 1));
+            }
+            self.session.printer.data(&text)?;
+        }
+        Ok(json!({
+            "source": target.name,
+            "repository": place.url,
+            "outcome": "planned",
+            "plain_bytes": plan.inspection.plain_bytes,
+            "steps": plan.steps,
+        }))
+    }
+
+    fn make(&self, target: &Target, place: &Place) -> Result<Value> {
+        // Before the repository is created: nothing is made for a source that does not exist.
+        target.source.inspect()?;
+        let request = self.request(target, place)?;
+        let repository = place.open_or_create(self.env)?;
+        let outcome = backup::run(self.env, &repository, &request)?;
+        let (folder, manifest, word) = match &outcome {
+            BackupOutcome::Committed { folder, manifest } => (folder, manifest, "committed"),
+            BackupOutcome::Unchanged { folder, manifest } => (folder, manifest, "unchanged"),
+        };
+        if word == "committed" {
+            self.say_committed(&repository, folder, manifest);
+        } else {
+            let (name, taken) = (&manifest.name, self.taken(manifest));
+            let place = &repository.url();
+            self.session.printer.note(&format!(
+                "{}: unchanged since {name} ({taken}) in {place}, no new backup",
+                target.name
+            ));
+        }
+        Ok(json!({
+            "source": target.name,
+            "repository": repository.url(),
+            "outcome": word,
+            "folder": folder,
+            "backup": manifest.name,
+            "stored_bytes": manifest.stored_bytes(),
+            "plain_bytes": manifest.plain_bytes(),
+            "restore": restore_command(self.session, folder, manifest),
+            "manifest": &**manifest,
+        }))
+    }
+
+    fn taken(&self, manifest: &Manifest) -> String {
+        units::moment(manifest.taken_at, &self.session.surroundings.time_zone)
+    }
+
+    fn say_committed(&self, repository: &Repository, folder: &str, manifest: &Manifest) {
+        let printer = &self.session.printer;
+        let good = printer.paint_err(Style::Good, "backed up");
+        let total_ms = manifest.timings_ms.get("total").copied().unwrap_or(0);
+        let mut text = format!(
+            "{good} {} as {} in {}\n",
+            units::one_line(&manifest.source.name),
+            units::one_line(&manifest.name),
+            units::duration(total_ms),
+        );
+        text.push_str(&format!("  where    {}/{folder}\n", repository.url()));
+        let (plain, stored) = (manifest.plain_bytes(), manifest.stored_bytes());
+        text.push_str(&format!(
+            "  size     {} stored of {}\n",
+            units::bytes(stored),
+            units::bytes(plain)
+        ));
+        text.push_str(&format!("  checked  {}\n", checked(manifest)));
+        text.push_str(&format!("  restore  {}", restore_command(self.session, folder, manifest)));
+        printer.note(&text);
+        for warning in &manifest.warnings {
+            printer.warning(&units::one_line(&manifest.source.name), warning);
+        }
+    }
+
+    /// Prints the results, and makes one exit code of all.
+    fn end(mut self) -> Result<ExitCode> {
+        if self.session.printer.json() {
+            self.session.printer.json_data(&self.results)?;
+        }
+        let (failed, all) = (self.errors.len(), self.results.len());
+        if failed == 0 {
+            return Ok(ExitCode::SUCCESS);
+        }
+        if all == 1 {
+            return Err(self.errors.remove(0));
+        }
+        for error in &self.errors {
+            report::report(&self.session.printer, error);
+        }
+        let kind = self.errors[0].kind();
+        let kind = match self.errors.iter().all(|error| error.kind() == kind) {
+            _ if failed < all => Kind::Incomplete,
+            true => kind,
+            false => Kind::Failed,
+        };
+        Err(Error::new(
+            kind,
+            format!("{failed} of {all} backups failed, {} are good", all - failed),
+        )
+        .hint("the errors above say what mends each"))
+    }
+}
+
+/// What was checked, on what, in one line.
+pub(crate) fn checked(manifest: &Manifest) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for check in &manifest.checks {
+        let name = check.name.replace('_', " ");
+        let on = check.on.replace('-', " ");
+        let notes = match check.notes.len() {
+            0 => String::new(),
+            1 => format!(" ({})", check.notes[0]),
+            count => format!(" ({} and {} more notes)", check.notes[0], count - 1),
+        };
+        parts.push(format!("{name} on {on}{notes}"));
+    }
+    match manifest.condition {
+        Condition::Good => {}
+        Condition::Unchecked => parts.push("the database itself was not checked".to_owned()),
+        Condition::Damaged => parts.push("the database was damaged, as is known".to_owned()),
+    }
+    parts.join(", ")
+}
+
+/// The command that restores a backup, with the options that this run was given to find it.
+pub(crate) fn restore_command(session: &Session, folder: &str, manifest: &Manifest) -> String {
+    let moment = lifeboat_core::moment::compact(manifest.taken_at);
+    let mut command = String::from("lifeboat restore ");
+    command.push_str(&units::shell_word(&format!("{folder}@{moment}")));
+    let absolute = |path: &Path| -> PathBuf { std::path::absolute(path).unwrap_or(path.into()) };
+    if let Some(config) = &session.globals.config {
+        let config = absolute(config);
+        command.push_str(&format!(" --config {}", units::shell_word(&config.to_string_lossy())));
+    }
+    if session.globals.repo.is_some() {
+        // What was typed may be a path that holds in this folder only: with it, there is one place.
+        let places = repositories::places(session).unwrap_or_default();
+        let label = places.first().map_or("", |place| place.label());
+        command.push_str(&format!(" --repo {}", units::shell_word(label)));
+    }
+    command
+}
+
+/// The level of a check, for whoever asks for one on the command line.
+pub(crate) fn level_or(word: Option<CheckWord>, default: CheckLevel) -> CheckLevel {
+    word.map_or(default, CheckLevel::from)
+}

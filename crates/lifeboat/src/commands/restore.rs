@@ -1,0 +1,239 @@
+//! `lifeboat restore`: the way back.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use lifeboat_core::Result;
+use lifeboat_core::env::Env;
+use lifeboat_core::manifest::CheckLevel;
+use lifeboat_core::restore::{
+    self, FilesChoice, Origin, RestoreOutcome, RestorePlan, RestoreRequest,
+};
+use lifeboat_core::service::Service;
+use serde_json::json;
+
+use super::backup::level_or;
+use super::words::CheckWord;
+use crate::selection::{self, Wanted};
+use crate::session::Session;
+use crate::sources::{self, CHECK_MEMORY_BYTES, Target};
+use crate::ui::confirm::confirm;
+use crate::ui::printer::Style;
+use crate::ui::units;
+
+/// Restore a backup
+///
+/// Without --to, a database goes back to where it was. It is staged beside that place, checked and
+/// synced before anything there is touched; what was there is kept beside it under the name
+/// NAME.before_restore.TIME, and `lifeboat undo` goes back to it.
+///
+/// A file is a database that something else copied, plain or compressed with gzip or zstd.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// What: SOURCE, SOURCE@TIME, the name of a backup, the path of one of its files, or a file
+    #[arg(value_name = "SOURCE|BACKUP|FILE")]
+    what: String,
+    /// The newest backup at or before this time: 2025-01-08T14:03:22, with an offset or local, or
+    /// -2h
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    at: Option<String>,
+    /// Where to, instead of where it was
+    #[arg(long, value_name = "PATH")]
+    to: Option<PathBuf>,
+    /// The companion files as well, or they alone with --files=only
+    #[arg(long, value_enum, value_name = "WHICH", num_args = 0..=1, require_equals = true,
+          default_missing_value = "also")]
+    files: Option<FilesWord>,
+    /// How thoroughly the database is checked before it takes its place [default: quick]
+    #[arg(long, value_name = "LEVEL")]
+    check: Option<CheckWord>,
+    /// Print what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum FilesWord {
+    /// The database and its files
+    Also,
+    /// The files alone
+    Only,
+}
+
+pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
+    let env = session.env()?;
+    let wanted = selection::wanted(session, &env, &args.what, args.at.as_deref())?;
+    let target = target(session, &env, &wanted)?;
+    let (origin, kind) = match &wanted {
+        Wanted::Backup(selected) => {
+            let origin = Origin::Backup {
+                repository: &selected.repository,
+                folder: &selected.folder,
+                manifest: &selected.manifest,
+            };
+            (origin, selected.manifest.source.kind.as_str())
+        }
+        Wanted::File(path) => (Origin::File { path }, lifeboat_sqlite::KIND),
+    };
+    let request = RestoreRequest {
+        origin,
+        engine: sources::engine(kind)?,
+        to: args.to.clone(),
+        files: match args.files {
+            None => FilesChoice::No,
+            Some(FilesWord::Also) => FilesChoice::Also,
+            Some(FilesWord::Only) => FilesChoice::Only,
+        },
+        check: level_or(args.check, CheckLevel::Quick),
+        check_memory_bytes: target
+            .as_ref()
+            .map_or(CHECK_MEMORY_BYTES, |target| target.options.check_memory_bytes),
+        service: service(target.as_ref(), args.to.is_none()),
+        scratch_folder: &session.folders.scratch,
+    };
+    let plan = restore::plan(&env, &request)?;
+    if args.dry_run {
+        print_plan(session, &plan)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    agree(session, &plan, &name(&wanted))?;
+    let outcome = restore::apply(&env, &request, &plan)?;
+    session.progress.clear();
+    say(session, &plan, &outcome)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The configured source to which the backup belongs.
+fn target(session: &Session, env: &Env, wanted: &Wanted) -> Result<Option<Target>> {
+    let Wanted::Backup(selected) = wanted else { return Ok(None) };
+    let record = &selected.manifest.source;
+    // A source that cannot be looked at, such as a glob whose folder is gone, is not this one.
+    let targets = Target::all(&session.loaded()?.config).unwrap_or_default();
+    for target in targets {
+        let identity = target.identity(env)?;
+        let same = match identity.id {
+            Some(id) => id == record.id,
+            None => identity.kind == record.kind && identity.location == record.location,
+        };
+        if same {
+            return Ok(Some(target));
+        }
+    }
+    Ok(None)
+}
+
+/// The service is concerned only where the place is its own.
+fn service(target: Option<&Target>, in_place: bool) -> Option<&Service> {
+    target.filter(|_| in_place)?.service.as_ref()
+}
+
+/// The name that answers the question, beside `yes`.
+fn name(wanted: &Wanted) -> String {
+    match wanted {
+        Wanted::Backup(selected) => selected.manifest.source.name.clone(),
+        Wanted::File(path) => sources::name_of(path),
+    }
+}
+
+fn agree(session: &Session, plan: &RestorePlan, name: &str) -> Result<()> {
+    let overwrites = plan.in_place || !plan.kept_aside.is_empty();
+    if !overwrites || session.globals.yes {
+        return Ok(());
+    }
+    // The plan is part of the question: it is shown whatever the level is.
+    for line in plan_text(plan).lines() {
+        session.printer.line(line);
+    }
+    let question = format!("restoring {}", units::one_line(&plan.what));
+    confirm(&session.surroundings, &session.printer, &question, name)
+}
+
+fn plan_text(plan: &RestorePlan) -> String {
+    let mut text = format!("plan for {}:\n", units::one_line(&plan.what));
+    for (index, step) in plan.steps.iter().enumerate() {
+        text.push_str(&format!("  {}. {}\n", index + 1, units::one_line(step)));
+    }
+    for holder in &plan.holders {
+        let path = holder.path.display();
+        text.push_str(&format!("  {} ({}) has {path} open\n", holder.name, holder.pid));
+    }
+    for warning in &plan.warnings {
+        text.push_str(&format!("  warning: {warning}\n"));
+    }
+    text
+}
+
+fn print_plan(session: &Session, plan: &RestorePlan) -> Result<()> {
+    if !session.printer.json() {
+        return session.printer.data(&plan_text(plan));
+    }
+    session.printer.json_data(&json!({
+        "outcome": "planned",
+        "what": plan.what,
+        "place": plan.place,
+        "in_place": plan.in_place,
+        "kept_aside": plan.kept_aside.iter()
+            .map(|(from, to)| json!({ "from": from, "to": to }))
+            .collect::<Vec<_>>(),
+        "plain_bytes": plan.plain_bytes,
+        "steps": plan.steps,
+        "warnings": plan.warnings,
+    }))
+}
+
+fn say(session: &Session, plan: &RestorePlan, outcome: &RestoreOutcome) -> Result<()> {
+    let printer = &session.printer;
+    let undo = outcome.place.as_ref().filter(|_| !outcome.kept_aside.is_empty());
+    let undo =
+        undo.map(|place| format!("lifeboat undo {}", units::shell_word(&place.to_string_lossy())));
+    for warning in &outcome.warnings {
+        printer.warning(&units::one_line(&plan.what), warning);
+    }
+    if printer.json() {
+        return printer.json_data(&json!({
+            "outcome": "restored",
+            "what": plan.what,
+            "place": outcome.place,
+            "kept_aside": outcome.kept_aside,
+            "files": outcome.files,
+            "checks": outcome.check.as_ref().map(|check| &check.what),
+            "check_notes": outcome.check.as_ref().map(|check| &check.notes),
+            "elapsed_ms": outcome.elapsed_ms,
+            "undo": undo,
+        }));
+    }
+    let good = printer.paint_err(Style::Good, "restored");
+    let took = units::duration(outcome.elapsed_ms);
+    let mut text = format!("{good} {} in {took}", units::one_line(&plan.what));
+    let mut line = |name: &str, value: &str| text.push_str(&format!("\n  {name:<8} {value}"));
+    if let Some(place) = &outcome.place {
+        line("where", &units::one_line(&place.to_string_lossy()));
+    }
+    for file in &outcome.files {
+        line("file", &units::one_line(&file.to_string_lossy()));
+    }
+    if outcome.place.is_some() {
+        line("checked", &checked(outcome));
+    }
+    for kept in &outcome.kept_aside {
+        line("kept", &units::one_line(&kept.to_string_lossy()));
+    }
+    if let Some(undo) = &undo {
+        line("undo", undo);
+    }
+    printer.note(&text);
+    Ok(())
+}
+
+fn checked(outcome: &RestoreOutcome) -> String {
+    match &outcome.check {
+        Some(check) => {
+            let notes = match check.notes.first() {
+                Some(note) => format!(" ({note})"),
+                None => String::new(),
+            };
+            format!("{}{notes}", check.what.join(", ").replace('_', " "))
+        }
+        None => "the hashes alone, as asked".to_owned(),
+    }
+}

@@ -1,0 +1,243 @@
+//! `lifeboat status`: how old the newest good backup of each source is, against what was promised.
+
+use std::process::ExitCode;
+
+use jiff::{SignedDuration, Timestamp};
+use lifeboat_core::catalog::SourceEntry;
+use lifeboat_core::env::Env;
+use lifeboat_core::status::{self, Verdict};
+use lifeboat_core::{Error, Kind, Result};
+use serde::Serialize;
+
+use crate::config::values::Period;
+use crate::repositories::{self, Opened};
+use crate::selection::{self, Found};
+use crate::session::Session;
+use crate::sources::{self, Target};
+use crate::ui::printer::Style;
+use crate::ui::table::{Align, Table};
+use crate::ui::units;
+
+/// Say how fresh the backups are
+///
+/// A source is stale if its newest good backup is older than its `rpo` or --max-age, or if it has
+/// none. A backup that was made without a check does not
+/// count as good. The exit code is then 21.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Names of sources, or paths of databases; all without any
+    #[arg(value_name = "SOURCE|PATH")]
+    sources: Vec<String>,
+    /// How old the newest good backup may be, where the source has no `rpo`: 90s, 15m, 1h, 7d
+    #[arg(long, value_name = "AGE")]
+    max_age: Option<Period>,
+}
+
+/// A source in one repository.
+#[derive(Debug, Serialize)]
+struct Row {
+    source: String,
+    repository: String,
+    state: State,
+    newest_good: Option<String>,
+    taken_at: Option<Timestamp>,
+    age_ms: Option<u64>,
+    age_ms_max: Option<u64>,
+    backups: usize,
+    newer_doubtful: usize,
+    in_future: usize,
+    unreadable: usize,
+    stored_bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    Fresh,
+    Stale,
+    Never,
+}
+
+pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
+    let env = session.env()?;
+    let (opened, failures) = repositories::open_all(session, &env)?;
+    let rows = rows(session, &env, &opened, &args)?;
+    match session.printer.json() {
+        true => session.printer.json_data(&rows)?,
+        false => print(session, &rows, opened.len() > 1)?,
+    }
+    rows.iter().for_each(|row| warn(session, row));
+    let stale: Vec<&str> = rows
+        .iter()
+        .filter(|row| matches!(row.state, State::Stale | State::Never))
+        .map(|row| row.source.as_str())
+        .collect();
+    if stale.is_empty() {
+        return super::incomplete(&failures);
+    }
+    let names: Vec<String> = stale.iter().map(|name| units::shell_word(name)).collect();
+    let what = if stale.len() == 1 { "source is" } else { "sources are" };
+    let message = format!("{} {what} stale: {}", stale.len(), stale.join(", "));
+    Err(Error::new(Kind::Stale, message).hint(format!("lifeboat backup {}", names.join(" "))))
+}
+
+fn rows(session: &Session, env: &Env, opened: &[Opened], args: &Args) -> Result<Vec<Row>> {
+    let now = env.clock.now();
+    let max_age_ms = args.max_age.map(|age| age.milliseconds);
+    let config = &session.loaded()?.config;
+    let mut rows = Vec::new();
+    if !args.sources.is_empty() {
+        for argument in &args.sources {
+            rows_of_argument(session, env, opened, argument, max_age_ms, &mut rows)?;
+        }
+        return Ok(rows);
+    }
+    let targets = Target::all(config)?;
+    for one in opened {
+        let mut seen = Vec::new();
+        for target in targets.iter().filter(|target| is_kept_in(target, one, session)) {
+            let entry = own_entry(env, one, target)?;
+            seen.extend(entry.map(|entry| entry.folder.clone()));
+            let age_ms_max = target.rpo_ms.or(max_age_ms);
+            rows.push(row(&target.name, one, entry, age_ms_max, now));
+        }
+        for entry in &one.catalog.sources {
+            if !seen.contains(&entry.folder) {
+                rows.push(row(&entry.folder, one, Some(entry), max_age_ms, now));
+            }
+        }
+    }
+    Ok(rows)
+}
+
+fn rows_of_argument(
+    session: &Session,
+    env: &Env,
+    opened: &[Opened],
+    argument: &str,
+    max_age_ms: Option<u64>,
+    rows: &mut Vec<Row>,
+) -> Result<()> {
+    let now = env.clock.now();
+    let config = &session.loaded()?.config;
+    if config.source.contains_key(argument) || selection::target_of(session, argument)?.is_some() {
+        for target in sources::named(config, &[argument.to_owned()])? {
+            for one in opened.iter().filter(|one| is_kept_in(&target, one, session)) {
+                let entry = own_entry(env, one, &target)?;
+                rows.push(row(&target.name, one, entry, target.rpo_ms.or(max_age_ms), now));
+            }
+        }
+        return Ok(());
+    }
+    for Found { opened, entry } in selection::entries(session, env, opened, argument)? {
+        rows.push(row(&entry.folder, opened, Some(entry), max_age_ms, now));
+    }
+    Ok(())
+}
+
+/// Whether the source's backups go to that repository. With `--repo`, that one is asked.
+fn is_kept_in(target: &Target, opened: &Opened, session: &Session) -> bool {
+    match (&target.repositories, &opened.place.name) {
+        _ if session.globals.repo.is_some() => true,
+        (Some(names), Some(name)) => names.contains(name),
+        _ => true,
+    }
+}
+
+fn own_entry<'a>(
+    env: &Env,
+    opened: &'a Opened,
+    target: &Target,
+) -> Result<Option<&'a SourceEntry>> {
+    let identity = target.identity(env)?;
+    Ok(opened.catalog.sources.iter().find(|entry| identity.is(&entry.record)))
+}
+
+fn row(
+    name: &str,
+    opened: &Opened,
+    entry: Option<&SourceEntry>,
+    age_ms_max: Option<u64>,
+    now: Timestamp,
+) -> Row {
+    let age_max = age_ms_max
+        .map(|age_ms| SignedDuration::from_millis(i64::try_from(age_ms).unwrap_or(i64::MAX)));
+    let status = status::of_source(entry, now, age_max);
+    Row {
+        source: name.to_owned(),
+        repository: opened.repository.url(),
+        state: match status.verdict {
+            Verdict::Fresh => State::Fresh,
+            Verdict::Stale => State::Stale,
+            Verdict::Never => State::Never,
+        },
+        newest_good: status.newest_good.map(|newest| newest.name.clone()),
+        taken_at: status.newest_good.map(|newest| newest.taken_at),
+        age_ms: status.age.and_then(|age| u64::try_from(age.as_millis()).ok()),
+        age_ms_max,
+        backups: status.backups,
+        newer_doubtful: status.newer_doubtful,
+        in_future: status.in_future,
+        unreadable: entry.map_or(0, |entry| entry.unreadable.len()),
+        stored_bytes: status.stored_bytes,
+    }
+}
+
+fn print(session: &Session, rows: &[Row], several: bool) -> Result<()> {
+    let mut columns = vec![
+        ("source", Align::Left),
+        ("state", Align::Left),
+        ("newest good", Align::Left),
+        ("age", Align::Right),
+        ("promised", Align::Right),
+        ("backups", Align::Right),
+        ("stored", Align::Right),
+    ];
+    if several {
+        columns.push(("repository", Align::Left));
+    }
+    let mut table = Table::new(&columns);
+    for row in rows {
+        let age = row.age_ms.map_or_else(|| "never".to_owned(), units::coarse);
+        let promised = row.age_ms_max.map(|milliseconds| Period { milliseconds }.to_string());
+        let mut cells = vec![
+            (units::one_line(&row.source), None),
+            state(row.state),
+            (row.newest_good.as_deref().map(units::one_line).unwrap_or_default(), None),
+            (age, None),
+            (promised.unwrap_or_default(), None),
+            (units::count(row.backups as u64), None),
+            (units::bytes(row.stored_bytes), None),
+        ];
+        if several {
+            cells.push((row.repository.clone(), None));
+        }
+        table.row(cells);
+    }
+    match rows.is_empty() {
+        true => session.printer.note("there are no sources and no backups yet"),
+        false => session.printer.data(&table.to_text(&session.printer))?,
+    }
+    Ok(())
+}
+
+/// What a number in the table would hide.
+fn warn(session: &Session, row: &Row) {
+    let source = units::one_line(&row.source);
+    let warnings = [
+        (row.newer_doubtful, "newer backups were not checked, or are of a damaged database"),
+        (row.in_future, "backups are dated in the future: a clock was or is wrong"),
+        (row.unreadable, "manifests cannot be read: lifeboat verify says more"),
+    ];
+    for (count, what) in warnings.into_iter().filter(|(count, _)| *count > 0) {
+        session.printer.warning(&source, &format!("{count} {what}"));
+    }
+}
+
+fn state(state: State) -> (String, Option<Style>) {
+    match state {
+        State::Fresh => ("fresh".to_owned(), Some(Style::Good)),
+        State::Stale => ("stale".to_owned(), Some(Style::Bad)),
+        State::Never => ("never".to_owned(), Some(Style::Bad)),
+    }
+}

@@ -1,0 +1,216 @@
+//! `lifeboat verify`: reads backups from the repository as a restore would, and says whether they
+//! are sound.
+
+use std::process::ExitCode;
+
+use lifeboat_core::env::Env;
+use lifeboat_core::files;
+use lifeboat_core::manifest::{CheckLevel, Manifest};
+use lifeboat_core::repository::Repository;
+use lifeboat_core::verify::{self, VerifyLevel, VerifyReport};
+use lifeboat_core::{Error, Kind, Result};
+use serde_json::{Value, json};
+
+use super::words::LevelWord;
+use crate::repositories;
+use crate::selection::{self, Found};
+use crate::session::Session;
+use crate::sources::{self, CHECK_MEMORY_BYTES};
+use crate::ui::printer::Style;
+use crate::ui::{report, units};
+
+/// Verify backups in the repository
+///
+/// Every byte is read and compared with what the manifest says; with --level quick or full, the
+/// database is also restored to a scratch place and checked. The exit code is 20 if anything is
+/// damaged.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Sources, of which every backup is verified, or backups; all without any
+    #[arg(value_name = "SOURCE|BACKUP")]
+    what: Vec<String>,
+    /// How thoroughly
+    #[arg(long, value_enum, default_value = "hash")]
+    level: LevelWord,
+}
+
+/// A backup to verify, or a manifest that cannot be read.
+struct Job {
+    repository: Repository,
+    folder: String,
+    manifest: Result<Box<Manifest>, (String, String)>,
+}
+
+pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
+    let env = session.env()?;
+    let (jobs, failures) = jobs(session, &env, &args)?;
+    if jobs.is_empty() {
+        let error = Error::new(Kind::NotCovered, "there is no backup to verify");
+        return Err(error.hint("lifeboat backup makes one"));
+    }
+    let level = match args.level {
+        LevelWord::Hash => VerifyLevel::Hash,
+        other => VerifyLevel::Check(CheckLevel::from(other)),
+    };
+    let mut results = Vec::new();
+    let (mut damaged, mut errors) = (0, Vec::new());
+    for job in &jobs {
+        match verify_one(session, &env, job, level) {
+            Ok(result) => {
+                damaged += usize::from(result["sound"] != true);
+                results.push(result);
+            }
+            Err(error) => {
+                session.progress.clear();
+                let name = job.name();
+                let error = error.context(format!("{name} could not be verified"));
+                results.push(json!({ "backup": name, "error": report::as_json(&error) }));
+                errors.push(error);
+            }
+        }
+    }
+    if session.printer.json() {
+        session.printer.json_data(&results)?;
+    }
+    conclude(session, jobs.len(), damaged, errors)?;
+    super::incomplete(&failures)
+}
+
+fn jobs(session: &Session, env: &Env, args: &Args) -> Result<(Vec<Job>, Vec<Error>)> {
+    let mut jobs = Vec::new();
+    // A path of an artifact needs none of the repositories that are configured.
+    let mut rest = Vec::new();
+    for argument in &args.what {
+        match selection::artifact(env, std::path::Path::new(argument))? {
+            Some(selected) => jobs.push(selected.into()),
+            None => rest.push(argument.as_str()),
+        }
+    }
+    if rest.is_empty() && !args.what.is_empty() {
+        return Ok((jobs, Vec::new()));
+    }
+    let (opened, failures) = repositories::open_all(session, env)?;
+    if args.what.is_empty() {
+        for one in &opened {
+            for entry in &one.catalog.sources {
+                jobs.extend(all_of(&Found { opened: one, entry }));
+            }
+        }
+    }
+    for argument in rest {
+        match selection::entries(session, env, &opened, argument) {
+            Ok(found) => jobs.extend(found.iter().flat_map(all_of)),
+            Err(error) if error.kind() == Kind::NotCovered => {
+                jobs.push(selection::backup(session, env, argument, None)?.into());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((jobs, failures))
+}
+
+fn all_of(found: &Found<'_>) -> Vec<Job> {
+    let Found { opened, entry } = found;
+    let job = |manifest| Job {
+        repository: opened.repository.clone(),
+        folder: entry.folder.clone(),
+        manifest,
+    };
+    let readable = entry.backups.iter().map(|backup| job(Ok(Box::new(backup.clone()))));
+    let unreadable = entry
+        .unreadable
+        .iter()
+        .map(|unreadable| job(Err((unreadable.object.clone(), unreadable.reason.clone()))));
+    readable.chain(unreadable).collect()
+}
+
+impl From<selection::Selected> for Job {
+    fn from(selected: selection::Selected) -> Job {
+        Job {
+            repository: selected.repository,
+            folder: selected.folder,
+            manifest: Ok(Box::new(selected.manifest)),
+        }
+    }
+}
+
+impl Job {
+    fn name(&self) -> &str {
+        match &self.manifest {
+            Ok(manifest) => &manifest.name,
+            Err((object, _)) => object,
+        }
+    }
+}
+
+fn verify_one(session: &Session, env: &Env, job: &Job, level: VerifyLevel) -> Result<Value> {
+    let manifest = match &job.manifest {
+        Ok(manifest) => manifest,
+        Err((object, reason)) => {
+            say(session, object, false, std::slice::from_ref(reason), &[]);
+            return Ok(json!({
+                "backup": object, "repository": job.repository.url(), "folder": job.folder,
+                "sound": false, "damage": [reason],
+            }));
+        }
+    };
+    let engine = sources::engine(&manifest.source.kind)?;
+    // A set of files has nothing but its hashes and the archive's own form.
+    let level = match (&*manifest.source.kind, level) {
+        (files::KIND, VerifyLevel::Check(_)) => VerifyLevel::Check(CheckLevel::Quick),
+        (_, level) => level,
+    };
+    let scratch = (session.folders.scratch.as_path(), CHECK_MEMORY_BYTES);
+    let found = verify::run(env, &job.repository, &job.folder, manifest, engine, level, scratch)?;
+    session.progress.clear();
+    let VerifyReport { backup, sound, damage, notes, stored_bytes, elapsed_ms } = found;
+    say(session, &backup, sound, &damage, &notes);
+    Ok(json!({
+        "backup": backup,
+        "repository": job.repository.url(),
+        "folder": job.folder,
+        "sound": sound,
+        "damage": damage,
+        "notes": notes,
+        "stored_bytes": stored_bytes,
+        "elapsed_ms": elapsed_ms,
+    }))
+}
+
+fn say(session: &Session, backup: &str, sound: bool, damage: &[String], notes: &[String]) {
+    let printer = &session.printer;
+    let backup = units::one_line(backup);
+    match sound {
+        true => printer.note(&format!("{} {backup}", printer.paint_err(Style::Good, "sound"))),
+        false if printer.json() => {}
+        false => {
+            let mark = printer.paint_err(Style::Bad, "damaged");
+            let lines: Vec<String> = damage.iter().map(|line| format!("\n  {line}")).collect();
+            printer.line(&format!("{mark} {backup}{}", lines.concat()));
+        }
+    }
+    for note in notes {
+        printer.note(&format!("  note: {note}"));
+    }
+}
+
+fn conclude(session: &Session, all: usize, damaged: usize, mut errors: Vec<Error>) -> Result<()> {
+    if damaged > 0 {
+        for error in &errors {
+            report::report(&session.printer, error);
+        }
+        return Err(Error::new(
+            Kind::CheckFailed,
+            format!("{damaged} of {all} backups are damaged"),
+        )
+        .hint("make a new backup now; `lifeboat list` shows the older ones"));
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let first = errors.remove(0);
+    for error in &errors {
+        report::report(&session.printer, error);
+    }
+    Err(first)
+}

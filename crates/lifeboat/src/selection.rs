@@ -1,0 +1,268 @@
+//! From what a person writes to the backup that is meant.
+//!
+//! `superchat`, `superchat@latest`, `superchat@20250108-140000`, `superchat@-2h`, the name of a
+//! backup, the path of a database, or the path of an artifact. A source that is configured is
+//! found by its identity first, so that a folder with a suffix is the right one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use lifeboat_core::catalog::{BackupExpression, SourceEntry};
+use lifeboat_core::env::Env;
+use lifeboat_core::manifest::Manifest;
+use lifeboat_core::repository::Repository;
+use lifeboat_core::{Error, Kind, Result};
+
+use crate::repositories::{self, Opened};
+use crate::session::Session;
+use crate::sources::{self, Target};
+use crate::ui::units;
+
+/// A backup that was found.
+pub(crate) struct Selected {
+    /// The repository that holds it.
+    pub(crate) repository: Repository,
+    /// Its source's folder there.
+    pub(crate) folder: String,
+    /// It.
+    pub(crate) manifest: Manifest,
+}
+
+/// What `restore` was asked for.
+pub(crate) enum Wanted {
+    /// A backup of a repository.
+    Backup(Box<Selected>),
+    /// A file that no repository knows.
+    File(PathBuf),
+}
+
+/// A source in a repository that was opened.
+pub(crate) struct Found<'a> {
+    /// The repository.
+    pub(crate) opened: &'a Opened,
+    /// The source.
+    pub(crate) entry: &'a SourceEntry,
+}
+
+/// The sources, in every repository, that an argument without a moment names.
+pub(crate) fn entries<'a>(
+    session: &Session,
+    env: &Env,
+    opened: &'a [Opened],
+    argument: &str,
+) -> Result<Vec<Found<'a>>> {
+    let target = target_of(session, argument)?;
+    let mut found = Vec::new();
+    let mut first_error = None;
+    for one in opened {
+        match entry(env, one, argument, target.as_ref()) {
+            Ok(entry) => found.push(Found { opened: one, entry }),
+            Err(error) => first_error = first_error.or(Some(error)),
+        }
+    }
+    match (found.is_empty(), first_error) {
+        (true, Some(error)) => Err(error),
+        _ => Ok(found),
+    }
+}
+
+/// The configured source of that name or at that path, if there is one.
+pub(crate) fn target_of(session: &Session, argument: &str) -> Result<Option<Target>> {
+    sources::configured_at(&session.loaded()?.config, argument)
+}
+
+fn entry<'a>(
+    env: &Env,
+    opened: &'a Opened,
+    argument: &str,
+    target: Option<&Target>,
+) -> Result<&'a SourceEntry> {
+    if let Some(target) = target {
+        let identity = target.identity(env)?;
+        let own = opened.catalog.sources.iter().find(|entry| identity.is(&entry.record));
+        if let Some(own) = own {
+            return Ok(own);
+        }
+    }
+    let by_name = opened.catalog.source(argument);
+    if by_name.as_ref().is_err_and(|error| error.kind() == Kind::NotCovered) {
+        let place = sources::place_of(Path::new(argument))?;
+        let at = opened.catalog.source_at(&env.host, &place.to_string_lossy());
+        return at.map_or(by_name, Ok);
+    }
+    by_name
+}
+
+/// What `restore` is asked for: a backup, or a file.
+pub(crate) fn wanted(
+    session: &Session,
+    env: &Env,
+    argument: &str,
+    at: Option<&str>,
+) -> Result<Wanted> {
+    let path = Path::new(argument);
+    if let Some(selected) = artifact(env, path)? {
+        return Ok(Wanted::Backup(Box::new(selected)));
+    }
+    match backup(session, env, argument, at) {
+        Ok(selected) => Ok(Wanted::Backup(Box::new(selected))),
+        // A file that no repository knows is a backup that something else made.
+        Err(error) if is_unknown(&error) && path.is_file() && at.is_none() => {
+            Ok(Wanted::File(path.to_owned()))
+        }
+        Err(error) if error.kind() == Kind::NoRepository && path.is_file() => {
+            Ok(Wanted::File(path.to_owned()))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn is_unknown(error: &Error) -> bool {
+    matches!(error.kind(), Kind::NotCovered | Kind::Usage)
+}
+
+/// The backup that an expression means, in any of the repositories: of several, the newest.
+pub(crate) fn backup(
+    session: &Session,
+    env: &Env,
+    argument: &str,
+    at: Option<&str>,
+) -> Result<Selected> {
+    if let Some(selected) = artifact(env, Path::new(argument))? {
+        return Ok(selected);
+    }
+    let (opened, _) = repositories::open_all(session, env)?;
+    if at.is_none()
+        && let Some(selected) = by_name(&opened, argument)
+    {
+        return Ok(selected);
+    }
+    let (source, moment) = split(&opened, session, argument, at)?;
+    let expression = expression(session, env, source, moment)?;
+    let target = target_of(session, source)?;
+    let mut best: Option<Selected> = None;
+    let mut first_error: Option<Error> = None;
+    for one in &opened {
+        let found = entry(env, one, source, target.as_ref()).and_then(|entry| {
+            let expression =
+                BackupExpression { source: entry.folder.clone(), ..expression.clone() };
+            // By its folder, as a name may be shared.
+            let found = entry.at_or_before(expression.at);
+            match found {
+                Some(manifest) => Ok((entry, manifest)),
+                None => one.catalog.backup(&expression),
+            }
+        });
+        match found {
+            Ok((entry, manifest)) => {
+                if best.as_ref().is_none_or(|best| best.manifest.taken_at < manifest.taken_at) {
+                    best = Some(Selected {
+                        repository: one.repository.clone(),
+                        folder: entry.folder.clone(),
+                        manifest: manifest.clone(),
+                    });
+                }
+            }
+            Err(error) => first_error = first_error.or(Some(error)),
+        }
+    }
+    best.ok_or_else(|| {
+        first_error.unwrap_or_else(|| {
+            Error::new(Kind::NoRepository, "there is no repository to look in")
+                .hint("name one with --repo")
+        })
+    })
+}
+
+/// Source and moment of an expression. A source or a path may have an `@` in its name: what is
+/// known as it stands is not taken apart.
+fn split<'a>(
+    opened: &[Opened],
+    session: &Session,
+    argument: &'a str,
+    at: Option<&'a str>,
+) -> Result<(&'a str, &'a str)> {
+    let known = opened
+        .iter()
+        .flat_map(|opened| &opened.catalog.sources)
+        .any(|entry| entry.folder == argument || entry.record.name == argument);
+    let whole = known
+        || session.loaded()?.config.source.contains_key(argument)
+        || fs::symlink_metadata(argument).is_ok();
+    match (argument.rsplit_once('@').filter(|(source, _)| !whole && !source.is_empty()), at) {
+        (Some((source, moment)), None) => Ok((source, moment)),
+        (Some(_), Some(_)) => {
+            let message = format!("`{argument}` has a moment, and --at names another");
+            Err(Error::new(Kind::Usage, message).hint("leave one of them away"))
+        }
+        (None, at) => Ok((argument, at.unwrap_or("latest"))),
+    }
+}
+
+fn expression(
+    session: &Session,
+    env: &Env,
+    source: &str,
+    moment: &str,
+) -> Result<BackupExpression> {
+    let zone = &session.surroundings.time_zone;
+    let at = lifeboat_core::moment::parse(moment, env.clock.now(), zone)?;
+    Ok(BackupExpression { source: source.to_owned(), at, text: moment.to_owned() })
+}
+
+fn by_name(opened: &[Opened], name: &str) -> Option<Selected> {
+    for one in opened {
+        for entry in &one.catalog.sources {
+            if let Some(manifest) = entry.backups.iter().find(|backup| backup.name == name) {
+                return Some(Selected {
+                    repository: one.repository.clone(),
+                    folder: entry.folder.clone(),
+                    manifest: manifest.clone(),
+                });
+            }
+        }
+    }
+    None
+}
+
+/// The backup to which a file belongs, where it lies in a repository: an artifact or a manifest.
+pub(crate) fn artifact(env: &Env, path: &Path) -> Result<Option<Selected>> {
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let path = sources::place_of(path)?;
+    let folder = path.parent();
+    let root = folder.and_then(Path::parent);
+    let (Some(folder), Some(root), Some(name)) = (folder, root, path.file_name()) else {
+        return Ok(None);
+    };
+    if !root.join("lifeboat.json").is_file() {
+        return Ok(None);
+    }
+    let store = lifeboat_stores::open(env, &repositories::local_url(root))?;
+    let repository = Repository::open(store)?;
+    let catalog = repository.catalog()?;
+    let (folder, name) =
+        match (folder.file_name().and_then(|folder| folder.to_str()), name.to_str()) {
+            (Some(folder), Some(name)) => (folder, name),
+            _ => return Ok(None),
+        };
+    let Some(entry) = catalog.sources.iter().find(|entry| entry.folder == folder) else {
+        return Ok(None);
+    };
+    let belongs = |manifest: &&Manifest| {
+        name == format!("{}.json", manifest.name)
+            || manifest.artifacts.iter().any(|artifact| artifact.name == name)
+    };
+    match entry.backups.iter().find(belongs) {
+        Some(manifest) => {
+            Ok(Some(Selected { folder: folder.to_owned(), manifest: manifest.clone(), repository }))
+        }
+        None => Ok(None),
+    }
+}
+
+/// A moment for people.
+pub(crate) fn moment(session: &Session, manifest: &Manifest) -> String {
+    units::moment(manifest.taken_at, &session.surroundings.time_zone)
+}
