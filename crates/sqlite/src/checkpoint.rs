@@ -17,9 +17,6 @@ use crate::held::{self, Identity};
 use crate::holders::{describe, side_file};
 use crate::snapshot::{failed, missing};
 
-/// How long writers and readers may hold the checkpoint up.
-const BUSY_TIMEOUT_MS: u64 = 10_000;
-
 /// What SQLite answers to `PRAGMA wal_checkpoint`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
@@ -35,8 +32,9 @@ impl Answer {
     }
 }
 
-/// Copies the whole `-wal` into the database file, or fails.
-pub(crate) fn checkpoint(path: &Path, header: &Header) -> Result<()> {
+/// Copies the whole `-wal` into the database file, or fails. While it waits for readers, writers
+/// wait for it: for `wait_ms_max` at most.
+pub(crate) fn checkpoint(path: &Path, header: &Header, wait_ms_max: u64) -> Result<()> {
     if !header.is_wal() {
         return Err(Error::new(
             Kind::Usage,
@@ -52,7 +50,7 @@ pub(crate) fn checkpoint(path: &Path, header: &Header) -> Result<()> {
         )
         .hint("use `--method online`, which reads it without writing to the database"));
     }
-    let answer = run(path)?;
+    let answer = run(path, wait_ms_max)?;
     match answer.is_complete() {
         true => Ok(()),
         false => Err(Error::new(
@@ -70,10 +68,10 @@ pub(crate) fn checkpoint(path: &Path, header: &Header) -> Result<()> {
     }
 }
 
-fn run(path: &Path) -> Result<Answer> {
+fn run(path: &Path, wait_ms_max: u64) -> Result<Answer> {
     let identity = Identity::of_path(path).map_err(|error| missing(path, error))?;
     let announced = held::announce(identity);
-    let answer = ask(path).map_err(|error| match error.sqlite_error_code() {
+    let answer = ask(path, wait_ms_max).map_err(|error| match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::ReadOnly | rusqlite::ErrorCode::CannotOpen) => Error::new(
             Kind::SourceUnavailable,
             format!("no permission to write to {}, which a checkpoint does", path.display()),
@@ -86,10 +84,10 @@ fn run(path: &Path) -> Result<Answer> {
     answer
 }
 
-fn ask(path: &Path) -> rusqlite::Result<Answer> {
+fn ask(path: &Path, wait_ms_max: u64) -> rusqlite::Result<Answer> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(Duration::from_millis(BUSY_TIMEOUT_MS))?;
+    connection.busy_timeout(Duration::from_millis(wait_ms_max))?;
     // Our close must not be the one that copies and removes the log, unseen by the check below.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.query_row("PRAGMA wal_checkpoint(FULL)", [], |row| {

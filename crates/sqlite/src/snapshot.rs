@@ -237,7 +237,13 @@ impl Snapshot {
         self.read_pages(1, &mut first)?;
         let claimed = Header::parse(&first).and_then(|header| header.page_count());
         let expected = self.page_count.max(claimed.unwrap_or(0));
-        if self.frames == 0 && in_file < expected {
+        let overlaid = match &self.overlay {
+            Overlay::Wal { wal, .. } | Overlay::Offline { wal: Some(wal), .. } => {
+                wal.pages_within(in_file + 1, expected)
+            }
+            _ => 0,
+        };
+        if in_file + overlaid < expected {
             self.damage.push(format!("the file ends after {in_file} of {expected} pages"));
         }
         Ok(())

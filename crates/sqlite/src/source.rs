@@ -93,7 +93,7 @@ impl Source for SqliteSource {
         let (path, header, _) = self.look()?;
         match options.method {
             Method::Online => {}
-            Method::Checkpoint => checkpoint::checkpoint(&path, &header)?,
+            Method::Checkpoint => checkpoint::checkpoint(&path, &header, options.lock_ms_max)?,
             Method::Cold => require_alone(&path)?,
         }
         let snapshot = Snapshot::take(&path)?;

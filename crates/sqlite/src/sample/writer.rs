@@ -90,8 +90,10 @@ impl Writer {
         let next_message =
             count("SELECT coalesce(max(id), 0) + 1 FROM messages").map_err(failed)?;
         let (last, digest) = last_tick(&connection).map_err(failed)?;
-        // A second writer must not draw the keys of the first once more.
-        let mut random = Seeded::new(options.seed ^ last.sequence.rotate_left(32));
+        // A writer must not draw the keys of the database's maker, or of the writer before it,
+        // once more.
+        let mut of_sequence = Seeded::new(!last.sequence);
+        let mut random = Seeded::new(of_sequence.next() ^ options.seed.rotate_left(32));
         Ok(Writer {
             text: Text::new(random.next()),
             users: Zipf::new(usize::try_from(users).unwrap_or(1), 1.1),
@@ -135,7 +137,7 @@ impl Writer {
     }
 
     /// The database as its writer sees it now, to the byte: what a capture of this moment must be.
-    pub fn image(&self) -> Result<Vec<u8>> {
+    pub fn image(&mut self) -> Result<Vec<u8>> {
         let image = self.connection.serialize("main").map_err(|error| {
             Error::new(Kind::Failed, "cannot read the writer's database").caused_by(error)
         })?;

@@ -66,6 +66,12 @@ fn bear(abuse: Abuse) -> Tally {
     let begun = Instant::now();
     while begun.elapsed() < test_time() {
         let mut snapshot = Snapshot::take(&path).unwrap();
+        if dice.below(3) == 0 {
+            // Another capture of the same file comes and goes, and so do descriptors: the locks
+            // of this one must stay.
+            drop(Snapshot::take(&path).unwrap());
+            drop(crate::held::open(&path).unwrap());
+        }
         dice.pause(3000);
         let image = image(&mut snapshot, &mut dice);
         let was_overlaid = snapshot.overlaid_pages() > 0;

@@ -197,6 +197,14 @@ impl Wal {
         self.frames.len()
     }
 
+    /// How many pages from `first` to `last` it holds.
+    pub(crate) fn pages_within(&self, first: u32, last: u32) -> u32 {
+        match first <= last {
+            true => self.frames.range(first..last.saturating_add(1)).len() as u32,
+            false => 0,
+        }
+    }
+
     /// The file.
     pub(crate) fn file(&self) -> &File {
         &self.file

@@ -2,6 +2,8 @@
 // Each test file uses a part; the clock is real; a test that cannot go on panics.
 #![allow(dead_code, clippy::disallowed_methods, clippy::unwrap_used)]
 
+pub(crate) mod child;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
