@@ -262,7 +262,7 @@ fn is_missing_extension(error: &rusqlite::Error) -> bool {
         "unknown tokenizer",
         "no such tokenizer",
     ];
-    let generic = error.sqlite_error().is_some_and(|failure| failure.extended_code == 1);
+    let generic = error.sqlite_error().is_some_and(|failure| failure.extended_code & 0xff == 1);
     generic && MISSING.iter().any(|missing| text(error).contains(missing))
 }
 

@@ -17,6 +17,8 @@ use rusqlite::Connection;
 pub(crate) struct Mark {
     /// The last frame that belongs to the state; frames count from 1.
     pub(crate) frame_max: u32,
+    /// How many pages the state has.
+    pub(crate) page_count: u32,
     /// The cumulative checksum after that frame.
     pub(crate) checksum: (u32, u32),
     /// Both salts, as they stand in the `-wal`.
@@ -42,7 +44,7 @@ pub(crate) fn snapshot_mark(connection: &Connection) -> Option<Mark> {
     let word = |at: usize| u32::from_ne_bytes([raw[at], raw[at + 1], raw[at + 2], raw[at + 3]]);
     let mut salts = [0; 8];
     salts.copy_from_slice(&raw[32..40]);
-    Some(Mark { frame_max: word(16), checksum: (word(24), word(28)), salts })
+    Some(Mark { frame_max: word(16), page_count: word(20), checksum: (word(24), word(28)), salts })
 }
 
 /// Whether the path that the connection was opened by now names another file than the one that

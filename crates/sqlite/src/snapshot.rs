@@ -97,17 +97,14 @@ impl Snapshot {
         if database.identity() != pinned.identity() {
             return Err(replaced(path));
         }
-        let failed = |error| failed(path, error);
-        let is_wal = pinned.is_wal().map_err(failed)?;
-        let page_count = pinned.page_count().map_err(failed)?;
-        let page_size = pinned
-            .connection()
-            .query_row("PRAGMA page_size", [], |row| row.get(0))
-            .map_err(failed)?;
+        // The lock that we hold keeps the mode, and with it these fields of the file, as they are.
+        let header = read_header(path, &database)?;
+        let is_wal = header.is_wal();
+        let counted = pinned.page_count().map_err(|error| failed(path, error))?;
         let mut snapshot = Snapshot {
             path: path.to_owned(),
-            page_size,
-            page_count,
+            page_size: header.page_size,
+            page_count: counted.unwrap_or(0),
             frames: 0,
             damage: Vec::new(),
             blocks_writers: !is_wal,
@@ -118,6 +115,9 @@ impl Snapshot {
         };
         if is_wal {
             snapshot.lay_wal()?;
+        }
+        if counted.is_none() {
+            snapshot.count_pages()?;
         }
         snapshot.note_truncation()?;
         Ok(snapshot)
@@ -142,6 +142,18 @@ impl Snapshot {
         self.frames = wal.page_count();
         let reset_loses = !ffi::may_write(&side_file(&self.path, "-shm"));
         self.overlay = Overlay::Wal { wal, reset_loses };
+        Ok(())
+    }
+
+    /// Counts the pages as SQLite does, where it cannot be asked.
+    fn count_pages(&mut self) -> Result<()> {
+        let mut first = vec![0; self.page_size as usize];
+        self.read_pages(1, &mut first)?;
+        let claimed = Header::parse(&first).and_then(|header| header.page_count());
+        let mark = self.pinned.as_ref().and_then(|pinned| ffi::snapshot_mark(pinned.connection()));
+        let in_log = mark.map(|mark| mark.page_count).filter(|&pages| pages > 0);
+        let in_file = file_pages(&self.database, self.page_size, &self.path)?;
+        self.page_count = claimed.or(in_log).unwrap_or(in_file);
         Ok(())
     }
 

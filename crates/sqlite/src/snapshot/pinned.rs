@@ -109,16 +109,12 @@ impl Pinned {
         self.identity
     }
 
-    /// Whether the state is that of a database in WAL mode.
-    pub(crate) fn is_wal(&self) -> rusqlite::Result<bool> {
-        let mode: String =
-            self.connection.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
-        Ok(mode == "wal")
-    }
-
-    /// How many pages the state has.
-    pub(crate) fn page_count(&self) -> rusqlite::Result<u32> {
-        self.connection.query_row("PRAGMA page_count", [], |row| row.get(0))
+    /// How many pages the state has; `None` where its schema is too damaged for SQLite to say.
+    pub(crate) fn page_count(&self) -> rusqlite::Result<Option<u32>> {
+        match self.connection.query_row("PRAGMA page_count", [], |row| row.get(0)) {
+            Err(error) if code(&error) == Some(rusqlite::ErrorCode::DatabaseCorrupt) => Ok(None),
+            other => other.map(Some),
+        }
     }
 }
 
