@@ -25,7 +25,7 @@ use crate::service::Service;
 use crate::source::{
     Capture, CaptureOptions, CaptureReport, CheckReport, Engine, Inspection, Source,
 };
-use crate::store::{get_bytes, put_bytes};
+use crate::store::{ObjectName, get_bytes, put_bytes};
 
 use lock::SourceLock;
 use store::StoredArtifacts;
@@ -135,14 +135,19 @@ pub fn run(
     if let Some(manifest) = unchanged(repository, request, &record)? {
         return Ok(BackupOutcome::Unchanged { folder, manifest: Box::new(manifest) });
     }
-    let mut run = Run { env, repository, request, folder, record, timings: BTreeMap::new() };
+    let timings = BTreeMap::new();
+    let mut run =
+        Run { env, repository, request, folder, record, timings, manifest_may_exist: false };
     let mut stored = StoredArtifacts::new(env, repository, run.folder.clone());
     match run.go(&mut stored) {
         Ok(manifest) => {
             Ok(BackupOutcome::Committed { folder: run.folder, manifest: Box::new(manifest) })
         }
         Err(error) => {
-            stored.delete();
+            // What a manifest may name is not deleted: half a backup is worse than garbage.
+            if !run.manifest_may_exist {
+                stored.delete();
+            }
             Err(error)
         }
     }
@@ -171,6 +176,8 @@ struct Run<'a> {
     folder: String,
     record: SourceRecord,
     timings: BTreeMap<String, u64>,
+    /// The manifest is stored, or was sent and could not be taken back.
+    manifest_may_exist: bool,
 }
 
 /// What is known when the source was let go.
@@ -367,25 +374,41 @@ impl<'a> Run<'a> {
     }
 
     /// The manifest makes the backup exist: put, then read back.
-    fn commit(&self, manifest: &Manifest) -> Result<()> {
+    fn commit(&mut self, manifest: &Manifest) -> Result<()> {
         let store = self.repository.store();
         let object = self.repository.object(&self.folder, &format!("{}.json", manifest.name))?;
         let bytes = manifest.to_bytes();
         self.env.crash.pass("backup.before_manifest")?;
-        put_bytes(store, &object, &bytes)?;
+        match put_bytes(store, &object, &bytes) {
+            Ok(()) => {}
+            // Another run's backup has the name.
+            Err(error) if error.kind() == Kind::Refused => return Err(error),
+            // It may have been stored all the same, and only the answer was lost.
+            Err(error) => return Err(self.take_back(&object, error)),
+        }
         let read_back = get_bytes(store, &object, bytes.len() as u64 + 1);
         if read_back.as_ref().ok() != Some(&bytes) {
-            // It must not count as a backup.
-            store.delete(&object)?;
             let message = format!("{object}, read back from {}, is not what was sent", store.url());
-            return Err(match read_back {
+            let error = match read_back {
                 Err(error) => error.context(message),
                 Ok(_) => Error::new(Kind::CheckFailed, message),
-            });
+            };
+            return Err(self.take_back(&object, error));
         }
+        self.manifest_may_exist = true;
         self.env.crash.pass("backup.after_manifest")?;
         self.env.tell(Event::BackupCommitted { subject: &self.folder, name: &manifest.name });
         Ok(())
+    }
+
+    /// Deletes a manifest that must not count as a backup.
+    fn take_back(&mut self, object: &ObjectName, error: Error) -> Error {
+        if let Err(failed) = self.repository.store().delete(object) {
+            self.manifest_may_exist = true;
+            let left = format!("{object} could not be taken back and may be listed: {failed}");
+            self.env.warn(&self.folder, &left);
+        }
+        error
     }
 }
 
