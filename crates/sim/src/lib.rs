@@ -1,1 +1,18 @@
-//! Placeholder.
+//! Seeded simulation of the runs of core: the same code, in a world that fails.
+//!
+//! A seed decides a history: what is written to a real SQLite database, when it is backed up, and
+//! what the repository's store, the clock and the power do meanwhile. [`history::run`] plays it
+//! and holds every result against a model that knows what each backup must contain. A seed that
+//! breaks a promise is printed, and plays the same way again.
+//!
+//! Simulated are the store, the clock, randomness and the crash points. The database, the file
+//! system of a restore and the threads of the pipeline are real; what real kills do is tested
+//! with the real program.
+
+pub mod clock;
+pub mod crash;
+pub mod history;
+mod model;
+pub mod store;
+
+pub use history::{Report, run};
