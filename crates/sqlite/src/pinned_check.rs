@@ -102,3 +102,98 @@ fn stop_when(stop: Arc<AtomicU8>, wal: Option<File>, growth_bytes_max: u64) -> c
         stop.load(Ordering::Relaxed) != GOES_ON
     })
 }
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)] // a real clock and real waiting
+mod tests {
+    use super::*;
+    use crate::snapshot::Snapshot;
+    use lifeboat_core::env::{Clock, Random};
+    use lifeboat_core::manifest::{CheckLevel, CheckOutcome, Method};
+    use rusqlite::Connection;
+    use std::io::Write;
+
+    struct World;
+
+    impl Clock for World {
+        fn now(&self) -> jiff::Timestamp {
+            jiff::Timestamp::UNIX_EPOCH
+        }
+        fn monotonic_ms(&self) -> u64 {
+            0
+        }
+        fn sleep_ms(&self, _milliseconds: u64) {}
+    }
+
+    impl Random for World {
+        fn fill(&self, _buffer: &mut [u8]) {}
+    }
+
+    fn pinned(folder: &std::path::Path) -> Box<Pinned> {
+        let path = folder.join("x.db");
+        let sql = "PRAGMA journal_mode = wal; CREATE TABLE t(a UNIQUE);
+             WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < 20000)
+             INSERT INTO t SELECT hex(randomblob(20)) FROM c;";
+        Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+        Snapshot::take(&path).unwrap().take_pinned().unwrap()
+    }
+
+    fn begin(folder: &std::path::Path) -> PinnedCheck {
+        let env = Env::new(Arc::new(World), Arc::new(World), "test");
+        let options = CaptureOptions {
+            method: Method::Online,
+            check: CheckLevel::Full,
+            check_memory_bytes: 1 << 20,
+            lock_ms_max: 0,
+            wal_growth_bytes_max: 1,
+        };
+        PinnedCheck::begin(&env, pinned(folder), None, &options).unwrap()
+    }
+
+    #[test]
+    fn a_log_that_grows_too_much_ends_the_check_without_a_verdict() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let mut log = File::create(&path).unwrap();
+        let mut stop_when = stop_when(Arc::default(), File::open(&path).ok(), 100);
+        log.write_all(&[0; 100]).unwrap();
+        assert!(!stop_when());
+        log.write_all(&[0; 1]).unwrap();
+        assert!(stop_when());
+
+        let database = tempfile::tempdir().unwrap();
+        let mut pinned = pinned(database.path());
+        let thread = std::thread::spawn(move || {
+            let clock: Arc<dyn Clock> = Arc::new(World);
+            let connection = pinned.connection_mut();
+            let level = CheckLevel::Full;
+            let checked = check::check(connection, &clock, level, 1 << 20, Some(Box::new(|| true)));
+            (pinned, checked)
+        });
+        let check =
+            PinnedCheck { stop: Arc::default(), thread: Some(thread), wal_growth_bytes_max: 1 };
+        match check.end().unwrap() {
+            Ended::LetGo(why) => assert!(why.contains("grew by more than 1 bytes"), "{why}"),
+            Ended::Report(report) => panic!("it was not stopped: {report:?}"),
+        }
+    }
+
+    #[test]
+    fn a_check_that_is_left_alone_ends_with_a_verdict() {
+        let folder = tempfile::tempdir().unwrap();
+        match begin(folder.path()).end().unwrap() {
+            Ended::Report(report) => assert_eq!(report.outcome, CheckOutcome::Passed),
+            Ended::LetGo(why) => panic!("it was stopped: {why}"),
+        }
+    }
+
+    #[test]
+    fn a_check_that_is_given_up_ends_and_lets_the_database_go() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(begin(folder.path()));
+        let connection = Connection::open(folder.path().join("x.db")).unwrap();
+        let mode: String =
+            connection.query_row("PRAGMA journal_mode = delete", [], |row| row.get(0)).unwrap();
+        assert_eq!(mode, "delete");
+    }
+}
