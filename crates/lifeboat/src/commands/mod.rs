@@ -3,6 +3,7 @@
 mod backup;
 mod completions;
 mod config;
+mod demo;
 mod list;
 mod man;
 mod reference;
@@ -29,6 +30,9 @@ pub(crate) enum Command {
     Verify(verify::Args),
     Restore(restore::Args),
     Undo(undo::Args),
+    Demo(demo::Args),
+    #[command(hide = true)]
+    DemoWriter(demo::WriterArgs),
     Config(config::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -47,6 +51,8 @@ impl Command {
             Command::Verify(args) => verify::run(session, args),
             Command::Restore(args) => restore::run(session, args),
             Command::Undo(args) => undo::run(session, args),
+            Command::Demo(args) => demo::run(session, args),
+            Command::DemoWriter(args) => demo::run_writer(session, args),
             Command::Config(args) => config::run(session, args),
             Command::Completions(args) => completions::run(session, args),
             Command::Man(args) => man::run(session, args),
