@@ -144,13 +144,13 @@ pub(crate) fn backup(
     let mut first_error: Option<Error> = None;
     for one in &opened {
         let found = entry(env, one, source, target.as_ref()).and_then(|entry| {
+            warn_of_unreadable(env, entry);
+            // By its folder, as a name may be shared.
             let expression =
                 BackupExpression { source: entry.folder.clone(), ..expression.clone() };
-            // By its folder, as a name may be shared.
-            let found = entry.at_or_before(expression.at);
-            match found {
+            match entry.at_or_before(expression.at) {
                 Some(manifest) => Ok((entry, manifest)),
-                None => one.catalog.backup(&expression),
+                None => Err(none_of(entry, one.catalog.backup(&expression).err())),
             }
         });
         match found {
@@ -172,6 +172,29 @@ pub(crate) fn backup(
                 .hint("name one with --repo")
         })
     })
+}
+
+/// A manifest that cannot be read may be the one that was meant: nobody must take an older backup
+/// for the newest.
+fn warn_of_unreadable(env: &Env, entry: &SourceEntry) {
+    for unreadable in &entry.unreadable {
+        env.warn(&unreadable.object, &format!("left out: {}", unreadable.reason));
+    }
+}
+
+/// Why a source has no backup to give.
+fn none_of(entry: &SourceEntry, error: Option<Error>) -> Error {
+    match (entry.unreadable.len(), error) {
+        (0, Some(error)) => error,
+        (count, _) => Error::new(
+            Kind::NotCovered,
+            format!(
+                "`{}` has no backup that can be read then, and {count} that cannot",
+                entry.folder
+            ),
+        )
+        .hint("the warnings above say why; README.txt in the repository how to restore by hand"),
+    }
 }
 
 /// Source and moment of an expression. A source or a path may have an `@` in its name: what is

@@ -1,0 +1,111 @@
+//! Companion files and sources of files.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
+
+use crate::support::{World, mode, rows, set_mode};
+
+fn world_with_files() -> World {
+    let world = World::new();
+    world.database("app.db", 10);
+    fs::create_dir(world.path("etc")).unwrap();
+    fs::write(world.path("etc/host_key"), "PRIVATE KEY").unwrap();
+    set_mode(&world.path("etc/host_key"), 0o600);
+    fs::write(world.path("etc/config.toml"), "port = 1").unwrap();
+    set_mode(&world.path("etc/config.toml"), 0o640);
+    symlink("config.toml", world.path("etc/link")).unwrap();
+    world
+}
+
+fn configure(world: &World, more: &str) {
+    let etc = world.text("etc");
+    world.configure(&format!(
+        "[repository.local]\nurl = \"file://$REPO\"\n\
+         [source.app]\nsqlite = \"$DATA/app.db\"\n\
+         files = [\"{etc}/host_key\", \"{etc}/config.toml\", \"{etc}/link\"{more}]\n"
+    ));
+}
+
+#[test]
+fn companion_files_go_out_and_come_back_with_mode_time_and_links() {
+    let world = world_with_files();
+    configure(&world, "");
+    let before = fs::metadata(world.path("etc/host_key")).unwrap();
+    world.run(&["backup"]).expect(0);
+    fs::remove_dir_all(world.path("etc")).unwrap();
+    // Without --files, only the database is restored.
+    world.run(&["restore", "app", "--yes"]).expect(0);
+    assert!(!world.path("etc").exists());
+    world.run(&["restore", "app", "--files", "--yes"]).expect(0);
+    let after = fs::metadata(world.path("etc/host_key")).unwrap();
+    assert_eq!(fs::read(world.path("etc/host_key")).unwrap(), b"PRIVATE KEY");
+    assert_eq!((mode(&world.path("etc/host_key")), after.mtime()), (0o600, before.mtime()));
+    assert_eq!(mode(&world.path("etc/config.toml")), 0o640);
+    assert_eq!(fs::read_link(world.path("etc/link")).unwrap().to_str(), Some("config.toml"));
+}
+
+#[test]
+fn a_changed_file_is_kept_aside() {
+    let world = world_with_files();
+    configure(&world, "");
+    world.run(&["backup"]).expect(0);
+    fs::write(world.path("etc/config.toml"), "port = 2").unwrap();
+    world.run(&["restore", "app", "--files=only"]).expect(24);
+    world.run(&["restore", "app", "--files=only", "--yes"]).expect(0);
+    assert_eq!(fs::read(world.path("etc/config.toml")).unwrap(), b"port = 1");
+    let names = world.names("etc");
+    let kept = names.iter().find(|name| name.starts_with("config.toml.before_restore.")).unwrap();
+    assert_eq!(fs::read(world.path("etc").join(kept)).unwrap(), b"port = 2");
+    assert_eq!(rows(&world.path("data/app.db")), 10);
+}
+
+#[test]
+fn nothing_in_the_repository_can_be_read_by_others() {
+    let world = world_with_files();
+    configure(&world, "");
+    world.run(&["backup"]).expect(0);
+    for folder in ["repo", "repo/app"] {
+        assert_eq!(mode(&world.path(folder)) & 0o077, 0, "{folder}");
+        for name in world.names(folder) {
+            assert_eq!(mode(&world.path(folder).join(&name)) & 0o077, 0, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_missing_file_fails_the_run_unless_it_is_optional() {
+    let world = world_with_files();
+    let etc = world.text("etc");
+    configure(&world, &format!(", \"{etc}/missing\""));
+    world.run(&["backup"]).expect(15).says("missing");
+    assert!(world.names("repo/app").iter().all(|name| name == "source.json"));
+    configure(&world, &format!(", {{ path = \"{etc}/missing\", optional = true }}"));
+    world.run(&["backup"]).expect(0);
+}
+
+#[test]
+fn a_source_of_files_is_backed_up_on_change_only() {
+    let world = world_with_files();
+    let etc = world.text("etc");
+    world.configure(&format!(
+        "[repository.local]\nurl = \"file://$REPO\"\n\
+         [source.keys]\nfiles = [\"{etc}\"]\nwhen = \"on-change\"\nkeep = \"forever\"\n"
+    ));
+    let outcome = |expected: &str| {
+        let ran = world.run(&["backup", "--json"]).expect(0);
+        assert_eq!(ran.json()[0]["outcome"], expected);
+    };
+    outcome("committed");
+    outcome("unchanged");
+    set_mode(&world.path("etc/config.toml"), 0o600);
+    outcome("committed");
+    fs::write(world.path("etc/config.toml"), "port = 3").unwrap();
+    outcome("committed");
+    outcome("unchanged");
+    world.run(&["verify", "--level", "full"]).expect(0);
+    assert_eq!(world.run(&["list", "--json"]).expect(0).json().as_array().unwrap().len(), 3);
+    let to = world.text("unpacked");
+    world.run(&["restore", "keys", "--to", &to]).expect(0);
+    let back = world.path("unpacked").join(etc.trim_start_matches('/')).join("config.toml");
+    assert_eq!(fs::read(back).unwrap(), b"port = 3");
+}

@@ -1,0 +1,34 @@
+//! The program, run as a person runs it: real databases, real repositories, real signals.
+//!
+//! One binary with a module for each topic, as linking is what takes the time. Every test has a
+//! world of its own: a temporary folder with HOME and all XDG folders in it.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests take the time and the environment as they are, and a failure is a panic"
+)]
+
+mod bad_input;
+mod configuration;
+mod crash;
+mod files;
+mod output;
+mod restore;
+mod round_trip;
+mod silent_failures;
+mod standard_tools;
+mod status;
+mod support;
+
+#[test]
+fn every_file_of_this_folder_is_a_module() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it");
+    let list = std::fs::read_to_string(format!("{folder}/main.rs")).unwrap();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let module = name.strip_suffix(".rs").unwrap();
+        let is_listed = module == "main" || list.contains(&format!("\nmod {module};\n"));
+        assert!(is_listed, "{name} is not listed in main.rs: its tests do not run");
+    }
+}
