@@ -55,15 +55,15 @@ pub fn decode(
     consume: &mut dyn FnMut(&[u8]) -> Result<()>,
 ) -> Result<Decoded> {
     let object = expectation.object;
-    let pool = Pool::new(3 * threads + 4);
+    let (pool, stored_pool) = (Pool::new(threads + 4), Pool::new(threads + 4));
     let block_bytes = expectation.blocks.map(|(bytes, _)| bytes as usize);
     let (read, taken) = std::thread::scope(|scope| {
         let (entry, exit) = lane::open(scope, threads, || {
-            let mut worker = Unpacker::new(block_bytes, pool.clone());
+            let mut worker = Unpacker::new(block_bytes, pool.clone(), stored_pool.clone());
             move |job| worker.work(job)
         });
         let reading = scope.spawn({
-            let pool = pool.clone();
+            let pool = stored_pool.clone();
             move || Cutter { source: Stored::new(reader), entry, pool }.run(compression)
         });
         let mut taker = Taker { expectation, consume, hash: Sha256::new(), bytes: 0, block: 0 };
@@ -140,12 +140,13 @@ struct Unpacker {
     gzip: libdeflater::Decompressor,
     block_bytes: Option<usize>,
     pool: Pool,
+    stored_pool: Pool,
 }
 
 impl Unpacker {
-    fn new(block_bytes: Option<usize>, pool: Pool) -> Self {
+    fn new(block_bytes: Option<usize>, pool: Pool, stored_pool: Pool) -> Self {
         let gzip = libdeflater::Decompressor::new();
-        Unpacker { zstd: DCtx::create(), gzip, block_bytes, pool }
+        Unpacker { zstd: DCtx::create(), gzip, block_bytes, pool, stored_pool }
     }
 
     fn work(&mut self, job: Result<Job>) -> Result<Unpacked> {
@@ -153,19 +154,20 @@ impl Unpacker {
             Job::Plain(plain) => plain,
             Job::Zstd { frames, plain_bytes } => {
                 let mut plain = self.pool.take();
-                zstd_frames::append_plain(&mut self.zstd, &frames, plain_bytes, &mut plain)?;
-                self.pool.give(frames);
+                zstd_frames::decompress(&mut self.zstd, &frames, plain_bytes, &mut plain)?;
+                self.stored_pool.give(frames);
                 plain
             }
             Job::Gzip { members, sizes } => {
                 let mut plain = self.pool.take();
+                plain.clear();
                 let mut rest = &members[..];
                 for size in sizes {
                     let (member, later) = rest.split_at(size);
                     gzip::append_plain(&mut self.gzip, member, &mut plain)?;
                     rest = later;
                 }
-                self.pool.give(members);
+                self.stored_pool.give(members);
                 plain
             }
         };
@@ -304,6 +306,12 @@ impl Cutter {
         self.entry.put(Ok(job)).then_some(()).ok_or(Gone)
     }
 
+    fn stored_buffer(&self) -> Vec<u8> {
+        let mut buffer = self.pool.take();
+        buffer.clear();
+        buffer
+    }
+
     fn cut_plain(&mut self) -> Result<Result<(), Gone>> {
         self.cut_stream(|source| Box::new(source))
     }
@@ -315,8 +323,7 @@ impl Cutter {
     ) -> Result<Result<(), Gone>> {
         let mut decoder = decoder(&mut self.source);
         loop {
-            let mut plain = self.pool.take();
-            plain.reserve(BATCH_BYTES);
+            let mut plain = Vec::with_capacity(BATCH_BYTES);
             let got = decoder.by_ref().take(BATCH_BYTES as u64).read_to_end(&mut plain);
             match got {
                 Ok(0) => return Ok(Ok(())),
@@ -331,7 +338,7 @@ impl Cutter {
     }
 
     fn cut_zstd(&mut self) -> Result<Result<(), Gone>> {
-        let (mut frames, mut plain_bytes) = (self.pool.take(), 0);
+        let (mut frames, mut plain_bytes) = (self.stored_buffer(), 0);
         loop {
             match zstd_frames::next_frame(self.source.unused(), BATCH_BYTES) {
                 zstd_frames::Next::Frame { stored_bytes, plain_bytes: plain } => {
@@ -340,7 +347,7 @@ impl Cutter {
                         if self.put(job).is_err() {
                             return Ok(Err(Gone));
                         }
-                        (frames, plain_bytes) = (self.pool.take(), 0);
+                        (frames, plain_bytes) = (self.stored_buffer(), 0);
                     }
                     frames.extend_from_slice(&self.source.unused()[..stored_bytes]);
                     plain_bytes += plain;
@@ -386,7 +393,7 @@ impl Cutter {
     }
 
     fn cut_gzip(&mut self) -> Result<Result<(), Gone>> {
-        let (mut members, mut sizes) = (self.pool.take(), Vec::new());
+        let (mut members, mut sizes) = (self.stored_buffer(), Vec::new());
         loop {
             let unused = self.source.unused();
             let member = unused.first_chunk().map(gzip::member_bytes);
@@ -399,7 +406,7 @@ impl Cutter {
                         if self.put(Job::Gzip { members, sizes }).is_err() {
                             return Ok(Err(Gone));
                         }
-                        (members, sizes) = (self.pool.take(), Vec::new());
+                        (members, sizes) = (self.stored_buffer(), Vec::new());
                     }
                 }
                 Some(None) => {

@@ -60,14 +60,19 @@ pub fn encode(
     progress: &dyn Fn(u64),
     produce: impl FnOnce(&mut dyn Sink) -> Result<()>,
 ) -> Result<Encoded> {
-    let pool = Pool::new(3 * options.threads + 4);
+    // Two kinds of buffers, so that each keeps its length on its way round.
+    let (plain_pool, stored_pool) =
+        (Pool::new(options.threads + 4), Pool::new(options.threads + 4));
     let (produced, stored) = std::thread::scope(|scope| {
         let (entry, exit) = lane::open(scope, options.threads, || {
-            let mut worker = Worker::new(options, pool.clone());
+            let mut worker = Worker::new(options, plain_pool.clone(), stored_pool.clone());
             move |batch| worker.work(batch)
         });
         let frames = matches!(options.compression, Compression::Zstd { .. });
-        let writer_pool = pool.clone();
+        let writer_pool = match options.compression {
+            Compression::None => plain_pool.clone(),
+            _ => stored_pool.clone(),
+        };
         let blocks_estimate = match options.block_bytes {
             Some(bytes) => options.plain_bytes_estimate / u64::from(bytes) + 1,
             None => 0,
@@ -77,7 +82,7 @@ pub fn encode(
             writer.drain(&exit, &writer_pool)?;
             writer.finish()
         });
-        let mut sink = BatchSink::new(entry, pool.clone(), progress);
+        let mut sink = BatchSink::new(entry, plain_pool.clone(), progress);
         let produced = produce(&mut sink).and_then(|()| sink.finish());
         // Without the last batch the writer sees that the stream is not whole, and commits nothing.
         let lane_closed = sink.lane_closed;
@@ -117,7 +122,8 @@ struct Worker {
     codec: Codec,
     block_bytes: Option<usize>,
     observer: Option<Arc<dyn BlockObserver>>,
-    pool: Pool,
+    plain_pool: Pool,
+    stored_pool: Pool,
 }
 
 enum Codec {
@@ -127,14 +133,15 @@ enum Codec {
 }
 
 impl Worker {
-    fn new(options: &EncodeOptions, pool: Pool) -> Self {
+    fn new(options: &EncodeOptions, plain_pool: Pool, stored_pool: Pool) -> Self {
         let codec = match options.compression {
             Compression::None => Codec::Plain,
             Compression::Zstd { level } => Codec::Zstd(ZstdWriter::new(level)),
             Compression::Gzip { level } => Codec::Gzip(GzipWriter::new(level)),
         };
         let block_bytes = options.block_bytes.map(|bytes| bytes as usize);
-        Worker { codec, block_bytes, observer: options.observer.clone(), pool }
+        let observer = options.observer.clone();
+        Worker { codec, block_bytes, observer, plain_pool, stored_pool }
     }
 
     fn work(&mut self, batch: Batch) -> Result<Packed> {
@@ -150,7 +157,8 @@ impl Worker {
         let empty: &[&[u8]] = if last && offset == 0 && plain.is_empty() { &[&[]] } else { &[] };
         let chunks = plain.chunks(FRAME_BYTES_MAX).chain(empty.iter().copied());
         let mut frames = Vec::with_capacity(BATCH_BYTES / FRAME_BYTES_MAX);
-        let mut stored = self.pool.take();
+        let mut stored = self.stored_pool.take();
+        stored.clear();
         match &mut self.codec {
             Codec::Plain => return Ok(Packed { stored: plain, frames, blocks, last }),
             Codec::Zstd(writer) => {
@@ -166,7 +174,7 @@ impl Worker {
                 }
             }
         }
-        self.pool.give(plain);
+        self.plain_pool.give(plain);
         Ok(Packed { stored, frames, blocks, last })
     }
 }

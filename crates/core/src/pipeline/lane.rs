@@ -81,14 +81,14 @@ impl Pool {
         Pool { buffers: Arc::default(), kept_max }
     }
 
-    /// An empty buffer, with the capacity that it had when it was given back.
+    /// A buffer as it was given back, contents and length too: clearing it, only to fill it again
+    /// with zeros, would cost as much as hashing its bytes.
     pub(crate) fn take(&self) -> Vec<u8> {
         self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
     }
 
     /// Gives a buffer back.
-    pub(crate) fn give(&self, mut buffer: Vec<u8>) {
-        buffer.clear();
+    pub(crate) fn give(&self, buffer: Vec<u8>) {
         let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
         if buffers.len() < self.kept_max {
             buffers.push(buffer);

@@ -46,16 +46,15 @@ impl ZstdWriter {
     }
 }
 
-/// Decompresses whole frames and appends them to `out`; never more than `plain_bytes` in all.
-pub(crate) fn append_plain(
+/// Decompresses whole frames into `out`, which then holds `plain_bytes`: never more.
+pub(crate) fn decompress(
     context: &mut DCtx<'static>,
     frames: &[u8],
     plain_bytes: usize,
     out: &mut Vec<u8>,
 ) -> Result<()> {
-    let start = out.len();
-    out.resize(start + plain_bytes, 0);
-    let written = context.decompress(&mut out[start..], frames).map_err(|code| {
+    out.resize(plain_bytes, 0);
+    let written = context.decompress(&mut out[..], frames).map_err(|code| {
         Error::new(Kind::CheckFailed, "a zstd frame is damaged").caused_by(get_error_name(code))
     })?;
     match written == plain_bytes {
