@@ -5,14 +5,18 @@
 //! found by its identity first, so that a folder with a suffix is the right one.
 
 use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use lifeboat_core::catalog::{BackupExpression, SourceEntry};
 use lifeboat_core::env::Env;
 use lifeboat_core::manifest::Manifest;
 use lifeboat_core::repository::Repository;
+use lifeboat_core::source::Engine as _;
 use lifeboat_core::{Error, Kind, Result};
+use lifeboat_sqlite::SqliteEngine;
 
+use crate::config::diagnose;
 use crate::repositories::{self, Opened};
 use crate::session::Session;
 use crate::sources::{self, Target};
@@ -77,12 +81,10 @@ fn entry<'a>(
     argument: &str,
     target: Option<&Target>,
 ) -> Result<&'a SourceEntry> {
-    if let Some(target) = target {
-        let identity = target.identity(env)?;
-        let own = opened.catalog.sources.iter().find(|entry| identity.is(&entry.record));
-        if let Some(own) = own {
-            return Ok(own);
-        }
+    if let Some(target) = target
+        && let Some(own) = own_entry(env, opened, target)?
+    {
+        return Ok(own);
     }
     let by_name = opened.catalog.source(argument);
     if by_name.as_ref().is_err_and(|error| error.kind() == Kind::NotCovered) {
@@ -93,32 +95,76 @@ fn entry<'a>(
     by_name
 }
 
+/// The folder of a configured source: by its identity, and of several with the same (a database
+/// that is configured twice) the one that has its name.
+pub(crate) fn own_entry<'a>(
+    env: &Env,
+    opened: &'a Opened,
+    target: &Target,
+) -> Result<Option<&'a SourceEntry>> {
+    let identity = target.identity(env)?;
+    let mut own = opened.catalog.sources.iter().filter(|entry| identity.is(&entry.record));
+    let named = own.clone().find(|entry| entry.record.name == target.name);
+    Ok(named.or_else(|| own.next()))
+}
+
 /// What `restore` is asked for: a backup, or a file.
 pub(crate) fn wanted(
     session: &Session,
     env: &Env,
     argument: &str,
     at: Option<&str>,
+    to: Option<&Path>,
 ) -> Result<Wanted> {
     let path = Path::new(argument);
     if let Some(selected) = artifact(env, path)? {
         return Ok(Wanted::Backup(Box::new(selected)));
     }
-    match backup(session, env, argument, at) {
-        Ok(selected) => Ok(Wanted::Backup(Box::new(selected))),
-        // A file that no repository knows is a backup that something else made.
-        Err(error) if is_unknown(&error) && path.is_file() && at.is_none() => {
+    let error = match backup(session, env, argument, at) {
+        Ok(selected) => return Ok(Wanted::Backup(Box::new(selected))),
+        Err(error) => error,
+    };
+    let unknown = matches!(error.kind(), Kind::NotCovered | Kind::NoRepository | Kind::Usage);
+    if !unknown || !path.is_file() || at.is_some() {
+        return Err(error);
+    }
+    // A file that no repository knows is a backup that something else made, unless it is a
+    // database that was never backed up.
+    match (is_database(path), to) {
+        (true, None) => Err(error),
+        (true, Some(_)) => {
+            require_complete(path)?;
             Ok(Wanted::File(path.to_owned()))
         }
-        Err(error) if error.kind() == Kind::NoRepository && path.is_file() => {
-            Ok(Wanted::File(path.to_owned()))
-        }
-        Err(error) => Err(error),
+        (false, _) => Ok(Wanted::File(path.to_owned())),
     }
 }
 
-fn is_unknown(error: &Error) -> bool {
-    matches!(error.kind(), Kind::NotCovered | Kind::Usage)
+fn is_database(path: &Path) -> bool {
+    let mut first = [0; 16];
+    let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut first));
+    read.is_ok() && SqliteEngine.recognizes(&first)
+}
+
+/// Refuses a plain database whose side files hold a part of it: a copy of the main file alone
+/// would silently lack what is in them.
+fn require_complete(path: &Path) -> Result<()> {
+    let has_content = |side: &PathBuf| {
+        let shared_memory = side.as_os_str().as_encoded_bytes().ends_with(b"-shm");
+        !shared_memory && fs::metadata(side).is_ok_and(|metadata| metadata.len() > 0)
+    };
+    let Some(side) = SqliteEngine.side_files(path).into_iter().find(has_content) else {
+        return Ok(());
+    };
+    let (path, side) = (diagnose::shown(path), diagnose::shown(&side));
+    Err(Error::new(
+        Kind::Refused,
+        format!("{path} is not the whole database: {side} belongs to it"),
+    )
+    .hint(format!(
+        "back it up, which reads both, then restore the backup: lifeboat backup {}",
+        units::shell_word(&path)
+    )))
 }
 
 /// The backup that an expression means, in any of the repositories: of several, the newest.

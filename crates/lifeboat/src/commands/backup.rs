@@ -224,8 +224,13 @@ impl Runs<'_> {
         text.push_str(&format!("  checked  {}\n", checked(manifest)));
         text.push_str(&format!("  restore  {}", restore_command(self.session, folder, manifest)));
         printer.note(&text);
+        // That a check moved to a scratch restore is in the line above already: how, not what.
+        let moved = manifest.checks.iter().any(|check| check.on == "scratch-restore");
         for warning in &manifest.warnings {
-            printer.warning(&units::one_line(&manifest.source.name), warning);
+            match moved && warning.contains("scratch restore") {
+                true => printer.detail(warning),
+                false => printer.warning(&units::one_line(&manifest.source.name), warning),
+            }
         }
     }
 

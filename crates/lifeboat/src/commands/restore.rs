@@ -62,7 +62,8 @@ enum FilesWord {
 
 pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     let env = session.env()?;
-    let wanted = selection::wanted(session, &env, &args.what, args.at.as_deref())?;
+    let (at, to) = (args.at.as_deref(), args.to.as_deref());
+    let wanted = selection::wanted(session, &env, &args.what, at, to)?;
     let target = target(session, &env, &wanted)?;
     let (origin, kind) = match &wanted {
         Wanted::Backup(selected) => {

@@ -96,7 +96,7 @@ fn rows(session: &Session, env: &Env, opened: &[Opened], args: &Args) -> Result<
     for one in opened {
         let mut seen = Vec::new();
         for target in targets.iter().filter(|target| is_kept_in(target, one, session)) {
-            let entry = own_entry(env, one, target)?;
+            let entry = selection::own_entry(env, one, target)?;
             seen.extend(entry.map(|entry| entry.folder.clone()));
             let age_ms_max = target.rpo_ms.or(max_age_ms);
             rows.push(row(&target.name, one, entry, age_ms_max, now));
@@ -123,7 +123,7 @@ fn rows_of_argument(
     if config.source.contains_key(argument) || selection::target_of(session, argument)?.is_some() {
         for target in sources::named(config, &[argument.to_owned()])? {
             for one in opened.iter().filter(|one| is_kept_in(&target, one, session)) {
-                let entry = own_entry(env, one, &target)?;
+                let entry = selection::own_entry(env, one, &target)?;
                 rows.push(row(&target.name, one, entry, target.rpo_ms.or(max_age_ms), now));
             }
         }
@@ -142,15 +142,6 @@ fn is_kept_in(target: &Target, opened: &Opened, session: &Session) -> bool {
         (Some(names), Some(name)) => names.contains(name),
         _ => true,
     }
-}
-
-fn own_entry<'a>(
-    env: &Env,
-    opened: &'a Opened,
-    target: &Target,
-) -> Result<Option<&'a SourceEntry>> {
-    let identity = target.identity(env)?;
-    Ok(opened.catalog.sources.iter().find(|entry| identity.is(&entry.record)))
 }
 
 fn row(

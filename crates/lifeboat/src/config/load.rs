@@ -89,7 +89,11 @@ pub(crate) fn load(surroundings: &Surroundings, named: Option<&Path>) -> Result<
     let mut mistakes = Vec::new();
     for path in paths {
         let file = SourceText { text: read(&path)?, path };
-        parse_file(file, &mut loaded, &mut mistakes);
+        let mut found = Mistakes::new();
+        parse_file(file, &mut loaded, &mut found);
+        // As a person reads the file, not as tables are sorted.
+        found.sort();
+        mistakes.extend(found.into_iter().map(|(_, mistake)| mistake));
     }
     if mistakes.is_empty() {
         mistakes = validate::mistakes(&loaded);
@@ -175,8 +179,11 @@ fn read(path: &Path) -> Result<String> {
     })
 }
 
+/// The mistakes of one file, each with the byte where it is.
+type Mistakes = Vec<(usize, String)>;
+
 /// Reads one file into what was loaded before it.
-fn parse_file(file: SourceText, loaded: &mut Loaded, mistakes: &mut Vec<String>) {
+fn parse_file(file: SourceText, loaded: &mut Loaded, mistakes: &mut Mistakes) {
     let text = file.text.clone();
     let (table, errors) = DeTable::parse_recoverable(&text);
     if !errors.is_empty() {
@@ -192,7 +199,7 @@ fn parse_file(file: SourceText, loaded: &mut Loaded, mistakes: &mut Vec<String>)
             "repository" | "source" => {
                 let Some(sections) = value.get_ref().as_table() else {
                     let message = format!("`{name}` is a table: write [{name}.NAME]");
-                    mistakes.push(file.point(key.span(), &message));
+                    mistakes.push((key.span().start, file.point(key.span(), &message)));
                     continue;
                 };
                 let mut reader = SectionReader { kind: &name, file: &file, loaded, mistakes };
@@ -204,7 +211,7 @@ fn parse_file(file: SourceText, loaded: &mut Loaded, mistakes: &mut Vec<String>)
             "agent" => keep(&file, value, &mut config.agent, mistakes),
             _ => {
                 let message = diagnose::unknown_word("key", &name, TOP_KEYS);
-                mistakes.push(file.point(key.span(), &message));
+                mistakes.push((key.span().start, file.point(key.span(), &message)));
             }
         }
     }
@@ -220,7 +227,7 @@ struct SectionReader<'a> {
     kind: &'a str,
     file: &'a SourceText,
     loaded: &'a mut Loaded,
-    mistakes: &'a mut Vec<String>,
+    mistakes: &'a mut Mistakes,
 }
 
 impl SectionReader<'_> {
@@ -229,12 +236,12 @@ impl SectionReader<'_> {
         let name = section.into_inner().into_owned();
         if value.get_ref().as_table().is_none() {
             let message = format!("`{name}` stands in [{kind}] itself: write [{kind}.NAME]");
-            return self.mistakes.push(file.point(span, &message));
+            return self.mistakes.push((span.start, file.point(span, &message)));
         }
         if let Some((path, line)) = self.loaded.places.line_of(&[kind, &name]) {
             let first = diagnose::shown(path);
             let message = format!("[{kind}.{name}] is already in {first}:{line}");
-            return self.mistakes.push(file.point(span, &message));
+            return self.mistakes.push((span.start, file.point(span, &message)));
         }
         let config = &mut self.loaded.config;
         match kind {
@@ -252,7 +259,7 @@ fn keep<T: DeserializeOwned>(
     file: &SourceText,
     value: Spanned<DeValue<'_>>,
     place: &mut Option<T>,
-    mistakes: &mut Vec<String>,
+    mistakes: &mut Mistakes,
 ) {
     if let Some(value) = deserialize(file, value, mistakes) {
         *place = Some(value);
@@ -262,7 +269,7 @@ fn keep<T: DeserializeOwned>(
 fn deserialize<T: DeserializeOwned>(
     file: &SourceText,
     value: Spanned<DeValue<'_>>,
-    mistakes: &mut Vec<String>,
+    mistakes: &mut Mistakes,
 ) -> Option<T> {
     let span = value.span();
     match T::deserialize(ValueDeserializer::from(value)) {
@@ -272,7 +279,8 @@ fn deserialize<T: DeserializeOwned>(
             if error.span().is_none_or(|inner| inner == span) {
                 error.set_input(None);
                 let message = diagnose::reworded(error.message());
-                mistakes.push(file.point(span.start..first_line_end(file, &span), &message));
+                let line = span.start..first_line_end(file, &span);
+                mistakes.push((span.start, file.point(line, &message)));
             } else {
                 mistakes.push(point(file, &error));
             }
@@ -286,7 +294,7 @@ fn first_line_end(file: &SourceText, span: &Range<usize>) -> usize {
     span.start + text.find('\n').unwrap_or(text.len())
 }
 
-fn point(file: &SourceText, error: &toml::de::Error) -> String {
+fn point(file: &SourceText, error: &toml::de::Error) -> (usize, String) {
     let span = error.span().unwrap_or(0..0);
-    file.point(span, &diagnose::reworded(error.message()))
+    (span.start, file.point(span, &diagnose::reworded(error.message())))
 }

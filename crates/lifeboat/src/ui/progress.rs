@@ -49,8 +49,8 @@ impl Progress {
     /// An observer for that printer; `is_terminal` says whether standard error is one.
     pub(crate) fn new(printer: Arc<Printer>, clock: Arc<dyn Clock>, is_terminal: bool) -> Self {
         let mode = match () {
-            () if printer.json() => Mode::Json,
             () if !printer.says(Level::Default) => Mode::Silent,
+            () if printer.json() => Mode::Json,
             () if is_terminal => Mode::Bar,
             () => Mode::Lines,
         };

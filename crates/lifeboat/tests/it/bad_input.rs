@@ -229,22 +229,47 @@ fn two_databases_of_the_same_file_name_do_not_mix() {
 }
 
 #[test]
-fn no_space_in_the_repository() {
+fn no_space_in_the_repository_at_any_moment() {
     let world = World::new();
     world.database("app.db", 20_000);
     fs::create_dir(world.path("small")).unwrap();
     // A file system of its own in a namespace of its own: really full, and gone afterwards.
-    let script = "mount -t tmpfs -o size=600k tmpfs \"$1\" && \"$2\" backup app.db --repo \"$1\"; \
-                  code=$?; find \"$1\" -name '*.json' -o -name '*.part' | sort; exit $code";
-    let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]);
-    command.arg(world.path("small")).arg(env!("CARGO_BIN_EXE_lifeboat"));
-    command.env("XDG_STATE_HOME", world.path("state")).env("TMPDIR", world.path("tmp"));
-    let ran = ran(command.current_dir(world.path("data")).output().unwrap());
-    assert!(!ran.err.contains("unshare:"), "this test needs user namespaces: {}", ran.err);
-    let ran = ran.expect(14);
-    let left: Vec<&str> = ran.out.lines().map(|line| line.rsplit('/').next().unwrap()).collect();
-    assert_eq!(left, ["source.json", "lifeboat.json"], "no manifest, nothing half: {}", ran.out);
+    let script = "mount -t tmpfs -o size=\"$3\" tmpfs \"$1\" && \"$2\" backup app.db --repo \"$1\"; \
+                  code=$?; find \"$1\" -type f | sort; exit $code";
+    for size in ["4k", "8k", "12k", "64k", "600k", "1400k"] {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]);
+        command.arg(world.path("small")).args([env!("CARGO_BIN_EXE_lifeboat"), size]);
+        command.env("XDG_STATE_HOME", world.path("state")).env("TMPDIR", world.path("tmp"));
+        let ran = ran(command.current_dir(world.path("data")).output().unwrap());
+        assert!(!ran.err.contains("unshare:"), "this test needs user namespaces: {}", ran.err);
+        assert_eq!(ran.code, 14, "{size}: {ran:?}");
+        for file in ran.out.lines().map(|line| line.rsplit('/').next().unwrap()) {
+            let harmless = ["README.txt", "lifeboat.json", "source.json"].contains(&file);
+            assert!(harmless, "{size}: {file} is left");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_checked_is_said_and_backed_up_all_the_same() {
+    let world = World::new();
+    let path = world.database("app.db", 100);
+    let connection = Connection::open(&path).unwrap();
+    connection
+        .execute_batch(
+            "PRAGMA writable_schema = ON;
+             INSERT INTO sqlite_schema VALUES('table', 'elsewhere', 'elsewhere', 0,
+                 'CREATE VIRTUAL TABLE elsewhere USING a_module_of_the_application(x)');",
+        )
+        .unwrap();
+    connection.close().unwrap();
+    for check in ["quick", "full"] {
+        let ran = world.repo(&["backup", "app.db", "--check", check]).expect(0);
+        assert!(ran.err.contains("elsewhere") || ran.err.contains("a_module"), "{}", ran.err);
+    }
+    world.repo(&["restore", "app", "--to", "back.db"]).expect(0);
+    assert_eq!(rows(&world.path("data/back.db")), 100);
 }
 
 #[test]

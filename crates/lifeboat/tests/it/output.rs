@@ -60,7 +60,7 @@ fn errors_are_one_json_object_with_json() {
     ] {
         let ran = world.repo(arguments).expect(code);
         let error: serde_json::Value =
-            ran.err.lines().map(|line| serde_json::from_str(line).unwrap()).last().unwrap();
+            serde_json::from_str(ran.err.lines().next_back().unwrap()).unwrap();
         assert_eq!(error["type"], "error");
         assert_eq!(error["kind"], kind);
         assert_eq!(error["exit_code"], code);

@@ -87,6 +87,29 @@ fn t14_what_is_kept_aside_stays_as_private_as_it_was() {
     assert_eq!(world.names("tmp").len(), 0, "no copy elsewhere");
 }
 
+/// A restored file was readable by everyone until the last step.
+#[test]
+fn t14_what_is_staged_is_private_from_its_first_byte() {
+    let world = World::new();
+    let path = world.database("app.db", 20);
+    set_mode(&path, 0o644);
+    world.repo(&["backup", "app.db"]).expect(0);
+    for point in ["restore.staging", "restore.staged"] {
+        let mut command = world.repo_command(&["restore", "app", "--yes"]);
+        let output = command.env("LIFEBOAT_CRASH_AT", point).output().unwrap();
+        assert_eq!(ran(output).code, 137, "{point}");
+        let names = world.names("data");
+        let staged = names.iter().find(|name| name.contains("staging"));
+        if let Some(staged) = staged {
+            assert_eq!(mode(&world.path("data").join(staged)), 0o600, "{point}");
+        } else {
+            assert_eq!(point, "restore.staging", "nothing is staged yet");
+        }
+    }
+    world.repo(&["restore", "app", "--yes"]).expect(0);
+    assert_eq!(mode(&path), 0o644);
+}
+
 /// The copy before a restore lacked the rows of the `-wal`.
 #[test]
 fn t15_what_is_kept_aside_has_the_rows_of_its_wal() {
@@ -221,4 +244,24 @@ fn t26_a_restored_database_is_the_same_to_the_last_property() {
     assert_eq!(text("PRAGMA application_id"), 7.into());
     assert_eq!(text("PRAGMA journal_mode"), "wal".to_owned().into());
     assert_eq!(text("SELECT max(rowid) FROM bare"), 1000.into());
+}
+
+/// A main file copied without its `-wal`: rows missing, integrity "ok".
+#[test]
+fn t28_a_plain_file_beside_its_wal_is_not_taken_for_a_backup() {
+    let world = World::new();
+    let work = world.database("work.db", 20);
+    let connection = Connection::open(&work).unwrap();
+    connection.execute_batch("PRAGMA wal_autocheckpoint=0;").unwrap();
+    add_rows(&connection, 1000, 5);
+    for suffix in ["", "-wal"] {
+        let name = |base: &str| world.path("data").join(format!("{base}{suffix}"));
+        fs::copy(name("work.db"), name("copy.db")).unwrap();
+    }
+    drop(connection);
+    world.repo(&["restore", "copy.db", "--to", "back.db"]).expect(23).says("copy.db-wal");
+    assert!(!world.path("data/back.db").exists());
+    world.repo(&["backup", "copy.db"]).expect(0);
+    world.repo(&["restore", "copy.db", "--to", "back.db"]).expect(0);
+    assert_eq!(rows(&world.path("data/back.db")), 25);
 }
