@@ -9,11 +9,11 @@ use super::random::{Seeded, Zipf};
 const WORDS: usize = 9_000;
 const SUCCESSORS: usize = 8;
 /// Of 100 words, so many are a favourite successor of the word before.
-const FOLLOWED_PERCENT: u64 = 72;
+const FOLLOWED_PERCENT: u64 = 54;
 
-const STOCK_SENTENCES: usize = 1_500;
+const STOCK_SENTENCES: usize = 700;
 /// Of 100 sentences, so many were said before, word for word.
-const STOCK_PERCENT: u64 = 42;
+const STOCK_PERCENT: u64 = 63;
 
 /// The commonest words, most frequent first.
 const COMMON: &str = "the to a i and it is you that of in for on this have not be but with if can \
@@ -64,7 +64,7 @@ impl Text {
         let zipf = Zipf::new(WORDS, 1.1);
         let successors =
             (0..WORDS).map(|_| std::array::from_fn(|_| zipf.pick(&mut random) as u16)).collect();
-        let stock_zipf = Zipf::new(STOCK_SENTENCES, 1.0);
+        let stock_zipf = Zipf::new(STOCK_SENTENCES, 0.68);
         let mut text = Text { letters, starts, successors, zipf, stock: Vec::new(), stock_zipf };
         for _ in 0..STOCK_SENTENCES {
             let (mut sentence, characters) = (String::new(), 10 + random.below(50) as usize);
