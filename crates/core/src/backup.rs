@@ -293,7 +293,7 @@ impl<'a> Run<'a> {
         };
         let Some(check) = check else { return Ok(checks) };
         if check.outcome == CheckOutcome::Failed {
-            return Err(damaged(&captured.report, &check, &self.record.location));
+            return Err(damaged(&check, &self.record.location));
         }
         checks.extend(check.what.iter().map(|what| Check {
             name: what.clone(),
@@ -345,6 +345,12 @@ impl<'a> Run<'a> {
         warnings.extend(captured.companions.into_iter().flat_map(|report| report.warnings));
         let checked = self.request.options.check != CheckLevel::None
             || self.record.kind == crate::files::KIND;
+        let condition = match (report.damage_seen.is_empty(), checked) {
+            (false, false) => Condition::Damaged,
+            (_, true) => Condition::Good,
+            (true, false) => Condition::Unchecked,
+        };
+        warnings.extend(report.damage_seen.into_iter().map(|line| format!("damaged: {line}")));
         Manifest {
             format: FORMAT,
             id: self.env.new_uuid(),
@@ -359,7 +365,7 @@ impl<'a> Run<'a> {
             method: self.request.options.method,
             taken_at: captured.taken_at,
             completed_at: self.env.clock.now(),
-            condition: if checked { Condition::Good } else { Condition::Unchecked },
+            condition,
             facts: report.facts,
             schema_version: report.schema_version,
             rows: report.rows,
@@ -412,7 +418,7 @@ impl<'a> Run<'a> {
     }
 }
 
-fn damaged(_report: &CaptureReport, check: &CheckReport, location: &str) -> Error {
+fn damaged(check: &CheckReport, location: &str) -> Error {
     let lines: Vec<&str> = check.damage.iter().take(3).map(String::as_str).collect();
     let more = check.damage.len().saturating_sub(lines.len());
     let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };

@@ -85,6 +85,8 @@ pub struct CaptureReport {
     /// A check was asked for and could not be made on the pinned state: why. Core makes it on a
     /// scratch restore of the stored artifact instead.
     pub check_deferred: Option<String>,
+    /// Damage that was seen although no check was asked for: the backup is marked with it.
+    pub damage_seen: Vec<String>,
     /// Digest of what was captured, equal for equal content (kind `files`: for `on-change`).
     pub content_digest: Option<String>,
     /// What a person should know.

@@ -17,17 +17,17 @@ use crate::check;
 use crate::facts;
 use crate::header::{self, Header};
 use crate::held::Identity;
+use crate::lease::Lease;
 use crate::pinned_check::{Ended, PinnedCheck};
 use crate::rows::{RowCounter, TableRoot};
 use crate::schema;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Hold, Snapshot};
 
 /// The most that is read at once, in bytes.
 const BATCH_BYTES_MAX: usize = 1 << 20;
 
 /// A capture of one database.
-pub(crate) struct SqliteCapture<'a> {
-    env: &'a Env,
+pub(crate) struct SqliteCapture {
     path: PathBuf,
     options: CaptureOptions,
     page_size: u32,
@@ -42,21 +42,21 @@ pub(crate) struct SqliteCapture<'a> {
     warnings: Vec<String>,
     deferred: Option<String>,
     check: Option<PinnedCheck>,
+    /// Holds a moment that writers wait for.
+    lease: Option<Lease<Hold>>,
     /// Gone when everything was read and nothing needs the moment any longer.
     snapshot: Option<Snapshot>,
-    begun_ms: u64,
     is_written: bool,
 }
 
-impl<'a> SqliteCapture<'a> {
+impl SqliteCapture {
     /// Begins with a moment that is held.
     pub(crate) fn begin(
-        env: &'a Env,
+        env: &Env,
         path: PathBuf,
         mut snapshot: Snapshot,
         options: &CaptureOptions,
     ) -> Result<Self> {
-        let begun_ms = env.clock.monotonic_ms();
         let header = captured_header(&path, &mut snapshot)?;
         let file = file_facts(&path, snapshot.database())?;
         let mut warnings = Vec::new();
@@ -68,7 +68,6 @@ impl<'a> SqliteCapture<'a> {
         let schema_version = facts::schema_version(connection, header.user_version);
         let (page_size, page_count) = (snapshot.page_size(), snapshot.page_count());
         let mut capture = SqliteCapture {
-            env,
             options: options.clone(),
             page_size,
             page_count,
@@ -82,18 +81,19 @@ impl<'a> SqliteCapture<'a> {
             warnings,
             deferred: None,
             check: None,
+            lease: None,
             snapshot: None,
-            begun_ms,
             is_written: false,
             path,
         };
-        capture.begin_check(&mut snapshot)?;
+        capture.begin_check(env, &mut snapshot)?;
+        capture.begin_lease(&mut snapshot)?;
         capture.snapshot = Some(snapshot);
         Ok(capture)
     }
 
     /// Begins the check of this very moment beside the streaming, or says why it cannot be.
-    fn begin_check(&mut self, snapshot: &mut Snapshot) -> Result<()> {
+    fn begin_check(&mut self, env: &Env, snapshot: &mut Snapshot) -> Result<()> {
         if self.options.check == CheckLevel::None || !self.damage.is_empty() {
             return Ok(());
         }
@@ -104,16 +104,22 @@ impl<'a> SqliteCapture<'a> {
         } else {
             let wal = snapshot.wal_file();
             if let Some(pinned) = snapshot.take_pinned() {
-                self.check = Some(PinnedCheck::begin(self.env, pinned, wal, &self.options)?);
+                self.check = Some(PinnedCheck::begin(env, pinned, wal, &self.options)?);
             }
         }
         Ok(())
     }
 
-    fn require_in_time(&self, snapshot: &Snapshot) -> Result<()> {
-        let held_ms = self.env.elapsed_ms(self.begun_ms);
-        let is_bounded = snapshot.blocks_writers() && self.options.method != Method::Cold;
-        if !is_bounded || held_ms <= self.options.lock_ms_max {
+    /// Sees to it that writers wait no longer than they may, whatever the sink does.
+    fn begin_lease(&mut self, snapshot: &mut Snapshot) -> Result<()> {
+        if snapshot.blocks_writers() && self.options.method != Method::Cold {
+            self.lease = Some(Lease::begin(snapshot.take_hold(), self.options.lock_ms_max)?);
+        }
+        Ok(())
+    }
+
+    fn require_held(&self) -> Result<()> {
+        if self.lease.as_ref().is_none_or(Lease::is_held) {
             return Ok(());
         }
         Err(Error::new(
@@ -144,8 +150,8 @@ impl<'a> SqliteCapture<'a> {
             }
             let bytes = pages * page_bytes;
             snapshot.read_pages(page, &mut buffer[..bytes])?;
+            self.require_held()?;
             sink.advance(bytes)?;
-            self.require_in_time(snapshot)?;
             page += pages as u32;
         }
         Ok(())
@@ -161,14 +167,11 @@ impl<'a> SqliteCapture<'a> {
                 None
             }
         };
-        if self.damage.is_empty() {
+        // Without a check the damage only marks the backup.
+        if self.damage.is_empty() || self.options.check == CheckLevel::None {
             return Ok(report);
         }
         let damage = std::mem::take(&mut self.damage);
-        if self.options.check == CheckLevel::None {
-            self.warnings.extend(damage.into_iter().map(|line| format!("damaged: {line}")));
-            return Ok(report);
-        }
         let mut merged = report.unwrap_or_else(|| {
             let mut fresh = check::failed(self.options.check, String::new());
             fresh.damage.clear();
@@ -183,7 +186,7 @@ impl<'a> SqliteCapture<'a> {
     fn count_rows(&mut self) -> Option<std::collections::BTreeMap<String, u64>> {
         let counts = self.rows.count(self.tables.as_ref()?);
         if !counts.broken.is_empty() {
-            self.warnings.push(format!(
+            self.damage.push(format!(
                 "rows could not be counted, the pages do not hold together: {}",
                 counts.broken.join(", ")
             ));
@@ -192,7 +195,7 @@ impl<'a> SqliteCapture<'a> {
     }
 }
 
-impl Capture for SqliteCapture<'_> {
+impl Capture for SqliteCapture {
     fn artifacts(&self) -> Vec<ArtifactPlan> {
         vec![ArtifactPlan {
             role: "database",
@@ -213,6 +216,7 @@ impl Capture for SqliteCapture<'_> {
         self.is_written = true;
         // Here the moment is let go, except by a check that still reads it.
         drop(snapshot);
+        self.lease = None;
         Ok(())
     }
 
@@ -234,6 +238,7 @@ impl Capture for SqliteCapture<'_> {
             rows,
             check,
             check_deferred: self.deferred,
+            damage_seen: self.damage,
             content_digest: None,
             warnings: self.warnings,
         })

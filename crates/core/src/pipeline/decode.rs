@@ -81,7 +81,10 @@ pub fn decode(
         (read, taken.map(|()| (taker.bytes, taker.hash, taker.block)))
     });
     let damaged = |error: Error| match error.kind() {
-        Kind::CheckFailed => error.context(format!("{object} is damaged")),
+        // An error with a hint comes from the caller and says already what is wrong.
+        Kind::CheckFailed if error.hint_text().is_none() => {
+            error.context(format!("{object} is damaged"))
+        }
         _ => error,
     };
     let (plain_bytes, hash, blocks) = taken.map_err(damaged)?;

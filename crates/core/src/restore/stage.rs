@@ -90,14 +90,13 @@ pub(super) fn stage(
             let store = repository.store();
             decode_into(env, store, &object, artifact, &mut staged.file, place)?;
         }
-        Origin::File { path } => decode_file(env, path, &mut staged.file, place)?,
+        Origin::File { path } => decode_file(env, request, path, &mut staged.file, place)?,
     }
     env.crash.pass("restore.staging")?;
     let failed =
         |error| Error::io(Kind::Failed, format!("cannot write {}", place.display()), error);
     staged.file.sync_all().map_err(failed)?;
     env.tell(Event::PhaseEnded { phase });
-    recognize(request, &staged)?;
     env.crash.pass("restore.staged")?;
     Ok(staged)
 }
@@ -116,9 +115,17 @@ fn create_folder_of(place: &Path, ownership: Option<Ownership>) -> Result<()> {
     Ok(())
 }
 
-/// Decompresses a file that a script made, whatever its name says. Bounded by the free space.
-fn decode_file(env: &Env, path: &Path, file: &mut File, place: &Path) -> Result<()> {
+/// Decompresses a file that a script made, whatever its name says. Bounded by the free space;
+/// what does not begin as a database is refused before it is written.
+fn decode_file(
+    env: &Env,
+    request: &RestoreRequest<'_>,
+    path: &Path,
+    file: &mut File,
+    place: &Path,
+) -> Result<()> {
     let name = path.display().to_string();
+    let unchanged = "nothing was changed; choose another backup";
     let failed = |error| Error::io(Kind::SourceUnavailable, format!("cannot read {name}"), error);
     let mut reader = File::open(path).map_err(failed)?;
     let mut first = Vec::new();
@@ -134,27 +141,34 @@ fn decode_file(env: &Env, path: &Path, file: &mut File, place: &Path) -> Result<
         plain_bytes_max: Some(free_bytes(place.parent().unwrap_or(Path::new("/")))?),
         ..Expectation::default()
     };
+    let mut recognized = false;
     decode(Box::new(rest), compression, env.threads, &expectation, &mut |plain| {
+        if !recognized {
+            recognize(request, plain)?;
+            recognized = true;
+        }
         env.tell(Event::Advanced { bytes: plain.len() as u64 });
         file.write_all(plain).map_err(|error| {
             Error::io(Kind::Failed, format!("cannot write {}", place.display()), error)
         })
     })
-    .map(drop)
+    .map_err(|error| match error.hint_text() {
+        None if error.kind() == Kind::CheckFailed => error.hint(unchanged),
+        _ => error,
+    })?;
+    match recognized {
+        true => Ok(()),
+        false => recognize(request, &[]),
+    }
 }
 
-/// What was staged must be of the engine's kind: a gzip within a gzip, or a text, is named.
-fn recognize(request: &RestoreRequest<'_>, staged: &Staged) -> Result<()> {
-    let mut first = Vec::new();
-    let opened = File::open(&staged.path);
-    let read = opened.and_then(|file| file.take(4096).read_to_end(&mut first));
-    read.map_err(|error| {
-        Error::io(Kind::Failed, format!("cannot read {} again", staged.path.display()), error)
-    })?;
-    if request.engine.recognizes(&first) {
+/// What is restored must begin as the engine's files do: a gzip within a gzip, or a text, is
+/// named.
+fn recognize(request: &RestoreRequest<'_>, first: &[u8]) -> Result<()> {
+    if request.engine.recognizes(first) {
         return Ok(());
     }
-    let looks_like = match Compression::detect(&first) {
+    let looks_like = match Compression::detect(first) {
         Compression::Gzip { .. } => "gzip data: it was compressed twice",
         Compression::Zstd { .. } => "zstd data: it was compressed twice",
         Compression::None if first.is_empty() => "nothing: it is empty",
@@ -162,13 +176,10 @@ fn recognize(request: &RestoreRequest<'_>, staged: &Staged) -> Result<()> {
         Compression::None if first.iter().all(|byte| (9..127).contains(byte)) => "text",
         Compression::None => "encrypted or foreign data",
     };
+    let (name, kind) = (request.origin.name(), request.engine.kind());
     Err(Error::new(
         Kind::CheckFailed,
-        format!(
-            "{} does not hold a database of kind {}, but {looks_like}",
-            staged.subject,
-            request.engine.kind()
-        ),
+        format!("{name} does not hold a database of kind {kind}, but {looks_like}"),
     )
     .hint("nothing was changed; choose another backup"))
 }
