@@ -178,7 +178,7 @@ fn kind(property: &Value) -> String {
 
 /// "a or b", without "null", which TOML does not have.
 fn either(kinds: impl Iterator<Item = String>) -> String {
-    let mut kinds: Vec<_> = kinds.filter(|kind| kind != "null").collect();
+    let mut kinds: Vec<_> = kinds.filter(|kind| kind.trim_matches('`') != "null").collect();
     kinds.dedup();
     kinds.join(" or ")
 }
