@@ -16,6 +16,7 @@ mod ffi;
 mod header;
 mod held;
 mod holders;
+mod lease;
 mod pinned_check;
 mod rows;
 pub mod sample;

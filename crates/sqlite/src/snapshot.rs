@@ -56,8 +56,14 @@ pub(crate) struct Snapshot {
     overlay: Overlay,
     // In this order: the connection goes before the lock, both before the descriptor.
     pinned: Option<Box<Pinned>>,
-    _lock: Option<SharedLock>,
+    lock: Option<SharedLock>,
     database: Arc<HeldFile>,
+}
+
+/// What keeps others from writing. Dropping it lets them.
+pub(crate) struct Hold {
+    _pinned: Option<Box<Pinned>>,
+    _lock: Option<SharedLock>,
 }
 
 /// What lies over the database file.
@@ -110,7 +116,7 @@ impl Snapshot {
             blocks_writers: !is_wal,
             overlay: Overlay::None,
             pinned: Some(pinned),
-            _lock: None,
+            lock: None,
             database: Arc::new(database),
         };
         if is_wal {
@@ -165,7 +171,7 @@ impl Snapshot {
         };
         let header = read_header(path, &database)?;
         let journal_path = side_file(path, "-journal");
-        let Some(journal) = Journal::open(&journal_path, &lock, header.page_size)? else {
+        let Some(journal) = Journal::open(&journal_path, &lock, &header)? else {
             return Ok(None);
         };
         Ok(Some(Snapshot {
@@ -177,7 +183,7 @@ impl Snapshot {
             blocks_writers: true,
             overlay: Overlay::Journal(journal),
             pinned: None,
-            _lock: Some(lock),
+            lock: Some(lock),
             database,
         }))
     }
@@ -215,7 +221,7 @@ impl Snapshot {
             blocks_writers: false,
             overlay: Overlay::Offline { wal: committed.wal, watch },
             pinned: None,
-            _lock: Some(lock),
+            lock: Some(lock),
             database,
         };
         snapshot.note_truncation()?;
@@ -237,7 +243,7 @@ impl Snapshot {
             blocks_writers: true,
             overlay: Overlay::None,
             pinned: None,
-            _lock: Some(lock),
+            lock: Some(lock),
             database,
         })
     }
@@ -309,6 +315,11 @@ impl Snapshot {
     /// Hands the read transaction over: whoever has it now holds the state.
     pub(crate) fn take_pinned(&mut self) -> Option<Box<Pinned>> {
         self.pinned.take()
+    }
+
+    /// Hands over all that keeps others from writing.
+    pub(crate) fn take_hold(&mut self) -> Hold {
+        Hold { _pinned: self.pinned.take(), _lock: self.lock.take() }
     }
 
     /// A second descriptor of the `-wal`, to watch its growth.

@@ -185,8 +185,17 @@ fn writers_are_kept_waiting_no_longer_than_allowed() {
     for way_out in ["reflink", "WAL", "--method cold", "lock_ms_max"] {
         assert!(hint.contains(way_out), "{hint}");
     }
+    let mut gone_through = false;
+    let stuck = |batch: usize| {
+        if batch == 1 {
+            std::thread::sleep(std::time::Duration::from_millis(200));
+            gone_through = external_sql(&path, "INSERT INTO t(body) VALUES ('meanwhile')");
+        }
+    };
+    let error = capture_with(&path, &bounded, 4096, Box::new(stuck)).map(drop).unwrap_err();
+    assert!(error.message().contains("within 20 ms"), "{error:?}");
+    assert!(gone_through, "a writer waited for a sink that was stuck");
     let writer = Connection::open(&path).unwrap();
-    writer.execute_batch("INSERT INTO t(body) VALUES ('after')").unwrap();
     // In WAL mode nobody waits, so there is no bound.
     writer.pragma_update(None, "journal_mode", "wal").unwrap();
     capture_with(&path, &bounded, 1 << 16, Box::new(slow)).unwrap();

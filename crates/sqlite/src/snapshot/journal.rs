@@ -15,13 +15,13 @@ use lifeboat_core::{Error, Kind, Result};
 use super::frames::{Keep, PageMap};
 use super::lock::SharedLock;
 use super::wal::read_up_to;
-use crate::header::lock_page;
+use crate::header::{Header, lock_page};
 
 const MAGIC: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
 /// Bytes of a header before its padding to a sector.
 const HEADER_BYTES: usize = 28;
-/// The longest path of a super-journal that is looked at.
-const SUPER_NAME_BYTES_MAX: u32 = 64 * 1024;
+/// The longest path of a super-journal that SQLite looks at.
+const SUPER_NAME_BYTES_MAX: u32 = 512;
 
 /// The original pages, and how many there were.
 pub(crate) struct Journal {
@@ -49,7 +49,7 @@ struct SegmentHeader {
 impl Journal {
     /// Reads the journal beside a database that is locked by us; `None` when it is not one of a
     /// transaction that was cut off, or no longer.
-    pub(crate) fn open(path: &Path, lock: &SharedLock, page_size: u32) -> Result<Option<Self>> {
+    pub(crate) fn open(path: &Path, lock: &SharedLock, header: &Header) -> Result<Option<Self>> {
         let failed = |error| unreadable(path, error);
         let file = match File::open(path) {
             Ok(file) => file,
@@ -63,12 +63,12 @@ impl Journal {
             return Ok(None);
         }
         let database_bytes = lock.file().metadata().map_err(failed)?.len();
-        let pages_in_file = database_bytes.div_ceil(u64::from(page_size)) as u32;
+        let pages_in_file = database_bytes.div_ceil(u64::from(header.page_size)) as u32;
         let stale = is_stale(&file, length).map_err(failed)?;
         let mut journal = Journal {
             file,
-            page_size,
-            page_count: pages_in_file,
+            page_size: header.page_size,
+            page_count: header.page_count().unwrap_or(pages_in_file),
             pages: PageMap::new(Keep::First),
             segments: Vec::new(),
         };
@@ -233,7 +233,15 @@ fn is_stale(file: &File, length: u64) -> io::Result<bool> {
     }
     let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
     let path = Path::new(std::ffi::OsStr::from_bytes(name));
-    Ok(!name.is_empty() && !path.exists())
+    Ok(is_super_name(name) && !path.try_exists()?)
+}
+
+/// Whether a name ends as SQLite ends those of super-journals: `-mj` and nine hexadecimal
+/// digits, the third from the end a 9. Any other is no name, and the journal counts.
+fn is_super_name(name: &[u8]) -> bool {
+    let Some((_, ending)) = name.split_last_chunk::<12>() else { return false };
+    let digits = &ending[3..];
+    ending.starts_with(b"-mj") && digits[6] == b'9' && digits.iter().all(u8::is_ascii_hexdigit)
 }
 
 /// The checksum of a record: every 200th byte from the page's end.

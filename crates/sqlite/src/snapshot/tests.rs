@@ -175,3 +175,47 @@ fn a_transaction_that_goes_on_is_waited_for_and_its_writer_named() {
     let holder = format!("process {}", abuser.id());
     assert!(error.message().contains(&holder), "{error:?}");
 }
+
+/// A transaction over several databases is committed when its super-journal goes: what is left
+/// of the single journals is void then, and is played back as long as it is there.
+#[test]
+fn a_journal_counts_as_long_as_its_super_journal_is_there() {
+    for is_there in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.db");
+        drop(abuse::begin(&path, Abuse::CutOff("delete", "full")));
+        let name = folder.path().join("x.db-mj0123AB9CD");
+        if is_there {
+            // It names the journals that belong to it, each ended by a zero.
+            let journal = folder.path().join("x.db-journal");
+            let mut names = journal.into_os_string().into_encoded_bytes();
+            names.push(0);
+            std::fs::write(&name, names).unwrap();
+        }
+        append_super_journal(&folder.path().join("x.db-journal"), &name);
+        let before = files(folder.path(), "x.db");
+        let mut snapshot = Snapshot::take(&path).unwrap();
+        let image = image(&mut snapshot, &mut Dice(9));
+        drop(snapshot);
+        assert!(files(folder.path(), "x.db") == before, "the source was written to");
+        let mut sqlite = Connection::open(&path).unwrap();
+        let expected = sqlite.serialize("main").unwrap().to_vec();
+        assert!(image == expected, "there: {is_there}");
+        // A file that was being extended is longer than its header says.
+        assert_eq!(before[0].as_ref().unwrap().starts_with(&image), !is_there);
+    }
+}
+
+fn append_super_journal(journal: &Path, name: &Path) {
+    use std::io::Write;
+    use std::os::unix::ffi::OsStrExt;
+    let name = name.as_os_str().as_bytes();
+    let lock_page = crate::header::lock_page(4096);
+    let sum = name.iter().fold(0_u32, |sum, &byte| sum.wrapping_add(u32::from(byte)));
+    let mut file = std::fs::File::options().append(true).open(journal).unwrap();
+    file.write_all(&lock_page.to_be_bytes()).unwrap();
+    file.write_all(name).unwrap();
+    file.write_all(&(name.len() as u32).to_be_bytes()).unwrap();
+    file.write_all(&sum.to_be_bytes()).unwrap();
+    file.write_all(&[0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7]).unwrap();
+}
