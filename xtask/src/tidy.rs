@@ -95,8 +95,9 @@ fn wrong_lines(name: &str, text: &str) -> Vec<String> {
         for word in forbidden.iter().filter(|word| line.contains(**word)) {
             wrong.push(format!("{name}:{number}: `{word}` is left"));
         }
-        // Code is rustfmt's affair, and text within quotes may not be broken.
-        if line.trim_start().starts_with("//") && line.chars().count() > COLUMNS_MAX {
+        // Code is rustfmt's affair; text within quotes and rows of tables cannot be broken.
+        let comment = line.trim_start().starts_with("//") && !line.contains("! |");
+        if comment && line.chars().count() > COLUMNS_MAX {
             wrong.push(format!("{name}:{number}: a comment beyond column {COLUMNS_MAX}"));
         }
     }

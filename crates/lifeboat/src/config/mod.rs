@@ -1,8 +1,9 @@
 //! Configuration: where it is found, how it is read, what it says, and where each value is from.
 //!
 //! `model` is what can be said, `values` the small languages in it, `load` finds and reads the
-//! files, `environment` makes one of variables where there is no file, `diagnose` points at mistakes, `validate` checks what no type can, `example` writes the
-//! example and the reference from the doc comments, `origin` shows what is in force.
+//! files, `environment` makes one of variables where there is no file, `diagnose` points at
+//! mistakes, `validate` checks what no type can, `example` writes the example and the reference
+//! from the doc comments, `origin` shows what is in force.
 
 pub(crate) mod diagnose;
 pub(crate) mod environment;
