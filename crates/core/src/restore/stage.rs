@@ -143,7 +143,8 @@ fn decode_file(
     };
     let mut recognized = false;
     decode(Box::new(rest), compression, env.threads, &expectation, &mut |plain| {
-        if !recognized {
+        // A stream that we did not write begins with a batch of no bytes.
+        if !recognized && !plain.is_empty() {
             recognize(request, plain)?;
             recognized = true;
         }
