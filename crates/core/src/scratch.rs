@@ -27,8 +27,8 @@ pub fn expectation(artifact: &Artifact) -> Expectation<'_> {
         object: &artifact.name,
         stored: Some((artifact.stored_bytes, artifact.stored_sha256.clone())),
         plain: Some((artifact.plain_bytes, artifact.plain_sha256.clone())),
-        blocks: None,
         plain_bytes_max: Some(artifact.plain_bytes),
+        ..Expectation::default()
     }
 }
 

@@ -1,5 +1,6 @@
 //! The local store passes the conformance suite, and fails as it must.
 #![allow(clippy::disallowed_methods, reason = "tests stand outside the injected world")]
+#![allow(clippy::unwrap_used, reason = "a test that fails should say where")]
 
 use std::fs;
 use std::io::Write;
