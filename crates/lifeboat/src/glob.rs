@@ -63,7 +63,11 @@ fn children(
     };
     for entry in entries {
         let entry = entry.map_err(failed)?;
-        let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
+        let Some(name) = entry.file_name().to_str().map(str::to_owned) else {
+            let message = format!("a name in {} is not UTF-8", folder.display());
+            return Err(Error::new(Kind::Usage, message)
+                .hint(format!("rename {}, or narrow the glob", entry.path().display())));
+        };
         let hidden = name.starts_with('.') && !part.starts_with('.');
         if hidden || (is_last && is_side_file(&name)) || !matches(part, &name) {
             continue;

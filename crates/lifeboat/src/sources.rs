@@ -196,7 +196,7 @@ impl Target {
     /// Where it is, or was: a lost database still has its place.
     pub(crate) fn location(&self) -> Result<String> {
         match &self.path {
-            Some(path) => Ok(place_of(path)?.to_string_lossy().into_owned()),
+            Some(path) => text_of(&place_of(path)?),
             None => self.source.location(),
         }
     }
@@ -206,6 +206,15 @@ impl Target {
         let here = self.path.as_ref().and_then(|path| place_of(path).ok());
         here.is_some_and(|here| here == place)
     }
+}
+
+/// A path as text. One that is not UTF-8 is refused: no manifest could name the place, and a
+/// restore would go elsewhere.
+fn text_of(path: &Path) -> Result<String> {
+    path.to_str().map(str::to_owned).ok_or_else(|| {
+        let message = format!("the path {} is not UTF-8", diagnose::shown(path));
+        Error::new(Kind::Usage, message).hint("rename it: no manifest can name this place")
+    })
 }
 
 /// The absolute path of a file, links resolved, whether it exists or not.

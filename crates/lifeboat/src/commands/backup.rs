@@ -58,8 +58,9 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     let config = &session.loaded()?.config;
     let targets = sources::named(config, &args.sources)?;
     if targets.is_empty() {
-        return Err(Error::new(Kind::Usage, "nothing to back up: no source is configured")
-            .hint("name a database: lifeboat backup app.db; or write a configuration: lifeboat config init"));
+        return Err(Error::new(Kind::Usage, "nothing to back up: no source is configured").hint(
+            "name a database: lifeboat backup app.db; or write one down: lifeboat config init",
+        ));
     }
     let env = session.env()?;
     let places = repositories::places(session)?;

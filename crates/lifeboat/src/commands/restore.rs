@@ -139,6 +139,7 @@ fn name(wanted: &Wanted) -> String {
 fn agree(session: &Session, plan: &RestorePlan, name: &str) -> Result<()> {
     let overwrites = plan.in_place || !plan.kept_aside.is_empty();
     if !overwrites || session.globals.yes {
+        plan_text(plan).lines().for_each(|line| session.printer.detail(line));
         return Ok(());
     }
     // The plan is part of the question: it is shown whatever the level is.

@@ -33,10 +33,10 @@ impl SourceText {
         let marked = self.text.get(span).map_or(1, |text| text.chars().count());
         let carets = "^".repeat(marked.min(room).max(1));
         let gutter = " ".repeat(line.to_string().len());
+        let place = format!("{}:{line}:{column}", shown(&self.path));
+        let indent = " ".repeat(column - 1);
         format!(
-            "{}:{line}:{column}: {message}\n {gutter} |\n {line} | {content}\n {gutter} | {}{carets}",
-            shown(&self.path),
-            " ".repeat(column - 1),
+            "{place}: {message}\n {gutter} |\n {line} | {content}\n {gutter} | {indent}{carets}"
         )
     }
 }

@@ -17,7 +17,7 @@ pub(crate) fn schema() -> Value {
 pub(crate) fn example() -> String {
     let mut text = String::from(
         "# The configuration of lifeboat. Lines with # are comments; remove it to use a key.\n\
-         # `lifeboat config check` tries this file, `lifeboat config show` says what is in force.\n",
+         # `lifeboat config check` tries this file, `lifeboat config show` says what holds.\n",
     );
     let schema = schema();
     section(&mut text, &schema, None, &[]);
@@ -25,7 +25,7 @@ pub(crate) fn example() -> String {
     section(&mut text, repository, Some("repository.local"), &["url"]);
     let source = definition(&schema, "SourceConfig");
     section(&mut text, source, Some("# source.superchat"), &[]);
-    let files = "\n# A source of files with a rhythm of its own: a host key that is kept for ever.\n\
+    let files = "\n# A source of files with a rhythm of its own: a host key, kept for ever.\n\
                  # [source.superchat-key]\n\
                  # files = [\"/var/lib/superchat/ssh_host_key\"]\n\
                  # when = \"on-change\"\n\

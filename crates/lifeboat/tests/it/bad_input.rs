@@ -234,7 +234,8 @@ fn no_space_in_the_repository_at_any_moment() {
     world.database("app.db", 20_000);
     fs::create_dir(world.path("small")).unwrap();
     // A file system of its own in a namespace of its own: really full, and gone afterwards.
-    let script = "mount -t tmpfs -o size=\"$3\" tmpfs \"$1\" && \"$2\" backup app.db --repo \"$1\"; \
+    let script = "mount -t tmpfs -o size=\"$3\" tmpfs \"$1\" && \
+                  \"$2\" backup app.db --repo \"$1\"; \
                   code=$?; find \"$1\" -type f | sort; exit $code";
     for size in ["4k", "8k", "12k", "64k", "600k", "1400k"] {
         let mut command = Command::new("unshare");
@@ -279,7 +280,8 @@ fn no_space_at_the_place_of_a_restore_changes_nothing() {
     world.repo(&["backup", "app.db"]).expect(0);
     fs::create_dir(world.path("small")).unwrap();
     let script = "mount -t tmpfs -o size=600k tmpfs \"$1\" && \
-                  \"$2\" restore app --to \"$1/app.db\" --repo \"$3\"; code=$?; ls -A \"$1\"; exit $code";
+                  \"$2\" restore app --to \"$1/app.db\" --repo \"$3\"; \
+                  code=$?; ls -A \"$1\"; exit $code";
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]);
     command.arg(world.path("small")).arg(env!("CARGO_BIN_EXE_lifeboat")).arg(world.path("repo"));
@@ -322,6 +324,21 @@ fn a_path_that_is_a_symbolic_link_is_its_target() {
     world.repo(&["restore", "link.db", "--yes"]).expect(0);
     assert!(fs::symlink_metadata(world.path("data/link.db")).unwrap().is_symlink());
     assert_eq!(rows(&path), 10);
+}
+
+#[test]
+fn a_path_that_is_not_utf_8_is_refused() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let world = World::new();
+    let path = world.path("data").join(OsStr::from_bytes(b"caf\xe9.db"));
+    fs::copy(world.database("app.db", 10), &path).unwrap();
+    let output = world.repo_command(&["backup"]).arg(&path).output().unwrap();
+    ran(output).expect(2);
+    // Behind a link with a name that can be typed.
+    symlink(&path, world.path("data/link.db")).unwrap();
+    world.repo(&["backup", "link.db"]).expect(2).says("not UTF-8");
+    assert!(!world.path("repo").exists());
 }
 
 #[test]

@@ -40,7 +40,8 @@ fn an_unknown_key_in_a_table_in_a_section() {
 
 #[test]
 fn every_mistake_is_reported_at_once() {
-    let text = "hots = \"x\"\n[repository.r]\nurl = 3\n[source.a]\nsqlite = \"/a\"\ncheck = \"quik\"\n\
+    let text = "hots = \"x\"\n[repository.r]\nurl = 3\n\
+                [source.a]\nsqlite = \"/a\"\ncheck = \"quik\"\n\
                 [source.b]\nfiles = [\"/x\", \"y\"]\n";
     let err = refused(text);
     assert!(err.starts_with("error: the configuration has 4 mistakes\n"), "{err}");

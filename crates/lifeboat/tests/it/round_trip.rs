@@ -168,6 +168,13 @@ fn each_repository_of_a_source_gets_its_backup() {
     let list = world.run(&["list", "app"]).expect(0).out;
     assert!(list.contains("repository") && list.lines().count() == 3, "{list}");
     world.run(&["list", "--repo", "two"]).expect(0);
+    // One of them broken: the other takes its backup, and the run says that it is not all.
+    world.run(&["backup", "second"]).expect(0);
+    fs::rename(world.path("repo"), world.path("moved")).unwrap();
+    fs::write(world.path("repo"), "a file").unwrap();
+    world.run(&["backup", "app"]).expect(3).says("1 of 2 backups failed, 1 are good");
+    fs::remove_file(world.path("repo")).unwrap();
+    fs::rename(world.path("moved"), world.path("repo")).unwrap();
     // One of them lost: the other restores, and lists say that they are incomplete.
     fs::remove_dir_all(world.path("repo")).unwrap();
     world.run(&["restore", "app", "--to", "back.db"]).expect(0).says("left out");

@@ -39,7 +39,9 @@ fn t07_no_stale_side_file_is_left_beside_a_restored_database() {
         fs::copy(&path, &copy).unwrap();
         let connection = Connection::open(&copy).unwrap();
         connection.execute_batch(rewrite).unwrap();
-        connection.execute_batch("BEGIN IMMEDIATE; UPDATE message SET body = 'overwritten ' || id || hex(randomblob(300));").unwrap();
+        let overwrite = "BEGIN IMMEDIATE;
+             UPDATE message SET body = 'overwritten ' || id || hex(randomblob(300));";
+        connection.execute_batch(overwrite).unwrap();
         if suffix == "-wal" {
             connection.execute_batch("COMMIT").unwrap();
         }

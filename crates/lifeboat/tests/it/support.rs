@@ -157,8 +157,10 @@ pub(crate) fn make_database(path: &Path, rows: u32) {
 pub(crate) fn add_rows(connection: &Connection, first: u32, rows: u32) {
     connection
         .execute(
-            "WITH RECURSIVE n(i) AS (SELECT ?1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1 + ?2 - 1)
-             INSERT INTO message SELECT i, 1 + i % 2, 'message ' || i || hex(randomblob(40)) FROM n",
+            "WITH RECURSIVE n(i) AS
+                 (SELECT ?1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1 + ?2 - 1)
+             INSERT INTO message
+                 SELECT i, 1 + i % 2, 'message ' || i || hex(randomblob(40)) FROM n",
             [first, rows],
         )
         .unwrap();
