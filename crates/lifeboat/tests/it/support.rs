@@ -180,10 +180,12 @@ pub(crate) fn content(path: &Path) -> Vec<(u32, String)> {
     rows.map(Result::unwrap).collect()
 }
 
-/// Overwrites a part of a page in the middle of a file, so that checks find damage.
+/// Overwrites a part of a leaf of a table, in the middle of a file with pages of 4,096 bytes.
 pub(crate) fn damage(path: &Path) {
+    const TABLE_LEAF: u8 = 0x0d;
     let mut bytes = fs::read(path).unwrap();
-    let page = bytes.len() / 4096 / 2 * 4096;
+    let middle = bytes.len() / 4096 / 2;
+    let page = (middle..).find(|page| bytes[page * 4096] == TABLE_LEAF).unwrap() * 4096;
     bytes[page..page + 1000].fill(0x5a);
     fs::write(path, bytes).unwrap();
 }
