@@ -215,9 +215,13 @@ impl SourceIdentity {
         match self.id {
             Some(id) => id == record.id,
             None => {
-                self.kind == record.kind
-                    && self.host == record.host
-                    && self.location == record.location
+                // A set of files is known by its name: one more path in the configuration does
+                // not make it another source. Two databases of one name must never mix.
+                let same_thing = match self.kind == crate::files::KIND {
+                    true => self.name == record.name,
+                    false => self.location == record.location,
+                };
+                same_thing && self.kind == record.kind && self.host == record.host
             }
         }
     }
