@@ -117,7 +117,7 @@ pub(crate) fn wanted(
     to: Option<&Path>,
 ) -> Result<Wanted> {
     let path = Path::new(argument);
-    if let Some(selected) = artifact(env, path)? {
+    if let Some(selected) = artifact(env, argument)? {
         return Ok(Wanted::Backup(Box::new(selected)));
     }
     let error = match backup(session, env, argument, at) {
@@ -174,7 +174,7 @@ pub(crate) fn backup(
     argument: &str,
     at: Option<&str>,
 ) -> Result<Selected> {
-    if let Some(selected) = artifact(env, Path::new(argument))? {
+    if let Some(selected) = artifact(env, argument)? {
         return Ok(selected);
     }
     let (opened, _) = repositories::open_all(session, env)?;
@@ -294,12 +294,17 @@ fn by_name(opened: &[Opened], name: &str) -> Option<Selected> {
     None
 }
 
-/// The backup to which a file belongs, where it lies in a repository: an artifact or a manifest.
-pub(crate) fn artifact(env: &Env, path: &Path) -> Result<Option<Selected>> {
+/// The backup to which a file belongs, where it lies in a repository: an artifact or a manifest,
+/// by its path or its URL.
+pub(crate) fn artifact(env: &Env, argument: &str) -> Result<Option<Selected>> {
+    let path = match argument.strip_prefix("file://") {
+        Some(path) => lifeboat_stores::path_of_url(path)?,
+        None => PathBuf::from(argument),
+    };
     if !path.is_file() {
         return Ok(None);
     }
-    let path = sources::place_of(path)?;
+    let path = sources::place_of(&path)?;
     let folder = path.parent();
     let root = folder.and_then(Path::parent);
     let (Some(folder), Some(root), Some(name)) = (folder, root, path.file_name()) else {

@@ -12,7 +12,7 @@ use lifeboat_core::env::Env;
 use lifeboat_core::store::Store;
 use lifeboat_core::{Error, Kind, Result};
 
-pub use local::LocalStore;
+pub use local::{LocalStore, path_of_url};
 
 /// Opens the store behind a repository's URL: `file:///path`, or a path as it is.
 pub fn open(env: &Env, url: &str) -> Result<Arc<dyn Store>> {

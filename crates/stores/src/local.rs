@@ -29,7 +29,7 @@ pub struct LocalStore {
 }
 
 /// The path in what follows `file://`: `/var/backups`, with `%20` and the like decoded.
-pub(crate) fn path_of_url(text: &str) -> Result<PathBuf> {
+pub fn path_of_url(text: &str) -> Result<PathBuf> {
     let wrong = || {
         Error::new(Kind::Usage, format!("file://{text} does not name a folder on this host"))
             .hint("write file:// and an absolute path: file:///var/backups")

@@ -90,8 +90,11 @@ fn written(argument: &clap::Arg) -> String {
         let _ = write!(text, "-{short}, ");
     }
     let _ = write!(text, "--{}", argument.get_long().unwrap_or_default());
-    if argument.get_action().takes_values() {
-        let _ = write!(text, " {value}");
-    }
+    let is_optional = argument.get_num_args().is_some_and(|count| count.min_values() == 0);
+    let _ = match argument.get_action().takes_values() {
+        true if is_optional => write!(text, "[={value}]"),
+        true => write!(text, " {value}"),
+        false => Ok(()),
+    };
     text
 }

@@ -81,7 +81,7 @@ fn jobs(session: &Session, env: &Env, args: &Args) -> Result<(Vec<Job>, Vec<Erro
     // A path of an artifact needs none of the repositories that are configured.
     let mut rest = Vec::new();
     for argument in &args.what {
-        match selection::artifact(env, std::path::Path::new(argument))? {
+        match selection::artifact(env, argument)? {
             Some(selected) => jobs.push(selected.into()),
             None => rest.push(argument.as_str()),
         }

@@ -103,6 +103,7 @@ fn each_way_to_name_a_backup() {
         (name(0), 0),
         (name(1), 1),
         (artifact.to_str().unwrap().to_owned(), 0),
+        (format!("file://{}", artifact.to_str().unwrap()), 0),
         (manifest.to_str().unwrap().to_owned(), 1),
         ("app.db".to_owned(), 1),
         (path.to_str().unwrap().to_owned(), 1),
@@ -113,6 +114,45 @@ fn each_way_to_name_a_backup() {
     let ran = world.repo(&["restore", "app", "--at", &first.to_string(), "--to", "old.db"]);
     ran.expect(0);
     assert_eq!(rows(&world.path("data/old.db")), 10);
+}
+
+#[test]
+fn local_times_are_those_of_the_zone() {
+    let world = World::new();
+    world.database("app.db", 10);
+    world.repo(&["backup", "app.db"]).expect(0);
+    let taken: jiff::Timestamp = {
+        let shown = world.repo(&["show", "app", "--json"]).expect(0).json();
+        shown["taken_at"].as_str().unwrap().parse().unwrap()
+    };
+    // A zone that needs no database of zones: 5:45 before UTC, as POSIX counts.
+    let offset = jiff::tz::Offset::from_seconds(5 * 3600 + 45 * 60).unwrap();
+    let there = taken.to_zoned(jiff::tz::TimeZone::fixed(offset));
+    let show = |expression: &str| {
+        let mut command = world.repo_command(&["show", expression]);
+        crate::support::ran(command.env("TZ", "NPT-5:45").output().unwrap())
+    };
+    let shown = show(&format!("app@{}", there.strftime("%Y-%m-%d %H:%M:%S"))).expect(0).out;
+    assert!(shown.contains(" +05:45 ("), "{shown}");
+    // The same digits in UTC lie hours before the backup.
+    show(&format!("app@{}", taken.strftime("%Y-%m-%d %H:%M:%S"))).expect(22);
+}
+
+#[test]
+fn odd_names_of_repositories_survive_as_well() {
+    for name in ["a b", "100%", "%41", "données\n2", "#x?y"] {
+        let world = World::new();
+        let path = world.database("app.db", 20);
+        let repository = world.path(name);
+        let repository = repository.to_str().unwrap();
+        let ran = world.run(&["backup", "app.db", "--repo", repository, "--json"]).expect(0);
+        assert!(world.path(name).join("app/source.json").exists(), "{name}");
+        let command = ran.json()[0]["restore"].as_str().unwrap().to_owned();
+        let url = command.split(" --repo ").nth(1).unwrap().trim_matches('\'');
+        fs::remove_file(&path).unwrap();
+        world.run(&["restore", "app", "--repo", url, "--yes"]).expect(0);
+        assert_eq!(rows(&path), 20, "{name}");
+    }
 }
 
 #[test]
