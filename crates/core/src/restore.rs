@@ -4,10 +4,12 @@
 //! and synced. What was there is kept aside under `NAME.before_restore.TIME`, side files too.
 //! `undo` goes back to it.
 
-mod files;
+mod request;
+mod aside;
 mod plan;
 mod stage;
 mod swap;
+mod files;
 mod undo;
 
 use std::path::PathBuf;
@@ -20,8 +22,8 @@ use crate::service::{Service, Stopped};
 use crate::source::{CheckReport, Engine};
 use crate::verify::row_differences;
 
-pub use files::FilesPlace;
-pub use plan::{FilesChoice, Origin, RestorePlan, RestoreRequest, plan};
+pub use plan::{RestorePlan, plan};
+pub use request::{FilesChoice, FilesPlace, Origin, RestoreRequest};
 pub use undo::{UndoPlan, UndoRequest, undo, undo_plan};
 
 /// How long after its service was stopped a process may still have the database open.

@@ -20,16 +20,10 @@ use crate::owner::Ownership;
 use crate::scratch::{Scratch, decode_into};
 
 use super::RestoreOutcome;
-use super::plan::{Origin, RestoreRequest};
+use super::aside::{Aside, aside_path};
+use super::request::{FilesPlace, Origin, RestoreRequest};
 use super::stage::{create, give};
-use super::swap::{Aside, aside_path, failed, link, sync_folder_of};
-
-/// Where files go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FilesPlace {
-    /// The folder under which the archive's paths begin: `/` in place.
-    pub root: PathBuf,
-}
+use super::swap::{failed, link, sync_folder_of};
 
 pub(super) fn restore(
     env: &Env,

@@ -10,81 +10,11 @@ use crate::files;
 use crate::manifest::{Artifact, CheckLevel, Condition, Manifest};
 use crate::moment::{age, compact};
 use crate::owner::Ownership;
-use crate::repository::Repository;
 use crate::scratch::free_bytes;
-use crate::service::Service;
-use crate::source::{Engine, Holder};
+use crate::source::Holder;
 
-use super::files::FilesPlace;
-use super::swap::{Aside, aside_names};
-
-/// What is restored.
-#[derive(Clone, Copy)]
-pub enum Origin<'a> {
-    /// A backup of a repository.
-    Backup {
-        /// The repository.
-        repository: &'a Repository,
-        /// The source's folder in it.
-        folder: &'a str,
-        /// The backup.
-        manifest: &'a Manifest,
-    },
-    /// A file: a database that a script copied, plain or compressed.
-    File {
-        /// Where it is.
-        path: &'a Path,
-    },
-}
-
-impl<'a> Origin<'a> {
-    /// The manifest, where there is one.
-    pub fn manifest(&self) -> Option<&'a Manifest> {
-        match self {
-            Origin::Backup { manifest, .. } => Some(manifest),
-            Origin::File { .. } => None,
-        }
-    }
-
-    /// What a person calls it.
-    pub fn name(&self) -> String {
-        match self {
-            Origin::Backup { manifest, .. } => manifest.name.clone(),
-            Origin::File { path } => path.display().to_string(),
-        }
-    }
-}
-
-/// Whether companion files are restored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FilesChoice {
-    /// Only the database.
-    No,
-    /// The database and its files.
-    Also,
-    /// Only the files.
-    Only,
-}
-
-/// Everything that a restore is to be made with.
-pub struct RestoreRequest<'a> {
-    /// What is restored.
-    pub origin: Origin<'a>,
-    /// The engine of its kind.
-    pub engine: &'a dyn Engine,
-    /// Where to, if not where it came from.
-    pub to: Option<PathBuf>,
-    /// Whether companion files are restored.
-    pub files: FilesChoice,
-    /// The check before the swap.
-    pub check: CheckLevel,
-    /// How much memory the check may use.
-    pub check_memory_bytes: u64,
-    /// What is stopped and started around a restore in place.
-    pub service: Option<&'a Service>,
-    /// Where archives are unpacked from.
-    pub scratch_folder: &'a Path,
-}
+use super::aside::{Aside, aside_names};
+use super::request::{FilesChoice, FilesPlace, Origin, RestoreRequest};
 
 /// What a restore would do; `--dry-run` prints it, and the question before it shows it.
 #[derive(Clone, Debug)]

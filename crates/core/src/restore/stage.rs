@@ -12,7 +12,8 @@ use crate::owner::Ownership;
 use crate::pipeline::{Compression, Expectation, decode};
 use crate::scratch::{decode_into, free_bytes};
 
-use super::plan::{Origin, RestorePlan, RestoreRequest};
+use super::plan::RestorePlan;
+use super::request::{Origin, RestoreRequest};
 
 /// A staged file. Removed when dropped, unless it was swapped in.
 #[derive(Debug)]

@@ -12,8 +12,9 @@ use crate::moment::compact;
 use crate::service::Service;
 use crate::source::Engine;
 
+use super::aside::Aside;
 use super::plan::held;
-use super::swap::{Aside, failed, keep_aside, link, remove, sync_folder_of};
+use super::swap::{failed, keep_aside, link, remove, sync_folder_of};
 
 /// What is to be undone.
 pub struct UndoRequest<'a> {
