@@ -12,6 +12,7 @@
 mod bad_input;
 mod configuration;
 mod crash;
+mod demo;
 mod files;
 mod output;
 mod restore;

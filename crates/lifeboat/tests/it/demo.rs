@@ -1,0 +1,31 @@
+//! The demo proves its point, or fails; either way it leaves nothing behind.
+
+use crate::support::{World, ran};
+
+const SMALL: [&str; 3] = ["demo", "--size-mb", "2"];
+
+#[test]
+fn the_demo_proves_a_restored_database_and_cleans_up() {
+    let world = World::new();
+    let told = world.run(&[SMALL[0], SMALL[1], SMALL[2], "--json"]).expect(0).json();
+    let steps: Vec<&str> =
+        told["steps"].as_array().unwrap().iter().map(|s| s["step"].as_str().unwrap()).collect();
+    assert_eq!(steps.len(), 7, "{steps:?}");
+    assert_eq!(steps.last(), Some(&"proof"));
+    let proof = told["steps"][6]["lines"].to_string();
+    assert!(proof.contains("integrity_check: ok"), "{proof}");
+    assert_eq!(world.names("tmp"), Vec::<String>::new());
+    assert_eq!(world.names("home"), Vec::<String>::new());
+    assert_eq!(world.names("state"), Vec::<String>::new());
+}
+
+#[test]
+fn a_demo_whose_backup_or_restore_dies_fails_and_cleans_up() {
+    for point in ["backup.before_manifest", "restore.kept_aside"] {
+        let world = World::new();
+        let mut command = world.command(&SMALL);
+        let told = ran(command.env("LIFEBOAT_CRASH_AT", point).output().unwrap());
+        told.expect(1).says("ended with signal: 9");
+        assert_eq!(world.names("tmp"), Vec::<String>::new(), "{point}");
+    }
+}
