@@ -14,6 +14,7 @@ use tar::{Builder, EntryType, Header};
 use crate::env::Env;
 use crate::error::{Error, Kind, Result};
 use crate::manifest::{CheckLevel, CheckOutcome};
+use crate::owner;
 use crate::source::{
     ArtifactPlan, Capture, CaptureOptions, CaptureReport, CheckReport, Engine, Holder, Inspection,
     Sink, Source,
@@ -230,6 +231,15 @@ fn append(builder: &mut Builder<SinkWriter<'_>>, found: &Found) -> Result<()> {
     header.set_uid(found.metadata.uid().into());
     header.set_gid(found.metadata.gid().into());
     header.set_size(0);
+    // Names outlive numbers on another host. One that has no room in the header is left out.
+    for (name, group) in [
+        (owner::user_name(found.metadata.uid()), false),
+        (owner::group_name(found.metadata.gid()), true),
+    ] {
+        let Some(name) = name.filter(|name| name.len() < 32) else { continue };
+        let set = if group { header.set_groupname(&name) } else { header.set_username(&name) };
+        set.map_err(failed)?;
+    }
     let name = found.path.strip_prefix("/").unwrap_or(&found.path);
     if found.metadata.is_symlink() {
         header.set_entry_type(EntryType::Symlink);

@@ -20,11 +20,19 @@ pub struct Ownership {
 }
 
 impl Ownership {
-    /// What `facts` ask for on this host: by name where the name exists, else by number.
+    /// What `facts` ask for on this host.
     pub fn of(facts: &FileFacts) -> Self {
-        let uid = facts.owner.as_deref().and_then(user_number).unwrap_or(facts.uid);
-        let gid = facts.group.as_deref().and_then(group_number).unwrap_or(facts.gid);
-        Ownership { mode: facts.mode & 0o1777, uid, gid }
+        let owner = (facts.owner.as_deref(), facts.uid);
+        let group = (facts.group.as_deref(), facts.gid);
+        Ownership::on_this_host(facts.mode, owner, group)
+    }
+
+    /// Mode, owner and group as names and numbers of another host: the name counts where this
+    /// host knows it, else the number.
+    pub fn on_this_host(mode: u32, owner: (Option<&str>, u32), group: (Option<&str>, u32)) -> Self {
+        let uid = owner.0.and_then(user_number).unwrap_or(owner.1);
+        let gid = group.0.and_then(group_number).unwrap_or(group.1);
+        Ownership { mode: mode & 0o1777, uid, gid }
     }
 }
 

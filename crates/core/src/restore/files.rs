@@ -193,11 +193,10 @@ impl Unpacker<'_> {
 
 fn ownership(entry: &Entry<'_, &mut File>) -> io::Result<Ownership> {
     let header = entry.header();
-    Ok(Ownership {
-        mode: header.mode()? & 0o1777,
-        uid: u32::try_from(header.uid()?).unwrap_or(u32::MAX),
-        gid: u32::try_from(header.gid()?).unwrap_or(u32::MAX),
-    })
+    let number = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    let owner = (header.username().ok().flatten(), number(header.uid()?));
+    let group = (header.groupname().ok().flatten(), number(header.gid()?));
+    Ok(Ownership::on_this_host(header.mode()?, owner, group))
 }
 
 fn create_folders(folder: &Path) -> Result<()> {
