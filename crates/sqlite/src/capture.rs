@@ -18,6 +18,7 @@ use crate::facts;
 use crate::header::{self, Header};
 use crate::held::Identity;
 use crate::lease::Lease;
+use crate::lock_proof::{LOCKS_DROPPED, LockProof};
 use crate::pinned_check::{Ended, PinnedCheck};
 use crate::rows::{RowCounter, TableRoot};
 use crate::schema;
@@ -44,6 +45,7 @@ pub(crate) struct SqliteCapture {
     check: Option<PinnedCheck>,
     /// Holds a moment that writers wait for.
     lease: Option<Lease<Hold>>,
+    proof: LockProof,
     /// Gone when everything was read and nothing needs the moment any longer.
     snapshot: Option<Snapshot>,
     is_written: bool,
@@ -82,6 +84,7 @@ impl SqliteCapture {
             deferred: None,
             check: None,
             lease: None,
+            proof: LockProof::begin(&path),
             snapshot: None,
             is_written: false,
             path,
@@ -103,8 +106,9 @@ impl SqliteCapture {
             self.deferred = Some("a check would keep writers from committing".to_owned());
         } else {
             let wal = snapshot.wal_file();
+            let proof = self.proof.clone();
             if let Some(pinned) = snapshot.take_pinned() {
-                self.check = Some(PinnedCheck::begin(env, pinned, wal, &self.options)?);
+                self.check = Some(PinnedCheck::begin(env, pinned, proof, wal, &self.options)?);
             }
         }
         Ok(())
@@ -136,6 +140,18 @@ impl SqliteCapture {
              `cp --reflink=always` where the file system can and back the copy up, stop its \
              service for the copy (`--method cold`), or raise `lock_ms_max`",
         ))
+    }
+
+    /// Proves that the moment was held all the time, until here.
+    fn require_locks(&self) -> Result<()> {
+        match self.proof.is_held() {
+            true => Ok(()),
+            false => Err(Error::new(
+                Kind::Failed,
+                format!("{} was let go while it was read: {LOCKS_DROPPED}", self.path.display()),
+            )
+            .hint("keep the database file itself out of `files`, and run the backup again")),
+        }
     }
 
     fn stream(&self, snapshot: &mut Snapshot, sink: &mut dyn Sink) -> Result<()> {
@@ -213,6 +229,8 @@ impl Capture for SqliteCapture {
             return Err(Error::new(Kind::Failed, "an artifact of a capture is written once"));
         };
         self.stream(&mut snapshot, sink)?;
+        self.require_held()?;
+        self.require_locks()?;
         self.is_written = true;
         // Here the moment is let go, except by a check that still reads it.
         drop(snapshot);

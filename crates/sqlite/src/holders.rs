@@ -74,20 +74,29 @@ fn by_open_files(files: &Files) -> Vec<Holder> {
     found
 }
 
-/// Lines such as `1: POSIX  ADVISORY  WRITE 1234 fe:01:5678 1073741825 1073741825`.
 fn by_locks(files: &Files) -> Vec<Holder> {
     let own = std::process::id();
+    let others = locks().into_iter().filter(|&(pid, _)| pid != own);
+    others
+        .filter_map(|(pid, identity)| {
+            let path = files.get(&identity)?.clone();
+            Some(Holder { pid, name: name_of(pid), path })
+        })
+        .collect()
+}
+
+/// Every lock that a process holds: the process, and device and inode of the file. From lines
+/// such as `1: POSIX  ADVISORY  WRITE 1234 fe:01:5678 1073741825 1073741825`. Those that are
+/// waited for, and those that belong to an open file instead of a process, are not among them.
+pub(crate) fn locks() -> Vec<(u32, (u64, u64))> {
     let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
-    let mut found = Vec::new();
-    for line in locks.lines() {
+    let held = locks.lines().filter(|line| !line.contains("->"));
+    held.filter_map(|line| {
         let mut words = line.split_whitespace().skip_while(|word| !word.contains("ADVISORY"));
-        let (Some(pid), Some(file)) = (words.nth(2), words.next()) else { continue };
-        let (Ok(pid), Some(identity)) = (pid.parse::<u32>(), lock_identity(file)) else { continue };
-        if let Some(path) = files.get(&identity).filter(|_| pid != own) {
-            found.push(Holder { pid, name: name_of(pid), path: path.clone() });
-        }
-    }
-    found
+        let (pid, file) = (words.nth(2)?, words.next()?);
+        Some((pid.parse().ok()?, lock_identity(file)?))
+    })
+    .collect()
 }
 
 fn lock_identity(text: &str) -> Option<(u64, u64)> {

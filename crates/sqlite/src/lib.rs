@@ -17,6 +17,7 @@ mod header;
 mod held;
 mod holders;
 mod lease;
+mod lock_proof;
 mod pinned_check;
 mod rows;
 pub mod sample;

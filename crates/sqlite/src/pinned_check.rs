@@ -14,6 +14,7 @@ use lifeboat_core::source::{CaptureOptions, CheckReport};
 use lifeboat_core::{Error, Kind, Result};
 
 use crate::check::{self, Checked};
+use crate::lock_proof::{LOCKS_DROPPED, LockProof};
 use crate::snapshot::Pinned;
 
 const GOES_ON: u8 = 0;
@@ -26,6 +27,7 @@ pub(crate) struct PinnedCheck {
     // The thread's result keeps the transaction open until it is taken.
     thread: Option<JoinHandle<(Box<Pinned>, Checked)>>,
     wal_growth_bytes_max: u64,
+    proof: LockProof,
 }
 
 /// How a check ended.
@@ -41,6 +43,7 @@ impl PinnedCheck {
     pub(crate) fn begin(
         env: &Env,
         mut pinned: Box<Pinned>,
+        proof: LockProof,
         wal: Option<File>,
         options: &CaptureOptions,
     ) -> Result<Self> {
@@ -58,7 +61,7 @@ impl PinnedCheck {
                 (pinned, checked)
             })
             .map_err(|error| Error::io(Kind::Failed, "cannot start a thread", error))?;
-        Ok(PinnedCheck { stop, thread: Some(thread), wal_growth_bytes_max })
+        Ok(PinnedCheck { stop, thread: Some(thread), wal_growth_bytes_max, proof })
     }
 
     /// Waits for its end, and lets the moment go.
@@ -70,6 +73,9 @@ impl PinnedCheck {
         let (_pinned, checked) = thread
             .join()
             .map_err(|_| Error::new(Kind::Failed, "the check of the database broke off"))?;
+        if !self.proof.is_held() {
+            return Ok(Ended::LetGo(LOCKS_DROPPED.to_owned()));
+        }
         Ok(match checked {
             Checked::Done(report) => Ended::Report(report),
             Checked::Stopped => Ended::LetGo(format!(
@@ -147,7 +153,7 @@ mod tests {
             lock_ms_max: 0,
             wal_growth_bytes_max: 1,
         };
-        PinnedCheck::begin(&env, pinned(folder), None, &options).unwrap()
+        PinnedCheck::begin(&env, pinned(folder), LockProof::default(), None, &options).unwrap()
     }
 
     #[test]
@@ -170,8 +176,12 @@ mod tests {
             let checked = check::check(connection, &clock, level, 1 << 20, Some(Box::new(|| true)));
             (pinned, checked)
         });
-        let check =
-            PinnedCheck { stop: Arc::default(), thread: Some(thread), wal_growth_bytes_max: 1 };
+        let check = PinnedCheck {
+            stop: Arc::default(),
+            thread: Some(thread),
+            wal_growth_bytes_max: 1,
+            proof: LockProof::default(),
+        };
         match check.end().unwrap() {
             Ended::LetGo(why) => assert!(why.contains("grew by more than 1 bytes"), "{why}"),
             Ended::Report(report) => panic!("it was not stopped: {report:?}"),

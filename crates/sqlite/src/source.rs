@@ -17,6 +17,13 @@ use crate::holders;
 use crate::snapshot::{Snapshot, missing};
 
 /// One SQLite database file.
+///
+/// A capture never writes to it, but for the method `checkpoint`. One trace may stay: beside a
+/// database in WAL mode that had no `-wal` and no `-shm`, an empty `-wal` and a `-shm`, as any
+/// reader of SQLite leaves them.
+///
+/// As long as a capture lives, no other code of the process may open and close the database file
+/// or its `-shm`: the close would drop the capture's locks. A capture notices, and fails.
 #[derive(Clone, Debug)]
 pub struct SqliteSource {
     path: PathBuf,

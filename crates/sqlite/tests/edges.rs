@@ -398,6 +398,22 @@ fn two_captures_of_one_database_at_once_in_one_process() {
 }
 
 #[test]
+fn a_careless_close_within_this_process_fails_the_capture() {
+    for mode in ["wal", "delete"] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = database(folder.path(), mode);
+        let careless = |batch: usize| {
+            if batch == 1 {
+                drop(fs::File::open(&path).unwrap());
+            }
+        };
+        let captured = capture_with(&path, &none(), 65_536, Box::new(careless));
+        let error = captured.map(drop).unwrap_err();
+        assert!(error.message().contains("drops its locks"), "{error:?}");
+    }
+}
+
+#[test]
 fn a_capture_that_is_given_up_lets_the_database_go() {
     let folder = tempfile::tempdir().unwrap();
     let path = database(folder.path(), "wal");
