@@ -160,7 +160,8 @@ fn looks_like(first: &[u8]) -> (&'static str, &'static str) {
         return (name, hint);
     }
     if first.iter().all(|&byte| byte == 0) {
-        return ("a file of zeros", "restore it from a backup");
+        const HINT: &str = "restore it from a backup, or rescue its rows: `lifeboat salvage`";
+        return ("a file whose beginning was overwritten with zeros", HINT);
     }
     let printable =
         |byte: &u8| matches!(byte, b'\t' | b'\n' | b'\r' | 0x20..=0x7e) || *byte >= 0x80;
