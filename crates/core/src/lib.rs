@@ -10,6 +10,7 @@ pub mod error;
 pub mod event;
 pub mod env;
 pub mod manifest;
+pub mod policy;
 pub mod moment;
 pub mod names;
 pub mod catalog;

@@ -4,4 +4,5 @@
 #![allow(missing_docs)]
 
 mod pipeline;
+mod policy;
 mod world;
