@@ -76,27 +76,46 @@ fn by_open_files(files: &Files) -> Vec<Holder> {
 
 fn by_locks(files: &Files) -> Vec<Holder> {
     let own = std::process::id();
-    let others = locks().into_iter().filter(|&(pid, _)| pid != own);
+    let others = locks().into_iter().filter(|lock| lock.pid != own);
     others
-        .filter_map(|(pid, identity)| {
-            let path = files.get(&identity)?.clone();
-            Some(Holder { pid, name: name_of(pid), path })
+        .filter_map(|lock| {
+            let path = files.get(&lock.file)?.clone();
+            Some(Holder { pid: lock.pid, name: name_of(lock.pid), path })
         })
         .collect()
 }
 
-/// Every lock that a process holds: the process, and device and inode of the file. From lines
-/// such as `1: POSIX  ADVISORY  WRITE 1234 fe:01:5678 1073741825 1073741825`. Those that are
-/// waited for, and those that belong to an open file instead of a process, are not among them.
-pub(crate) fn locks() -> Vec<(u32, (u64, u64))> {
+/// A lock that a process holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lock {
+    /// The process.
+    pub(crate) pid: u32,
+    /// Device and inode of the file.
+    pub(crate) file: (u64, u64),
+    /// The first byte that is locked.
+    pub(crate) first: u64,
+    /// The last.
+    pub(crate) last: u64,
+}
+
+/// Every lock that a process holds. Those that are waited for, and those that belong to an open
+/// file instead of a process, are not among them.
+pub(crate) fn locks() -> Vec<Lock> {
     let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
-    let held = locks.lines().filter(|line| !line.contains("->"));
-    held.filter_map(|line| {
-        let mut words = line.split_whitespace().skip_while(|word| !word.contains("ADVISORY"));
-        let (pid, file) = (words.nth(2)?, words.next()?);
-        Some((pid.parse().ok()?, lock_identity(file)?))
-    })
-    .collect()
+    locks.lines().filter(|line| !line.contains("->")).filter_map(parse_lock).collect()
+}
+
+/// A line such as `1: POSIX  ADVISORY  WRITE 1234 fe:01:5678 1073741825 1073741825`.
+fn parse_lock(line: &str) -> Option<Lock> {
+    let mut words = line.split_whitespace().skip_while(|word| !word.contains("ADVISORY"));
+    let pid = words.nth(2)?.parse().ok()?;
+    let file = lock_identity(words.next()?)?;
+    let first = words.next()?.parse().ok()?;
+    let last = words.next().map_or(Some(u64::MAX), |word| match word {
+        "EOF" => Some(u64::MAX),
+        number => number.parse().ok(),
+    })?;
+    Some(Lock { pid, file, first, last })
 }
 
 fn lock_identity(text: &str) -> Option<(u64, u64)> {
@@ -126,6 +145,14 @@ mod tests {
     #[test]
     fn suffixes_go_behind_the_last_byte() {
         assert_eq!(side_file(Path::new("/a b/x.db"), "-wal"), Path::new("/a b/x.db-wal"));
+    }
+
+    #[test]
+    fn lines_of_the_kernel_are_read() {
+        let lock = parse_lock("7: POSIX  ADVISORY  READ 12 fe:01:56 124 EOF").unwrap();
+        assert_eq!((lock.pid, lock.first, lock.last), (12, 124, u64::MAX));
+        assert_eq!(lock.file, (rustix::fs::makedev(0xfe, 1), 56));
+        assert!(parse_lock("7: OFDLCK ADVISORY  READ -1 fe:01:56 0 EOF").is_none());
     }
 
     #[test]

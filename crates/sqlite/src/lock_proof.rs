@@ -49,7 +49,23 @@ impl LockProof {
 
 fn locked_by_us() -> Vec<(u64, u64)> {
     let own = std::process::id();
-    locks().into_iter().filter(|&(pid, _)| pid == own).map(|(_, file)| file).collect()
+    locks().into_iter().filter(|lock| lock.pid == own).map(|lock| lock.file).collect()
+}
+
+/// The byte of a `-shm` that is locked by readers for whom the database file alone is the state;
+/// the next four are those of readers who need the `-wal`, too.
+const FILE_ALONE_BYTE: u64 = 123;
+const WITH_LOG_BYTES: std::ops::RangeInclusive<u64> = 124..=127;
+
+/// Whether the locks of this process show that its readers need the `-wal`. Where they do not
+/// show it, or readers of both kinds are at work, the answer is no.
+pub(crate) fn needs_log(database: &Path) -> bool {
+    let Ok(index) = fs::metadata(side_file(database, "-shm")) else { return false };
+    let (own, file) = (std::process::id(), (index.dev(), index.ino()));
+    let own_locks: Vec<_> =
+        locks().into_iter().filter(|lock| lock.pid == own && lock.file == file).collect();
+    let covers = |byte: u64| own_locks.iter().any(|lock| (lock.first..=lock.last).contains(&byte));
+    !covers(FILE_ALONE_BYTE) && WITH_LOG_BYTES.into_iter().any(covers)
 }
 
 #[cfg(test)]
@@ -57,6 +73,20 @@ mod tests {
     use super::*;
     use crate::snapshot::Snapshot;
     use rusqlite::Connection;
+
+    #[test]
+    fn readers_tell_by_their_locks_whether_they_need_the_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.db");
+        let writer = Connection::open(&path).unwrap();
+        writer.execute_batch("PRAGMA journal_mode = wal; CREATE TABLE t(a)").unwrap();
+        let with_log = Snapshot::take(&path).unwrap();
+        assert!(needs_log(&path));
+        drop(with_log);
+        writer.query_row("PRAGMA wal_checkpoint(FULL)", [], |_| Ok(())).unwrap();
+        let _file_alone = Snapshot::take(&path).unwrap();
+        assert!(!needs_log(&path));
+    }
 
     #[test]
     fn a_careless_close_of_the_database_or_its_index_is_seen() {

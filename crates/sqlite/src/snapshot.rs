@@ -35,12 +35,13 @@ pub(crate) use self::pinned::{Pinned, failed, missing};
 use self::journal::Journal;
 use self::lock::SharedLock;
 use self::offline::Watch;
-use self::pinned::{Attempt, busy};
+use self::pinned::{Attempt, busy, log_is_foreign};
 use self::wal::{Scan, Wal, read_up_to};
 use crate::ffi;
 use crate::header::{self, HEADER_BYTES, Header};
 use crate::held::{self, HeldFile};
 use crate::holders::side_file;
+use crate::lock_proof;
 
 /// How often a moment is taken anew when it slipped away before anything was read.
 const ATTEMPTS_MAX: u32 = 5;
@@ -133,11 +134,16 @@ impl Snapshot {
     fn lay_wal(&mut self) -> Result<()> {
         let Some(pinned) = &self.pinned else { return Ok(()) };
         let Some(mark) = ffi::snapshot_mark(pinned.connection()) else { return Ok(()) };
-        let Some(file) = wal::open(&side_file(&self.path, "-wal"))? else { return Ok(()) };
         if mark.frame_max == 0 {
             return Ok(());
         }
+        let Some(file) = wal::open(&side_file(&self.path, "-wal"))? else {
+            return Err(log_is_foreign(&self.path));
+        };
         let wal = match wal::scan_to_mark(file, self.page_size, &mark)? {
+            Scan::Reset if lock_proof::needs_log(&self.path) => {
+                return Err(log_is_foreign(&self.path));
+            }
             Scan::Reset => return Ok(()),
             Scan::Whole(wal) => wal,
             Scan::Damaged(wal, how) => {

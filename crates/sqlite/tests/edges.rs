@@ -159,6 +159,42 @@ fn a_damaged_log_that_its_writer_still_reads_fails_the_check() {
 }
 
 #[test]
+fn a_log_that_somebody_removed_or_replaced_is_no_empty_log() {
+    for is_replaced in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = database(folder.path(), "wal");
+        let writer = Other::begin(&path, Role::UncopiedRows);
+        let wal = folder.path().join("x.db-wal");
+        let mut content = fs::read(&wal).unwrap();
+        fs::remove_file(&wal).unwrap();
+        if is_replaced {
+            content[16..24].copy_from_slice(b"another!");
+            let sum = wal_checksum(&content[..24]);
+            content[24..32].copy_from_slice(&sum);
+            fs::write(&wal, content).unwrap();
+        }
+        let error = capture_error(&path, &none());
+        assert_eq!(error.kind(), Kind::SourceUnavailable);
+        assert!(error.message().contains("removed or replaced"), "{error:?}");
+        drop(writer);
+    }
+}
+
+/// The checksum of the WAL format, little-endian, as its header keeps it.
+fn wal_checksum(bytes: &[u8]) -> [u8; 8] {
+    let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+    let (mut first, mut second) = (0_u32, 0_u32);
+    for at in (0..bytes.len()).step_by(8) {
+        first = first.wrapping_add(word(at)).wrapping_add(second);
+        second = second.wrapping_add(word(at + 4)).wrapping_add(first);
+    }
+    let mut sum = [0; 8];
+    sum[..4].copy_from_slice(&first.to_be_bytes());
+    sum[4..].copy_from_slice(&second.to_be_bytes());
+    sum
+}
+
+#[test]
 fn a_database_that_another_has_for_itself_is_busy_and_its_holder_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = database(folder.path(), "delete");

@@ -143,6 +143,10 @@ pub(crate) fn failed(path: &Path, error: rusqlite::Error) -> Error {
         NotADatabase,
     };
     let name = path.display();
+    let extended = error.sqlite_error().map(|failure| failure.extended_code);
+    if extended == Some(rusqlite::ffi::SQLITE_IOERR_SHORT_READ) {
+        return log_is_foreign(path).caused_by(error);
+    }
     match code(&error) {
         Some(DatabaseBusy | DatabaseLocked | FileLockingProtocolFailed) => {
             busy(path, "is locked").caused_by(error)
@@ -158,6 +162,22 @@ pub(crate) fn failed(path: &Path, error: rusqlite::Error) -> Error {
         _ => Error::new(Kind::SourceUnavailable, format!("SQLite cannot read {name}"))
             .caused_by(error),
     }
+}
+
+/// Somebody removed the `-wal` of a database that is in use, or put another in its place.
+pub(crate) fn log_is_foreign(path: &Path) -> Error {
+    Error::new(
+        Kind::SourceUnavailable,
+        format!(
+            "the -wal of {} is not the one that its application writes to: somebody removed or \
+             replaced it",
+            path.display()
+        ),
+    )
+    .hint(
+        "what was committed since is in a file without a name, which goes when the application \
+         stops: copy it before, from where `ls -l /proc/*/fd | grep deleted` shows it",
+    )
 }
 
 /// The error for a database that others keep to themselves: who, and the ways out.
