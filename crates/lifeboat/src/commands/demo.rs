@@ -321,10 +321,13 @@ fn no_result(command: &str) -> Error {
     Error::new(Kind::Failed, format!("lifeboat {command} printed no result"))
 }
 
-/// The path of this program.
+/// A path that starts this very program, also when its file was replaced by a newer one.
 fn own_program() -> Result<PathBuf> {
     let running = Path::new("/proc/self/exe");
-    std::env::current_exe()
-        .or_else(|_| std::fs::read_link(running))
-        .map_err(|error| Error::io(Kind::Failed, "cannot find out where this program is", error))
+    match running.exists() {
+        true => Ok(running.to_owned()),
+        false => std::env::current_exe().map_err(|error| {
+            Error::io(Kind::Failed, "cannot find out where this program is", error)
+        }),
+    }
 }
