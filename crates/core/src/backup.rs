@@ -3,11 +3,11 @@
 //! Whatever fails before the manifest leaves no backup: artifacts of a failed run are deleted,
 //! those of a killed run are garbage without a manifest.
 
-mod lock;
+pub(crate) mod lock;
 mod store;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::catalog::SourceRecord;
 use crate::env::Env;
@@ -275,6 +275,10 @@ impl<'a> Run<'a> {
         name: &str,
     ) -> Result<Option<CaptureReport>> {
         let Some(companions) = self.request.companions else { return Ok(None) };
+        let database = PathBuf::from(self.request.source.location()?);
+        let mut own = self.request.engine.side_files(&database);
+        own.push(database);
+        let companions = companions.without(own);
         let mut capture = companions.capture(self.env, &self.request.options)?;
         for (index, plan) in capture.artifacts().into_iter().enumerate() {
             let compression = self.request.compression;

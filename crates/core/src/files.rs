@@ -39,6 +39,7 @@ pub struct FileEntry {
 #[derive(Clone, Debug)]
 pub struct FilesSource {
     entries: Vec<FileEntry>,
+    left_out: Vec<PathBuf>,
 }
 
 /// What is found when the set is walked.
@@ -57,7 +58,16 @@ impl FilesSource {
             })?;
             Ok(FileEntry { path, ..entry })
         };
-        Ok(FilesSource { entries: entries.into_iter().map(absolute).collect::<Result<_>>()? })
+        let entries = entries.into_iter().map(absolute).collect::<Result<_>>()?;
+        Ok(FilesSource { entries, left_out: Vec::new() })
+    }
+
+    /// The same set without some files, whatever their names in it: a database that is backed up
+    /// beside it is not copied as a file too. Opening and closing it would even drop the locks
+    /// under which it is read.
+    #[must_use]
+    pub fn without(&self, left_out: Vec<PathBuf>) -> Self {
+        FilesSource { entries: self.entries.clone(), left_out }
     }
 
     /// Walks the set in a fixed order. A missing path is an error unless it is optional.
@@ -76,6 +86,11 @@ impl FilesSource {
         }
         found.sort_by(|a, b| a.path.cmp(&b.path));
         found.dedup_by(|a, b| a.path == b.path);
+        let identity = |metadata: &fs::Metadata| (metadata.dev(), metadata.ino());
+        let left_out: Vec<_> =
+            self.left_out.iter().filter_map(|path| fs::metadata(path).ok()).collect();
+        found
+            .retain(|found| !left_out.iter().any(|out| identity(out) == identity(&found.metadata)));
         if found.is_empty() {
             return Err(Error::new(Kind::SourceUnavailable, "none of the files exists"));
         }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
+use std::process::Command;
 
 use crate::support::{World, mode, rows, set_mode};
 
@@ -108,4 +109,41 @@ fn a_source_of_files_is_backed_up_on_change_only() {
     world.run(&["restore", "keys", "--to", &to]).expect(0);
     let back = world.path("unpacked").join(etc.trim_start_matches('/')).join("config.toml");
     assert_eq!(fs::read(back).unwrap(), b"port = 3");
+}
+
+#[test]
+fn a_folder_that_holds_the_database_itself_is_backed_up_without_it() {
+    let world = world_with_files();
+    fs::write(world.path("data/notes.txt"), "keep me").unwrap();
+    let data = world.text("data");
+    configure(&world, &format!(", \"{data}\""));
+    let ran = world.run(&["backup", "--json"]).expect(0);
+    let folder = world.path("repo/app");
+    let archive = ran.json()[0]["manifest"]["artifacts"].as_array().unwrap().clone();
+    let archive = archive.iter().find(|artifact| artifact["role"] == "files").unwrap();
+    let archive = folder.join(archive["name"].as_str().unwrap());
+    let listed = Command::new("sh")
+        .args(["-c", "zstd -dc \"$0\" | tar -tf -"])
+        .arg(&archive)
+        .output()
+        .unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    assert!(listed.contains("data/notes.txt"), "{listed}");
+    assert!(!listed.contains("app.db"), "{listed}");
+}
+
+#[test]
+fn a_longer_list_of_files_is_still_the_same_source() {
+    let world = world_with_files();
+    let etc = world.text("etc");
+    let configure = |files: &str| {
+        world.configure(&format!(
+            "[repository.local]\nurl = \"file://$REPO\"\n[source.keys]\nfiles = [{files}]\n"
+        ));
+    };
+    configure(&format!("\"{etc}/config.toml\""));
+    world.run(&["backup"]).expect(0);
+    configure(&format!("\"{etc}/config.toml\", \"{etc}\""));
+    world.run(&["backup"]).expect(0);
+    assert_eq!(world.names("repo").iter().filter(|name| name.starts_with("keys")).count(), 1);
 }
