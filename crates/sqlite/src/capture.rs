@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use lifeboat_core::env::Env;
 use lifeboat_core::manifest::{CheckLevel, FileFacts, Method, SchemaVersion};
+use lifeboat_core::owner;
 use lifeboat_core::source::{
     ArtifactPlan, Capture, CaptureOptions, CaptureReport, CheckReport, Sink,
 };
@@ -296,18 +297,8 @@ fn file_facts(path: &std::path::Path, file: &fs::File) -> Result<FileFacts> {
         mode: metadata.mode() & 0o7777,
         uid: metadata.uid(),
         gid: metadata.gid(),
-        owner: name_in("/etc/passwd", metadata.uid()),
-        group: name_in("/etc/group", metadata.gid()),
+        owner: owner::user_name(metadata.uid()),
+        group: owner::group_name(metadata.gid()),
         modified_s: metadata.mtime(),
-    })
-}
-
-/// The name that a line such as `name:x:1000:...` gives to a number.
-fn name_in(table: &str, id: u32) -> Option<String> {
-    let text = fs::read_to_string(table).ok()?;
-    text.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)?.parse() == Ok(id)).then(|| name.to_owned())
     })
 }
