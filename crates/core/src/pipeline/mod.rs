@@ -1,7 +1,7 @@
 //! How bytes become frames and frames become bytes, on all cores, in bounded memory.
 //!
-//! [`encode`] takes plain bytes from a capture and gives stored bytes to a store; [`decode`] is
-//! the way back; [`read_back`] proves that what the store gives is what was sent. All three are
+//! [`encode()`] takes plain bytes from a capture and gives stored bytes to a store; [`decode()`] is
+//! the way back; `read_back` proves that what the store gives is what was sent. All three are
 //! threads around bounded queues: nothing here grows with the size of a database, except 16 bytes
 //! for each block whose hash is kept and 8 bytes for each frame.
 
