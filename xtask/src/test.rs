@@ -9,13 +9,15 @@ use anyhow::{Context, Result, bail};
 use crate::process::{is_there, run};
 use crate::{root, tidy};
 
-/// The programs that tests restore with, and the Debian packages that bring them.
+/// The programs that tests restore with and check units with, and the Debian packages that
+/// bring them.
 const TOOLS: &[(&str, &str)] = &[
     ("sqlite3", "sqlite3"),
     ("zstd", "zstd"),
     ("gzip", "gzip"),
     ("gunzip", "gzip"),
     ("tar", "tar"),
+    ("systemd-analyze", "systemd"),
 ];
 
 pub(crate) fn all() -> Result<()> {
@@ -57,7 +59,7 @@ fn run_there(command: &mut Command) -> Result<()> {
 fn install_tools() -> Result<()> {
     let missing: Vec<_> = TOOLS.iter().filter(|(program, _)| !is_there(program)).collect();
     if missing.is_empty() {
-        println!("sqlite3, zstd, gzip and tar are there");
+        println!("sqlite3, zstd, gzip, tar and systemd-analyze are there");
         return Ok(());
     }
     let mut packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();

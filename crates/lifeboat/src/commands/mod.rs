@@ -4,6 +4,7 @@ mod backup;
 mod completions;
 mod config;
 mod demo;
+mod install;
 mod list;
 mod man;
 mod reference;
@@ -34,6 +35,7 @@ pub(crate) enum Command {
     #[command(hide = true)]
     DemoWriter(demo::WriterArgs),
     Config(config::Args),
+    Install(install::Args),
     Completions(completions::Args),
     Man(man::Args),
     #[command(hide = true)]
@@ -54,6 +56,7 @@ impl Command {
             Command::Demo(args) => demo::run(session, args),
             Command::DemoWriter(args) => demo::run_writer(session, args),
             Command::Config(args) => config::run(session, args),
+            Command::Install(args) => install::run(session, args),
             Command::Completions(args) => completions::run(session, args),
             Command::Man(args) => man::run(session, args),
             Command::Reference(args) => reference::run(session, args),

@@ -2,8 +2,9 @@
 //!
 //! `model` is what can be said, `values` the small languages in it, `load` finds and reads the
 //! files, `environment` makes one of variables where there is no file, `diagnose` points at
-//! mistakes, `validate` checks what no type can, `example` writes the example and the reference
-//! from the doc comments, `origin` shows what is in force.
+//! mistakes, `validate` checks what no type can, `schedule` says when a source is backed up,
+//! `example` writes the example and the reference from the doc comments, `origin` shows what is in
+//! force.
 
 pub(crate) mod diagnose;
 pub(crate) mod environment;
@@ -11,6 +12,7 @@ pub(crate) mod example;
 pub(crate) mod load;
 pub(crate) mod model;
 pub(crate) mod origin;
+pub(crate) mod schedule;
 pub(crate) mod validate;
 pub(crate) mod values;
 

@@ -93,7 +93,9 @@ pub(crate) struct SourceConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"on-change")]
     pub(crate) when: Option<When>,
-    /// When the agent makes a backup.
+    /// When `install systemd` and `install cron` have a backup made: "hourly", "daily", "weekly",
+    /// "monthly", "daily 02:00", five fields as cron has them, or what systemd takes after
+    /// OnCalendar=. In the host's local time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"hourly")]
     pub(crate) schedule: Option<String>,

@@ -6,6 +6,7 @@
 use super::diagnose;
 use super::load::Loaded;
 use super::model::{Config, SourceConfig, When};
+use super::schedule::Schedule;
 use crate::repositories;
 
 /// The mistakes of a configuration that was read, each pointed at.
@@ -34,6 +35,9 @@ pub(crate) fn mistakes(loaded: &Loaded) -> Vec<String> {
         }
         check_kind(source, &mut add);
         check_service(source, &mut add);
+        if let Some(Err(why)) = source.schedule.as_deref().map(Schedule::read) {
+            add(&["schedule"], &why);
+        }
         check_repositories(config, source, &mut add);
     }
     found
@@ -143,9 +147,6 @@ pub(crate) fn used_later(loaded: &Loaded) -> Vec<String> {
         }
     }
     for (name, source) in &config.source {
-        if source.schedule.is_some() {
-            keys.push(vec!["source", name, "schedule"]);
-        }
         if source.keep.as_ref().is_some_and(|keep| !keep.0.forever) {
             keys.push(vec!["source", name, "keep"]);
         }

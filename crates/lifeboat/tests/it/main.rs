@@ -14,6 +14,7 @@ mod configuration;
 mod crash;
 mod demo;
 mod files;
+mod install;
 mod output;
 mod restore;
 mod round_trip;

@@ -1,0 +1,244 @@
+//! Units of systemd: a service and a timer for each job, and the commands that put them in force.
+//!
+//! What a service may do is what a backup needs, and no more. What is left, and why:
+//! - `CAP_DAC_OVERRIDE`: databases and their `-shm` belong to other users. `CAP_CHOWN`: a `-wal`
+//!   or `-shm` that root creates must belong to the database's owner, or the application is
+//!   locked out.
+//! - systemd lets root stop a unit by its socket, whatever capabilities it has; a service that is
+//!   stopped for a cold backup is started again by a process of its own, which must not be killed
+//!   with the run: `KillMode=process`.
+//! - Commands of the configuration may need anything; their job keeps the rest of the sandbox.
+//!
+//! A user's manager may not set up mounts or drop capabilities: its services have what needs no
+//! privilege.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use lifeboat_core::{Error, Kind, Result};
+
+use super::jobs::{Job, Program, Stops};
+
+const PREFIX: &str = "lifeboat-backup-";
+
+/// What systemd takes as the name of a unit.
+const UNIT_NAME_BYTES_MAX: usize = 255;
+
+/// What any service can be given, without privilege.
+const COMMON: &str = "\
+NoNewPrivileges=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+RestrictNamespaces=yes
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+";
+
+/// What only the system's manager can set up.
+const SYSTEM: &str = "\
+ProtectSystem=strict
+ProtectHome=read-only
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectKernelLogs=yes
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+PrivateDevices=yes
+KeyringMode=private
+";
+
+/// Whether a file in the folder of the units can be ours.
+pub(crate) fn is_ours(name: &str) -> bool {
+    name.starts_with(PREFIX) && (name.ends_with(".service") || name.ends_with(".timer"))
+}
+
+/// The names and texts of the units of a job.
+pub(crate) fn units(
+    program: &Program,
+    job: &Job,
+    user: bool,
+    on_failure: Option<&str>,
+) -> Result<[(String, String); 2]> {
+    let name = format!("{PREFIX}{}", escaped(&job.source));
+    if name.len() + ".service".len() > UNIT_NAME_BYTES_MAX {
+        let message = format!("the name of the source `{}` is too long for a unit", job.source);
+        return Err(Error::new(Kind::Usage, message).hint("give the source a shorter name"));
+    }
+    Ok([
+        (format!("{name}.service"), service(program, job, user, on_failure)),
+        (format!("{name}.timer"), timer(job)),
+    ])
+}
+
+fn service(program: &Program, job: &Job, user: bool, on_failure: Option<&str>) -> String {
+    let mut text = format!("\n[Unit]\nDescription=Backup of {}\n", plain(&job.source));
+    if let Some(unit) = on_failure {
+        let _ = writeln!(text, "OnFailure={unit}");
+    }
+    let command: Vec<String> = program.command(&job.source).iter().map(|w| argument(w)).collect();
+    let _ = write!(text, "\n[Service]\nType=oneshot\nExecStart={}\n", command.join(" "));
+    for (name, value) in &program.environment {
+        let _ = writeln!(text, "Environment={}", quoted(&format!("{name}={value}")));
+    }
+    text.push_str("TimeoutStartSec=6h\nNice=10\nIOSchedulingClass=best-effort\n");
+    text.push_str("IOSchedulingPriority=7\nUMask=0077\n");
+    if job.stops != Stops::Nothing {
+        // As the module says: what starts the application again outlives the run.
+        text.push_str("KillMode=process\n");
+    }
+    let _ = write!(text, "\n{COMMON}");
+    match job.stops {
+        Stops::ByCommands => text.push_str("RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6\n"),
+        _ => text.push_str("RestrictAddressFamilies=AF_UNIX\n"),
+    }
+    if !user {
+        sandbox(&mut text, program, job);
+    }
+    text
+}
+
+fn sandbox(text: &mut String, program: &Program, job: &Job) {
+    text.push_str(SYSTEM);
+    if job.stops != Stops::ByCommands {
+        text.push_str("PrivateNetwork=yes\nIPAddressDeny=any\n");
+        text.push_str("CapabilityBoundingSet=CAP_DAC_OVERRIDE CAP_CHOWN\n");
+    }
+    // A private /tmp would hide what lies in the real one.
+    let temporary = |path: &Path| path.starts_with("/tmp") || path.starts_with("/var/tmp");
+    let hidden = job.sees.iter().any(|path| temporary(path))
+        || temporary(Path::new(&program.binary))
+        || program.config.as_deref().is_some_and(|path| temporary(Path::new(path)));
+    match hidden {
+        true => text.push_str("PrivateTmp=no\nReadWritePaths=\"-/var/tmp\"\n"),
+        false => text.push_str("PrivateTmp=yes\n"),
+    }
+    // With `-` one that is missing is the backup's error, which says more than systemd's.
+    for folder in &job.writes {
+        let _ = writeln!(text, "ReadWritePaths={}", quoted(&format!("-{folder}")));
+    }
+}
+
+fn timer(job: &Job) -> String {
+    let mut text =
+        format!("\n[Unit]\nDescription=When {} is backed up\n\n[Timer]\n", plain(&job.source));
+    for moment in job.schedule.on_calendar() {
+        let _ = writeln!(text, "OnCalendar={moment}");
+    }
+    let delay_s = job.schedule.random_delay_s();
+    let _ = write!(
+        text,
+        "Persistent=true\nRandomizedDelaySec={delay_s}s\nAccuracySec=15s\n\n\
+         [Install]\nWantedBy=timers.target\n"
+    );
+    text
+}
+
+/// A source's name as a part of a unit's: other bytes than these as `\xNN`, as systemd does it.
+fn escaped(name: &str) -> String {
+    let mut text = String::new();
+    for byte in name.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'-' | b'.' => {
+                text.push(char::from(byte));
+            }
+            byte => {
+                let _ = write!(text, "\\x{byte:02x}");
+            }
+        }
+    }
+    text
+}
+
+/// A text without specifiers, on a line that is not quoted.
+fn plain(text: &str) -> String {
+    text.replace('%', "%%").replace('\\', "\\\\")
+}
+
+/// One word in quotes.
+fn quoted(word: &str) -> String {
+    format!("\"{}\"", word.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%"))
+}
+
+/// One word of a command, in which systemd would expand variables as well.
+fn argument(word: &str) -> String {
+    let safe = |c: char| c.is_ascii_alphanumeric() || "/_-.+:,@".contains(c);
+    match !word.is_empty() && word.chars().all(safe) {
+        true => word.to_owned(),
+        false => quoted(word).replace('$', "$$"),
+    }
+}
+
+/// Whether systemd is what this system was started with.
+pub(crate) fn is_running() -> bool {
+    Path::new("/run/systemd/system").is_dir()
+}
+
+/// The manager that the units are for.
+pub(crate) struct Manager {
+    /// The user's instead of the system's.
+    pub(crate) user: bool,
+    /// Whether the files are for this system, not for one below another root.
+    pub(crate) there: bool,
+}
+
+impl Manager {
+    /// Stops timers whose files will go.
+    pub(crate) fn disable(&self, timers: &[String]) -> Result<()> {
+        match timers.is_empty() {
+            true => Ok(()),
+            false => self.run(&["disable", "--now"], timers),
+        }
+    }
+
+    /// Reads all units again, and starts these timers with what their files say now.
+    pub(crate) fn enable(&self, timers: &[String]) -> Result<()> {
+        self.run(&["daemon-reload"], &[])?;
+        match timers.is_empty() {
+            true => Ok(()),
+            false => self.run(&["enable"], timers).and_then(|()| self.run(&["restart"], timers)),
+        }
+    }
+
+    fn run(&self, arguments: &[&str], timers: &[String]) -> Result<()> {
+        if !self.there || !is_running() {
+            return Ok(());
+        }
+        let user = if self.user { &["--user"][..] } else { &[] };
+        let output = Command::new("systemctl")
+            .args(user)
+            .args(arguments)
+            .arg("--")
+            .args(timers)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|error| Error::io(Kind::Failed, "cannot run systemctl", error))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let command =
+            format!("systemctl {} {}", [user, arguments].concat().join(" "), timers.join(" "));
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        let message = format!("`{}` ended with {}: {said}", command.trim(), output.status);
+        Err(Error::new(Kind::Failed, message)
+            .hint("mend what it names, then run the same command again"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_words_are_escaped_for_systemd() {
+        assert_eq!(escaped("chat-1.db"), "chat-1.db");
+        assert_eq!(escaped("a b"), "a\\x20b");
+        assert_eq!(escaped("é"), "\\xc3\\xa9");
+        assert_eq!(argument("/usr/bin/lifeboat"), "/usr/bin/lifeboat");
+        assert_eq!(argument("a \"b\" $c 100%"), "\"a \\\"b\\\" $$c 100%%\"");
+        assert_eq!(quoted("A=/x y\\z%"), "\"A=/x y\\\\z%%\"");
+    }
+}

@@ -1,0 +1,217 @@
+//! Schedules: the units are ones that systemd reads and calls safe, the line of cron runs, and
+//! files of others stay as they are.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use crate::support::{Ran, World, mode};
+
+/// A source whose name has all that must be escaped, one that is stopped, one of files.
+fn configured() -> World {
+    let world = World::new();
+    world.database("app.db", 10);
+    world.configure(
+        "[repository.local]\nurl = \"file://$REPO\"\n\
+         [source.app]\nsqlite = \"$DATA/app.db\"\nschedule = \"0 4 1 * 5\"\n\
+         [source.\"a %s $HOME 'é\"]\nsqlite = \"$DATA/app.db\"\nschedule = \"daily 02:00\"\n\
+         [source.cold]\nsqlite = { path = \"$DATA/app.db\", method = \"cold\" }\n\
+         service = \"app.service\"\nschedule = \"weekly\"\n\
+         [source.own]\nsqlite = { path = \"$DATA/app.db\", method = \"cold\" }\n\
+         service = { stop = [\"true\"], start = [\"true\"] }\nschedule = \"monthly\"\n\
+         [source.keys]\nfiles = [\"/etc/hostname\"]\n",
+    );
+    world
+}
+
+fn install(world: &World, arguments: &[&str]) -> Ran {
+    let root = world.text("root");
+    world.run(&[&["install"][..], arguments, &["--root", &root]].concat())
+}
+
+fn units(world: &World) -> Vec<PathBuf> {
+    let folder = world.path("root/etc/systemd/system");
+    let names = world.names("root/etc/systemd/system");
+    names.iter().map(|name| folder.join(name)).collect()
+}
+
+fn text(path: &Path) -> String {
+    fs::read_to_string(path).unwrap()
+}
+
+/// What systemd-analyze says; `None`, with the reason on the screen, where there is none.
+fn analyze(arguments: &[&str], units: &[PathBuf]) -> Option<Output> {
+    let output = Command::new("systemd-analyze").args(arguments).args(units).output();
+    if let Err(error) = &output {
+        // Past the test harness, which keeps what a passing test prints to itself.
+        let note = format!("SKIPPED, systemd-analyze (package systemd) does not start: {error}\n");
+        std::io::stderr().write_all(note.as_bytes()).unwrap();
+    }
+    output.ok()
+}
+
+#[test]
+fn the_units_are_ones_that_systemd_reads() {
+    let world = configured();
+    install(&world, &["systemd", "--yes", "--on-failure", "alert@%n.service"])
+        .expect(0)
+        .says("keys: it has no `schedule`");
+    let units = units(&world);
+    assert_eq!(units.len(), 8, "{units:?}");
+    assert!(units.iter().all(|unit| mode(unit) == 0o644));
+    let Some(output) = analyze(&["verify", "--man=no"], &units) else { return };
+    let said = String::from_utf8_lossy(&output.stderr);
+    // It leaves with 0 also where it says that a line is unknown.
+    assert!(output.status.success() && !said.contains("lifeboat"), "{said}");
+}
+
+#[test]
+fn the_services_may_do_little() {
+    let world = configured();
+    install(&world, &["systemd", "--yes"]).expect(0);
+    for unit in units(&world).iter().filter(|unit| unit.extension().unwrap() == "service") {
+        // Commands of the configuration keep their capabilities.
+        let threshold = if unit.ends_with("lifeboat-backup-own.service") { 45 } else { 20 };
+        let threshold = format!("--threshold={threshold}");
+        let one = std::slice::from_ref(unit);
+        let Some(output) = analyze(&["security", "--offline=true", &threshold], one) else {
+            return;
+        };
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{unit:?}\n{said}");
+    }
+}
+
+#[test]
+fn a_service_writes_only_where_its_run_must() {
+    let world = configured();
+    install(&world, &["systemd", "--yes"]).expect(0);
+    assert!(world.path("repo").is_dir(), "systemd cannot open what is not there");
+    let service = text(&world.path("root/etc/systemd/system/lifeboat-backup-app.service"));
+    let line = |folder: &str| format!("ReadWritePaths=\"-{}\"\n", world.text(folder));
+    for folder in ["repo", "state/lifeboat", "data"] {
+        assert!(service.contains(&line(folder)), "{folder} is missing in {service}");
+    }
+    // This world is in /tmp, which a private one would hide.
+    assert!(service.contains("PrivateTmp=no\n"), "{service}");
+    assert_eq!(service.matches("ReadWritePaths=").count(), 4, "{service}");
+    assert!(!service.contains("KillMode="), "{service}");
+    let cold = text(&world.path("root/etc/systemd/system/lifeboat-backup-cold.service"));
+    // What starts the application again must not be killed with the run.
+    assert!(cold.contains("KillMode=process\n"), "{cold}");
+    let timer = text(&world.path("root/etc/systemd/system/lifeboat-backup-app.timer"));
+    assert!(timer.contains("OnCalendar=*-*-01 04:00:00\nOnCalendar=Fri *-*-* 04:00:00\n"));
+    assert!(timer.contains("Persistent=true\n"));
+}
+
+#[test]
+fn a_user_gets_units_without_what_needs_root() {
+    let world = configured();
+    let ran = install(&world, &["systemd", "--user", "--yes"]).expect(0);
+    let folder = format!("root{}/systemd/user", world.text("home/config"));
+    let service = text(&world.path(&folder).join("lifeboat-backup-app.service"));
+    assert!(service.contains("NoNewPrivileges=yes\n"), "{service}");
+    for needs_root in ["ProtectSystem", "CapabilityBoundingSet", "PrivateNetwork", "ReadWrite"] {
+        assert!(!service.contains(needs_root), "{service}");
+    }
+    assert!(ran.err.contains("lifeboat-backup-app.timer"), "{}", ran.err);
+}
+
+#[test]
+fn a_dry_run_and_a_question_without_a_terminal_write_nothing() {
+    let world = configured();
+    let ran = install(&world, &["systemd", "--dry-run"]).expect(0);
+    assert!(ran.out.contains("OnCalendar=*-*-* 02:00:00\n"), "{}", ran.out);
+    install(&world, &["systemd"]).expect(24).says("lifeboat-backup-app.timer");
+    install(&world, &["cron"]).expect(24);
+    assert!(!world.path("root").exists() && !world.path("repo").exists());
+}
+
+#[test]
+fn what_was_written_is_removed_and_nothing_else() {
+    let world = configured();
+    install(&world, &["systemd", "--yes"]).expect(0);
+    install(&world, &["systemd"]).expect(0).says("nothing to do");
+    let folder = world.path("root/etc/systemd/system");
+    fs::write(folder.join("lifeboat-backup-mine.service"), "[Service]\n").unwrap();
+    fs::write(folder.join("other.timer"), "# Written by `lifeboat install`").unwrap();
+    // A source that is gone takes its units with it.
+    world.configure(
+        "[repository.local]\nurl = \"file://$REPO\"\n\
+         [source.app]\nsqlite = \"$DATA/app.db\"\nschedule = \"hourly\"\n",
+    );
+    install(&world, &["systemd", "--yes"]).expect(0);
+    assert_eq!(
+        world.names("root/etc/systemd/system"),
+        [
+            "lifeboat-backup-app.service",
+            "lifeboat-backup-app.timer",
+            "lifeboat-backup-mine.service",
+            "other.timer"
+        ]
+    );
+    // The configuration may be gone by then.
+    fs::remove_file(world.path("home/config/lifeboat/config.toml")).unwrap();
+    install(&world, &["systemd", "--uninstall", "--yes"]).expect(0);
+    let left = world.names("root/etc/systemd/system");
+    assert_eq!(left, ["lifeboat-backup-mine.service", "other.timer"]);
+}
+
+#[test]
+fn a_file_of_somebody_else_ends_it_before_anything_is_changed() {
+    let world = configured();
+    let folder = world.path("root/etc/systemd/system");
+    fs::create_dir_all(&folder).unwrap();
+    let masked = folder.join("lifeboat-backup-own.timer");
+    std::os::unix::fs::symlink("/dev/null", &masked).unwrap();
+    install(&world, &["systemd", "--yes"]).expect(23).says("lifeboat-backup-own.timer is not");
+    assert_eq!(world.names("root/etc/systemd/system"), ["lifeboat-backup-own.timer"]);
+    let crontab = world.path("root/etc/cron.d/lifeboat");
+    fs::create_dir_all(crontab.parent().unwrap()).unwrap();
+    fs::write(&crontab, "0 * * * * root true\n").unwrap();
+    install(&world, &["cron", "--yes"]).expect(23);
+    install(&world, &["cron", "--uninstall", "--yes"]).expect(0);
+    assert_eq!(text(&crontab), "0 * * * * root true\n");
+}
+
+/// The lines are run as cron runs them: `\%` is `%`, the rest is for the shell.
+#[test]
+fn the_lines_of_cron_back_up() {
+    let world = configured();
+    install(&world, &["cron", "--yes"]).expect(0);
+    let crontab = text(&world.path("root/etc/cron.d/lifeboat"));
+    let lines: Vec<&str> = crontab.lines().filter(|line| line.contains(" root ")).collect();
+    assert_eq!(lines.len(), 4, "{crontab}");
+    assert!(crontab.contains("0 4 1 * 5 root "), "{crontab}");
+    for line in lines.iter().filter(|line| !line.contains("backup cold")) {
+        let (_, command) = line.split_once(" root ").unwrap();
+        assert!(!command.replace("\\%", "").contains('%'), "{command}");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &command.replace("\\%", "%")]).env_clear().current_dir("/");
+        let output = shell.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.is_empty(), "{command}: {said}");
+    }
+    let ran = world.run(&["list", "--json"]).expect(0);
+    assert_eq!(ran.json().as_array().unwrap().len(), 3, "{}", ran.out);
+    install(&world, &["cron", "--uninstall", "--yes"]).expect(0);
+    assert_eq!(world.names("root/etc/cron.d"), [""; 0]);
+    let own = world.run(&["install", "cron", "--user"]).expect(0);
+    assert!(own.out.contains("\n0 0 * * 1 ") && !own.out.contains(" root "), "{}", own.out);
+}
+
+#[test]
+fn what_cannot_be_a_schedule_is_pointed_at() {
+    let world = World::new();
+    world.database("app.db", 1);
+    let with = |schedule: &str| {
+        world.configure(&format!("[source.app]\nsqlite = \"$DATA/app.db\"\n{schedule}"));
+    };
+    with("schedule = \"daily 25:00\"\n");
+    world.run(&["config", "check"]).expect(2).says("config.toml:3:1: `25:00` is not a time");
+    with("");
+    install(&world, &["systemd"]).expect(2).says("no source of the configuration");
+    with("schedule = \"Mon 02:00\"\n");
+    install(&world, &["cron"]).expect(2).says("cron has no equal of `Mon 02:00`");
+}
