@@ -2,6 +2,8 @@
 //!
 //! Pure: it is made of what was read, and asks nobody.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
@@ -9,7 +11,9 @@ use uuid::Uuid;
 
 use crate::error::{Error, Kind, Result};
 use crate::manifest::{Condition, Manifest};
+use crate::marks::{Pin, Tombstone};
 use crate::moment;
+use crate::policy::Hold;
 
 /// `source.json`: which source a folder of the repository belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,9 +48,15 @@ pub struct SourceEntry {
     pub folder: String,
     /// Whose folder it is.
     pub record: SourceRecord,
-    /// Its backups, oldest first.
+    /// Its backups, oldest first, without those that have a tombstone.
     pub backups: Vec<Manifest>,
-    /// What is named like a manifest and is none.
+    /// Backups that have a tombstone and whose bytes are still there, oldest first.
+    pub removed: Vec<Manifest>,
+    /// All tombstones, also of garbage and of what is deleted in part.
+    pub tombstones: Vec<Tombstone>,
+    /// Who said that a backup stays, or that it need not stay any longer.
+    pub pins: Vec<Pin>,
+    /// What is named like a manifest, a tombstone or a pin, and is none.
     pub unreadable: Vec<Unreadable>,
 }
 
@@ -81,6 +91,44 @@ impl BackupExpression {
 }
 
 impl SourceEntry {
+    /// A source's folder, before anything is known of its backups.
+    pub fn new(folder: String, record: SourceRecord) -> Self {
+        SourceEntry {
+            folder,
+            record,
+            backups: Vec::new(),
+            removed: Vec::new(),
+            tombstones: Vec::new(),
+            pins: Vec::new(),
+            unreadable: Vec::new(),
+        }
+    }
+
+    /// Moves the backups that have a tombstone out of sight, and sorts.
+    pub fn settle(&mut self) {
+        let own = self.record.id;
+        self.tombstones.retain(|tombstone| tombstone.source == own);
+        self.pins.retain(|pin| pin.source == own);
+        let gone: HashSet<(&str, Uuid)> = self
+            .tombstones
+            .iter()
+            .filter_map(|tombstone| Some((tombstone.backup.as_str(), tombstone.id?)))
+            .collect();
+        let gone = |backup: &mut Manifest| gone.contains(&(backup.name.as_str(), backup.id));
+        self.removed = self.backups.extract_if(.., gone).collect();
+        for backups in [&mut self.backups, &mut self.removed] {
+            backups.sort_by(|a, b| (a.taken_at, &a.name).cmp(&(b.taken_at, &b.name)));
+        }
+    }
+
+    /// Why a backup must stay, and until when. What was said last of it counts, not its manifest.
+    pub fn hold(&self, backup: &Manifest) -> Option<Hold> {
+        match self.pins.iter().find(|pin| pin.means(backup)) {
+            Some(pin) => pin.hold(),
+            None => backup.pin.clone().map(|reason| Hold { reason, until: None }),
+        }
+    }
+
     /// The newest backup that was not taken of a damaged database.
     pub fn newest_good(&self) -> Option<&Manifest> {
         self.backups.iter().rev().find(|backup| backup.condition != Condition::Damaged)

@@ -41,7 +41,7 @@ impl CrashPoints for NoCrash {
     }
 }
 
-/// The names of all crash points of core, in the order in which a backup and a restore pass them.
+/// The names of all crash points of core, in the order in which a run passes them.
 /// Tests iterate over it; a point that is passed but not listed here fails a test.
 pub const CRASH_POINTS: &[&str] = &[
     "backup.begin",
@@ -59,6 +59,15 @@ pub const CRASH_POINTS: &[&str] = &[
     "restore.swapped",
     "undo.kept_aside",
     "undo.swapped",
+    "prune.begin",
+    "prune.unmarked",
+    "prune.manifest_deleted",
+    "prune.artifact_deleted",
+    "prune.artifacts_deleted",
+    "prune.deleted",
+    "prune.marked",
+    "prune.before_record",
+    "prune.after_record",
 ];
 
 /// The injected world of a run.

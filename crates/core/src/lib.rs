@@ -1,7 +1,7 @@
 //! The heart of Lifeboat: words as types, the byte pipeline, the repository, and the runs.
 //!
 //! Core prints nothing, reads no environment and knows no database: engines and stores come in
-//! through the traits of [`source`] and [`store`], time and randomness through [`env`].
+//! through the traits of [`source`] and [`store`], time and randomness through [`mod@env`].
 //! No module imports one that is listed after it.
 
 // The order of these lines is the order of the house: `cargo xtask tidy` reads it.
@@ -11,6 +11,7 @@ pub mod event;
 pub mod env;
 pub mod manifest;
 pub mod policy;
+pub mod marks;
 pub mod moment;
 pub mod names;
 pub mod catalog;
@@ -23,6 +24,7 @@ pub mod pipeline;
 pub mod repository;
 pub mod scratch;
 pub mod backup;
+pub mod prune;
 pub mod verify;
 pub mod restore;
 pub mod status;

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -13,7 +14,8 @@ use crate::catalog::{Catalog, SourceEntry, SourceRecord, Unreadable};
 use crate::env::Env;
 use crate::error::{Error, Kind, Result};
 use crate::manifest::{MANIFEST_BYTES_MAX, Manifest};
-use crate::store::{ObjectName, Store, get_bytes, put_bytes};
+use crate::marks::{self, MarkKind, Pin};
+use crate::store::{ObjectInfo, ObjectName, Store, get_bytes, put_bytes};
 
 /// The version of the repository's layout that this program writes and reads.
 pub const FORMAT: u32 = 1;
@@ -118,47 +120,78 @@ impl Repository {
         &self.header
     }
 
-    /// Reads everything that it says of itself: one list, then each `source.json` and manifest.
+    /// Reads everything that it says of itself: one list, then each `source.json`, manifest,
+    /// tombstone and pin.
     pub fn catalog(&self) -> Result<Catalog> {
+        self.catalog_of(&self.store.list(None)?)
+    }
+
+    /// Reads what those objects say. A tombstone or pin without its source is left out.
+    pub(crate) fn catalog_of(&self, objects: &[ObjectInfo]) -> Result<Catalog> {
         let mut catalog = Catalog::default();
-        let mut manifests = Vec::new();
-        for object in self.store.list(None)? {
-            let name = object.name.as_str();
-            match name.split_once('/') {
-                Some((folder, SOURCE)) => {
-                    let record = self.read_record(&object.name)?;
-                    let folder = folder.to_owned();
-                    let (backups, unreadable) = (Vec::new(), Vec::new());
-                    catalog.sources.push(SourceEntry { folder, record, backups, unreadable });
-                }
-                // A file `*.json` right in a source's folder is a manifest.
-                Some((_, file)) if !file.contains('/') && file.ends_with(".json") => {
-                    manifests.push(object.name);
-                }
-                _ => {}
+        for object in objects {
+            if let Some((folder, SOURCE)) = object.name.as_str().split_once('/') {
+                let record = self.read_record(&object.name)?;
+                catalog.sources.push(SourceEntry::new(folder.to_owned(), record));
             }
         }
-        for name in manifests {
-            let folder = name.as_str().split('/').next().unwrap_or_default();
+        for object in objects {
+            let name = object.name.as_str();
+            let (mark, folder) = match (MarkKind::of_object(name), name.split_once('/')) {
+                (Some((kind, folder, backup)), _) => (Some((kind, backup)), folder),
+                // A file `*.json` right in a source's folder is a manifest.
+                (None, Some((folder, file)))
+                    if !file.contains('/') && file != SOURCE && file.ends_with(".json") =>
+                {
+                    (None, folder)
+                }
+                _ => continue,
+            };
             let found = catalog.sources.iter_mut().find(|entry| entry.folder == folder);
             let Some(entry) = found else { continue };
-            match self.read_manifest(&name) {
-                Ok(manifest) => entry.backups.push(manifest),
+            match self.read_into(entry, &object.name, mark) {
+                Ok(()) => {}
                 Err(error) if matches!(error.kind(), Kind::CheckFailed | Kind::Failed) => {
-                    entry.unreadable.push(Unreadable {
-                        object: name.to_string(),
-                        reason: error.message().to_owned(),
-                    });
+                    let (object, reason) = (name.to_owned(), error.message().to_owned());
+                    entry.unreadable.push(Unreadable { object, reason });
+                    if let Some((MarkKind::Pin, backup)) = mark {
+                        entry.pins.push(Pin::unreadable(entry.record.id, backup));
+                    }
                 }
                 // Deleted since the list was made.
                 Err(error) if error.kind() == Kind::NotCovered => {}
                 Err(error) => return Err(error),
             }
         }
-        for entry in &mut catalog.sources {
-            entry.backups.sort_by(|a, b| (a.taken_at, &a.name).cmp(&(b.taken_at, &b.name)));
-        }
+        catalog.sources.iter_mut().for_each(SourceEntry::settle);
         Ok(catalog)
+    }
+
+    /// Reads an object and adds it to what is known of its source.
+    fn read_into(
+        &self,
+        entry: &mut SourceEntry,
+        name: &ObjectName,
+        mark: Option<(MarkKind, &str)>,
+    ) -> Result<()> {
+        match mark {
+            None => entry.backups.push(self.read_manifest(name)?),
+            Some((MarkKind::Tombstone, _)) => entry.tombstones.push(self.read_mark(name)?),
+            Some((MarkKind::Pin, _)) => entry.pins.push(self.read_mark(name)?),
+            // Only a prune asks for them.
+            Some((MarkKind::Record, _)) => {}
+        }
+        Ok(())
+    }
+
+    /// Whose folder it is. [`Kind::NotCovered`] if it is nobody's.
+    pub(crate) fn source_record(&self, folder: &str) -> Result<SourceRecord> {
+        self.read_record(&self.object(folder, SOURCE)?)
+    }
+
+    /// Reads a tombstone, a pin or the record of a prune.
+    pub(crate) fn read_mark<T: DeserializeOwned>(&self, name: &ObjectName) -> Result<T> {
+        marks::parse(&get_bytes(&*self.store, name, SMALL_BYTES_MAX)?, name.as_str())
     }
 
     fn read_record(&self, name: &ObjectName) -> Result<SourceRecord> {

@@ -12,13 +12,13 @@ use crate::catalog::SourceRecord;
 use crate::env::Env;
 use crate::error::{Error, Kind, Result};
 
-pub(super) struct SourceLock {
+pub(crate) struct SourceLock {
     _file: Option<File>,
 }
 
 impl SourceLock {
     /// Takes it, or says who has it. A folder that cannot be written is a warning.
-    pub(super) fn take(env: &Env, folder: Option<&Path>, record: &SourceRecord) -> Result<Self> {
+    pub(crate) fn take(env: &Env, folder: Option<&Path>, record: &SourceRecord) -> Result<Self> {
         let Some(folder) = folder else { return Ok(SourceLock { _file: None }) };
         let path = folder.join(format!("{}.lock", record.id));
         let opened =
@@ -46,7 +46,10 @@ impl SourceLock {
                 let _ = file.rewind().and_then(|()| file.take(20).read_to_string(&mut holder));
                 Err(Error::new(
                     Kind::Locked,
-                    format!("another backup of `{}` is running (process {holder})", record.name),
+                    format!(
+                        "another backup or prune of `{}` is running (process {holder})",
+                        record.name
+                    ),
                 )
                 .hint("wait for it to end, or end it: nothing of it will be left"))
             }

@@ -5,4 +5,5 @@
 
 mod pipeline;
 mod policy;
+mod prune;
 mod world;

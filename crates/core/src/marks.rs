@@ -1,0 +1,215 @@
+//! Small objects that say something of a backup without touching it: that it goes (a tombstone),
+//! that it stays (a pin), and what the last prune did (a record).
+//!
+//! They lie outside the source's folder, under `tombstones/`, `pins/` and `prunes/`, so that
+//! nothing in the folder is ever rewritten. Each names the source's id, and the backup's: a name
+//! that another backup took meanwhile is not meant.
+
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::error::{Error, Kind, Result};
+use crate::manifest::Manifest;
+use crate::policy::Hold;
+
+/// The version of these objects that this program writes, and the newest that it reads.
+pub const FORMAT: u32 = 1;
+
+/// Says that a backup, or the garbage of an interrupted run, is to be deleted after a time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tombstone {
+    /// Version of this description.
+    pub format: u32,
+    /// The source's id.
+    pub source: Uuid,
+    /// The backup's name; of garbage, what its files have in common.
+    pub backup: String,
+    /// The backup's id; `None` for garbage, which has none.
+    pub id: Option<Uuid>,
+    /// The artifacts, as files of the source's folder.
+    pub files: Vec<String>,
+    /// Why it goes.
+    pub reason: String,
+    /// When this was decided.
+    pub marked_at: Timestamp,
+    /// When its bytes may be deleted.
+    pub delete_after: Timestamp,
+}
+
+/// Says that a backup must stay, or that the pin of its manifest has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pin {
+    /// Version of this description.
+    pub format: u32,
+    /// The source's id.
+    pub source: Uuid,
+    /// The backup's name.
+    pub backup: String,
+    /// The backup's id.
+    pub id: Uuid,
+    /// Whether it must stay. `false` ends the pin that the manifest holds.
+    pub pinned: bool,
+    /// Why.
+    pub reason: String,
+    /// From when on it holds no more; `None` for ever.
+    pub until: Option<Timestamp>,
+    /// When this was said.
+    pub pinned_at: Timestamp,
+}
+
+/// What a prune did, and on which ground: the next one compares.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PruneRecord {
+    /// Version of this description.
+    pub format: u32,
+    /// The source's id.
+    pub source: Uuid,
+    /// When it ended.
+    pub pruned_at: Timestamp,
+    /// Digest of the policy that it followed.
+    pub policy: String,
+    /// The id of its plan.
+    pub plan: String,
+    /// The newest good backup at that time.
+    pub newest_good: String,
+    /// The moment that it shows.
+    pub newest_good_at: Timestamp,
+    /// Names of the backups and the garbage that got a tombstone.
+    pub marked: Vec<String>,
+    /// Names of those whose bytes were deleted.
+    pub deleted: Vec<String>,
+}
+
+/// What an object outside of the sources' folders says something about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MarkKind {
+    /// `tombstones/<folder>/<backup>.json`
+    Tombstone,
+    /// `pins/<folder>/<backup>.json`
+    Pin,
+    /// `prunes/<folder>/<time>.json`
+    Record,
+}
+
+impl MarkKind {
+    const ALL: [MarkKind; 3] = [MarkKind::Tombstone, MarkKind::Pin, MarkKind::Record];
+
+    fn word(self) -> &'static str {
+        match self {
+            MarkKind::Tombstone => "tombstones",
+            MarkKind::Pin => "pins",
+            MarkKind::Record => "prunes",
+        }
+    }
+
+    /// The prefix of all such objects of a source's folder, without a `/` at its end.
+    pub fn prefix(self, folder: &str) -> String {
+        format!("{}/{folder}", self.word())
+    }
+
+    /// The object of that name.
+    pub fn object(self, folder: &str, name: &str) -> String {
+        format!("{}/{folder}/{name}.json", self.word())
+    }
+
+    /// Kind, folder and name of an object that is one of these.
+    pub fn of_object(object: &str) -> Option<(MarkKind, &str, &str)> {
+        let mut parts = object.split('/');
+        let (word, folder, file) = (parts.next()?, parts.next()?, parts.next()?);
+        let kind = MarkKind::ALL.into_iter().find(|kind| kind.word() == word)?;
+        let name = file.strip_suffix(".json").filter(|name| !name.is_empty())?;
+        parts.next().is_none().then_some((kind, folder, name))
+    }
+}
+
+/// Reads one of these objects. One of a newer format is refused, never guessed at.
+pub fn parse<T: DeserializeOwned>(bytes: &[u8], object: &str) -> Result<T> {
+    #[derive(Deserialize)]
+    struct Header {
+        format: u32,
+    }
+    let damaged = |error: serde_json::Error| {
+        Error::new(Kind::CheckFailed, format!("{object} cannot be read"))
+            .caused_by(error)
+            .hint("it only says what becomes of a backup: the backup itself is untouched")
+    };
+    let header: Header = serde_json::from_slice(bytes).map_err(damaged)?;
+    if header.format > FORMAT {
+        let format = header.format;
+        let message = format!("{object} has format {format}, this program reads up to {FORMAT}");
+        return Err(Error::new(Kind::Failed, message).hint("use a newer lifeboat"));
+    }
+    serde_json::from_slice(bytes).map_err(damaged)
+}
+
+/// One of these objects as it is stored: JSON for people, with a newline at its end.
+pub fn to_bytes(mark: &impl Serialize) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec_pretty(mark).expect("our own types are always JSON");
+    bytes.push(b'\n');
+    bytes
+}
+
+impl Tombstone {
+    /// Whether it means this backup.
+    pub fn means(&self, manifest: &Manifest) -> bool {
+        self.backup == manifest.name && self.id == Some(manifest.id)
+    }
+
+    /// Whether the bytes may be deleted. One that was made after `now` waits: the clock is wrong.
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        self.delete_after <= now && self.marked_at < now
+    }
+}
+
+impl Pin {
+    /// What stands for a pin that cannot be read: whatever it said, the backup stays.
+    pub fn unreadable(source: Uuid, backup: &str) -> Self {
+        Pin {
+            format: FORMAT,
+            source,
+            backup: backup.to_owned(),
+            id: Uuid::nil(),
+            pinned: true,
+            reason: "its pin cannot be read".into(),
+            until: None,
+            pinned_at: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    /// Whether it means this backup.
+    pub fn means(&self, manifest: &Manifest) -> bool {
+        self.backup == manifest.name && (self.id == manifest.id || self.id.is_nil())
+    }
+
+    /// What it holds, if it does not end another.
+    pub fn hold(&self) -> Option<Hold> {
+        self.pinned.then(|| Hold { reason: self.reason.clone(), until: self.until })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_are_found_again_and_others_are_not_taken_for_them() {
+        let object = MarkKind::Pin.object("super chat", "super chat-20250108-140000");
+        let found = MarkKind::of_object(&object).unwrap();
+        assert_eq!(found, (MarkKind::Pin, "super chat", "super chat-20250108-140000"));
+        for other in
+            ["pins/a.json", "pins/a/b/c.json", "pins/a/b.db", "pin/a/b.json", "pins/a/.json"]
+        {
+            assert_eq!(MarkKind::of_object(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_newer_format_is_refused() {
+        let error = parse::<Pin>(b"{\"format\": 2}", "pins/a/b.json").unwrap_err();
+        assert_eq!(error.kind(), Kind::Failed);
+        let error = parse::<Pin>(b"{\"format\": 1}", "pins/a/b.json").unwrap_err();
+        assert_eq!(error.kind(), Kind::CheckFailed);
+    }
+}

@@ -1,0 +1,165 @@
+//! Prune: what goes, when, and who must agree. A plan first, then its application.
+//!
+//! Two phases. A backup that no rule keeps gets a tombstone: it is listed no more, and nothing of
+//! it is touched. Its bytes go after a grace time, with a later prune, if no rule keeps it by then.
+//! The garbage of interrupted runs goes the same way, and only where its bytes show that they are
+//! ours. No other object is ever deleted: not by its age, nor by a pattern.
+//!
+//! Gates: nothing goes unless a newer good backup exists than at the last prune, nor while the
+//! clock is behind it. A plan that takes more than half of the good backups, or that follows
+//! another policy than the last one, needs the plan's id as an approval.
+
+mod apply;
+mod garbage;
+mod hold;
+mod plan;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::error::{Error, Kind, Result};
+use crate::manifest::Condition;
+use crate::policy::{Floors, Keep};
+
+pub use apply::{Pruned, apply};
+pub use hold::{pin, undelete, unpin};
+pub use plan::plan;
+
+/// How long a tombstone stands before bytes are deleted, unless said otherwise.
+pub const GRACE: SignedDuration = SignedDuration::from_hours(7 * 24);
+
+/// The shortest time that it may stand.
+pub const GRACE_MIN: SignedDuration = SignedDuration::from_hours(24);
+
+/// What is to be pruned, and by which rule.
+#[derive(Clone, Debug)]
+pub struct PruneRequest<'a> {
+    /// The source's folder in the repository.
+    pub folder: &'a str,
+    /// What is kept.
+    pub keep: Keep,
+    /// What is kept in any case.
+    pub floors: Floors,
+    /// How long a tombstone stands before bytes are deleted: at least [`GRACE_MIN`].
+    pub grace: SignedDuration,
+}
+
+/// What a prune would do. Made by [`plan()`], done by [`apply()`].
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PrunePlan {
+    /// A digest of what gets a tombstone, by which policy: what an approval names.
+    pub id: String,
+    /// The source's folder.
+    pub folder: String,
+    /// The source's id.
+    pub source: Uuid,
+    /// When it was made.
+    pub made_at: Timestamp,
+    /// Digest of the policy.
+    pub policy: String,
+    /// Name and moment of the newest good backup, if there is one.
+    pub newest_good: Option<(String, Timestamp)>,
+    /// Everything that was looked at: backups from the oldest on, then leftovers.
+    pub items: Vec<Item>,
+    /// What stands against it.
+    pub gates: Vec<Gate>,
+}
+
+/// A backup, or what an interrupted run or prune left, and what becomes of it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Item {
+    /// The backup's name; of leftovers, what their files have in common.
+    pub name: String,
+    /// The backup's id, if it is or was one.
+    pub id: Option<Uuid>,
+    /// The moment that it shows.
+    pub taken_at: Option<Timestamp>,
+    /// Whether it may be relied on.
+    pub condition: Option<Condition>,
+    /// What its files take, in bytes, without the manifest.
+    pub stored_bytes: u64,
+    /// Its files in the source's folder, without the manifest.
+    pub files: Vec<String>,
+    /// What becomes of it.
+    pub action: Action,
+    /// Why, in words.
+    pub reasons: Vec<String>,
+    /// When its bytes may be deleted, if it has a tombstone.
+    pub delete_after: Option<Timestamp>,
+}
+
+/// What becomes of a backup or of garbage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Action {
+    /// It stays.
+    Keep,
+    /// It gets a tombstone.
+    Mark,
+    /// It has a tombstone, and its time has not come.
+    Wait,
+    /// Its bytes are deleted.
+    Delete,
+    /// It has a tombstone, and a rule keeps it now: the tombstone goes.
+    Unmark,
+    /// Nothing of it is there any more but a tombstone, which goes.
+    Forget,
+    /// It is left alone: nothing shows that it is ours to delete.
+    Leave,
+}
+
+/// Something that stands against a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Gate {
+    /// Whether the plan's id as an approval opens it. Otherwise only time does.
+    pub opens_with_approval: bool,
+    /// What stands against it, in words.
+    pub message: String,
+}
+
+impl PrunePlan {
+    /// The items with that action.
+    pub fn with(&self, action: Action) -> impl Iterator<Item = &Item> {
+        self.items.iter().filter(move |item| item.action == action)
+    }
+
+    /// What the items with that action take, in bytes.
+    pub fn bytes_of(&self, action: Action) -> u64 {
+        self.with(action).map(|item| item.stored_bytes).sum()
+    }
+
+    /// Whether it changes nothing.
+    pub fn is_idle(&self) -> bool {
+        use Action::{Delete, Forget, Mark, Unmark};
+        !self.items.iter().any(|item| matches!(item.action, Mark | Delete | Unmark | Forget))
+    }
+
+    /// Whether it may be done. `approval` is the id of the plan that a person looked at.
+    pub fn permit(&self, approval: Option<&str>) -> Result<()> {
+        let refused = |gate: &Gate| {
+            let folder = &self.folder;
+            Error::new(Kind::Refused, format!("nothing of `{folder}` is pruned: {}", gate.message))
+        };
+        if let Some(gate) = self.gates.iter().find(|gate| !gate.opens_with_approval) {
+            return Err(refused(gate).hint("lifeboat status says how the source stands"));
+        }
+        match (self.gates.first(), approval) {
+            (None, _) => Ok(()),
+            (Some(_), Some(approval)) if approval == self.id => Ok(()),
+            (Some(gate), approval) => {
+                let error = match approval {
+                    None => refused(gate),
+                    Some(other) => refused(gate).context(format!(
+                        "{other} approves another plan than that of `{}`, which is {}",
+                        self.folder, self.id
+                    )),
+                };
+                Err(error.hint(format!(
+                    "look at it with --dry-run, then: lifeboat prune --approve {}",
+                    self.id
+                )))
+            }
+        }
+    }
+}

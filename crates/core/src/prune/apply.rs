@@ -1,0 +1,199 @@
+//! The application of a plan, in an order in which a crash anywhere leaves whole backups,
+//! tombstones, and garbage that the next prune knows of: nothing else.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use super::{Action, Item, PrunePlan, PruneRequest, plan};
+use crate::backup::lock::SourceLock;
+use crate::catalog::SourceRecord;
+use crate::env::Env;
+use crate::error::{Error, Kind, Result};
+use crate::marks::{FORMAT, MarkKind, Pin, PruneRecord, Tombstone, to_bytes};
+use crate::repository::Repository;
+use crate::store::{ObjectName, put_bytes};
+
+/// What was done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Names of what got a tombstone.
+    pub marked: Vec<String>,
+    /// Names of what lost its tombstone, because a rule keeps it.
+    pub unmarked: Vec<String>,
+    /// Names of what was deleted.
+    pub deleted: Vec<String>,
+    /// Bytes that the deleted files took.
+    pub freed_bytes: u64,
+}
+
+/// Does what a plan says, if it still holds and nothing stands against it. `approval` is the id of
+/// a plan that a person looked at; `lock_folder` is where the locks of backups are kept.
+///
+/// [`Kind::Refused`] for a gate or a plan that no longer holds, [`Kind::Locked`] during a backup.
+pub fn apply(
+    env: &Env,
+    repository: &Repository,
+    request: &PruneRequest<'_>,
+    made: &PrunePlan,
+    approval: Option<&str>,
+    lock_folder: Option<&Path>,
+) -> Result<Pruned> {
+    env.crash.pass("prune.begin")?;
+    let record = repository.source_record(request.folder)?;
+    let _lock = SourceLock::take(env, lock_folder, &record)?;
+    let plan = plan(env, repository, request)?;
+    if work(&plan) != work(made) {
+        let message = format!("the backups of `{}` changed since the plan was made", plan.folder);
+        return Err(Error::new(Kind::Refused, message).hint("run `lifeboat prune` again"));
+    }
+    plan.permit(approval)?;
+    if plan.is_idle() {
+        return Ok(Pruned::default());
+    }
+    let mut apply = Apply { env, repository, request, record, pruned: Pruned::default() };
+    // What saves a backup comes first, what frees space next: a full store has room for marks then.
+    for item in plan.with(Action::Unmark).chain(plan.with(Action::Forget)) {
+        apply.remove_mark(MarkKind::Tombstone, &item.name)?;
+        env.crash.pass("prune.unmarked")?;
+        if item.action == Action::Unmark {
+            apply.pruned.unmarked.push(item.name.clone());
+        }
+    }
+    for item in plan.with(Action::Delete) {
+        apply.delete(item)?;
+    }
+    for item in plan.with(Action::Mark) {
+        apply.mark(item)?;
+    }
+    let Apply { pruned, .. } = apply;
+    write_record(env, repository, &plan, &pruned)?;
+    Ok(pruned)
+}
+
+/// What a plan does, to compare it with another one.
+fn work(plan: &PrunePlan) -> Vec<(&str, Action, &[String])> {
+    let does = |item: &&Item| !matches!(item.action, Action::Keep | Action::Wait | Action::Leave);
+    let items = plan.items.iter().filter(does);
+    items.map(|item| (item.name.as_str(), item.action, item.files.as_slice())).collect()
+}
+
+struct Apply<'a> {
+    env: &'a Env,
+    repository: &'a Repository,
+    request: &'a PruneRequest<'a>,
+    record: SourceRecord,
+    pruned: Pruned,
+}
+
+impl Apply<'_> {
+    fn mark(&mut self, item: &Item) -> Result<()> {
+        let marked_at = self.env.clock.now();
+        let tombstone = Tombstone {
+            format: FORMAT,
+            source: self.record.id,
+            backup: item.name.clone(),
+            id: item.id,
+            files: item.files.clone(),
+            reason: item.reasons.join(", "),
+            marked_at,
+            delete_after: marked_at.checked_add(self.request.grace).unwrap_or(Timestamp::MAX),
+        };
+        let object = self.mark_object(MarkKind::Tombstone, &item.name)?;
+        put_bytes(self.repository.store(), &object, &to_bytes(&tombstone))?;
+        self.env.crash.pass("prune.marked")?;
+        self.pruned.marked.push(item.name.clone());
+        Ok(())
+    }
+
+    /// The manifest first: from then on it is no backup, and what is left is garbage of which the
+    /// tombstone knows. The tombstone last: until then the next prune goes on with it.
+    fn delete(&mut self, item: &Item) -> Result<()> {
+        let store = self.repository.store();
+        if !self.may_still_go(item)? {
+            let message = "it was taken back while the prune ran, and stays";
+            self.env.warn(&item.name, message);
+            return Ok(());
+        }
+        if item.taken_at.is_some() {
+            store.delete(&self.repository.object(self.request.folder, &manifest(&item.name))?)?;
+            self.env.crash.pass("prune.manifest_deleted")?;
+        }
+        for file in &item.files {
+            store.delete(&self.repository.object(self.request.folder, file)?)?;
+            self.env.crash.pass("prune.artifact_deleted")?;
+        }
+        self.env.crash.pass("prune.artifacts_deleted")?;
+        self.remove_mark(MarkKind::Pin, &item.name)?;
+        self.remove_mark(MarkKind::Tombstone, &item.name)?;
+        self.env.crash.pass("prune.deleted")?;
+        self.pruned.deleted.push(item.name.clone());
+        self.pruned.freed_bytes += item.stored_bytes;
+        Ok(())
+    }
+
+    /// Asks the store once more: someone may have undeleted or pinned it meanwhile, or the run
+    /// that seemed dead may have ended.
+    fn may_still_go(&self, item: &Item) -> Result<bool> {
+        let store = self.repository.store();
+        if store.head(&self.mark_object(MarkKind::Tombstone, &item.name)?)?.is_none() {
+            return Ok(false);
+        }
+        let object = self.repository.object(self.request.folder, &manifest(&item.name))?;
+        // What had no manifest when the plan was made must have none now.
+        if item.taken_at.is_none() {
+            return Ok(store.head(&object)?.is_none());
+        }
+        let pin = self.mark_object(MarkKind::Pin, &item.name)?;
+        if store.head(&pin)?.is_none() {
+            return Ok(true);
+        }
+        let pin: Pin = self.repository.read_mark(&pin)?;
+        let now = self.env.clock.now();
+        Ok(pin.hold().is_none_or(|hold| hold.until.is_some_and(|until| until <= now)))
+    }
+
+    fn mark_object(&self, kind: MarkKind, name: &str) -> Result<ObjectName> {
+        ObjectName::new(kind.object(self.request.folder, name))
+    }
+
+    fn remove_mark(&self, kind: MarkKind, name: &str) -> Result<()> {
+        self.repository.store().delete(&self.mark_object(kind, name)?)
+    }
+}
+
+fn manifest(backup: &str) -> String {
+    format!("{backup}.json")
+}
+
+/// What the next prune compares itself with.
+fn write_record(
+    env: &Env,
+    repository: &Repository,
+    plan: &PrunePlan,
+    pruned: &Pruned,
+) -> Result<()> {
+    // Without a good backup, nothing was marked or deleted: there is nothing to compare with.
+    let Some((newest_good, newest_good_at)) = plan.newest_good.clone() else { return Ok(()) };
+    if pruned.marked.is_empty() && pruned.deleted.is_empty() {
+        return Ok(());
+    }
+    let pruned_at = env.clock.now();
+    let record = PruneRecord {
+        format: FORMAT,
+        source: plan.source,
+        pruned_at,
+        policy: plan.policy.clone(),
+        plan: plan.id.clone(),
+        newest_good,
+        newest_good_at,
+        marked: pruned.marked.clone(),
+        deleted: pruned.deleted.clone(),
+    };
+    // To the millisecond: two prunes within a second have names in their order.
+    let name = pruned_at.strftime("%Y%m%d-%H%M%S-%3f").to_string();
+    let object = ObjectName::new(MarkKind::Record.object(&plan.folder, &name))?;
+    env.crash.pass("prune.before_record")?;
+    put_bytes(repository.store(), &object, &to_bytes(&record))?;
+    env.crash.pass("prune.after_record")
+}

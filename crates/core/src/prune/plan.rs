@@ -1,0 +1,379 @@
+//! The plan: the rule's decision on every backup, what is left from before, and the gates.
+
+use std::collections::{HashMap, HashSet};
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use uuid::Uuid;
+
+use super::garbage::{self, Leftover};
+use super::{Action, GRACE_MIN, Gate, Item, PrunePlan, PruneRequest};
+use crate::catalog::SourceEntry;
+use crate::env::Env;
+use crate::error::{Error, Kind, Result};
+use crate::manifest::{Condition, Manifest};
+use crate::marks::{MarkKind, PruneRecord, Tombstone};
+use crate::policy::{self, Candidate, Decision};
+use crate::repository::Repository;
+use crate::store::{ObjectInfo, ObjectName};
+
+/// Hexadecimal digits of a digest: short enough to be typed, long enough not to be guessed.
+const DIGEST_DIGITS: usize = 12;
+
+/// Looks at a source's folder and says what a prune would do. Changes nothing.
+pub fn plan(env: &Env, repository: &Repository, request: &PruneRequest<'_>) -> Result<PrunePlan> {
+    if request.grace < GRACE_MIN {
+        return Err(Error::new(
+            Kind::Usage,
+            format!("a grace time of {:#} is too short", request.grace),
+        )
+        .hint(format!("the shortest is {:#}", GRACE_MIN)));
+    }
+    let zone_name = &repository.header().time_zone;
+    let zone = TimeZone::get(zone_name).map_err(|error| {
+        Error::new(Kind::CheckFailed, format!("no time zone is known as `{zone_name}`"))
+            .caused_by(error)
+            .hint("install the package tzdata")
+    })?;
+    let now = env.clock.now();
+    let (entry, files) = read(repository, request.folder)?;
+    let newest_good = newest_good(&entry, now);
+    let mut plan = PrunePlan {
+        id: String::new(),
+        folder: request.folder.to_owned(),
+        source: entry.record.id,
+        made_at: now,
+        policy: digest(&(&request.keep, &request.floors, zone_name)),
+        newest_good: newest_good.map(|backup| (backup.name.clone(), backup.taken_at)),
+        items: backups(now, &zone, request, &entry, &files),
+        gates: Vec::new(),
+    };
+    plan.items.extend(leftovers(now, repository, request, &entry, &files)?);
+    plan.id = digest(&(repository.header().id, plan.source, &plan.policy, marked(&plan)));
+    let last = last_record(repository, request.folder)?;
+    plan.gates = gates(now, &plan, last.as_ref());
+    Ok(plan)
+}
+
+/// The source's part of the catalog, and the objects of its folder.
+fn read(repository: &Repository, folder: &str) -> Result<(SourceEntry, Vec<ObjectInfo>)> {
+    let files = repository.store().list(Some(folder))?;
+    let mut objects = files.clone();
+    for kind in [MarkKind::Tombstone, MarkKind::Pin] {
+        objects.extend(repository.store().list(Some(&kind.prefix(folder)))?);
+    }
+    // A source may be named `pins`: then its folder's objects are among the marks, and the other
+    // way round, and its files are one level higher.
+    objects.sort_by(|a, b| a.name.cmp(&b.name));
+    objects.dedup_by(|a, b| a.name == b.name);
+    let own = |object: &ObjectInfo| object.name.as_str().matches('/').count() == 1;
+    let files = files.into_iter().filter(own).collect();
+    let catalog = repository.catalog_of(&objects)?;
+    let entry = catalog.sources.into_iter().find(|entry| entry.folder == folder);
+    let entry = entry.ok_or_else(|| {
+        Error::new(Kind::NotCovered, format!("the repository holds no source `{folder}`"))
+            .hint("lifeboat list")
+    })?;
+    Ok((entry, files))
+}
+
+fn newest_good(entry: &SourceEntry, now: Timestamp) -> Option<&Manifest> {
+    let good = |backup: &&Manifest| backup.condition == Condition::Good && backup.taken_at <= now;
+    entry.backups.iter().rev().find(good)
+}
+
+/// What becomes of every backup. Those with a tombstone are decided with the others: what a rule
+/// keeps now, such as a pin or a more generous policy, comes back.
+fn backups(
+    now: Timestamp,
+    zone: &TimeZone,
+    request: &PruneRequest<'_>,
+    entry: &SourceEntry,
+    files: &[ObjectInfo],
+) -> Vec<Item> {
+    let sizes: HashMap<&str, u64> =
+        files.iter().map(|object| (object.name.file_name(), object.bytes)).collect();
+    let mut all: Vec<&Manifest> = entry.backups.iter().chain(&entry.removed).collect();
+    all.sort_by(|a, b| (a.taken_at, &a.name).cmp(&(b.taken_at, &b.name)));
+    let candidates: Vec<Candidate> = all
+        .iter()
+        .map(|backup| Candidate {
+            name: backup.name.clone(),
+            taken_at: backup.taken_at,
+            condition: backup.condition,
+            proven: false,
+            pin: entry.hold(backup),
+            depends_on: Vec::new(),
+        })
+        .collect();
+    let decisions = policy::decide(now, zone, &request.keep, &request.floors, &candidates);
+    let mut naming: HashMap<&str, u32> = HashMap::new();
+    for artifact in all.iter().flat_map(|backup| &backup.artifacts) {
+        *naming.entry(&artifact.name).or_default() += 1;
+    }
+    let tombstones: HashMap<(&str, Option<Uuid>), &Tombstone> =
+        entry.tombstones.iter().map(|one| ((one.backup.as_str(), one.id), one)).collect();
+    let unreadable: HashSet<&str> =
+        entry.unreadable.iter().map(|one| one.object.as_str()).collect();
+    let mut items = Vec::with_capacity(all.len());
+    for (backup, decision) in all.into_iter().zip(&decisions) {
+        let tombstone = tombstones.get(&(backup.name.as_str(), Some(backup.id)));
+        let unreadable =
+            unreadable.contains(MarkKind::Tombstone.object(&entry.folder, &backup.name).as_str());
+        let (action, reasons) = match (decision, unreadable) {
+            // It is listed, as nobody knows what was said; and no second tombstone can be put.
+            (Decision::Remove(_), true) => {
+                (Action::Leave, vec!["its tombstone cannot be read".to_owned()])
+            }
+            _ => action(now, decision, tombstone.copied()),
+        };
+        // What two manifests name, or what has another's name, is never deleted.
+        let own = backup.artifacts.iter().map(|artifact| artifact.name.as_str());
+        let own = own.filter(|file| naming[file] == 1 && is_own_file(&backup.name, file));
+        let own: Vec<String> = own.map(str::to_owned).collect();
+        items.push(Item {
+            name: backup.name.clone(),
+            id: Some(backup.id),
+            taken_at: Some(backup.taken_at),
+            condition: Some(backup.condition),
+            stored_bytes: own.iter().filter_map(|file| sizes.get(file.as_str())).sum(),
+            files: own,
+            action,
+            reasons,
+            delete_after: tombstone.map(|tombstone| tombstone.delete_after),
+        });
+    }
+    items
+}
+
+fn action(
+    now: Timestamp,
+    decision: &Decision,
+    tombstone: Option<&Tombstone>,
+) -> (Action, Vec<String>) {
+    match (decision, tombstone) {
+        (Decision::Keep(_), None) => (Action::Keep, decision.words()),
+        (Decision::Keep(_), Some(_)) => (Action::Unmark, decision.words()),
+        (Decision::Remove(_), None) => (Action::Mark, decision.words()),
+        (Decision::Remove(_), Some(tombstone)) => {
+            let due = tombstone.is_due(now);
+            (if due { Action::Delete } else { Action::Wait }, vec![tombstone.reason.clone()])
+        }
+    }
+}
+
+/// Whether a file is an artifact by its name: a damaged manifest or tombstone must not lead us to
+/// another backup's files, nor to what is no artifact.
+fn is_own_file(backup: &str, file: &str) -> bool {
+    garbage::stem_of(file) == Some(backup) && !file.contains('/')
+}
+
+/// What interrupted runs and prunes left, and tombstones that mean nothing any more.
+fn leftovers(
+    now: Timestamp,
+    repository: &Repository,
+    request: &PruneRequest<'_>,
+    entry: &SourceEntry,
+    files: &[ObjectInfo],
+) -> Result<Vec<Item>> {
+    let there: HashMap<&str, u64> =
+        files.iter().map(|object| (object.name.file_name(), object.bytes)).collect();
+    let all = || entry.backups.iter().chain(&entry.removed);
+    let mut named: HashSet<String> = all()
+        .flat_map(|backup| backup.artifacts.iter().map(|artifact| artifact.name.clone()))
+        .collect();
+    let known: HashSet<(&str, Uuid)> =
+        all().map(|backup| (backup.name.as_str(), backup.id)).collect();
+    let (mut items, mut of_garbage) = (Vec::new(), HashMap::new());
+    for tombstone in &entry.tombstones {
+        let name = tombstone.backup.as_str();
+        let has_manifest = there.contains_key(format!("{name}.json").as_str());
+        match tombstone.id {
+            Some(id) if known.contains(&(name, id)) => {}
+            None if !has_manifest => {
+                of_garbage.insert(name, tombstone);
+            }
+            // Another backup has taken the name, or the run that seemed dead has ended well.
+            _ if has_manifest => items.push(forgotten(entry, tombstone)),
+            _ => {
+                let own = |file: &&String| is_own_file(name, file) && !named.contains(*file);
+                let own: Vec<String> = tombstone.files.iter().filter(own).cloned().collect();
+                let mut item = of_tombstone(now, tombstone, own.clone(), &there);
+                item.reasons = vec![format!("its deletion was interrupted: {}", tombstone.reason)];
+                items.push(item);
+                named.extend(own);
+            }
+        }
+    }
+    let old = |object: &ObjectInfo| now.duration_since(object.modified) >= request.grace;
+    for leftover in garbage::leftovers(repository, files, &named, old)? {
+        let tombstone = of_garbage.remove(leftover.stem.as_str());
+        items.extend(garbage_items(now, leftover, tombstone, &there));
+    }
+    items.extend(of_garbage.into_values().map(|tombstone| forgotten(entry, tombstone)));
+    items.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(items)
+}
+
+fn of_tombstone(
+    now: Timestamp,
+    tombstone: &Tombstone,
+    files: Vec<String>,
+    there: &HashMap<&str, u64>,
+) -> Item {
+    Item {
+        name: tombstone.backup.clone(),
+        id: tombstone.id,
+        taken_at: None,
+        condition: None,
+        stored_bytes: files.iter().filter_map(|file| there.get(file.as_str())).sum(),
+        files,
+        action: if tombstone.is_due(now) { Action::Delete } else { Action::Wait },
+        reasons: vec![tombstone.reason.clone()],
+        delete_after: Some(tombstone.delete_after),
+    }
+}
+
+/// A tombstone that goes: unless it cannot be told from that of a manifest that cannot be read.
+fn forgotten(entry: &SourceEntry, tombstone: &Tombstone) -> Item {
+    let manifest = format!("{}/{}.json", entry.folder, tombstone.backup);
+    let unreadable = entry.unreadable.iter().any(|one| one.object == manifest);
+    let (action, reason) = match unreadable {
+        true => (Action::Leave, "its manifest cannot be read"),
+        false => (Action::Forget, "the tombstone means nothing that is there"),
+    };
+    Item {
+        name: tombstone.backup.clone(),
+        id: tombstone.id,
+        taken_at: None,
+        condition: None,
+        stored_bytes: 0,
+        files: Vec::new(),
+        action,
+        reasons: vec![reason.to_owned()],
+        delete_after: Some(tombstone.delete_after),
+    }
+}
+
+fn garbage_items(
+    now: Timestamp,
+    leftover: Leftover,
+    tombstone: Option<&Tombstone>,
+    there: &HashMap<&str, u64>,
+) -> Vec<Item> {
+    let names = |objects: &[ObjectInfo]| -> Vec<String> {
+        objects.iter().map(|object| object.name.file_name().to_owned()).collect()
+    };
+    let (ours, unclear) = (names(&leftover.ours), names(&leftover.unclear));
+    let item = |files: Vec<String>, action, reason: &str| Item {
+        name: leftover.stem.clone(),
+        id: None,
+        taken_at: None,
+        condition: None,
+        stored_bytes: files.iter().filter_map(|file| there.get(file.as_str())).sum(),
+        files,
+        action,
+        reasons: vec![reason.to_owned()],
+        delete_after: None,
+    };
+    let mut items = Vec::new();
+    match tombstone {
+        Some(tombstone) => {
+            // Only what was there when it was marked: a file that came later waits for its own.
+            let marked = ours.into_iter().filter(|file| tombstone.files.contains(file)).collect();
+            items.push(of_tombstone(now, tombstone, marked, there));
+        }
+        None if !ours.is_empty() => {
+            items.push(item(ours, Action::Mark, "left by a run that ended before its manifest"));
+        }
+        None => {}
+    }
+    if !unclear.is_empty() {
+        let reason = "no manifest names it, and nothing shows that lifeboat wrote it";
+        items.push(item(unclear, Action::Leave, reason));
+    }
+    items
+}
+
+/// What gets a tombstone, for the plan's id.
+fn marked(plan: &PrunePlan) -> Vec<(&str, Option<Uuid>)> {
+    plan.with(Action::Mark).map(|item| (item.name.as_str(), item.id)).collect()
+}
+
+/// The record of the last prune: an error text where it cannot be read.
+fn last_record(
+    repository: &Repository,
+    folder: &str,
+) -> Result<Option<Result<PruneRecord, String>>> {
+    let records = repository.store().list(Some(&MarkKind::Record.prefix(folder)))?;
+    let names = records.into_iter().map(|object| object.name);
+    let is_record = |name: &ObjectName| {
+        matches!(MarkKind::of_object(name.as_str()), Some((MarkKind::Record, _, _)))
+    };
+    // Their names are times, so the last by name is the last that any clock has seen.
+    let Some(last) = names.filter(is_record).max() else { return Ok(None) };
+    match repository.read_mark::<PruneRecord>(&last) {
+        Ok(record) => Ok(Some(Ok(record))),
+        Err(error) if matches!(error.kind(), Kind::CheckFailed | Kind::Failed) => {
+            Ok(Some(Err(error.message().to_owned())))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn gates(
+    now: Timestamp,
+    plan: &PrunePlan,
+    last: Option<&Result<PruneRecord, String>>,
+) -> Vec<Gate> {
+    let removes = |item: &&Item| item.action == Action::Delete || item.action == Action::Mark;
+    if !plan.items.iter().any(|item| removes(&item)) {
+        return Vec::new();
+    }
+    let mut gates = Vec::new();
+    let mut gate = |opens_with_approval, message: String| {
+        gates.push(Gate { opens_with_approval, message });
+    };
+    let last = match last {
+        Some(Ok(record)) => Some(record),
+        Some(Err(reason)) => {
+            gate(true, format!("what the last prune did is not known: {reason}"));
+            None
+        }
+        None => None,
+    };
+    match (&plan.newest_good, last) {
+        (None, _) => gate(false, "there is no good backup".into()),
+        (Some((name, at)), Some(last)) if *at <= last.newest_good_at => {
+            let pruned_at = last.pruned_at;
+            gate(
+                false,
+                format!(
+                    "no good backup is newer than {name}, the newest at the last prune ({pruned_at})"
+                ),
+            );
+        }
+        _ => {}
+    }
+    if let Some(last) = last.filter(|last| now < last.pruned_at) {
+        gate(false, format!("the clock says {now}, before the last prune at {}", last.pruned_at));
+    }
+    let good = |item: &&Item| {
+        item.condition == Some(Condition::Good) && item.taken_at.is_some_and(|at| at <= now)
+    };
+    let marked = plan.with(Action::Mark).filter(good).count();
+    let listed = plan.with(Action::Keep).filter(good).count() + marked;
+    if marked * 2 > listed {
+        gate(true, format!("it takes {marked} of {listed} good backups, more than half"));
+    }
+    let of_backups = plan.with(Action::Mark).any(|item| item.id.is_some());
+    if of_backups && last.is_some_and(|last| last.policy != plan.policy) {
+        gate(true, "what is to be kept has changed since the last prune".into());
+    }
+    gates
+}
+
+fn digest(value: &impl serde::Serialize) -> String {
+    let bytes = serde_json::to_vec(value).expect("our own types are always JSON");
+    blake3::hash(&bytes).to_hex()[..DIGEST_DIGITS].to_owned()
+}

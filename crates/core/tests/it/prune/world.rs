@@ -1,0 +1,293 @@
+//! A repository of real backups of one file, a clock that is set, and a power that can be cut.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use jiff::Timestamp;
+use lifeboat_core::backup::{self, BackupOutcome, BackupRequest};
+use lifeboat_core::catalog::SourceEntry;
+use lifeboat_core::env::{CRASH_POINTS, Clock, CrashPoints, Env, Random};
+use lifeboat_core::files::{FileEntry, FilesEngine, FilesSource};
+use lifeboat_core::manifest::{CheckLevel, Manifest, Method};
+use lifeboat_core::names::NamePattern;
+use lifeboat_core::pipeline::Compression;
+use lifeboat_core::policy::{Floors, Keep};
+use lifeboat_core::prune::{self, GRACE, PrunePlan, PruneRequest, Pruned};
+use lifeboat_core::repository::{Repository, SourceIdentity};
+use lifeboat_core::source::CaptureOptions;
+use lifeboat_core::store::{ObjectInfo, ObjectName, ObjectReader, Put, Store, put_bytes};
+use lifeboat_core::{Error, Kind, Result};
+
+use crate::world::MemoryStore;
+
+pub(super) const FOLDER: &str = "app";
+
+/// Stands still but for those who set it and those who wait.
+pub(super) struct SetClock(pub(super) AtomicI64);
+
+impl Clock for SetClock {
+    fn now(&self) -> Timestamp {
+        // Each look takes a millisecond, or two prunes would share one.
+        Timestamp::from_millisecond(self.0.fetch_add(1, Ordering::SeqCst)).unwrap()
+    }
+
+    fn monotonic_ms(&self) -> u64 {
+        self.0.load(Ordering::SeqCst) as u64
+    }
+
+    fn sleep_ms(&self, milliseconds: u64) {
+        self.0.fetch_add(milliseconds as i64, Ordering::SeqCst);
+    }
+}
+
+struct Counting(AtomicU64);
+
+impl Random for Counting {
+    fn fill(&self, buffer: &mut [u8]) {
+        let bytes = bytes_of(self.0.fetch_add(1, Ordering::SeqCst));
+        buffer.iter_mut().zip(bytes.iter().cycle()).for_each(|(to, from)| *to = *from);
+    }
+}
+
+/// Bytes that differ for each number, without a generator of our own.
+fn bytes_of(number: u64) -> [u8; 16] {
+    let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&mixed.to_le_bytes());
+    bytes[8..].copy_from_slice(&(mixed ^ number.rotate_left(17)).to_le_bytes());
+    bytes
+}
+
+/// Fails at the armed point, and from then on its store answers nothing.
+#[derive(Default)]
+pub(super) struct Crash {
+    armed: Mutex<Option<(&'static str, u32)>>,
+    dead: AtomicBool,
+}
+
+impl Crash {
+    /// The power goes when the point is passed for that time, counted from 0.
+    pub(super) fn arm(&self, point: &'static str, time: u32) {
+        *self.armed.lock().unwrap() = Some((point, time));
+    }
+
+    /// A new process. Whether the power had gone.
+    pub(super) fn reboot(&self) -> bool {
+        *self.armed.lock().unwrap() = None;
+        self.dead.swap(false, Ordering::SeqCst)
+    }
+}
+
+impl CrashPoints for Crash {
+    fn pass(&self, point: &'static str) -> Result<()> {
+        assert!(CRASH_POINTS.contains(&point), "{point} is not listed");
+        match &mut *self.armed.lock().unwrap() {
+            Some((armed, 0)) if *armed == point => {
+                self.dead.store(true, Ordering::SeqCst);
+                Err(Error::new(Kind::Interrupted, "the power was cut"))
+            }
+            Some((armed, times)) if *armed == point => {
+                *times -= 1;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A store that knows when its objects were stored, and is gone when the power is.
+struct TimedStore {
+    inner: MemoryStore,
+    stored_at: Mutex<BTreeMap<ObjectName, Timestamp>>,
+    pub(super) clock: Arc<SetClock>,
+    pub(super) crash: Arc<Crash>,
+}
+
+impl TimedStore {
+    fn alive(&self) -> Result<()> {
+        match self.crash.dead.load(Ordering::SeqCst) {
+            true => Err(Error::new(Kind::StoreUnavailable, "the power is gone")),
+            false => Ok(()),
+        }
+    }
+
+    fn timed(&self, mut info: ObjectInfo) -> ObjectInfo {
+        let mut stored_at = self.stored_at.lock().unwrap();
+        info.modified = *stored_at.entry(info.name.clone()).or_insert_with(|| self.clock.now());
+        info
+    }
+}
+
+impl Store for TimedStore {
+    fn url(&self) -> String {
+        self.inner.url()
+    }
+
+    fn put(&self, name: &ObjectName) -> Result<Box<dyn Put>> {
+        self.alive()?;
+        let now = self.clock.now();
+        self.stored_at.lock().unwrap().insert(name.clone(), now);
+        self.inner.put(name)
+    }
+
+    fn get(&self, name: &ObjectName, range: Option<Range<u64>>) -> Result<ObjectReader> {
+        self.alive()?;
+        self.inner.get(name, range)
+    }
+
+    fn head(&self, name: &ObjectName) -> Result<Option<ObjectInfo>> {
+        self.alive()?;
+        Ok(self.inner.head(name)?.map(|info| self.timed(info)))
+    }
+
+    fn list(&self, prefix: Option<&str>) -> Result<Vec<ObjectInfo>> {
+        self.alive()?;
+        Ok(self.inner.list(prefix)?.into_iter().map(|info| self.timed(info)).collect())
+    }
+
+    fn delete(&self, name: &ObjectName) -> Result<()> {
+        self.alive()?;
+        self.inner.delete(name)
+    }
+
+    fn free_bytes(&self) -> Result<Option<u64>> {
+        Ok(None)
+    }
+}
+
+/// A repository, a source of one file, and the time.
+pub(super) struct World {
+    pub(super) env: Env,
+    pub(super) clock: Arc<SetClock>,
+    pub(super) crash: Arc<Crash>,
+    pub(super) store: MemoryStore,
+    pub(super) repository: Repository,
+    folder: tempfile::TempDir,
+    pub(super) keep: Keep,
+}
+
+impl World {
+    pub(super) fn new(keep: Keep) -> World {
+        let clock = Arc::new(SetClock(AtomicI64::new(1_736_344_800_000)));
+        let crash = Arc::new(Crash::default());
+        let mut env = Env::new(clock.clone(), Arc::new(Counting(AtomicU64::new(1))), "host");
+        env.crash = crash.clone();
+        env.threads = 1;
+        let store = MemoryStore::default();
+        let stored_at = Mutex::default();
+        let (inner, timed_clock) = (store.clone(), clock.clone());
+        let timed = TimedStore { inner, stored_at, clock: timed_clock, crash: crash.clone() };
+        let repository = Repository::open_or_create(&env, Arc::new(timed)).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("file"), b"what is protected").unwrap();
+        World { env, clock, crash, store, repository, folder, keep }
+    }
+
+    /// Makes one backup of each of the next days.
+    pub(super) fn days(&self, count: u32) {
+        for _ in 0..count {
+            self.pass(24);
+            self.backup();
+        }
+    }
+
+    pub(super) fn pass(&self, count: i64) {
+        self.clock.sleep_ms(u64::try_from(count).unwrap() * 3_600_000);
+    }
+
+    pub(super) fn backup(&self) -> Manifest {
+        self.try_backup(None, "zstd").unwrap()
+    }
+
+    pub(super) fn try_backup(&self, pin: Option<&str>, compression: &str) -> Result<Manifest> {
+        let entry = FileEntry { path: self.folder.path().join("file"), optional: false };
+        let source = FilesSource::new(vec![entry])?;
+        let identity = SourceIdentity {
+            id: None,
+            name: FOLDER.into(),
+            kind: "files".into(),
+            host: "host".into(),
+            location: "there".into(),
+        };
+        let request = BackupRequest {
+            source: &source,
+            engine: &FilesEngine,
+            identity,
+            companions: None,
+            options: CaptureOptions {
+                method: Method::Online,
+                check: CheckLevel::None,
+                check_memory_bytes: 1 << 20,
+                lock_ms_max: 1_000,
+                wal_growth_bytes_max: 1 << 20,
+            },
+            compression: compression.parse::<Compression>()?,
+            pattern: NamePattern::default(),
+            pin: pin.map(str::to_owned),
+            service: None,
+            on_change: false,
+            lock_folder: None,
+            scratch_folder: self.folder.path(),
+            tool: "test",
+        };
+        match backup::run(&self.env, &self.repository, &request)? {
+            BackupOutcome::Committed { manifest, .. } => Ok(*manifest),
+            BackupOutcome::Unchanged { .. } => panic!("a backup was asked for"),
+        }
+    }
+
+    pub(super) fn request(&self) -> PruneRequest<'static> {
+        let floors = Floors::default();
+        PruneRequest { folder: FOLDER, keep: self.keep.clone(), floors, grace: GRACE }
+    }
+
+    pub(super) fn plan(&self) -> PrunePlan {
+        prune::plan(&self.env, &self.repository, &self.request()).unwrap()
+    }
+
+    pub(super) fn prune(&self, approval: Option<&str>) -> Result<Pruned> {
+        let request = self.request();
+        let plan = prune::plan(&self.env, &self.repository, &request)?;
+        prune::apply(&self.env, &self.repository, &request, &plan, approval, None)
+    }
+
+    /// Prunes, with the approval of whatever the plan is.
+    pub(super) fn prune_approved(&self) -> Result<Pruned> {
+        let id = prune::plan(&self.env, &self.repository, &self.request())?.id;
+        self.prune(Some(&id))
+    }
+
+    pub(super) fn entry(&self) -> SourceEntry {
+        let catalog = self.repository.catalog().unwrap();
+        catalog.sources.into_iter().find(|entry| entry.folder == FOLDER).unwrap()
+    }
+
+    pub(super) fn names(&self) -> BTreeSet<String> {
+        let objects = self.store.list(None).unwrap();
+        objects.into_iter().map(|object| object.name.to_string()).collect()
+    }
+
+    /// The same without the records of prunes, which differ in their times.
+    pub(super) fn names_without_records(&self) -> BTreeSet<String> {
+        self.names().into_iter().filter(|name| !name.starts_with("prunes/")).collect()
+    }
+
+    pub(super) fn put(&self, name: &str, bytes: &[u8]) {
+        put_bytes(self.repository.store(), &ObjectName::new(name).unwrap(), bytes).unwrap();
+    }
+
+    /// Every backup that is listed, or can be taken back, has all its artifacts, unharmed.
+    pub(super) fn assert_whole(&self, context: &str) {
+        let entry = self.entry();
+        for backup in entry.backups.iter().chain(&entry.removed) {
+            for artifact in &backup.artifacts {
+                let object = self.repository.object(FOLDER, &artifact.name).unwrap();
+                let found = self.store.head(&object).unwrap();
+                let bytes = found.map(|info| info.bytes);
+                assert_eq!(bytes, Some(artifact.stored_bytes), "{context}: {object}");
+            }
+        }
+    }
+}
