@@ -1,5 +1,8 @@
 //! `lifeboat status`: how old the newest good backup of each source is, against what was promised.
 
+mod disk;
+mod nagios;
+
 use std::process::ExitCode;
 
 use jiff::{SignedDuration, Timestamp};
@@ -9,6 +12,7 @@ use lifeboat_core::status::{self, Verdict};
 use lifeboat_core::{Error, Kind, Result};
 use serde::Serialize;
 
+use self::disk::Disk;
 use crate::config::values::Period;
 use crate::repositories::{self, Opened};
 use crate::selection::{self, Found};
@@ -23,14 +27,29 @@ use crate::ui::units;
 /// A source is stale if its newest good backup is older than its `rpo` or --max-age, or if it has
 /// none. A backup that was made without a check does not
 /// count as good. The exit code is then 21.
+///
+/// With `--format nagios` it is a check plugin: one line with numbers, and the exit code is 0 (OK),
+/// 1 (WARNING: a doubt, or a disk that is 80 % full), 2 (CRITICAL: stale, or never backed up) or 3
+/// (UNKNOWN: it could not be found out).
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Names of sources, or paths of databases; all without any
     #[arg(value_name = "SOURCE|PATH")]
     sources: Vec<String>,
     /// How old the newest good backup may be, where the source has no `rpo`: 90s, 15m, 1h, 7d
-    #[arg(long, value_name = "AGE")]
+    #[arg(long, visible_alias = "check-age", value_name = "AGE")]
     max_age: Option<Period>,
+    /// How it is said
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// A table for people, or JSON with --json
+    Table,
+    /// One line and the exit codes of a check plugin
+    Nagios,
 }
 
 /// A source in one repository.
@@ -48,6 +67,7 @@ struct Row {
     in_future: usize,
     unreadable: usize,
     stored_bytes: u64,
+    disk_used_percent: Option<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -59,14 +79,18 @@ enum State {
 }
 
 pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
-    let env = session.env()?;
-    let (opened, failures) = repositories::open_all(session, &env)?;
-    let rows = rows(session, &env, &opened, &args)?;
+    if args.format == Format::Nagios {
+        return as_plugin(session, &args);
+    }
+    let Standing { rows, disks, failures, repositories } = standing(session, &args)?;
     match session.printer.json() {
         true => session.printer.json_data(&rows)?,
-        false => print(session, &rows, opened.len() > 1)?,
+        false => print(session, &rows, repositories > 1)?,
     }
     rows.iter().for_each(|row| warn(session, row));
+    for disk in disks.iter().filter(|disk| disk.is_full()) {
+        session.printer.warning(&disk.repository, &disk.complaint());
+    }
     let stale: Vec<&str> = rows
         .iter()
         .filter(|row| matches!(row.state, State::Stale | State::Never))
@@ -79,6 +103,40 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     let what = if stale.len() == 1 { "source is" } else { "sources are" };
     let message = format!("{} {what} stale: {}", stale.len(), stale.join(", "));
     Err(Error::new(Kind::Stale, message).hint(format!("lifeboat backup {}", names.join(" "))))
+}
+
+/// How everything stands.
+struct Standing {
+    rows: Vec<Row>,
+    disks: Vec<Disk>,
+    failures: Vec<Error>,
+    repositories: usize,
+}
+
+fn standing(session: &Session, args: &Args) -> Result<Standing> {
+    let env = session.env()?;
+    let (opened, failures) = repositories::open_all(session, &env)?;
+    let disks = disk::of(&env, &opened);
+    let mut rows = rows(session, &env, &opened, args)?;
+    for row in &mut rows {
+        let disk = disks.iter().find(|disk| disk.repository == row.repository);
+        row.disk_used_percent = disk.map(|disk| disk.used_percent);
+    }
+    Ok(Standing { rows, disks, failures, repositories: opened.len() })
+}
+
+/// Whatever happens, there is one line, and a code that Nagios knows.
+fn as_plugin(session: &Session, args: &Args) -> Result<ExitCode> {
+    if session.printer.json() {
+        return Err(Error::new(Kind::Usage, "--format nagios and --json exclude each other")
+            .hint("leave one of them out"));
+    }
+    let (verdict, line) = match standing(session, args) {
+        Ok(standing) => nagios::line(&standing.rows, &standing.disks, &standing.failures),
+        Err(error) => nagios::failure(&error),
+    };
+    session.printer.data(&format!("{line}\n"))?;
+    Ok(ExitCode::from(verdict.exit_code()))
 }
 
 fn rows(session: &Session, env: &Env, opened: &[Opened], args: &Args) -> Result<Vec<Row>> {
@@ -171,6 +229,7 @@ fn row(
         in_future: status.in_future,
         unreadable: entry.map_or(0, |entry| entry.unreadable.len()),
         stored_bytes: status.stored_bytes,
+        disk_used_percent: None,
     }
 }
 
@@ -215,14 +274,18 @@ fn print(session: &Session, rows: &[Row], several: bool) -> Result<()> {
 /// What a number in the table would hide.
 fn warn(session: &Session, row: &Row) {
     let source = units::one_line(&row.source);
-    let warnings = [
+    for (count, what) in doubts(row).into_iter().filter(|(count, _)| *count > 0) {
+        session.printer.warning(&source, &format!("{count} {what}"));
+    }
+}
+
+/// What may be wrong with a source, and how often.
+fn doubts(row: &Row) -> [(usize, &'static str); 3] {
+    [
         (row.newer_doubtful, "newer backups were not checked, or are of a damaged database"),
         (row.in_future, "backups are dated in the future: a clock was or is wrong"),
         (row.unreadable, "manifests cannot be read: lifeboat verify says more"),
-    ];
-    for (count, what) in warnings.into_iter().filter(|(count, _)| *count > 0) {
-        session.printer.warning(&source, &format!("{count} {what}"));
-    }
+    ]
 }
 
 fn state(state: State) -> (String, Option<Style>) {
