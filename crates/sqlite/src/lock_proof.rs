@@ -4,6 +4,10 @@
 //! has on it (see `held`). Nothing tells us: only the kernel's list of locks shows it. The list
 //! names files by device and inode, and some file systems call a device differently there; so
 //! what is proved is that a lock which was in the list at the beginning is still in it.
+//!
+//! The kernel gives the list in pieces: one that is read while others lock and unlock can lack an
+//! entry that was there all the time. It never shows one that is gone, so what several readings
+//! show together is true, and a lock counts as dropped only when none of many shows it.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -14,6 +18,9 @@ use crate::holders::{locks, side_file};
 /// Why a moment is not held any longer.
 pub(crate) const LOCKS_DROPPED: &str =
     "another part of this process opened and closed the database file, which drops its locks";
+
+/// How often the list is read before a lock that it does not show counts as dropped.
+const READINGS_MAX: usize = 30;
 
 /// The files of a database on which this process had locks. The default proves nothing, as for
 /// a moment that no lock of the process holds.
@@ -42,8 +49,15 @@ impl LockProof {
         if self.files.is_empty() {
             return true;
         }
-        let now = locked_by_us();
-        self.files.iter().all(|file| now.contains(file))
+        let mut unseen = self.files.clone();
+        for _ in 0..READINGS_MAX {
+            let now = locked_by_us();
+            unseen.retain(|file| !now.contains(file));
+            if unseen.is_empty() {
+                return true;
+            }
+        }
+        false
     }
 }
 
@@ -62,8 +76,11 @@ const WITH_LOG_BYTES: std::ops::RangeInclusive<u64> = 124..=127;
 pub(crate) fn needs_log(database: &Path) -> bool {
     let Ok(index) = fs::metadata(side_file(database, "-shm")) else { return false };
     let (own, file) = (std::process::id(), (index.dev(), index.ino()));
-    let own_locks: Vec<_> =
-        locks().into_iter().filter(|lock| lock.pid == own && lock.file == file).collect();
+    let own_locks: Vec<_> = std::iter::repeat_with(locks)
+        .take(3)
+        .flatten()
+        .filter(|lock| lock.pid == own && lock.file == file)
+        .collect();
     let covers = |byte: u64| own_locks.iter().any(|lock| (lock.first..=lock.last).contains(&byte));
     !covers(FILE_ALONE_BYTE) && WITH_LOG_BYTES.into_iter().any(covers)
 }
@@ -104,5 +121,46 @@ mod tests {
             assert!(!proof.is_held());
             drop(snapshot);
         }
+    }
+
+    #[test]
+    fn the_locks_of_others_that_come_and_go_do_not_hide_ours() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.db");
+        let sql = "PRAGMA journal_mode = wal; CREATE TABLE t(a)";
+        Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+        let _snapshot = Snapshot::take(&path).unwrap();
+        let proof = LockProof::begin(&path);
+        let other = fs::File::create(folder.path().join("other")).unwrap();
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            // Enough locks that the list does not fit into one piece.
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    for kind in [libc::F_WRLCK, libc::F_UNLCK] {
+                        (0..400).for_each(|byte| set_lock(&other, kind, 2 * byte));
+                    }
+                }
+            });
+            let held = (0..300).all(|_| proof.is_held());
+            stop.store(true, Ordering::Relaxed);
+            assert!(held);
+        });
+    }
+
+    fn set_lock(file: &fs::File, kind: libc::c_int, byte: i64) {
+        use std::os::fd::AsRawFd;
+
+        let lock = libc::flock {
+            l_type: kind as libc::c_short,
+            l_whence: libc::SEEK_SET as libc::c_short,
+            l_start: byte,
+            l_len: 1,
+            l_pid: 0,
+        };
+        // SAFETY: the descriptor is open and the structure lives through the call.
+        assert_eq!(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &lock) }, 0);
     }
 }
