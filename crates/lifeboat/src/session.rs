@@ -49,13 +49,18 @@ impl Session {
         if let Some(loaded) = self.loaded.get() {
             return Ok(loaded);
         }
-        let named = self.globals.config.as_deref();
-        let loaded = match config::load(&self.surroundings, named)? {
+        let (named, env_file) = (self.globals.config.as_deref(), self.globals.env_file.as_deref());
+        // A file of variables that was named is meant instead of what would be found.
+        let found = match env_file {
+            Some(_) => None,
+            None => config::load(&self.surroundings, named)?,
+        };
+        let loaded = match found {
             Some(loaded) => loaded,
-            None => Loaded {
-                config: config::environment::config(&self.surroundings)?.unwrap_or_default(),
-                ..Loaded::default()
-            },
+            None => {
+                let config = config::environment::config(&self.surroundings, env_file)?;
+                Loaded { config: config.unwrap_or_default(), ..Loaded::default() }
+            }
         };
         Ok(self.loaded.get_or_init(|| loaded))
     }

@@ -53,7 +53,9 @@ const VARIABLES: &[&str] = &[
     "TMPDIR",
     "ADMIN_DB_TYPE",
     "ADMIN_DB_PATH",
+    "ADMIN_DATABASE_URL",
     "BACKUP_DIR",
+    "RETENTION_DAYS",
     "LIFEBOAT_CRASH_AT",
     "LIFEBOAT_PAUSE_AT",
 ];

@@ -295,6 +295,10 @@ pub(crate) fn restore_command(session: &Session, folder: &str, manifest: &Manife
         let config = absolute(config);
         command.push_str(&format!(" --config {}", units::shell_word(&config.to_string_lossy())));
     }
+    if let Some(file) = &session.globals.env_file {
+        let file = absolute(file);
+        command.push_str(&format!(" --env-file {}", units::shell_word(&file.to_string_lossy())));
+    }
     if session.globals.repo.is_some() {
         // What was typed may be a path that holds in this folder only: with it, there is one place.
         let places = repositories::places(session).unwrap_or_default();

@@ -1,12 +1,14 @@
 //! Configuration: where it is found, how it is read, what it says, and where each value is from.
 //!
 //! `model` is what can be said, `values` the small languages in it, `load` finds and reads the
-//! files, `environment` makes one of variables where there is no file, `diagnose` points at
+//! files, `environment` makes one of variables where there is no file, `dotenv` reads them out
+//! of a `.env`, `diagnose` points at
 //! mistakes, `validate` checks what no type can, `schedule` says when a source is backed up,
 //! `example` writes the example and the reference from the doc comments, `origin` shows what is in
 //! force.
 
 pub(crate) mod diagnose;
+mod dotenv;
 pub(crate) mod environment;
 pub(crate) mod example;
 pub(crate) mod load;

@@ -241,3 +241,41 @@ fn the_variables_of_the_chatbots_scripts_are_understood() {
     let database = names.iter().find(|name| name.ends_with(".db.zst")).unwrap();
     assert!(database.starts_with("admin_sqlite_20"), "{database}");
 }
+
+#[test]
+fn a_file_of_the_chatbots_variables_is_read_as_a_shell_reads_it() {
+    let world = World::new();
+    world.database("chat bot.db", 10);
+    let env = world.path("data/.env");
+    let text = "APP_NAME=My Chatbot\nexport ADMIN_DB_PATH=\"./chat bot.db\" # there\n\
+                BACKUP_DIR='../from file'\nRETENTION_DAYS=30\n";
+    fs::write(&env, text).unwrap();
+    world.run(&["backup"]).expect(0);
+    assert_eq!(world.names("from file/chat bot").len(), 4, "manifest, database, pages, source");
+    // Elsewhere, the file's folder is what paths are relative to; the environment wins.
+    let mut command = world.command(&["backup", "--env-file", env.to_str().unwrap()]);
+    command.current_dir("/").env("BACKUP_DIR", world.path("from environment"));
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains(" --env-file "), "{said}");
+    assert_eq!(world.names("from environment/chat bot").len(), 4);
+    assert_eq!(world.names("from file/chat bot").len(), 4);
+}
+
+#[test]
+fn a_file_of_variables_that_cannot_be_meant_is_an_error() {
+    let world = World::new();
+    world.database("app.db", 10);
+    let env = world.text("data/.env");
+    let with = |text: &str| fs::write(&env, text).unwrap();
+    with("ADMIN_DB_PATH=$(find . -name app.db)\n");
+    world.run(&["backup"]).expect(2).says("line 1: ADMIN_DB_PATH is given with the command");
+    with("ADMIN_DB_TYPE=postgres\nADMIN_DATABASE_URL=postgresql://u:secret@h/d\n");
+    let ran = world.run(&["backup"]).expect(2).says("backs up SQLite only");
+    assert!(!ran.err.contains("secret"), "{}", ran.err);
+    world.run(&["backup", "--env-file", "gone"]).expect(2).says("cannot read gone");
+    // Of another program: nothing in it is ours, whatever it says.
+    with("KEY=$(pass show key)\n");
+    world.repo(&["backup", "app.db"]).expect(0);
+    world.run(&["backup", "--env-file", &env]).expect(2).says("command substitution");
+}
