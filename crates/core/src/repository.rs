@@ -15,6 +15,7 @@ use crate::env::Env;
 use crate::error::{Error, Kind, Result};
 use crate::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use crate::marks::{self, MarkKind, Pin};
+use crate::policy::Hold;
 use crate::store::{ObjectInfo, ObjectName, Store, get_bytes, put_bytes};
 
 /// The version of the repository's layout that this program writes and reads.
@@ -187,6 +188,21 @@ impl Repository {
     /// Whose folder it is. [`Kind::NotCovered`] if it is nobody's.
     pub(crate) fn source_record(&self, folder: &str) -> Result<SourceRecord> {
         self.read_record(&self.object(folder, SOURCE)?)
+    }
+
+    /// Why a backup must stay, and until when, as was said last.
+    pub fn hold(&self, folder: &str, backup: &Manifest) -> Result<Option<Hold>> {
+        let object = ObjectName::new(MarkKind::Pin.object(folder, &backup.name))?;
+        let of_manifest = || backup.pin.clone().map(|reason| Hold { reason, until: None });
+        match self.read_mark::<Pin>(&object) {
+            Ok(pin) if pin.means(backup) && pin.source == backup.source.id => Ok(pin.hold()),
+            Ok(_) => Ok(of_manifest()),
+            Err(error) if error.kind() == Kind::NotCovered => Ok(of_manifest()),
+            Err(error) if matches!(error.kind(), Kind::CheckFailed | Kind::Failed) => {
+                Ok(Pin::unreadable(backup.source.id, &backup.name).hold())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Reads a tombstone, a pin or the record of a prune.

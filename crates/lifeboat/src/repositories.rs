@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use lifeboat_core::catalog::Catalog;
 use lifeboat_core::env::Env;
 use lifeboat_core::pipeline::Compression;
+use lifeboat_core::policy::Keep;
 use lifeboat_core::repository::Repository;
 use lifeboat_core::{Error, Kind, Result};
 
@@ -24,11 +25,13 @@ pub(crate) struct Place {
     pub(crate) url: String,
     /// The compression that it asks for.
     pub(crate) compression: Option<Compression>,
+    /// What is kept there, whatever the sources say.
+    pub(crate) keep: Option<Keep>,
 }
 
 impl Place {
     fn at(url: String) -> Self {
-        Place { name: None, url, compression: None }
+        Place { name: None, url, compression: None, keep: None }
     }
 
     /// How it is called in messages: its name, else its URL.
@@ -70,6 +73,7 @@ fn configured(session: &Session) -> Result<Vec<Place>> {
         name: Some(name.clone()),
         url: repository.url.clone(),
         compression: repository.compression.map(|compression| compression.0),
+        keep: repository.keep.as_ref().map(|keep| keep.0.keep()),
     });
     Ok(places.collect())
 }
@@ -179,8 +183,12 @@ mod tests {
 
     #[test]
     fn repositories_are_found_by_name_url_and_path() {
-        let local =
-            Place { name: Some("local".into()), url: "file:///b".into(), compression: None };
+        let local = Place {
+            name: Some("local".into()),
+            url: "file:///b".into(),
+            compression: None,
+            keep: None,
+        };
         let configured = [local.clone()];
         assert_eq!(named("local", &configured).unwrap(), local);
         assert_eq!(named("file:///b", &configured).unwrap(), local);

@@ -11,6 +11,7 @@ use lifeboat_core::files::{FileEntry, FilesEngine, FilesSource};
 use lifeboat_core::manifest::{CheckLevel, Method};
 use lifeboat_core::names::{self, NamePattern};
 use lifeboat_core::pipeline::Compression;
+use lifeboat_core::policy::Keep;
 use lifeboat_core::repository::SourceIdentity;
 use lifeboat_core::service::Service;
 use lifeboat_core::source::{CaptureOptions, Engine, Source};
@@ -73,6 +74,8 @@ pub(crate) struct Target {
     pub(crate) repositories: Option<Vec<String>>,
     /// How old its newest backup may be, in milliseconds.
     pub(crate) rpo_ms: Option<u64>,
+    /// What is kept of its backups, where that is configured.
+    pub(crate) keep: Option<Keep>,
 }
 
 impl Target {
@@ -153,6 +156,7 @@ impl Target {
             on_change: false,
             repositories: None,
             rpo_ms: None,
+            keep: None,
         }
     }
 
@@ -174,6 +178,7 @@ impl Target {
         self.on_change = config.when == Some(When::OnChange);
         self.repositories = config.repository.as_ref().map(|names| names.names().to_vec());
         self.rpo_ms = config.rpo.map(|rpo| rpo.0.milliseconds);
+        self.keep = config.keep.as_ref().map(|keep| keep.0.keep());
         self
     }
 

@@ -7,6 +7,8 @@ mod demo;
 mod install;
 mod list;
 mod man;
+mod pin;
+mod prune;
 mod reference;
 mod restore;
 mod show;
@@ -31,6 +33,10 @@ pub(crate) enum Command {
     Verify(verify::Args),
     Restore(restore::Args),
     Undo(undo::Args),
+    Prune(prune::Args),
+    Pin(pin::Args),
+    Unpin(pin::UnpinArgs),
+    Undelete(pin::UndeleteArgs),
     Demo(demo::Args),
     #[command(hide = true)]
     DemoWriter(demo::WriterArgs),
@@ -53,6 +59,10 @@ impl Command {
             Command::Verify(args) => verify::run(session, args),
             Command::Restore(args) => restore::run(session, args),
             Command::Undo(args) => undo::run(session, args),
+            Command::Prune(args) => prune::run(session, args),
+            Command::Pin(args) => pin::run(session, args),
+            Command::Unpin(args) => pin::run_unpin(session, args),
+            Command::Undelete(args) => pin::run_undelete(session, args),
             Command::Demo(args) => demo::run(session, args),
             Command::DemoWriter(args) => demo::run_writer(session, args),
             Command::Config(args) => config::run(session, args),

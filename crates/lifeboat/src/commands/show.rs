@@ -27,12 +27,12 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
             let value = list::with_place(manifest, &repository.url(), folder);
             session.printer.json_data(&value)?;
         }
-        false => session.printer.data(&text(session, &selected, env.clock.now()))?,
+        false => session.printer.data(&text(session, &selected, env.clock.now())?)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn text(session: &Session, selected: &Selected, now: jiff::Timestamp) -> String {
+fn text(session: &Session, selected: &Selected, now: jiff::Timestamp) -> Result<String> {
     let Selected { repository, folder, manifest } = selected;
     let mut lines = Lines::default();
     lines.add("backup", &units::one_line(&manifest.name));
@@ -52,8 +52,11 @@ fn text(session: &Session, selected: &Selected, now: jiff::Timestamp) -> String 
     for warning in &manifest.warnings {
         lines.add("warning", warning);
     }
-    if let Some(pin) = &manifest.pin {
-        lines.add("pinned", &units::one_line(pin));
+    if let Some(hold) = repository.hold(folder, manifest)? {
+        let zone = &session.surroundings.time_zone;
+        let until = hold.until.map(|until| format!(" (until {})", units::moment(until, zone)));
+        let pin = format!("{}{}", hold.reason, until.unwrap_or_default());
+        lines.add("pinned", &units::one_line(&pin));
     }
     lines.add("where", &format!("{}/{folder}", repository.url()));
     artifacts(manifest, &mut lines);
@@ -77,7 +80,7 @@ fn text(session: &Session, selected: &Selected, now: jiff::Timestamp) -> String 
     lines.add("timings", &timings.join(", "));
     lines.add("made by", &manifest.tool);
     lines.add("restore", &backup::restore_command(session, folder, manifest));
-    lines.text
+    Ok(lines.text)
 }
 
 fn artifacts(manifest: &Manifest, lines: &mut Lines) {

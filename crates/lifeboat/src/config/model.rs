@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use lifeboat_core::manifest::{CheckLevel, Method};
 use lifeboat_core::names::NamePattern;
 use lifeboat_core::pipeline::Compression;
+use lifeboat_core::policy::Keep;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -84,7 +85,8 @@ pub(crate) struct SourceConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<CheckName>", example = &"quick")]
     pub(crate) check: Option<CheckLevel>,
-    /// What is kept: "forever", or numbers by age and a time within which everything is kept.
+    /// What `lifeboat prune` keeps: "forever", or numbers by age and a time within which
+    /// everything is kept. Default: "forever".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"forever")]
     pub(crate) keep: Option<TextOr<KeepConfig>>,
@@ -181,7 +183,9 @@ pub(crate) struct ServiceConfig {
     pub(crate) timeout: Option<Text<Period>>,
 }
 
-/// How many backups are kept. Written as "forever", or as a table.
+/// How many backups are kept. Written as "forever", or as a table. Only good ones are counted:
+/// the newest of each hour, day and so on, as far back as so many of them have any. A backup stays
+/// if any line keeps it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct KeepConfig {
@@ -208,11 +212,15 @@ pub(crate) struct KeepConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = 12)]
     pub(crate) monthly: Option<u32>,
+    /// One of each quarter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 8)]
+    pub(crate) quarterly: Option<u32>,
     /// One of each year.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = 5)]
     pub(crate) yearly: Option<u32>,
-    /// Everything younger than this.
+    /// Everything not older than this, when the newest good backup is taken for now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"2d")]
     pub(crate) within: Option<Text<Period>>,
@@ -355,7 +363,7 @@ impl FromText for ServiceConfig {
 
 impl FromText for KeepConfig {
     const EXPECTED: &'static str = "\"forever\", or a table with last, hourly, daily, weekly, \
-                                    monthly, yearly and within";
+                                    monthly, quarterly, yearly and within";
 
     fn from_text(text: &str) -> Result<Self, String> {
         match text {
@@ -366,5 +374,26 @@ impl FromText for KeepConfig {
 
     fn to_text(&self) -> Option<String> {
         self.forever.then(|| "forever".to_owned())
+    }
+}
+
+impl KeepConfig {
+    /// What the rule of retention is given.
+    pub(crate) fn keep(&self) -> Keep {
+        let within = self.within.map(|within| {
+            let milliseconds = i64::try_from(within.0.milliseconds).unwrap_or(i64::MAX);
+            jiff::SignedDuration::from_millis(milliseconds)
+        });
+        Keep {
+            forever: self.forever,
+            last: self.last.unwrap_or(0),
+            hourly: self.hourly.unwrap_or(0),
+            daily: self.daily.unwrap_or(0),
+            weekly: self.weekly.unwrap_or(0),
+            monthly: self.monthly.unwrap_or(0),
+            quarterly: self.quarterly.unwrap_or(0),
+            yearly: self.yearly.unwrap_or(0),
+            within,
+        }
     }
 }

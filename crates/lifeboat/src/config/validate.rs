@@ -141,15 +141,7 @@ fn check_repositories(config: &Config, source: &SourceConfig, add: &mut Add<'_>)
 pub(crate) fn used_later(loaded: &Loaded) -> Vec<String> {
     let Loaded { config, places } = loaded;
     let mut keys: Vec<Vec<&str>> = Vec::new();
-    for (name, repository) in &config.repository {
-        if repository.keep.as_ref().is_some_and(|keep| !keep.0.forever) {
-            keys.push(vec!["repository", name, "keep"]);
-        }
-    }
     for (name, source) in &config.source {
-        if source.keep.as_ref().is_some_and(|keep| !keep.0.forever) {
-            keys.push(vec!["source", name, "keep"]);
-        }
         if source.rto.is_some() {
             keys.push(vec!["source", name, "rto"]);
         }

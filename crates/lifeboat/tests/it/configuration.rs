@@ -175,7 +175,7 @@ fn config_check_looks_at_sources_and_names_what_is_used_later() {
     world.database("app.db", 10);
     world.configure(
         "[repository.local]\nurl = \"file://$REPO\"\n\
-         [source.app]\nsqlite = \"$DATA/app.db\"\nschedule = \"hourly\"\nkeep = { last = 3 }\n\
+         [source.app]\nsqlite = \"$DATA/app.db\"\nschedule = \"hourly\"\nkeep = { last = 3 }\nrto = \"1h\"\n\
          [source.gone]\nsqlite = \"$DATA/gone.db\"\n",
     );
     let ran = world.run(&["config", "check"]).expect(15);
@@ -183,7 +183,8 @@ fn config_check_looks_at_sources_and_names_what_is_used_later() {
     assert!(ran.out.contains("failed source gone: "), "{}", ran.out);
     assert!(ran.out.contains("none yet, the first backup makes it"), "{}", ran.out);
     assert!(!ran.err.contains("source.app.schedule"), "{}", ran.err);
-    assert!(ran.err.contains("source.app.keep"), "{}", ran.err);
+    assert!(ran.err.contains("source.app.rto"), "{}", ran.err);
+    assert!(!ran.err.contains("source.app.keep"), "{}", ran.err);
     assert!(!world.path("repo").exists(), "a check must make nothing");
     assert!(!world.path("data/gone.db").exists(), "a check must make nothing");
 }

@@ -16,6 +16,7 @@ mod demo;
 mod files;
 mod install;
 mod output;
+mod prune;
 mod restore;
 mod round_trip;
 mod silent_failures;

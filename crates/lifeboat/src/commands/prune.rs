@@ -1,0 +1,284 @@
+//! `lifeboat prune`: what the configuration does not keep goes, in two steps.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use lifeboat_core::env::Env;
+use lifeboat_core::policy::{Floors, Keep};
+use lifeboat_core::prune::{self, Action, GRACE, Item, PrunePlan, PruneRequest, Pruned};
+use lifeboat_core::{Error, Kind, Result};
+use serde_json::{Value, json};
+
+use super::list;
+use crate::repositories::{self, Opened};
+use crate::selection;
+use crate::session::Session;
+use crate::sources::{self, Target};
+use crate::ui::confirm::confirm;
+use crate::ui::printer::Style;
+use crate::ui::table::{Align, Table};
+use crate::ui::{report, units};
+
+/// Remove the backups that the configuration does not keep
+///
+/// What `keep` of the source, or of the repository, does not ask for is listed no more, and its
+/// bytes are deleted by the first prune after seven days. Until then `lifeboat undelete` takes it
+/// back. The three newest good backups, those that are pinned and those dated in the future always
+/// stay. Nothing goes unless there is a newer good backup than at the last prune.
+///
+/// A plan that takes more than half of the good backups, or follows another `keep` than the last
+/// one, is refused (exit code 23) until --approve names it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Names of configured sources, or paths of their databases; without any, all that have `keep`
+    #[arg(value_name = "SOURCE|PATH")]
+    sources: Vec<String>,
+    /// Print what would become of every backup and why, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// The plan that was looked at and may be carried out, although it takes much
+    #[arg(long, value_name = "PLAN")]
+    approve: Vec<String>,
+}
+
+/// One source in one repository, and what is to be kept of it.
+struct Job<'a> {
+    opened: &'a Opened,
+    folder: &'a str,
+    keep: Keep,
+}
+
+pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
+    let env = session.env()?;
+    let targets = targets(session, &args.sources)?;
+    let (opened, failures) = repositories::open_all(session, &env)?;
+    let (mut results, mut errors) = (Vec::new(), Vec::new());
+    for job in jobs(session, &env, &opened, &targets)? {
+        match one(session, &env, &args, &job) {
+            Ok(result) => results.push(result),
+            Err(error) => {
+                session.progress.clear();
+                let (url, folder) = (&job.opened.place.url, job.folder);
+                results.push(json!({
+                    "repository": url, "folder": folder, "outcome": "failed",
+                    "error": report::as_json(&error),
+                }));
+                errors.push(error);
+            }
+        }
+    }
+    if session.printer.json() {
+        session.printer.json_data(&results)?;
+    }
+    if errors.is_empty() {
+        return super::incomplete(&failures);
+    }
+    let first = errors.remove(0);
+    errors.iter().for_each(|error| report::report(&session.printer, error));
+    Err(first)
+}
+
+/// The configured sources that are meant.
+fn targets(session: &Session, arguments: &[String]) -> Result<Vec<Target>> {
+    let config = &session.loaded()?.config;
+    if arguments.is_empty() {
+        return Target::all(config);
+    }
+    let mut targets = Vec::new();
+    for argument in arguments {
+        // A path that nobody configured is a target too, with nothing to keep by.
+        match sources::named(config, std::slice::from_ref(argument)) {
+            Ok(named) => targets.extend(named),
+            Err(error) if error.kind() == Kind::SourceUnavailable => {
+                return Err(nothing_says(Some(argument)).caused_by(error));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let mut names = BTreeSet::new();
+    targets.retain(|target| names.insert(target.name.clone()));
+    Ok(targets)
+}
+
+fn jobs<'a>(
+    session: &Session,
+    env: &Env,
+    opened: &'a [Opened],
+    targets: &[Target],
+) -> Result<Vec<Job<'a>>> {
+    let (mut jobs, mut without) = (Vec::new(), Vec::new());
+    let several = targets.len() > 1;
+    for target in targets {
+        for one in opened {
+            let named = |names: &Vec<String>| {
+                one.place.name.as_ref().is_some_and(|name| names.contains(name))
+            };
+            let elsewhere = target.repositories.as_ref().is_some_and(|names| !named(names));
+            if elsewhere && session.globals.repo.is_none() {
+                continue;
+            }
+            match (one.place.keep.as_ref().or(target.keep.as_ref()), several) {
+                (None, _) => without.push(target.name.as_str()),
+                (Some(keep), _) => {
+                    // A database may be configured twice: the folder of the other name has its own
+                    // rule.
+                    let own = selection::own_entry(env, one, target)?.filter(|entry| {
+                        entry.record.name == target.name || target.id == Some(entry.record.id)
+                    });
+                    let Some(entry) = own else { continue };
+                    let (folder, keep) = (entry.folder.as_str(), keep.clone());
+                    jobs.push(Job { opened: one, folder, keep });
+                }
+            }
+        }
+    }
+    match (without.first(), several && !jobs.is_empty()) {
+        (Some(name), false) => Err(nothing_says(Some(name))),
+        (Some(_), true) => {
+            let list: BTreeSet<&str> = without.into_iter().collect();
+            let list: Vec<&str> = list.into_iter().collect();
+            session
+                .printer
+                .note(&format!("everything is kept, without `keep`: {}", list.join(", ")));
+            Ok(jobs)
+        }
+        (None, _) if targets.is_empty() => Err(nothing_says(None)),
+        (None, _) => Ok(jobs),
+    }
+}
+
+/// Without a rule nothing is pruned. `name` is a source's, if one was meant.
+fn nothing_says(name: Option<&str>) -> Error {
+    let name = name.map(units::one_line);
+    let message = match &name {
+        None => "nothing says what to keep: no source is configured".to_owned(),
+        Some(name) => format!("nothing says what to keep of `{name}`"),
+    };
+    let name = name.as_deref().unwrap_or("NAME");
+    Error::new(Kind::Refused, message).hint(format!(
+        "write into the configuration, under [source.{name}]: keep = {{ daily = 7, weekly = 8 }}"
+    ))
+}
+
+fn one(session: &Session, env: &Env, args: &Args, job: &Job<'_>) -> Result<Value> {
+    let Job { opened, folder, keep } = job;
+    let request =
+        PruneRequest { folder, keep: keep.clone(), floors: Floors::default(), grace: GRACE };
+    let plan = prune::plan(env, &opened.repository, &request)?;
+    session.progress.clear();
+    if args.dry_run {
+        if !session.printer.json() {
+            session.printer.data(&text(session, &plan, true))?;
+        }
+        return Ok(as_json("planned", opened, &plan, &Pruned::default()));
+    }
+    // The one that means this plan, else any: the error then says which plan this is.
+    let approval = args.approve.iter().find(|id| **id == plan.id).or(args.approve.first());
+    plan.permit(approval.map(String::as_str))?;
+    if plan.is_idle() {
+        session.printer.note(&format!("nothing of {} has to go", units::one_line(folder)));
+        return Ok(as_json("nothing-to-do", opened, &plan, &Pruned::default()));
+    }
+    let approved = approval.is_some_and(|approval| *approval == plan.id);
+    if !session.globals.yes && !approved {
+        for line in text(session, &plan, false).lines() {
+            session.printer.line(line);
+        }
+        let question = format!("pruning {}", units::one_line(folder));
+        confirm(&session.surroundings, &session.printer, &question, folder)?;
+    }
+    let locks = session.folders.locks.as_deref();
+    let approval = approval.map(String::as_str);
+    let pruned = prune::apply(env, &opened.repository, &request, &plan, approval, locks)?;
+    let done = session.printer.paint_err(Style::Good, "pruned");
+    session.printer.note(&format!("{done} {}: {}", units::one_line(folder), summary(&plan)));
+    Ok(as_json("pruned", opened, &plan, &pruned))
+}
+
+fn as_json(outcome: &str, opened: &Opened, plan: &PrunePlan, pruned: &Pruned) -> Value {
+    json!({
+        "outcome": outcome,
+        "repository": opened.place.url,
+        "folder": plan.folder,
+        "plan": plan,
+        "marked": pruned.marked,
+        "unmarked": pruned.unmarked,
+        "deleted": pruned.deleted,
+        "freed_bytes": pruned.freed_bytes,
+    })
+}
+
+/// The plan for people: every backup, or only what would change.
+fn text(session: &Session, plan: &PrunePlan, all: bool) -> String {
+    let mut table = Table::new(&[
+        ("backup", Align::Left),
+        ("condition", Align::Left),
+        ("stored", Align::Right),
+        ("plan", Align::Left),
+        ("why", Align::Left),
+    ]);
+    let changes = |item: &&Item| all || !matches!(item.action, Action::Keep | Action::Wait);
+    for item in plan.items.iter().filter(changes) {
+        let condition = match item.condition {
+            Some(condition) => list::condition(condition),
+            None => ("none".to_owned(), Some(Style::Doubtful)),
+        };
+        table.row(vec![
+            (units::one_line(&item.name), None),
+            condition,
+            (units::bytes(item.stored_bytes), None),
+            word(session, item),
+            (units::one_line(&item.reasons.join(", ")), None),
+        ]);
+    }
+    let mut text = String::new();
+    if !plan.items.is_empty() {
+        text.push_str(&table.to_text(&session.printer));
+    }
+    let folder = units::one_line(&plan.folder);
+    let _ = writeln!(text, "{folder}: {}", summary(plan));
+    for gate in &plan.gates {
+        let needs = match gate.opens_with_approval {
+            true => format!(" (--approve {})", plan.id),
+            false => String::new(),
+        };
+        let _ = writeln!(text, "{folder}: refused for now: {}{needs}", gate.message);
+    }
+    text
+}
+
+fn word(session: &Session, item: &Item) -> (String, Option<Style>) {
+    let zone = &session.surroundings.time_zone;
+    let when = item.delete_after.map(|at| units::moment(at, zone)).unwrap_or_default();
+    match item.action {
+        Action::Keep => ("keep".to_owned(), Some(Style::Good)),
+        Action::Leave => ("left alone".to_owned(), Some(Style::Doubtful)),
+        Action::Mark => ("remove".to_owned(), Some(Style::Bad)),
+        Action::Wait => (format!("removed, deleted after {when}"), None),
+        Action::Delete => ("delete".to_owned(), Some(Style::Bad)),
+        Action::Unmark => ("take back".to_owned(), Some(Style::Good)),
+        Action::Forget => ("forget".to_owned(), None),
+    }
+}
+
+fn summary(plan: &PrunePlan) -> String {
+    let part = |action: Action, words: &str| {
+        let count = plan.with(action).count();
+        let bytes = units::bytes(plan.bytes_of(action));
+        (count > 0).then(|| format!("{count} {words} ({bytes})"))
+    };
+    let parts = [
+        part(Action::Keep, "kept"),
+        part(Action::Unmark, "taken back"),
+        part(Action::Mark, "removed, deleted in 7 days"),
+        part(Action::Wait, "removed before"),
+        part(Action::Delete, "deleted"),
+        part(Action::Leave, "left alone"),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    match parts.is_empty() {
+        true => "there are no backups".to_owned(),
+        false => parts.join(", "),
+    }
+}
