@@ -55,7 +55,7 @@ struct SchemaArgs {}
 
 pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     match args.action {
-        Action::Init(InitArgs {}) => init(session),
+        Action::Init(InitArgs {}) => write_new(session, &example::example()),
         Action::Show(ShowArgs {}) => show(session),
         Action::Check(CheckArgs {}) => check(session),
         Action::Schema(SchemaArgs {}) => {
@@ -65,7 +65,8 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     }
 }
 
-fn init(session: &Session) -> Result<ExitCode> {
+/// Writes a configuration to the place where it will be found, never over another one.
+pub(super) fn write_new(session: &Session, text: &str) -> Result<ExitCode> {
     let path = init_path(session)?;
     let named = shown(&path);
     if let Some(folder) = path.parent() {
@@ -83,7 +84,7 @@ fn init(session: &Session) -> Result<ExitCode> {
                 _ => Error::io(Kind::Failed, format!("cannot write {named}"), error),
             },
         )?;
-    file.write_all(example::example().as_bytes())
+    file.write_all(text.as_bytes())
         .and_then(|()| file.sync_all())
         .map_err(|error| Error::io(Kind::Failed, format!("cannot write {named}"), error))?;
     match session.printer.json() {

@@ -4,6 +4,7 @@ mod backup;
 mod completions;
 mod config;
 mod demo;
+mod init;
 mod install;
 mod list;
 mod man;
@@ -40,6 +41,7 @@ pub(crate) enum Command {
     Demo(demo::Args),
     #[command(hide = true)]
     DemoWriter(demo::WriterArgs),
+    Init(init::Args),
     Config(config::Args),
     Install(install::Args),
     Completions(completions::Args),
@@ -65,6 +67,7 @@ impl Command {
             Command::Undelete(args) => pin::run_undelete(session, args),
             Command::Demo(args) => demo::run(session, args),
             Command::DemoWriter(args) => demo::run_writer(session, args),
+            Command::Init(args) => init::run(session, args),
             Command::Config(args) => config::run(session, args),
             Command::Install(args) => install::run(session, args),
             Command::Completions(args) => completions::run(session, args),

@@ -280,3 +280,41 @@ fn a_file_of_variables_that_cannot_be_meant_is_an_error() {
     world.repo(&["backup", "app.db"]).expect(0);
     world.run(&["backup", "--env-file", &env]).expect(2).says("command substitution");
 }
+
+/// What a preset writes is taken by the program, and backs up all four parts of a server.
+#[test]
+fn the_preset_of_superchat_covers_the_server() {
+    let world = World::new();
+    let path = world.path("home/config/lifeboat/config.toml");
+    world.run(&["init", "--preset", "superchat"]).expect(0);
+    assert_eq!(mode(&path), 0o600);
+    let before = fs::read_to_string(&path).unwrap();
+    world.run(&["init", "--preset", "gpt-chatbot"]).expect(23).says("is not overwritten");
+    assert_eq!(fs::read_to_string(&path).unwrap(), before);
+    world.run(&["config", "show"]).expect(0);
+    let (home, data, repo) = (world.text("home"), world.text("data"), world.text("repo"));
+    let mut text = before.replace("/var/backups/lifeboat", &repo);
+    for folder in ["/var/lib/superchat", "/etc/superchat", &format!("{home}/.superchat")] {
+        text = text.replace(folder, &data);
+    }
+    fs::write(&path, text).unwrap();
+    world.database("superchat.db", 10);
+    for name in ["ssh_host_key", "config.toml", "server.log"] {
+        fs::write(world.path("data").join(name), name).unwrap();
+    }
+    world.run(&["backup"]).expect(0);
+    let status = world.run(&["status", "--json"]).expect(0).json();
+    assert_eq!(status.as_array().unwrap().len(), 4, "{status}");
+    let lines = world.run(&["install", "cron", "--user"]).expect(0).out;
+    assert_eq!(lines.matches(" backup superchat").count(), 4, "{lines}");
+}
+
+#[test]
+fn the_preset_of_the_chatbot_is_taken() {
+    let world = World::new();
+    world.run(&["init", "--preset", "gpt-chatbot"]).expect(0);
+    let shown = world.run(&["config", "show"]).expect(0).out;
+    assert!(shown.contains("monthly = 12") && shown.contains("/.env"), "{shown}");
+    world.run(&["init"]).expect(2);
+    world.run(&["init", "--preset", "superhcat"]).expect(2);
+}
