@@ -54,9 +54,9 @@ pub(crate) struct Globals {
     /// The configuration file
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// A file with the variables ADMIN_DB_TYPE, ADMIN_DB_PATH, BACKUP_DIR and RETENTION_DAYS instead
-    /// of a configuration; paths in it are relative to its folder. Without a configuration, .env in
-    /// the current folder is read
+    /// A file with the variables ADMIN_DB_TYPE, ADMIN_DB_PATH, BACKUP_DIR and RETENTION_DAYS
+    /// instead of a configuration; paths in it are relative to its folder. Without a
+    /// configuration, .env in the current folder is read
     #[arg(long, global = true, value_name = "FILE", conflicts_with = "config")]
     pub(crate) env_file: Option<PathBuf>,
     /// The repository: a URL such as file:///var/backups, a path, or a configured name
