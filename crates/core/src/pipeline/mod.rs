@@ -6,13 +6,16 @@
 //! for each block whose hash is kept and 8 bytes for each frame.
 
 mod compression;
-mod decode;
-mod encode;
-mod gzip;
 mod hashes;
 mod lane;
-mod read_back;
+mod gzip;
 mod zstd_frames;
+mod encode;
+mod stored;
+mod unpack;
+mod cut;
+mod decode;
+mod read_back;
 
 pub use compression::Compression;
 pub use decode::{Decoded, Expectation, decode};
