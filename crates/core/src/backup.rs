@@ -20,7 +20,7 @@ use crate::manifest::{
 use crate::names::NamePattern;
 use crate::pipeline::Compression;
 use crate::repository::{Repository, SourceIdentity};
-use crate::scratch::{Scratch, decode_into};
+use crate::scratch::{Scratch, decode_into, stored_expectation};
 use crate::service::Service;
 use crate::source::{
     Capture, CaptureOptions, CaptureReport, CheckReport, Engine, Inspection, Source,
@@ -322,7 +322,14 @@ impl<'a> Run<'a> {
             let mut scratch = Scratch::new(request.scratch_folder, artifact.plain_bytes)?;
             let place = scratch.path();
             let store = run.repository.store();
-            decode_into(env, store, object, artifact, scratch.file(), &place)?;
+            decode_into(
+                env,
+                store,
+                object,
+                (artifact, &stored_expectation(artifact)),
+                scratch.file(),
+                &place,
+            )?;
             env.tell(Event::PhaseEnded { phase });
             let phase = "checking";
             env.tell(Event::PhaseBegan { subject: &run.folder, phase, bytes_total: None });

@@ -121,7 +121,14 @@ fn check(
     env.tell(Event::PhaseBegan { subject: &artifact.name, phase, bytes_total });
     let mut scratch = Scratch::new(scratch_folder, artifact.plain_bytes)?;
     let place = scratch.path();
-    decode_into(env, repository.store(), &object, artifact, scratch.file(), &place)?;
+    decode_into(
+        env,
+        repository.store(),
+        &object,
+        (artifact, &expectation(artifact)),
+        scratch.file(),
+        &place,
+    )?;
     env.tell(Event::PhaseEnded { phase });
     let phase = "checking";
     env.tell(Event::PhaseBegan { subject: &artifact.name, phase, bytes_total: None });

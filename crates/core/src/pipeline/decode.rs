@@ -26,6 +26,8 @@ pub struct Expectation<'a> {
     pub stored_chunks: Option<&'a [blake3::Hash]>,
     /// Size and SHA-256 of the plain bytes.
     pub plain: Option<(u64, String)>,
+    /// Size of the plain bytes, where their SHA-256 need not be taken.
+    pub plain_bytes: Option<u64>,
     /// Size and hashes of the blocks.
     pub blocks: Option<(u32, &'a [BlockHash])>,
     /// More plain bytes than this are refused: what the place can hold.
@@ -95,6 +97,10 @@ pub fn decode(
         ("plain", &expectation.plain, plain_bytes, plain_hash),
     ];
     compare(expectation, sides, blocks)?;
+    if expectation.plain_bytes.is_some_and(|must| must != plain_bytes) {
+        let message = format!("{object} holds {plain_bytes} bytes, not as many as it must");
+        return Err(Error::new(Kind::CheckFailed, message));
+    }
     Ok(Decoded { stored_bytes, plain_bytes })
 }
 

@@ -85,11 +85,11 @@ pub fn read_back_frames(
     let plain = (encoded.plain_bytes, encoded.plain_sha256.to_string());
     let expectation = Expectation {
         object: name.as_str(),
-        stored: None,
         stored_chunks: Some(&encoded.chunk_hashes),
         plain: block_bytes.is_none().then_some(plain),
         blocks: block_bytes.map(|bytes| (bytes, &encoded.block_hashes[..])),
         plain_bytes_max: Some(encoded.plain_bytes),
+        ..Expectation::default()
     };
     let reader = store.get(name, None)?;
     decode(reader, compression, threads, &expectation, &mut |plain| {

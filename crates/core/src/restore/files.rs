@@ -17,7 +17,7 @@ use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::files;
 use crate::owner::Ownership;
-use crate::scratch::{Scratch, decode_into};
+use crate::scratch::{Scratch, decode_into, expectation};
 
 use super::RestoreOutcome;
 use super::aside::{Aside, aside_path};
@@ -39,7 +39,14 @@ pub(super) fn restore(
     env.tell(Event::PhaseBegan { subject: &artifact.name, phase, bytes_total });
     let mut scratch = Scratch::new(request.scratch_folder, artifact.plain_bytes)?;
     let place = scratch.path();
-    decode_into(env, repository.store(), &object, artifact, scratch.file(), &place)?;
+    decode_into(
+        env,
+        repository.store(),
+        &object,
+        (artifact, &expectation(artifact)),
+        scratch.file(),
+        &place,
+    )?;
     env.tell(Event::PhaseEnded { phase });
     unpack(scratch.file(), target, aside, outcome)
 }

@@ -10,7 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::owner::Ownership;
 use crate::pipeline::{Compression, Expectation, decode};
-use crate::scratch::{decode_into, free_bytes};
+use crate::scratch::{decode_into, free_bytes, stored_expectation};
 
 use super::plan::RestorePlan;
 use super::request::{Origin, RestoreRequest};
@@ -89,7 +89,14 @@ pub(super) fn stage(
             };
             let object = repository.object(folder, &artifact.name)?;
             let store = repository.store();
-            decode_into(env, store, &object, artifact, &mut staged.file, place)?;
+            decode_into(
+                env,
+                store,
+                &object,
+                (artifact, &stored_expectation(artifact)),
+                &mut staged.file,
+                place,
+            )?;
         }
         Origin::File { path } => decode_file(env, request, path, &mut staged.file, place)?,
     }
