@@ -132,8 +132,20 @@ impl Repository {
         let mut catalog = Catalog::default();
         for object in objects {
             if let Some((folder, SOURCE)) = object.name.as_str().split_once('/') {
-                let record = self.read_record(&object.name)?;
-                catalog.sources.push(SourceEntry::new(folder.to_owned(), record));
+                match self.read_record(&object.name) {
+                    Ok(record) => catalog.sources.push(SourceEntry::new(folder.into(), record)),
+                    Err(error) if error.kind() == Kind::CheckFailed => {
+                        // One damaged file must not hide the backups beside it, nor all others.
+                        let Some(record) = self.record_of_manifests(folder, objects) else {
+                            continue;
+                        };
+                        let mut entry = SourceEntry::new(folder.into(), record);
+                        let (object, reason) = (object.name.to_string(), error.message().into());
+                        entry.unreadable.push(Unreadable { object, reason });
+                        catalog.sources.push(entry);
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         }
         for object in objects {
@@ -166,6 +178,20 @@ impl Repository {
         }
         catalog.sources.iter_mut().for_each(SourceEntry::settle);
         Ok(catalog)
+    }
+
+    /// Whose folder it is as its newest readable manifest says, which holds the same facts.
+    fn record_of_manifests(&self, folder: &str, objects: &[ObjectInfo]) -> Option<SourceRecord> {
+        let in_folder = |object: &&ObjectInfo| {
+            let file = object.name.as_str().strip_prefix(folder)?.strip_prefix('/')?;
+            (!file.contains('/') && file != SOURCE && file.ends_with(".json")).then_some(())
+        };
+        let manifests = objects.iter().rev().filter(|object| in_folder(object).is_some());
+        let label = manifests.filter_map(|object| self.read_manifest(&object.name).ok()).next()?;
+        let label = label.source;
+        let (id, name, kind) = (label.id, label.name, label.kind);
+        let (host, location) = (label.host, label.location);
+        Some(SourceRecord { format: FORMAT, id, name, kind, host, location })
     }
 
     /// Reads an object and adds it to what is known of its source.

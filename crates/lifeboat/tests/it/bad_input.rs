@@ -396,3 +396,22 @@ fn one_bad_source_does_not_hinder_the_others() {
     world.run(&["backup", "gone"]).expect(15);
     assert!(!world.path("data/gone.db").exists());
 }
+
+#[test]
+fn a_damaged_source_json_hides_no_backup() {
+    let world = World::new();
+    let repo = world.text("repo");
+    world.database("app.db", 10);
+    world.database("other.db", 10);
+    for name in ["app", "other"] {
+        world.run(&["backup", &world.text(&format!("data/{name}.db")), "--repo", &repo]).expect(0);
+    }
+    fs::write(world.path("repo/app/source.json"), "{ torn").unwrap();
+    // Verify tells the damage, and that the backup beside it is sound.
+    for (name, code) in [("app", 20), ("other", 0)] {
+        world.run(&["verify", name, "--repo", &repo]).expect(code);
+        let to = world.text(&format!("{name}-back.db"));
+        world.run(&["restore", name, "--repo", &repo, "--to", &to]).expect(0);
+        assert_eq!(rows(&world.path(&format!("{name}-back.db"))), 10);
+    }
+}
