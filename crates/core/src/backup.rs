@@ -385,6 +385,7 @@ impl<'a> Run<'a> {
             checks,
             timings_ms: self.timings.clone(),
             warnings,
+            purpose: None,
             pin: self.request.pin.clone(),
             tool: self.request.tool.to_owned(),
         }

@@ -57,6 +57,9 @@ pub struct Manifest {
     /// What a person should know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// What it was made for, where that is more than to have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purpose: Option<Purpose>,
     /// Why it must not be pruned, where someone said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pin: Option<String>,
@@ -89,6 +92,14 @@ pub enum Condition {
     Unchecked,
     /// The database was damaged when it was backed up, as is known.
     Damaged,
+}
+
+/// What a backup was made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Purpose {
+    /// To go back to, should a migration of the schema fail.
+    Migration,
 }
 
 /// Which version the application's schema has, and how we know.
