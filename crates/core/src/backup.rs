@@ -15,7 +15,8 @@ use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::files::FilesSource;
 use crate::manifest::{
-    Artifact, Check, CheckLevel, CheckOutcome, Condition, FORMAT, Manifest, Method, SourceLabel,
+    Artifact, Check, CheckLevel, CheckOutcome, Condition, FORMAT, Manifest, Method, Purpose,
+    SourceLabel,
 };
 use crate::names::NamePattern;
 use crate::pipeline::Compression;
@@ -48,6 +49,8 @@ pub struct BackupRequest<'a> {
     pub pattern: NamePattern,
     /// Why it must never be pruned, if so.
     pub pin: Option<String>,
+    /// What it is made for, if more than the daily round.
+    pub purpose: Option<Purpose>,
     /// What is stopped and started by the method `cold`.
     pub service: Option<&'a Service>,
     /// Whether an unchanged source makes no new backup.
@@ -385,8 +388,8 @@ impl<'a> Run<'a> {
             checks,
             timings_ms: self.timings.clone(),
             warnings,
-            purpose: None,
             pin: self.request.pin.clone(),
+            purpose: self.request.purpose,
             tool: self.request.tool.to_owned(),
         }
     }

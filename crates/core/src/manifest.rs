@@ -94,12 +94,15 @@ pub enum Condition {
     Damaged,
 }
 
-/// What a backup was made for.
+/// What a backup was made for. Retention has rules of its own for some.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Purpose {
-    /// To go back to, should a migration of the schema fail.
+    /// To go back to, should a migration of the schema go wrong.
     Migration,
+    /// Something that a newer program knows, and this one treats as any other backup.
+    #[serde(other)]
+    Other,
 }
 
 /// Which version the application's schema has, and how we know.

@@ -8,6 +8,8 @@
 //! clock change neither merges two hours nor doubles one. A tier that is not filled also keeps the
 //! oldest good backup, from which its older buckets will grow.
 //!
+//! A backup made before a migration counts like any other, and stays longer by a rule of its own.
+//!
 //! [`Floors`] are what no policy can go below. A backup dated in the future is kept and never
 //! counted: neither a wrong clock nor a forged date moves the others out. One that was not checked,
 //! or is known to be damaged, wins nothing, and goes once it is old and a newer good one exists.
@@ -19,7 +21,14 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::manifest::Condition;
+use crate::manifest::{Condition, Purpose};
+
+/// So many of the newest good migration backups always stay.
+pub const MIGRATIONS_MIN: usize = 2;
+
+/// How long a good migration backup is kept, in hours, when the newest good backup is taken for
+/// now. It is a backup like any other besides: a tier may keep it longer.
+pub const MIGRATION_HOURS: i64 = 90 * 24;
 
 /// How long a backup is kept that was not checked or is damaged, at least, in hours.
 pub const DOUBTFUL_HOURS: i64 = 14 * 24;
@@ -79,6 +88,8 @@ pub struct Candidate {
     pub taken_at: Timestamp,
     /// Whether it may be relied on.
     pub condition: Condition,
+    /// What it was made for.
+    pub purpose: Option<Purpose>,
     /// Whether a rehearsed restore succeeded.
     pub proven: bool,
     /// Whether someone pinned it.
@@ -125,6 +136,10 @@ pub enum Reason {
     NewestProven,
     /// Within the floor of so many.
     MinGood(u32),
+    /// Made before a migration, and within the floor of these.
+    NewestMigration,
+    /// Made before a migration, and young enough.
+    YoungMigration,
     /// Someone said so.
     Pinned(Hold),
     /// Its date is after now: a clock was or is wrong.
@@ -203,6 +218,7 @@ pub fn decide(
         past.clone().filter(|index| candidates[*index].condition == Condition::Good).collect();
     let mut reasons: Vec<Vec<Reason>> = vec![Vec::new(); candidates.len()];
     apply_floors(floors, candidates, past, &good, &mut reasons);
+    keep_migrations(candidates, &good, &mut reasons);
     apply_policy(zone, keep, candidates, &good, &mut reasons);
     for (candidate, reasons) in candidates.iter().zip(&mut reasons) {
         reasons.extend(reasons_of_its_own(now, candidate, good.first().map(|i| &candidates[*i])));
@@ -234,6 +250,22 @@ fn apply_floors(
     }
     for index in good.iter().take(floors.min_good as usize) {
         reasons[*index].push(Reason::MinGood(floors.min_good));
+    }
+}
+
+/// Whatever the policy is: who asked for it before a migration wants to find it. `good` is newest
+/// first.
+fn keep_migrations(candidates: &[Candidate], good: &[usize], reasons: &mut [Vec<Reason>]) {
+    let Some(newest) = good.first().map(|index| candidates[*index].taken_at) else { return };
+    let young = SignedDuration::from_hours(MIGRATION_HOURS);
+    let is_migration = |index: &&usize| candidates[**index].purpose == Some(Purpose::Migration);
+    for (place, index) in good.iter().filter(is_migration).enumerate() {
+        if place < MIGRATIONS_MIN {
+            reasons[*index].push(Reason::NewestMigration);
+        }
+        if newest.duration_since(candidates[*index].taken_at) < young {
+            reasons[*index].push(Reason::YoungMigration);
+        }
     }
 }
 
@@ -396,6 +428,10 @@ impl fmt::Display for Reason {
             Reason::NewestGood => f.write_str("newest good"),
             Reason::NewestProven => f.write_str("newest proven"),
             Reason::MinGood(count) => write!(f, "one of the {count} newest good"),
+            Reason::NewestMigration => f.write_str("migration backup, one of the two newest"),
+            Reason::YoungMigration => {
+                write!(f, "migration backup, younger than {} days", MIGRATION_HOURS / 24)
+            }
             Reason::Pinned(Hold { reason, until: None }) => write!(f, "pinned: {reason}"),
             Reason::Pinned(Hold { reason, until: Some(until) }) => {
                 write!(f, "pinned until {until}: {reason}")

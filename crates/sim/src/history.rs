@@ -224,6 +224,7 @@ impl History {
             compression,
             pattern: NamePattern::default(),
             pin: None,
+            purpose: None,
             service: None,
             on_change: false,
             lock_folder: None,

@@ -101,6 +101,7 @@ fn backups(
             name: backup.name.clone(),
             taken_at: backup.taken_at,
             condition: backup.condition,
+            purpose: backup.purpose,
             proven: false,
             pin: entry.hold(backup),
             depends_on: Vec::new(),

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use lifeboat_core::manifest::Condition::{self, Damaged, Good, Unchecked};
+use lifeboat_core::manifest::Purpose::{self, Migration};
 use lifeboat_core::policy::{Candidate, Decision, Floors, Hold, Keep, decide};
 use proptest::prelude::*;
 
@@ -26,6 +27,7 @@ fn candidate(taken_at: Timestamp, condition: Condition) -> Candidate {
         name: taken_at.to_string(),
         taken_at,
         condition,
+        purpose: None,
         proven: false,
         pin: None,
         depends_on: Vec::new(),
@@ -125,6 +127,16 @@ fn own_words(
     }
     say(newer_good == 0, "newest good".into());
     say(newer_good < floors.min_good, format!("one of the {} newest good", floors.min_good));
+    if one.purpose == Some(Migration) {
+        let newer = all
+            .iter()
+            .filter(counts)
+            .filter(|other| other.purpose == Some(Migration) && age(other) > age(one))
+            .count();
+        say(newer < 2, "migration backup, one of the two newest".into());
+        let seconds = newest_good.unwrap().as_second() - one.taken_at.as_second();
+        say(seconds < 90 * 86_400, "migration backup, younger than 90 days".into());
+    }
     if keep.forever || nothing {
         return words;
     }
@@ -191,6 +203,10 @@ fn condition() -> impl Strategy<Value = Condition> {
     prop_oneof![6 => Just(Good), 1 => Just(Unchecked), 1 => Just(Damaged)]
 }
 
+fn purpose() -> impl Strategy<Value = Option<Purpose>> {
+    prop_oneof![5 => Just(None), 2 => Just(Some(Migration)), 1 => Just(Some(Purpose::Other))]
+}
+
 /// A history that ends near one of the moments at which calendars are difficult. Moments are
 /// relative to it, in minutes; `now` may lie before the newest backups.
 fn history() -> impl Strategy<Value = (Timestamp, Vec<Candidate>)> {
@@ -206,15 +222,17 @@ fn history() -> impl Strategy<Value = (Timestamp, Vec<Candidate>)> {
         1 => Just(Some(None)),
         2 => (-20_000..20_000_i64).prop_map(|minutes| Some(Some(minutes))),
     ];
-    let backup =
-        (step_minutes(), condition(), 0..10_u8, pin, prop::option::weighted(0.1, 1..6_usize));
+    let base = prop::option::weighted(0.1, 1..6_usize);
+    let backup = (step_minutes(), condition(), purpose(), 0..10_u8, pin, base);
     let now_minutes = prop_oneof![3 => 0..3_000_i64, 1 => -6_000..0_i64, 1 => 0..60_000_i64];
     (end, now_minutes, prop::collection::vec(backup, 0..60)).prop_map(|(end, now, backups)| {
         let end = at(end);
         let moment = |minutes: i64| end + SignedDuration::from_mins(minutes);
         let mut candidates: Vec<Candidate> = Vec::new();
         let mut minutes = 240;
-        for (index, (step, condition, proven, pin, base)) in backups.into_iter().enumerate() {
+        for (index, (step, condition, purpose, proven, pin, base)) in
+            backups.into_iter().enumerate()
+        {
             minutes -= step;
             // Newest first, and each may need one that is older: names are counted from the end.
             let depends_on = base.map(|base| format!("b{}", index + base)).into_iter().collect();
@@ -222,6 +240,7 @@ fn history() -> impl Strategy<Value = (Timestamp, Vec<Candidate>)> {
                 name: format!("b{index}"),
                 taken_at: moment(minutes),
                 condition,
+                purpose,
                 proven: proven == 0,
                 pin: pin.map(|until| Hold { reason: "why".into(), until: until.map(moment) }),
                 depends_on,
@@ -305,6 +324,8 @@ fn assert_floors(now: Timestamp, before: &[Candidate], after: &[Candidate]) {
         before.iter().filter(|one| one.condition == Good && one.taken_at <= now).collect();
     good.sort_by_key(|one| (one.taken_at, &one.name));
     good.iter().rev().take(3).for_each(|one| assert!(stays(&one.name), "good {}", one.name));
+    let migrations = good.iter().rev().filter(|one| one.purpose == Some(Migration));
+    migrations.take(2).for_each(|one| assert!(stays(&one.name), "migration {}", one.name));
     let proven = before.iter().filter(|one| one.proven && one.taken_at <= now);
     if let Some(newest) = proven.max_by_key(|one| (one.taken_at, &one.name)) {
         assert!(stays(&newest.name), "proven {}", newest.name);
@@ -430,6 +451,35 @@ fn a_pin_holds_until_its_end_and_keeps_what_it_needs() {
     assert_eq!(decisions[0].words(), ["needed by 2025-01-02T00:00:00Z"]);
     let decisions = decide(until, &TimeZone::UTC, &keep, &NO_FLOOR, &candidates);
     assert_eq!(kept(&decisions, &candidates), ["2025-01-10T00:00:00Z"]);
+}
+
+#[test]
+fn migration_backups_stay_for_ninety_days_and_two_of_them_always() {
+    let migration = |day: i64| Candidate {
+        purpose: Some(Migration),
+        ..candidate(at("2025-01-01T00:00:00Z") + hours(24 * day), Good)
+    };
+    let mut candidates: Vec<Candidate> = [0, 10, 20, 30].map(migration).into();
+    candidates[3].condition = Unchecked;
+    let keep = Keep { last: 1, ..Keep::default() };
+    let decide_at = |day: i64, candidates: &[Candidate]| {
+        let now = at("2025-01-01T00:00:00Z") + hours(24 * day);
+        decide(now, &TimeZone::UTC, &keep, &NO_FLOOR, candidates)
+    };
+    candidates.push(candidate(at("2025-01-01T00:00:00Z") + hours(24 * 90), Good));
+    let decisions = decide_at(90, &candidates);
+    assert_eq!(decisions[0].words(), ["no rule keeps it"]);
+    assert_eq!(
+        decisions[1].words(),
+        ["migration backup, one of the two newest", "migration backup, younger than 90 days"]
+    );
+    assert_eq!(decisions[3].words(), ["unchecked, older than 14 days, a newer one is good"]);
+    // Where backups stopped, nothing grows older.
+    assert_eq!(decide_at(4_000, &candidates), decisions);
+    candidates.push(candidate(at("2025-01-01T00:00:00Z") + hours(24 * 900), Good));
+    let decisions = decide_at(900, &candidates);
+    assert_eq!(decisions[1].words(), ["migration backup, one of the two newest"]);
+    assert_eq!(kept(&decisions, &candidates).len(), 3);
 }
 
 #[test]

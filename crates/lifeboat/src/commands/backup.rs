@@ -142,6 +142,7 @@ impl Runs<'_> {
             compression: compression.unwrap_or(Compression::DEFAULT),
             pattern: target.pattern.clone(),
             pin: args.pin.clone(),
+            purpose: None,
             service: target.service.as_ref(),
             on_change: target.on_change,
             lock_folder: self.session.folders.locks.as_deref(),

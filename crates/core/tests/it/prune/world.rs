@@ -226,6 +226,7 @@ impl World {
             compression: compression.parse::<Compression>()?,
             pattern: NamePattern::default(),
             pin: pin.map(str::to_owned),
+            purpose: None,
             service: None,
             on_change: false,
             lock_folder: None,
