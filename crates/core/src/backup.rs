@@ -20,6 +20,7 @@ use crate::manifest::{
 };
 use crate::names::NamePattern;
 use crate::pipeline::Compression;
+use crate::policy::Hold;
 use crate::repository::{Repository, SourceIdentity};
 use crate::scratch::{Scratch, decode_into, stored_expectation};
 use crate::service::Service;
@@ -47,8 +48,8 @@ pub struct BackupRequest<'a> {
     pub compression: Compression,
     /// How the backup is named.
     pub pattern: NamePattern,
-    /// Why it must never be pruned, if so.
-    pub pin: Option<String>,
+    /// Why it must not be pruned, and until when, if so.
+    pub pin: Option<Hold>,
     /// What it is made for, if more than the daily round.
     pub purpose: Option<Purpose>,
     /// What is stopped and started by the method `cold`.
@@ -388,7 +389,8 @@ impl<'a> Run<'a> {
             checks,
             timings_ms: self.timings.clone(),
             warnings,
-            pin: self.request.pin.clone(),
+            pin: self.request.pin.as_ref().map(|hold| hold.reason.clone()),
+            pin_until: self.request.pin.as_ref().and_then(|hold| hold.until),
             purpose: self.request.purpose,
             tool: self.request.tool.to_owned(),
         }

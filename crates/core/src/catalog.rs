@@ -125,7 +125,7 @@ impl SourceEntry {
     pub fn hold(&self, backup: &Manifest) -> Option<Hold> {
         match self.pins.iter().find(|pin| pin.means(backup)) {
             Some(pin) => pin.hold(),
-            None => backup.pin.clone().map(|reason| Hold { reason, until: None }),
+            None => Hold::of_manifest(backup),
         }
     }
 

@@ -63,6 +63,9 @@ pub struct Manifest {
     /// Why it must not be pruned, where someone said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pin: Option<String>,
+    /// From when on that pin holds no more; `None` for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin_until: Option<Timestamp>,
     /// The program that wrote it: "lifeboat 0.1.0".
     pub tool: String,
 }

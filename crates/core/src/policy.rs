@@ -21,7 +21,7 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::manifest::{Condition, Purpose};
+use crate::manifest::{Condition, Manifest, Purpose};
 
 /// So many of the newest good migration backups always stay.
 pub const MIGRATIONS_MIN: usize = 2;
@@ -77,6 +77,14 @@ pub struct Hold {
     pub reason: String,
     /// From when on it holds no more.
     pub until: Option<Timestamp>,
+}
+
+impl Hold {
+    /// The pin that a backup was made with.
+    pub fn of_manifest(backup: &Manifest) -> Option<Hold> {
+        let reason = backup.pin.clone()?;
+        Some(Hold { reason, until: backup.pin_until })
+    }
 }
 
 /// What the rule must know of a backup.
@@ -169,6 +177,14 @@ impl Keep {
     /// Whether it names nothing, and so keeps everything.
     pub fn is_empty(&self) -> bool {
         *self == Keep::default()
+    }
+
+    /// The same, and in any case all that are younger than this. What keeps everything stays so.
+    pub fn and_within(&self, within: Option<SignedDuration>) -> Keep {
+        match self.is_empty() {
+            true => self.clone(),
+            false => Keep { within: self.within.max(within), ..self.clone() },
+        }
     }
 
     fn tiers(&self) -> impl Iterator<Item = (Tier, u32)> {

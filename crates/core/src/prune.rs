@@ -24,7 +24,7 @@ use crate::policy::{Floors, Keep};
 
 pub use apply::{Pruned, apply};
 pub use hold::{pin, undelete, unpin};
-pub use plan::plan;
+pub use plan::{plan, waiting};
 
 /// How long a tombstone stands before bytes are deleted, unless said otherwise.
 pub const GRACE: SignedDuration = SignedDuration::from_hours(7 * 24);
@@ -39,6 +39,9 @@ pub struct PruneRequest<'a> {
     pub folder: &'a str,
     /// What is kept.
     pub keep: Keep,
+    /// What one run asks to be kept as well: all that are younger. It is no part of the policy that
+    /// the next prune compares with: whoever asks for less takes nothing from what `keep` keeps.
+    pub also_within: Option<SignedDuration>,
     /// What is kept in any case.
     pub floors: Floors,
     /// How long a tombstone stands before bytes are deleted: at least [`GRACE_MIN`].

@@ -219,7 +219,7 @@ impl Repository {
     /// Why a backup must stay, and until when, as was said last.
     pub fn hold(&self, folder: &str, backup: &Manifest) -> Result<Option<Hold>> {
         let object = ObjectName::new(MarkKind::Pin.object(folder, &backup.name))?;
-        let of_manifest = || backup.pin.clone().map(|reason| Hold { reason, until: None });
+        let of_manifest = || Hold::of_manifest(backup);
         match self.read_mark::<Pin>(&object) {
             Ok(pin) if pin.means(backup) && pin.source == backup.source.id => Ok(pin.hold()),
             Ok(_) => Ok(of_manifest()),

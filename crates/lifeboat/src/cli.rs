@@ -74,6 +74,9 @@ pub(crate) struct Globals {
     /// When to use colours
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     pub(crate) color: ColorChoice,
+    /// The moment that is taken for now, to try `prune --dry-run`, `list` and `status` at another
+    #[arg(long, global = true, value_name = "TIME", hide = true, allow_hyphen_values = true)]
+    pub(crate) now: Option<String>,
     /// Do what the plan says without asking
     #[arg(long, global = true)]
     pub(crate) yes: bool,

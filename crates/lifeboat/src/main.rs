@@ -9,6 +9,7 @@ mod commands;
 mod config;
 mod glob;
 mod repositories;
+mod rotation;
 mod selection;
 mod session;
 mod sources;

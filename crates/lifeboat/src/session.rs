@@ -13,7 +13,7 @@ use crate::cli::Globals;
 use crate::config::{self, Loaded};
 use crate::ui::Printer;
 use crate::ui::progress::Progress;
-use crate::world::{Folders, Surroundings, SystemClock};
+use crate::world::{Folders, StandingClock, Surroundings, SystemClock};
 
 /// The program and its version, as manifests name it.
 pub(crate) const TOOL: &str = concat!("lifeboat ", env!("CARGO_PKG_VERSION"));
@@ -73,6 +73,13 @@ impl Session {
     /// The world of a run.
     pub(crate) fn env(&self) -> Result<Env> {
         let host = self.loaded()?.config.host.clone();
-        Ok(self.surroundings.env(host, Arc::clone(&self.progress) as Arc<dyn Observer>))
+        let observer = Arc::clone(&self.progress) as Arc<dyn Observer>;
+        let mut env = self.surroundings.env(host, observer);
+        if let Some(text) = &self.globals.now {
+            let zone = &self.surroundings.time_zone;
+            let moment = lifeboat_core::moment::parse(text, env.clock.now(), zone)?;
+            env.clock = Arc::new(StandingClock { moment, real: env.clock });
+        }
+        Ok(env)
     }
 }

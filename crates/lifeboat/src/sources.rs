@@ -19,7 +19,7 @@ use lifeboat_core::{Error, Kind, Result};
 use lifeboat_sqlite::{SqliteEngine, SqliteSource};
 use uuid::Uuid;
 
-use crate::config::model::{FileConfig, ServiceConfig, SqliteConfig, When};
+use crate::config::model::{FileConfig, PruneWhen, ServiceConfig, SqliteConfig, When};
 use crate::config::values::TextOr;
 use crate::config::{Config, SourceConfig, diagnose};
 use crate::glob;
@@ -76,6 +76,8 @@ pub(crate) struct Target {
     pub(crate) rpo_ms: Option<u64>,
     /// What is kept of its backups, where that is configured.
     pub(crate) keep: Option<Keep>,
+    /// Whether it is pruned after each backup.
+    pub(crate) prune_after_backup: bool,
 }
 
 impl Target {
@@ -157,6 +159,7 @@ impl Target {
             repositories: None,
             rpo_ms: None,
             keep: None,
+            prune_after_backup: false,
         }
     }
 
@@ -179,6 +182,7 @@ impl Target {
         self.repositories = config.repository.as_ref().map(|names| names.names().to_vec());
         self.rpo_ms = config.rpo.map(|rpo| rpo.0.milliseconds);
         self.keep = config.keep.as_ref().map(|keep| keep.0.keep());
+        self.prune_after_backup = config.prune == Some(PruneWhen::AfterBackup);
         self
     }
 

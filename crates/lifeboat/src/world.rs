@@ -2,7 +2,7 @@
 //!
 //! This is the only place that reads the clock, the environment and the host's name; everything
 //! else gets them as values, so that it can be run with others. In debug builds the crash and
-//! pause points that tests use are armed from here; a release build knows neither.
+//! pause points and the clock that tests use are set from here; a release build knows none.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -58,6 +58,7 @@ const VARIABLES: &[&str] = &[
     "RETENTION_DAYS",
     "LIFEBOAT_CRASH_AT",
     "LIFEBOAT_PAUSE_AT",
+    "LIFEBOAT_CLOCK_AT",
 ];
 
 impl Surroundings {
@@ -134,7 +135,12 @@ impl Surroundings {
 
     /// The world of a run: the real clock and random numbers, and that observer.
     pub(crate) fn env(&self, host: Option<String>, observer: Arc<dyn Observer>) -> Env {
-        let clock = Arc::new(SystemClock::start());
+        let mut clock = SystemClock::start();
+        if cfg!(debug_assertions) {
+            let shown = self.variable("LIFEBOAT_CLOCK_AT").and_then(|text| text.to_str());
+            clock.shown_at_start = shown.and_then(|text| text.parse().ok());
+        }
+        let clock = Arc::new(clock);
         let host = host.unwrap_or_else(host_name);
         let mut env = Env::new(clock.clone(), Arc::new(SystemRandom), host);
         env.crash = self.crash_points(clock);
@@ -164,20 +170,25 @@ fn host_name() -> String {
 /// The system's clocks.
 pub(crate) struct SystemClock {
     start: Instant,
+    /// The moment that is shown at the start, where a test says so.
+    shown_at_start: Option<Timestamp>,
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the Env.clock that all others use")]
 impl SystemClock {
     /// A clock whose monotonic reading starts now.
     pub(crate) fn start() -> Self {
-        SystemClock { start: Instant::now() }
+        SystemClock { start: Instant::now(), shown_at_start: None }
     }
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the Env.clock that all others use")]
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        Timestamp::now()
+        match self.shown_at_start {
+            None => Timestamp::now(),
+            Some(shown) => shown.saturating_add(self.start.elapsed()).unwrap_or(shown),
+        }
     }
 
     fn monotonic_ms(&self) -> u64 {
@@ -186,6 +197,28 @@ impl Clock for SystemClock {
 
     fn sleep_ms(&self, milliseconds: u64) {
         std::thread::sleep(Duration::from_millis(milliseconds));
+    }
+}
+
+/// A wall clock that stands at a moment which a person named. Other time goes on.
+pub(crate) struct StandingClock {
+    /// What it shows.
+    pub(crate) moment: Timestamp,
+    /// Where all other time comes from.
+    pub(crate) real: Arc<dyn Clock>,
+}
+
+impl Clock for StandingClock {
+    fn now(&self) -> Timestamp {
+        self.moment
+    }
+
+    fn monotonic_ms(&self) -> u64 {
+        self.real.monotonic_ms()
+    }
+
+    fn sleep_ms(&self, milliseconds: u64) {
+        self.real.sleep_ms(milliseconds);
     }
 }
 

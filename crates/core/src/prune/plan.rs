@@ -29,30 +29,56 @@ pub fn plan(env: &Env, repository: &Repository, request: &PruneRequest<'_>) -> R
         )
         .hint(format!("the shortest is {:#}", GRACE_MIN)));
     }
+    let now = env.clock.now();
+    let (entry, files) = read(repository, request.folder)?;
+    let mut plan = of_entry(now, repository, request, &entry, &files)?;
+    plan.items.extend(leftovers(now, repository, request, &entry, &files)?);
+    plan.id = digest(&(repository.header().id, plan.source, &plan.policy, marked(&plan)));
+    let last = last_record(repository, request.folder)?;
+    plan.gates = gates(now, &plan, last.as_ref());
+    Ok(plan)
+}
+
+/// What waits for an approval before a prune may go on, of a source that was read already. Looks
+/// at its backups only, and at the record of its last prune.
+pub fn waiting(
+    env: &Env,
+    repository: &Repository,
+    request: &PruneRequest<'_>,
+    entry: &SourceEntry,
+) -> Result<Vec<Gate>> {
+    let now = env.clock.now();
+    let plan = of_entry(now, repository, request, entry, &[])?;
+    let last = last_record(repository, request.folder)?;
+    let gates = gates(now, &plan, last.as_ref());
+    Ok(gates.into_iter().filter(|gate| gate.opens_with_approval).collect())
+}
+
+/// The plan as far as it is about backups, without its id and its gates.
+fn of_entry(
+    now: Timestamp,
+    repository: &Repository,
+    request: &PruneRequest<'_>,
+    entry: &SourceEntry,
+    files: &[ObjectInfo],
+) -> Result<PrunePlan> {
     let zone_name = &repository.header().time_zone;
     let zone = TimeZone::get(zone_name).map_err(|error| {
         Error::new(Kind::CheckFailed, format!("no time zone is known as `{zone_name}`"))
             .caused_by(error)
             .hint("install the package tzdata")
     })?;
-    let now = env.clock.now();
-    let (entry, files) = read(repository, request.folder)?;
-    let newest_good = newest_good(&entry, now);
-    let mut plan = PrunePlan {
+    let newest_good = newest_good(entry, now);
+    Ok(PrunePlan {
         id: String::new(),
         folder: request.folder.to_owned(),
         source: entry.record.id,
         made_at: now,
         policy: digest(&(&request.keep, &request.floors, zone_name)),
         newest_good: newest_good.map(|backup| (backup.name.clone(), backup.taken_at)),
-        items: backups(now, &zone, request, &entry, &files),
+        items: backups(now, &zone, request, entry, files),
         gates: Vec::new(),
-    };
-    plan.items.extend(leftovers(now, repository, request, &entry, &files)?);
-    plan.id = digest(&(repository.header().id, plan.source, &plan.policy, marked(&plan)));
-    let last = last_record(repository, request.folder)?;
-    plan.gates = gates(now, &plan, last.as_ref());
-    Ok(plan)
+    })
 }
 
 /// The source's part of the catalog, and the objects of its folder.
@@ -107,7 +133,8 @@ fn backups(
             depends_on: Vec::new(),
         })
         .collect();
-    let decisions = policy::decide(now, zone, &request.keep, &request.floors, &candidates);
+    let keep = request.keep.and_within(request.also_within);
+    let decisions = policy::decide(now, zone, &keep, &request.floors, &candidates);
     let mut naming: HashMap<&str, u32> = HashMap::new();
     for artifact in all.iter().flat_map(|backup| &backup.artifacts) {
         *naming.entry(&artifact.name).or_default() += 1;

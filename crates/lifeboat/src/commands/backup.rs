@@ -7,12 +7,14 @@ use lifeboat_core::backup::{self, BackupOutcome, BackupRequest};
 use lifeboat_core::env::Env;
 use lifeboat_core::manifest::{CheckLevel, Condition, Manifest, Method};
 use lifeboat_core::pipeline::Compression;
+use lifeboat_core::policy::Hold;
 use lifeboat_core::repository::Repository;
 use lifeboat_core::{Error, Kind, Result};
 use serde_json::{Value, json};
 
 use super::words::{CheckWord, MethodWord};
 use crate::repositories::{self, Place};
+use crate::rotation::{self, Days, Rule};
 use crate::session::{Session, TOOL};
 use crate::sources::{self, Target};
 use crate::ui::printer::Style;
@@ -42,6 +44,14 @@ pub(crate) struct Args {
     /// Never let retention delete this backup, and say why
     #[arg(long, value_name = "REASON")]
     pin: Option<String>,
+    /// Then prune it: remove what `keep` does not ask for, as `lifeboat prune` does, unless that
+    /// needs an approval
+    #[arg(long)]
+    prune: bool,
+    /// Keep this backup for so many days, whatever later runs ask for; and prune, keeping what is
+    /// younger than that beside what `keep` asks for
+    #[arg(long, value_name = "N")]
+    retention_days: Option<Days>,
     /// Print what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -65,7 +75,7 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     let env = session.env()?;
     let places = repositories::places(session)?;
     let mut runs =
-        Runs { session, env: &env, args: &args, results: Vec::new(), errors: Vec::new() };
+        Runs { session, env: &env, args: &args, results: vec![], errors: vec![], unpruned: vec![] };
     for target in targets {
         let chosen = chosen(&target, &places, session)?;
         for place in chosen {
@@ -93,6 +103,8 @@ struct Runs<'a> {
     args: &'a Args,
     results: Vec<Value>,
     errors: Vec<Error>,
+    /// Of good backups whose prune failed.
+    unpruned: Vec<Error>,
 }
 
 impl Runs<'_> {
@@ -141,7 +153,7 @@ impl Runs<'_> {
             options,
             compression: compression.unwrap_or(Compression::DEFAULT),
             pattern: target.pattern.clone(),
-            pin: args.pin.clone(),
+            pin: self.pin(),
             purpose: None,
             service: target.service.as_ref(),
             on_change: target.on_change,
@@ -151,8 +163,21 @@ impl Runs<'_> {
         })
     }
 
+    /// A reason holds the backup for ever, a number of days so long.
+    fn pin(&self) -> Option<Hold> {
+        let forever = self.args.pin.clone().map(|reason| Hold { reason, until: None });
+        forever.or_else(|| Some(self.args.retention_days?.hold(self.env.clock.now())))
+    }
+
+    fn prunes(&self, target: &Target) -> bool {
+        self.args.prune || self.args.retention_days.is_some() || target.prune_after_backup
+    }
+
     fn plan(&self, target: &Target, place: &Place) -> Result<Value> {
-        let plan = backup::plan(&place.url, &self.request(target, place)?)?;
+        let mut plan = backup::plan(&place.url, &self.request(target, place)?)?;
+        if self.prunes(target) {
+            plan.steps.push("prune: remove what `keep` does not ask for".into());
+        }
         if !self.session.printer.json() {
             let mut text = format!("{}:\n", target.name);
             for (index, step) in plan.steps.iter().enumerate() {
@@ -169,7 +194,7 @@ impl Runs<'_> {
         }))
     }
 
-    fn make(&self, target: &Target, place: &Place) -> Result<Value> {
+    fn make(&mut self, target: &Target, place: &Place) -> Result<Value> {
         // Before the repository is created: nothing is made for a source that does not exist.
         target.source.inspect()?;
         let request = self.request(target, place)?;
@@ -189,10 +214,16 @@ impl Runs<'_> {
                 target.name
             ));
         }
+        let pruned = match word == "committed" && self.prunes(target) {
+            true => self.prune(target, place, &repository, folder),
+            // Nothing goes without a newer backup.
+            false => Value::Null,
+        };
         Ok(json!({
             "source": target.name,
             "repository": repository.url(),
             "outcome": word,
+            "prune": pruned,
             "folder": folder,
             "backup": manifest.name,
             "stored_bytes": manifest.stored_bytes(),
@@ -200,6 +231,45 @@ impl Runs<'_> {
             "restore": restore_command(self.session, folder, manifest),
             "manifest": &**manifest,
         }))
+    }
+
+    /// Prunes after a good backup, which stays one whatever happens here.
+    fn prune(
+        &mut self,
+        target: &Target,
+        place: &Place,
+        repository: &Repository,
+        folder: &str,
+    ) -> Value {
+        let (session, days) = (self.session, self.args.retention_days);
+        let rule = Rule::of(place, target, days);
+        let mut command =
+            format!("lifeboat prune {}", units::shell_word(&word_of(session, target)));
+        if let Some(days) = days {
+            command.push_str(&format!(" --retention-days {}", days.number()));
+        }
+        command.push_str(&options_of_run(session));
+        let name = units::one_line(&target.name);
+        match rotation::after_backup(session, self.env, repository, folder, rule.as_ref(), &command)
+        {
+            Ok(rotated) => {
+                if let Some(note) = rotated.note {
+                    let pruned = session.printer.paint_err(Style::Good, "pruned");
+                    session.printer.note(&format!("{pruned} {name}: {note}"));
+                }
+                if let Some(warning) = rotated.warning {
+                    session.printer.warning(&name, &warning);
+                }
+                rotated.json
+            }
+            Err(error) => {
+                session.progress.clear();
+                let error = rotation::failed(&target.name, error);
+                let json = json!({ "outcome": "failed", "error": report::as_json(&error) });
+                self.unpruned.push(error);
+                json
+            }
+        }
     }
 
     fn taken(&self, manifest: &Manifest) -> String {
@@ -242,8 +312,17 @@ impl Runs<'_> {
             self.session.printer.json_data(&self.results)?;
         }
         let (failed, all) = (self.errors.len(), self.results.len());
+        if failed == 0 && self.unpruned.len() <= 1 {
+            return self.unpruned.pop().map_or(Ok(ExitCode::SUCCESS), Err);
+        }
+        for error in &self.unpruned {
+            report::report(&self.session.printer, error);
+        }
         if failed == 0 {
-            return Ok(ExitCode::SUCCESS);
+            let message = format!("{all} backups are good, {} prunes failed", self.unpruned.len());
+            return Err(
+                Error::new(Kind::Incomplete, message).hint("the errors above say what mends each")
+            );
         }
         if all == 1 {
             return Err(self.errors.remove(0));
@@ -291,6 +370,26 @@ pub(crate) fn restore_command(session: &Session, folder: &str, manifest: &Manife
     let moment = lifeboat_core::moment::compact(manifest.taken_at);
     let mut command = String::from("lifeboat restore ");
     command.push_str(&units::shell_word(&format!("{folder}@{moment}")));
+    command.push_str(&options_of_run(session));
+    command
+}
+
+/// What a command has to name for the same source: its configured name, else its database.
+fn word_of(session: &Session, target: &Target) -> String {
+    let configured =
+        session.loaded().is_ok_and(|loaded| loaded.config.source.contains_key(&target.name));
+    match (&target.path, configured) {
+        (Some(path), false) => {
+            std::path::absolute(path).unwrap_or(path.clone()).to_string_lossy().into_owned()
+        }
+        _ => target.name.clone(),
+    }
+}
+
+/// The options that this run was given to find configuration and repository, each with a space
+/// before it.
+fn options_of_run(session: &Session) -> String {
+    let mut command = String::new();
     let absolute = |path: &Path| -> PathBuf { std::path::absolute(path).unwrap_or(path.into()) };
     if let Some(config) = &session.globals.config {
         let config = absolute(config);

@@ -51,8 +51,17 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// Whether it can be shown another moment as now.
+    fn can_be_tried(&self) -> bool {
+        matches!(self, Command::List(_) | Command::Status(_) | Command::Prune(_))
+    }
+
     /// Runs the command. Results other than errors may have an exit code of their own.
     pub(crate) fn run(self, session: &Session) -> Result<ExitCode> {
+        if session.globals.now.is_some() && !self.can_be_tried() {
+            return Err(Error::new(Kind::Usage, "--now is for `prune`, `list` and `status` alone")
+                .hint("leave --now away"));
+        }
         match self {
             Command::Backup(args) => backup::run(session, args),
             Command::List(args) => list::run(session, args),

@@ -5,13 +5,13 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use lifeboat_core::env::Env;
-use lifeboat_core::policy::{Floors, Keep};
-use lifeboat_core::prune::{self, Action, GRACE, Item, PrunePlan, PruneRequest, Pruned};
+use lifeboat_core::prune::{self, Action, Item, PrunePlan, Pruned};
 use lifeboat_core::{Error, Kind, Result};
 use serde_json::{Value, json};
 
 use super::list;
 use crate::repositories::{self, Opened};
+use crate::rotation::{Days, Rule};
 use crate::selection;
 use crate::session::Session;
 use crate::sources::{self, Target};
@@ -40,21 +40,28 @@ pub(crate) struct Args {
     /// The plan that was looked at and may be carried out, although it takes much
     #[arg(long, value_name = "PLAN")]
     approve: Vec<String>,
+    /// Keep what is younger than so many days as well; without `keep`, nothing but that
+    #[arg(long, value_name = "N")]
+    retention_days: Option<Days>,
 }
 
 /// One source in one repository, and what is to be kept of it.
 struct Job<'a> {
     opened: &'a Opened,
     folder: &'a str,
-    keep: Keep,
+    rule: Rule,
 }
 
 pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
+    if session.globals.now.is_some() && !args.dry_run {
+        return Err(Error::new(Kind::Usage, "a prune with --now would delete by a wrong clock")
+            .hint("add --dry-run, or leave --now away"));
+    }
     let env = session.env()?;
     let targets = targets(session, &args.sources)?;
     let (opened, failures) = repositories::open_all(session, &env)?;
     let (mut results, mut errors) = (Vec::new(), Vec::new());
-    for job in jobs(session, &env, &opened, &targets)? {
+    for job in jobs(session, &env, &opened, &targets, args.retention_days)? {
         match one(session, &env, &args, &job) {
             Ok(result) => results.push(result),
             Err(error) => {
@@ -106,6 +113,7 @@ fn jobs<'a>(
     env: &Env,
     opened: &'a [Opened],
     targets: &[Target],
+    days: Option<Days>,
 ) -> Result<Vec<Job<'a>>> {
     let (mut jobs, mut without) = (Vec::new(), Vec::new());
     let several = targets.len() > 1;
@@ -118,17 +126,16 @@ fn jobs<'a>(
             if elsewhere && session.globals.repo.is_none() {
                 continue;
             }
-            match (one.place.keep.as_ref().or(target.keep.as_ref()), several) {
-                (None, _) => without.push(target.name.as_str()),
-                (Some(keep), _) => {
+            match Rule::of(&one.place, target, days) {
+                None => without.push(target.name.as_str()),
+                Some(rule) => {
                     // A database may be configured twice: the folder of the other name has its own
                     // rule.
                     let own = selection::own_entry(env, one, target)?.filter(|entry| {
                         entry.record.name == target.name || target.id == Some(entry.record.id)
                     });
                     let Some(entry) = own else { continue };
-                    let (folder, keep) = (entry.folder.as_str(), keep.clone());
-                    jobs.push(Job { opened: one, folder, keep });
+                    jobs.push(Job { opened: one, folder: &entry.folder, rule });
                 }
             }
         }
@@ -162,9 +169,8 @@ fn nothing_says(name: Option<&str>) -> Error {
 }
 
 fn one(session: &Session, env: &Env, args: &Args, job: &Job<'_>) -> Result<Value> {
-    let Job { opened, folder, keep } = job;
-    let request =
-        PruneRequest { folder, keep: keep.clone(), floors: Floors::default(), grace: GRACE };
+    let Job { opened, folder, rule } = job;
+    let request = rule.request(folder);
     let plan = prune::plan(env, &opened.repository, &request)?;
     session.progress.clear();
     if args.dry_run {

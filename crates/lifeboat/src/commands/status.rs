@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use jiff::{SignedDuration, Timestamp};
 use lifeboat_core::catalog::SourceEntry;
 use lifeboat_core::env::Env;
+use lifeboat_core::prune;
 use lifeboat_core::status::{self, Verdict};
 use lifeboat_core::{Error, Kind, Result};
 use serde::Serialize;
@@ -15,6 +16,7 @@ use serde::Serialize;
 use self::disk::Disk;
 use crate::config::values::Period;
 use crate::repositories::{self, Opened};
+use crate::rotation::Rule;
 use crate::selection::{self, Found};
 use crate::session::Session;
 use crate::sources::{self, Target};
@@ -66,6 +68,8 @@ struct Row {
     newer_doubtful: usize,
     in_future: usize,
     unreadable: usize,
+    /// Why the prune after its backups waits for an approval, if it does.
+    prune_waits: Option<String>,
     stored_bytes: u64,
     disk_used_percent: Option<u8>,
 }
@@ -156,8 +160,7 @@ fn rows(session: &Session, env: &Env, opened: &[Opened], args: &Args) -> Result<
         for target in targets.iter().filter(|target| is_kept_in(target, one, session)) {
             let entry = selection::own_entry(env, one, target)?;
             seen.extend(entry.map(|entry| entry.folder.clone()));
-            let age_ms_max = target.rpo_ms.or(max_age_ms);
-            rows.push(row(&target.name, one, entry, age_ms_max, now));
+            rows.push(row_of_target(env, one, target, entry, max_age_ms)?);
         }
         for entry in &one.catalog.sources {
             if !seen.contains(&entry.folder) {
@@ -182,7 +185,7 @@ fn rows_of_argument(
         for target in sources::named(config, &[argument.to_owned()])? {
             for one in opened.iter().filter(|one| is_kept_in(&target, one, session)) {
                 let entry = selection::own_entry(env, one, &target)?;
-                rows.push(row(&target.name, one, entry, target.rpo_ms.or(max_age_ms), now));
+                rows.push(row_of_target(env, one, &target, entry, max_age_ms)?);
             }
         }
         return Ok(());
@@ -200,6 +203,25 @@ fn is_kept_in(target: &Target, opened: &Opened, session: &Session) -> bool {
         (Some(names), Some(name)) => names.contains(name),
         _ => true,
     }
+}
+
+/// A configured source: with its own promise, and what its prune waits for.
+fn row_of_target(
+    env: &Env,
+    opened: &Opened,
+    target: &Target,
+    entry: Option<&SourceEntry>,
+    max_age_ms: Option<u64>,
+) -> Result<Row> {
+    let age_ms_max = target.rpo_ms.or(max_age_ms);
+    let mut row = row(&target.name, opened, entry, age_ms_max, env.clock.now());
+    let rule = Rule::of(&opened.place, target, None).filter(|_| target.prune_after_backup);
+    if let (Some(rule), Some(entry)) = (rule, entry) {
+        let request = rule.request(&entry.folder);
+        let gates = prune::waiting(env, &opened.repository, &request, entry)?;
+        row.prune_waits = gates.into_iter().next().map(|gate| gate.message);
+    }
+    Ok(row)
 }
 
 fn row(
@@ -228,6 +250,7 @@ fn row(
         newer_doubtful: status.newer_doubtful,
         in_future: status.in_future,
         unreadable: entry.map_or(0, |entry| entry.unreadable.len()),
+        prune_waits: None,
         stored_bytes: status.stored_bytes,
         disk_used_percent: None,
     }
@@ -277,7 +300,14 @@ fn warn(session: &Session, row: &Row) {
     for (count, what) in doubts(row).into_iter().filter(|(count, _)| *count > 0) {
         session.printer.warning(&source, &format!("{count} {what}"));
     }
+    if let Some(why) = &row.prune_waits {
+        let why = format!("{WAITS}: {why} (lifeboat prune --dry-run)");
+        session.printer.warning(&source, &why);
+    }
 }
+
+/// What is said of a prune that waits.
+const WAITS: &str = "a prune waits for an approval";
 
 /// What may be wrong with a source, and how often.
 fn doubts(row: &Row) -> [(usize, &'static str); 3] {

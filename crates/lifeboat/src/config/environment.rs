@@ -13,9 +13,10 @@ use lifeboat_core::{Error, Kind, Result};
 
 use super::diagnose::shown;
 use super::dotenv;
-use super::model::{Config, KeepConfig, RepositoryConfig, SourceConfig, SqliteConfig};
+use super::model::{Config, KeepConfig, PruneWhen, RepositoryConfig, SourceConfig, SqliteConfig};
 use super::values::{Period, Text, TextOr};
 use crate::repositories::local_url;
+use crate::rotation::Days;
 use crate::sources;
 use crate::world::Surroundings;
 
@@ -27,8 +28,6 @@ const NAMES: &[&str] =
 
 /// A file of variables larger than this is not one.
 const FILE_BYTES_MAX: u64 = 1 << 20;
-
-const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// The configuration of these variables; `None` where none of them names a database.
 pub(crate) fn config(
@@ -53,7 +52,8 @@ pub(crate) fn config(
     let source = SourceConfig {
         sqlite: Some(TextOr(SqliteConfig { path: Some(path), ..SqliteConfig::default() })),
         name: Some(Text(pattern)),
-        keep: variables.keep()?,
+        keep: Some(variables.keep()?),
+        prune: Some(PruneWhen::AfterBackup),
         ..SourceConfig::default()
     };
     let mut config = Config::default();
@@ -127,15 +127,16 @@ impl<'a> Variables<'a> {
         ))
     }
 
-    fn keep(&self) -> Result<Option<TextOr<KeepConfig>>> {
-        let Some(text) = self.text("RETENTION_DAYS") else { return Ok(None) };
-        let days = text.parse::<u64>().ok().filter(|days| (1..=36_500).contains(days));
-        let days = days.ok_or_else(|| {
-            Error::new(Kind::Usage, format!("RETENTION_DAYS is `{text}`"))
-                .hint("write a number of days, 1 to 36500")
-        })?;
-        let within = Some(Text(Period { milliseconds: days * DAY_MS }));
-        Ok(Some(TextOr(KeepConfig { within, ..KeepConfig::default() })))
+    /// As those scripts rotate: after each backup, what is older than so many days.
+    fn keep(&self) -> Result<TextOr<KeepConfig>> {
+        let days = match self.text("RETENTION_DAYS") {
+            None => Days::DEFAULT,
+            Some(text) => text.parse().map_err(|hint: String| {
+                Error::new(Kind::Usage, format!("RETENTION_DAYS is `{text}`")).hint(hint)
+            })?,
+        };
+        let within = Some(Text(Period { milliseconds: days.milliseconds() }));
+        Ok(TextOr(KeepConfig { within, ..KeepConfig::default() }))
     }
 }
 
@@ -196,7 +197,7 @@ mod tests {
         assert_eq!(config.repository["backup-dir"].url, "file:///mnt/b");
         assert!(config.source["admin"].sqlite.is_some());
         let within = config.source["admin"].keep.as_ref().unwrap().0.within.unwrap();
-        assert_eq!(within.0.milliseconds, 30 * DAY_MS);
+        assert_eq!(within.0.milliseconds, 30 * 24 * 60 * 60 * 1000);
     }
 
     #[test]
@@ -207,6 +208,7 @@ mod tests {
             &[("ADMIN_DB_PATH", "/a.db"), ("ADMIN_DB_TYPE", "postgres")][..],
             &[("ADMIN_DATABASE_URL", "postgresql://u:p@h/d")][..],
             &[("ADMIN_DB_PATH", "/a.db"), ("RETENTION_DAYS", "a week")][..],
+            &[("ADMIN_DB_PATH", "/a.db"), ("RETENTION_DAYS", "0")][..],
         ] {
             let error = config(&Surroundings::for_test(variables, true), None).unwrap_err();
             assert_eq!(error.kind(), Kind::Usage);

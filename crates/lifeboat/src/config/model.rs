@@ -85,11 +85,16 @@ pub(crate) struct SourceConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<CheckName>", example = &"quick")]
     pub(crate) check: Option<CheckLevel>,
-    /// What `lifeboat prune` keeps: "forever", or numbers by age and a time within which
+    /// What a prune keeps: "forever", or numbers by age and a time within which
     /// everything is kept. Default: "forever".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"forever")]
     pub(crate) keep: Option<TextOr<KeepConfig>>,
+    /// When what `keep` does not ask for goes: "on-command" with `lifeboat prune` alone,
+    /// "after-backup" with each backup of the source as well. Default: "on-command".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"after-backup")]
+    pub(crate) prune: Option<PruneWhen>,
     /// For files alone: "on-change" makes no new backup where nothing changed, "always" does.
     /// Default: "always".
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -234,6 +239,17 @@ pub(crate) struct AgentConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"127.0.0.1:6464")]
     pub(crate) listen: Option<String>,
+}
+
+/// When a source is pruned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub(crate) enum PruneWhen {
+    /// When `lifeboat prune` is run.
+    OnCommand,
+    /// After each backup that succeeded, too.
+    AfterBackup,
 }
 
 /// When files are backed up.

@@ -5,7 +5,7 @@
 
 use super::diagnose;
 use super::load::Loaded;
-use super::model::{Config, SourceConfig, When};
+use super::model::{Config, PruneWhen, SourceConfig, When};
 use super::schedule::Schedule;
 use crate::repositories;
 
@@ -39,6 +39,7 @@ pub(crate) fn mistakes(loaded: &Loaded) -> Vec<String> {
             add(&["schedule"], &why);
         }
         check_repositories(config, source, &mut add);
+        check_prune(config, source, &mut add);
     }
     found
 }
@@ -118,6 +119,17 @@ fn check_service(source: &SourceConfig, add: &mut Add<'_>) {
     }
     if service.unit.as_ref().is_some_and(|unit| unit.is_empty() || unit.starts_with('-')) {
         add(&["service", "unit"], "this is not the name of a systemd unit");
+    }
+}
+
+/// A prune without a rule would keep everything, and nobody would know.
+fn check_prune(config: &Config, source: &SourceConfig, add: &mut Add<'_>) {
+    let takes =
+        |name: &String| source.repository.as_ref().is_none_or(|names| names.names().contains(name));
+    let without = config.repository.iter().find(|(name, one)| takes(name) && one.keep.is_none());
+    let has_rule = source.keep.is_some() || (without.is_none() && !config.repository.is_empty());
+    if source.prune == Some(PruneWhen::AfterBackup) && !has_rule {
+        add(&["prune"], "nothing says what to keep: write `keep` as well");
     }
 }
 

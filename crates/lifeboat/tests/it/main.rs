@@ -18,6 +18,7 @@ mod install;
 mod output;
 mod prune;
 mod restore;
+mod rotation;
 mod round_trip;
 mod silent_failures;
 mod standard_tools;

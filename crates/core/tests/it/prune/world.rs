@@ -13,7 +13,7 @@ use lifeboat_core::files::{FileEntry, FilesEngine, FilesSource};
 use lifeboat_core::manifest::{CheckLevel, Manifest, Method};
 use lifeboat_core::names::NamePattern;
 use lifeboat_core::pipeline::Compression;
-use lifeboat_core::policy::{Floors, Keep};
+use lifeboat_core::policy::{Floors, Hold, Keep};
 use lifeboat_core::prune::{self, GRACE, PrunePlan, PruneRequest, Pruned};
 use lifeboat_core::repository::{Repository, SourceIdentity};
 use lifeboat_core::source::CaptureOptions;
@@ -225,7 +225,7 @@ impl World {
             },
             compression: compression.parse::<Compression>()?,
             pattern: NamePattern::default(),
-            pin: pin.map(str::to_owned),
+            pin: pin.map(|reason| Hold { reason: reason.to_owned(), until: None }),
             purpose: None,
             service: None,
             on_change: false,
@@ -241,7 +241,8 @@ impl World {
 
     pub(super) fn request(&self) -> PruneRequest<'static> {
         let floors = Floors::default();
-        PruneRequest { folder: FOLDER, keep: self.keep.clone(), floors, grace: GRACE }
+        let keep = self.keep.clone();
+        PruneRequest { folder: FOLDER, keep, also_within: None, floors, grace: GRACE }
     }
 
     pub(super) fn plan(&self) -> PrunePlan {

@@ -93,6 +93,9 @@ fn complaints(row: &Row) -> Vec<(Verdict, String)> {
     for (count, what) in super::doubts(row).into_iter().filter(|(count, _)| *count > 0) {
         found.push((Verdict::Warning, format!("{}: {count} {what}", row.source)));
     }
+    if let Some(why) = &row.prune_waits {
+        found.push((Verdict::Warning, format!("{}: {}: {why}", row.source, super::WAITS)));
+    }
     found
 }
 
@@ -155,6 +158,7 @@ mod tests {
             newer_doubtful: 0,
             in_future: 0,
             unreadable: 0,
+            prune_waits: None,
             stored_bytes: 1,
             disk_used_percent: None,
         }

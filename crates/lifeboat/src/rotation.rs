@@ -1,0 +1,190 @@
+//! Rotation: by which rule the backups of a source go in a repository, and the prune that follows
+//! a backup. It asks nobody: what needs an approval waits for it, and the backup is good.
+
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::{SignedDuration, Timestamp};
+use lifeboat_core::env::Env;
+use lifeboat_core::policy::{Floors, Hold, Keep};
+use lifeboat_core::prune::{self, Action, GRACE, PruneRequest};
+use lifeboat_core::repository::Repository;
+use lifeboat_core::{Error, Kind, Result};
+use serde_json::{Value, json};
+
+use crate::repositories::Place;
+use crate::session::Session;
+use crate::sources::Target;
+use crate::ui::units;
+
+/// A number of days for which backups are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Days(u16);
+
+impl Days {
+    /// What the scripts with these variables take where none is said.
+    pub(crate) const DEFAULT: Days = Days(7);
+
+    const MOST: u16 = 36_500;
+
+    /// The number.
+    pub(crate) fn number(self) -> u16 {
+        self.0
+    }
+
+    /// As milliseconds.
+    pub(crate) fn milliseconds(self) -> u64 {
+        u64::from(self.0) * 24 * 60 * 60 * 1000
+    }
+
+    fn duration(self) -> SignedDuration {
+        SignedDuration::from_hours(i64::from(self.0) * 24)
+    }
+
+    /// What holds a backup that is made now with this number, whatever a later run asks for.
+    pub(crate) fn hold(self, now: Timestamp) -> Hold {
+        let until = now.checked_add(self.duration()).unwrap_or(Timestamp::MAX);
+        Hold { reason: format!("the run that made it asked for {self}"), until: Some(until) }
+    }
+}
+
+impl FromStr for Days {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let days = text.parse().ok().filter(|days| digits && (1..=Days::MOST).contains(days));
+        days.map(Days).ok_or_else(|| format!("write a number of days, 1 to {}", Days::MOST))
+    }
+}
+
+impl fmt::Display for Days {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} day{}", self.0, if self.0 == 1 { "" } else { "s" })
+    }
+}
+
+/// What is kept of a source in one repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Rule {
+    keep: Keep,
+    also_within: Option<SignedDuration>,
+}
+
+impl Rule {
+    /// The repository's rule, else the source's; `days` keep more than that and never less. Without
+    /// a rule, the days are one: the newest backup of all, and what is younger. `None` where nobody
+    /// says what to keep.
+    pub(crate) fn of(place: &Place, target: &Target, days: Option<Days>) -> Option<Rule> {
+        let keep = place.keep.as_ref().or(target.keep.as_ref()).cloned();
+        let newest = Keep { within: Some(SignedDuration::ZERO), ..Keep::default() };
+        let keep = keep.or_else(|| days.map(|_| newest))?;
+        Some(Rule { keep, also_within: days.map(Days::duration) })
+    }
+
+    /// What core is asked for.
+    pub(crate) fn request<'a>(&self, folder: &'a str) -> PruneRequest<'a> {
+        PruneRequest {
+            folder,
+            keep: self.keep.clone(),
+            also_within: self.also_within,
+            floors: Floors::default(),
+            grace: GRACE,
+        }
+    }
+}
+
+/// How the prune after a backup ended.
+pub(crate) struct Rotated {
+    /// What the result of the backup says of it.
+    pub(crate) json: Value,
+    /// What a person should read, in a line.
+    pub(crate) note: Option<String>,
+    /// What a person must do, or know.
+    pub(crate) warning: Option<String>,
+}
+
+/// Prunes a source after its backup is in that repository. An error leaves the backup good.
+/// `command` is the one that prunes this source by hand.
+pub(crate) fn after_backup(
+    session: &Session,
+    env: &Env,
+    repository: &Repository,
+    folder: &str,
+    rule: Option<&Rule>,
+    command: &str,
+) -> Result<Rotated> {
+    let Some(rule) = rule else {
+        return Ok(Rotated {
+            json: json!({ "outcome": "no-rule" }),
+            note: None,
+            warning: Some("nothing says what to keep, so nothing is pruned: write `keep`".into()),
+        });
+    };
+    let request = rule.request(folder);
+    let plan = prune::plan(env, repository, &request)?;
+    if let Some(gate) = plan.gates.iter().find(|gate| !gate.opens_with_approval) {
+        return Ok(Rotated {
+            json: json!({ "outcome": "refused", "plan": plan.id, "gates": plan.gates }),
+            note: None,
+            warning: Some(format!("nothing is pruned: {}", gate.message)),
+        });
+    }
+    if let Some(gate) = plan.gates.first() {
+        let command = format!("{command} --approve {}", plan.id);
+        let warning = format!(
+            "nothing is pruned before someone approves it: {}; look with --dry-run, then: {command}",
+            gate.message
+        );
+        let json = json!({
+            "outcome": "needs-approval", "plan": plan.id, "gates": plan.gates, "command": command,
+        });
+        return Ok(Rotated { json, note: None, warning: Some(warning) });
+    }
+    let locks = session.folders.locks.as_deref();
+    let pruned = prune::apply(env, repository, &request, &plan, None, locks)?;
+    let outcome = if plan.is_idle() { "nothing-to-do" } else { "pruned" };
+    let parts = [
+        (pruned.unmarked.len(), "taken back".to_owned()),
+        (pruned.marked.len(), "removed".to_owned()),
+        (pruned.deleted.len(), format!("deleted ({})", units::bytes(pruned.freed_bytes))),
+    ];
+    let done = parts.into_iter().filter(|(count, _)| *count > 0);
+    let done: Vec<String> = done.map(|(count, what)| format!("{count} {what}")).collect();
+    let kept = plan.with(Action::Keep).count();
+    Ok(Rotated {
+        json: json!({
+            "outcome": outcome,
+            "plan": plan.id,
+            "kept": kept,
+            "marked": pruned.marked,
+            "unmarked": pruned.unmarked,
+            "deleted": pruned.deleted,
+            "freed_bytes": pruned.freed_bytes,
+        }),
+        note: (!done.is_empty()).then(|| format!("{}, {kept} kept", done.join(", "))),
+        warning: None,
+    })
+}
+
+/// The error of a run whose backup is good and whose prune failed.
+pub(crate) fn failed(source: &str, error: Error) -> Error {
+    let source = units::one_line(source);
+    let hint = error.hint_text().unwrap_or("the next backup tries it again").to_owned();
+    let message = format!("the backup of `{source}` is good, the prune after it failed");
+    Error::new(Kind::Incomplete, message).caused_by(error).hint(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_days_are_days() {
+        assert_eq!("7".parse(), Ok(Days::DEFAULT));
+        assert_eq!("1".parse::<Days>().unwrap().to_string(), "1 day");
+        for wrong in ["", "0", "-1", "+7", "7d", "1.5", "a week", "36501", "99999999999", " 7"] {
+            assert!(wrong.parse::<Days>().is_err(), "{wrong}");
+        }
+    }
+}
