@@ -90,18 +90,30 @@ pub(crate) fn schema_version(
     })
 }
 
+/// Whether there is a table with such a column.
+pub(crate) fn has_column(connection: &Connection, table: &str, column: &str) -> bool {
+    let sql = "SELECT 1 FROM pragma_table_info(?1) WHERE name = ?2";
+    connection.query_row(sql, [table, column], |_| Ok(())).is_ok()
+}
+
+/// The table and the column of a known migration tool, also where no row stands in it yet, and
+/// the rows that count: "WHERE success ", or nothing.
+pub(crate) fn version_table(
+    connection: &Connection,
+) -> Option<(&'static str, &'static str, &'static str)> {
+    let mut known = VERSION_TABLES.iter().map(|&(table, column, rest)| {
+        (table, column, rest.split("ORDER BY").next().unwrap_or_default())
+    });
+    known.find(|(table, column, _)| has_column(connection, table, column))
+}
+
 fn version_in(
     connection: &Connection,
     table: &str,
     column: &str,
     rest: &str,
 ) -> rusqlite::Result<Option<String>> {
-    let exists = connection
-        .query_row("SELECT 1 FROM pragma_table_info(?1) WHERE name = ?2", [table, column], |_| {
-            Ok(())
-        })
-        .optional()?;
-    if exists.is_none() {
+    if !has_column(connection, table, column) {
         return Ok(None);
     }
     let sql = format!("SELECT CAST(\"{column}\" AS TEXT) FROM \"{table}\" {rest} LIMIT 1");

@@ -19,6 +19,7 @@ mod holders;
 mod lease;
 mod lock_proof;
 mod pinned_check;
+mod probe;
 mod rows;
 pub mod sample;
 mod schema;
@@ -26,6 +27,7 @@ mod snapshot;
 mod source;
 
 pub use self::engine::SqliteEngine;
+pub use self::probe::{Applied, Probe};
 pub use self::source::SqliteSource;
 
 /// The kind of source that this crate knows.
