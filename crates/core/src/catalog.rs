@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::{Error, Kind, Result};
-use crate::manifest::{Condition, Manifest};
-use crate::marks::{Pin, Tombstone};
+use crate::manifest::{Condition, Manifest, Purpose};
+use crate::marks::{self, Marker, Outcome, Pin, Tombstone};
 use crate::moment;
 use crate::policy::Hold;
 
@@ -56,6 +56,10 @@ pub struct SourceEntry {
     pub tombstones: Vec<Tombstone>,
     /// Who said that a backup stays, or that it need not stay any longer.
     pub pins: Vec<Pin>,
+    /// Which migrations were begun behind a backup.
+    pub markers: Vec<Marker>,
+    /// How those ended.
+    pub outcomes: Vec<Outcome>,
     /// What is named like a manifest, a tombstone or a pin, and is none.
     pub unreadable: Vec<Unreadable>,
 }
@@ -100,6 +104,8 @@ impl SourceEntry {
             removed: Vec::new(),
             tombstones: Vec::new(),
             pins: Vec::new(),
+            markers: Vec::new(),
+            outcomes: Vec::new(),
             unreadable: Vec::new(),
         }
     }
@@ -109,6 +115,8 @@ impl SourceEntry {
         let own = self.record.id;
         self.tombstones.retain(|tombstone| tombstone.source == own);
         self.pins.retain(|pin| pin.source == own);
+        self.markers.retain(|marker| marker.source == own);
+        self.outcomes.retain(|outcome| outcome.source == own);
         let gone: HashSet<(&str, Uuid)> = self
             .tombstones
             .iter()
@@ -126,6 +134,21 @@ impl SourceEntry {
         match self.pins.iter().find(|pin| pin.means(backup)) {
             Some(pin) => pin.hold(),
             None => Hold::of_manifest(backup),
+        }
+    }
+
+    /// What was begun behind a backup and how it ended, for people: "before migration v8 -> v9,
+    /// succeeded". `None` for a backup of the daily round.
+    pub fn story(&self, backup: &Manifest) -> Option<String> {
+        let marker = self.markers.iter().find(|marker| marker.means(backup));
+        let outcome = self.outcomes.iter().find(|outcome| outcome.means(backup));
+        match (marker, backup.purpose) {
+            (Some(marker), _) => Some(marks::story(marker, outcome)),
+            (None, Some(Purpose::Migration)) => {
+                let from = marks::version_word(backup.schema_version.as_ref());
+                Some(format!("before migration from {from}"))
+            }
+            (None, _) => None,
         }
     }
 

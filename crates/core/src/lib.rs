@@ -27,6 +27,7 @@ pub mod backup;
 pub mod prune;
 pub mod verify;
 pub mod restore;
+pub mod guard;
 pub mod status;
 
 pub use error::{Error, Kind, Result};

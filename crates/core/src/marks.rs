@@ -1,8 +1,9 @@
 //! Small objects that say something of a backup without touching it: that it goes (a tombstone),
-//! that it stays (a pin), and what the last prune did (a record).
+//! that it stays (a pin), what the last prune did (a record), that a migration was begun behind it
+//! (a marker) and how that ended (an outcome).
 //!
-//! They lie outside the source's folder, under `tombstones/`, `pins/` and `prunes/`, so that
-//! nothing in the folder is ever rewritten. Each names the source's id, and the backup's: a name
+//! They lie outside the source's folder, under `tombstones/`, `pins/`, `prunes/`, `markers/` and
+//! `outcomes/`, so that nothing in the folder is ever rewritten. Each names the source's id, and the backup's: a name
 //! that another backup took meanwhile is not meant.
 
 use jiff::Timestamp;
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::{Error, Kind, Result};
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, SchemaVersion};
 use crate::policy::Hold;
 
 /// The version of these objects that this program writes, and the newest that it reads.
@@ -82,6 +83,61 @@ pub struct PruneRecord {
     pub deleted: Vec<String>,
 }
 
+/// Says that a migration, or any risky command, was begun behind a backup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Marker {
+    /// Version of this description.
+    pub format: u32,
+    /// The source's id.
+    pub source: Uuid,
+    /// The backup's name.
+    pub backup: String,
+    /// The backup's id.
+    pub id: Uuid,
+    /// The name of the program that was run, without its folder. Never its arguments, which may
+    /// hold secrets. `None` where something else migrates, such as the service that starts.
+    pub command: Option<String>,
+    /// The version of the schema before.
+    pub from_version: Option<SchemaVersion>,
+    /// When it was begun.
+    pub begun_at: Timestamp,
+}
+
+/// Says how a migration ended that was begun behind a backup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Version of this description.
+    pub format: u32,
+    /// The source's id.
+    pub source: Uuid,
+    /// The backup's name.
+    pub backup: String,
+    /// The backup's id.
+    pub id: Uuid,
+    /// How it ended.
+    pub ending: Ending,
+    /// The version of the schema that it left, before anything was rolled back.
+    pub to_version: Option<SchemaVersion>,
+    /// The exit code of the command, where it had one.
+    pub exit_code: Option<i32>,
+    /// The number of the signal that ended it, where one did.
+    pub signal: Option<i32>,
+    /// When it ended.
+    pub ended_at: Timestamp,
+}
+
+/// How a migration ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ending {
+    /// The command succeeded, and what had to hold afterwards holds.
+    Succeeded,
+    /// It did not, and the database is as it left it.
+    Failed,
+    /// It did not, and the backup was restored.
+    RolledBack,
+}
+
 /// What an object outside of the sources' folders says something about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MarkKind {
@@ -91,16 +147,23 @@ pub enum MarkKind {
     Pin,
     /// `prunes/<folder>/<time>.json`
     Record,
+    /// `markers/<folder>/<backup>.json`
+    Marker,
+    /// `outcomes/<folder>/<backup>.json`
+    Outcome,
 }
 
 impl MarkKind {
-    const ALL: [MarkKind; 3] = [MarkKind::Tombstone, MarkKind::Pin, MarkKind::Record];
+    const ALL: [MarkKind; 5] =
+        [MarkKind::Tombstone, MarkKind::Pin, MarkKind::Record, MarkKind::Marker, MarkKind::Outcome];
 
     fn word(self) -> &'static str {
         match self {
             MarkKind::Tombstone => "tombstones",
             MarkKind::Pin => "pins",
             MarkKind::Record => "prunes",
+            MarkKind::Marker => "markers",
+            MarkKind::Outcome => "outcomes",
         }
     }
 
@@ -186,6 +249,52 @@ impl Pin {
     /// What it holds, if it does not end another.
     pub fn hold(&self) -> Option<Hold> {
         self.pinned.then(|| Hold { reason: self.reason.clone(), until: self.until })
+    }
+}
+
+impl Marker {
+    /// Whether it means this backup.
+    pub fn means(&self, manifest: &Manifest) -> bool {
+        self.backup == manifest.name && self.id == manifest.id
+    }
+}
+
+impl Outcome {
+    /// Whether it means this backup.
+    pub fn means(&self, manifest: &Manifest) -> bool {
+        self.backup == manifest.name && self.id == manifest.id
+    }
+}
+
+impl Ending {
+    /// For people: "succeeded".
+    pub fn word(self) -> &'static str {
+        match self {
+            Ending::Succeeded => "succeeded",
+            Ending::Failed => "failed",
+            Ending::RolledBack => "rolled back",
+        }
+    }
+}
+
+/// A version for people: "v8", or its name where it is no number; "v0" where there is none.
+pub fn version_word(version: Option<&SchemaVersion>) -> String {
+    match version.map(|version| version.version.as_str()) {
+        None => "v0".to_owned(),
+        Some(text) if text.starts_with(|first: char| first.is_ascii_digit()) => format!("v{text}"),
+        Some(text) => text.to_owned(),
+    }
+}
+
+/// What a backup's markers say, for people: "before migration v8 -> v9, succeeded".
+pub fn story(marker: &Marker, outcome: Option<&Outcome>) -> String {
+    let from = version_word(marker.from_version.as_ref());
+    match outcome {
+        None => format!("before migration from {from}"),
+        Some(outcome) => {
+            let to = version_word(outcome.to_version.as_ref());
+            format!("before migration {from} -> {to}, {}", outcome.ending.word())
+        }
     }
 }
 

@@ -205,6 +205,8 @@ impl Repository {
             None => entry.backups.push(self.read_manifest(name)?),
             Some((MarkKind::Tombstone, _)) => entry.tombstones.push(self.read_mark(name)?),
             Some((MarkKind::Pin, _)) => entry.pins.push(self.read_mark(name)?),
+            Some((MarkKind::Marker, _)) => entry.markers.push(self.read_mark(name)?),
+            Some((MarkKind::Outcome, _)) => entry.outcomes.push(self.read_mark(name)?),
             // Only a prune asks for them.
             Some((MarkKind::Record, _)) => {}
         }

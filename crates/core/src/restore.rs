@@ -7,7 +7,7 @@
 mod request;
 mod aside;
 mod plan;
-mod stage;
+pub(crate) mod stage;
 mod swap;
 mod files;
 mod undo;

@@ -124,7 +124,9 @@ impl Apply<'_> {
             self.env.crash.pass("prune.artifact_deleted")?;
         }
         self.env.crash.pass("prune.artifacts_deleted")?;
-        self.remove_mark(MarkKind::Pin, &item.name)?;
+        for kind in [MarkKind::Pin, MarkKind::Marker, MarkKind::Outcome] {
+            self.remove_mark(kind, &item.name)?;
+        }
         self.remove_mark(MarkKind::Tombstone, &item.name)?;
         self.env.crash.pass("prune.deleted")?;
         self.pruned.deleted.push(item.name.clone());

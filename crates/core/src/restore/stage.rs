@@ -17,10 +17,10 @@ use super::request::{Origin, RestoreRequest};
 
 /// A staged file. Removed when dropped, unless it was swapped in.
 #[derive(Debug)]
-pub(super) struct Staged {
-    pub(super) path: PathBuf,
-    pub(super) subject: String,
-    file: File,
+pub(crate) struct Staged {
+    pub(crate) path: PathBuf,
+    pub(crate) subject: String,
+    pub(crate) file: File,
     placed: bool,
 }
 
@@ -75,8 +75,7 @@ pub(super) fn stage(
     place: &Path,
 ) -> Result<Staged> {
     create_folder_of(place, plan.ownership)?;
-    let (path, file) = create(place)?;
-    let mut staged = Staged { path, subject: plan.what.clone(), file, placed: false };
+    let mut staged = Staged::create(place, plan.what.clone())?;
     let (phase, bytes_total) = ("restoring", plan.plain_bytes);
     env.tell(Event::PhaseBegan { subject: &staged.subject, phase, bytes_total });
     match request.origin {
@@ -194,14 +193,20 @@ fn recognize(request: &RestoreRequest<'_>, first: &[u8]) -> Result<()> {
 }
 
 impl Staged {
+    /// An empty file beside a place, 0600 and locked. See [`create`].
+    pub(crate) fn create(place: &Path, subject: String) -> Result<Self> {
+        let (path, file) = create(place)?;
+        Ok(Staged { path, subject, file, placed: false })
+    }
+
     /// Gives it mode, owner and group. Where the right to change the owner is missing, that is a
     /// warning.
-    pub(super) fn give(&self, ownership: Option<Ownership>) -> Result<Vec<String>> {
+    pub(crate) fn give(&self, ownership: Option<Ownership>) -> Result<Vec<String>> {
         give(&self.file, &self.path, ownership)
     }
 
     /// It has its final name now.
-    pub(super) fn placed(mut self) {
+    pub(crate) fn placed(mut self) {
         self.placed = true;
     }
 }
