@@ -3,8 +3,8 @@
 //! (a marker) and how that ended (an outcome).
 //!
 //! They lie outside the source's folder, under `tombstones/`, `pins/`, `prunes/`, `markers/` and
-//! `outcomes/`, so that nothing in the folder is ever rewritten. Each names the source's id, and the backup's: a name
-//! that another backup took meanwhile is not meant.
+//! `outcomes/`, so that nothing in the folder is ever rewritten. Each names the source's id, and
+//! the backup's: a name that another backup took meanwhile is not meant.
 
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;

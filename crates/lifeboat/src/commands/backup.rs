@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use lifeboat_core::backup::{self, BackupOutcome, BackupRequest};
 use lifeboat_core::env::Env;
-use lifeboat_core::manifest::{CheckLevel, Condition, Manifest, Method};
+use lifeboat_core::manifest::{CheckLevel, Condition, Manifest, Method, Purpose};
 use lifeboat_core::pipeline::Compression;
 use lifeboat_core::policy::Hold;
 use lifeboat_core::repository::Repository;
@@ -85,9 +85,57 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     runs.end()
 }
 
+/// What was chosen for one run, instead of what is configured.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Choices {
+    /// How the moment is obtained.
+    pub(crate) method: Option<Method>,
+    /// How thoroughly the database is checked.
+    pub(crate) check: Option<CheckLevel>,
+    /// How artifacts are compressed.
+    pub(crate) compression: Option<Compression>,
+    /// Why the backup must stay, and until when.
+    pub(crate) pin: Option<Hold>,
+    /// What it is made for.
+    pub(crate) purpose: Option<Purpose>,
+}
+
+/// What a backup of that source in that repository is to be made with.
+pub(crate) fn request<'t>(
+    session: &'t Session,
+    env: &Env,
+    target: &'t Target,
+    place: &Place,
+    choices: Choices,
+) -> Result<BackupRequest<'t>> {
+    let mut options = target.options.clone();
+    options.method = choices.method.unwrap_or(options.method);
+    options.check = choices.check.unwrap_or(options.check);
+    if options.method == Method::Cold && target.service.is_none() && target.path.is_none() {
+        return Err(Error::new(Kind::Usage, "the method `cold` is for databases"));
+    }
+    let compression = choices.compression.or(target.compression).or(place.compression);
+    Ok(BackupRequest {
+        source: &*target.source,
+        engine: target.engine()?,
+        identity: target.identity(env)?,
+        companions: target.companions.as_ref(),
+        options,
+        compression: compression.unwrap_or(Compression::DEFAULT),
+        pattern: target.pattern.clone(),
+        pin: choices.pin,
+        purpose: choices.purpose,
+        service: target.service.as_ref(),
+        on_change: target.on_change,
+        lock_folder: session.folders.locks.as_deref(),
+        scratch_folder: &session.folders.scratch,
+        tool: TOOL,
+    })
+}
+
 /// The repositories that take the backups of a source. `--repo` overrides what it is configured
 /// with.
-fn chosen(target: &Target, places: &[Place], session: &Session) -> Result<Vec<Place>> {
+pub(crate) fn chosen(target: &Target, places: &[Place], session: &Session) -> Result<Vec<Place>> {
     let Some(names) = &target.repositories else { return Ok(places.to_vec()) };
     if session.globals.repo.is_some() {
         return Ok(places.to_vec());
@@ -133,34 +181,14 @@ impl Runs<'_> {
     }
 
     fn request<'t>(&'t self, target: &'t Target, place: &Place) -> Result<BackupRequest<'t>> {
-        let args = self.args;
-        let mut options = target.options.clone();
-        if let Some(method) = args.method {
-            options.method = method.into();
-        }
-        if let Some(check) = args.check {
-            options.check = check.into();
-        }
-        if options.method == Method::Cold && target.service.is_none() && target.path.is_none() {
-            return Err(Error::new(Kind::Usage, "the method `cold` is for databases"));
-        }
-        let compression = args.compress.or(target.compression).or(place.compression);
-        Ok(BackupRequest {
-            source: &*target.source,
-            engine: target.engine()?,
-            identity: target.identity(self.env)?,
-            companions: target.companions.as_ref(),
-            options,
-            compression: compression.unwrap_or(Compression::DEFAULT),
-            pattern: target.pattern.clone(),
+        let choices = Choices {
+            method: self.args.method.map(Method::from),
+            check: self.args.check.map(CheckLevel::from),
+            compression: self.args.compress,
             pin: self.pin(),
             purpose: None,
-            service: target.service.as_ref(),
-            on_change: target.on_change,
-            lock_folder: self.session.folders.locks.as_deref(),
-            scratch_folder: &self.session.folders.scratch,
-            tool: TOOL,
-        })
+        };
+        request(self.session, self.env, target, place, choices)
     }
 
     /// A reason holds the backup for ever, a number of days so long.
