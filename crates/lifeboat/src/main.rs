@@ -7,6 +7,7 @@
 mod cli;
 mod commands;
 mod config;
+mod discover;
 mod glob;
 mod repositories;
 mod rotation;

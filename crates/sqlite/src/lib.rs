@@ -13,6 +13,7 @@ mod checkpoint;
 mod engine;
 mod facts;
 mod ffi;
+mod glance;
 mod header;
 mod held;
 mod holders;
@@ -27,6 +28,7 @@ mod snapshot;
 mod source;
 
 pub use self::engine::SqliteEngine;
+pub use self::glance::{Glance, glance};
 pub use self::probe::{Applied, Probe};
 pub use self::source::SqliteSource;
 

@@ -1,8 +1,8 @@
 //! `lifeboat config`: writes, shows and tries the configuration.
 
-use std::fs::OpenOptions;
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -27,19 +27,11 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    Init(InitArgs),
+    Init(super::init::Args),
     Show(ShowArgs),
     Check(CheckArgs),
     Schema(SchemaArgs),
 }
-
-/// Write an example configuration with every key explained
-///
-/// It is written to the place where lifeboat looks for it: the file that --config names, else
-/// $LIFEBOAT_CONFIG, else /etc/lifeboat/config.toml for root, else ~/.config/lifeboat/config.toml.
-/// A file that exists is never overwritten.
-#[derive(Debug, clap::Args)]
-struct InitArgs {}
 
 /// Print the configuration in force, and where each value comes from
 #[derive(Debug, clap::Args)]
@@ -55,7 +47,7 @@ struct SchemaArgs {}
 
 pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     match args.action {
-        Action::Init(InitArgs {}) => write_new(session, &example::example()),
+        Action::Init(args) => super::init::run(session, args),
         Action::Show(ShowArgs {}) => show(session),
         Action::Check(CheckArgs {}) => check(session),
         Action::Schema(SchemaArgs {}) => {
@@ -65,42 +57,48 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     }
 }
 
-/// Writes a configuration to the place where it will be found, never over another one.
-pub(super) fn write_new(session: &Session, text: &str) -> Result<ExitCode> {
-    let path = init_path(session)?;
-    let named = shown(&path);
+/// Refuses to write a configuration over another file.
+pub(super) fn require_absent(path: &Path) -> Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Err(exists(path)),
+        Err(_) => Ok(()),
+    }
+}
+
+fn exists(path: &Path) -> Error {
+    Error::new(Kind::Refused, format!("{} exists and is not overwritten", shown(path)))
+        .hint("edit it, or name another file with --config")
+}
+
+/// Writes a configuration, never over another file.
+pub(super) fn write_new(path: &Path, text: &str) -> Result<()> {
+    let named = shown(path);
     if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(|error| {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
             Error::io(Kind::Failed, format!("cannot make the folder {}", shown(folder)), error)
         })?;
     }
-    let mut file =
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(
-            |error| match error.kind() {
-                std::io::ErrorKind::AlreadyExists => {
-                    Error::new(Kind::Refused, format!("{named} exists and is not overwritten"))
-                        .hint("edit it, or name another file with --config")
-                }
-                _ => Error::io(Kind::Failed, format!("cannot write {named}"), error),
-            },
-        )?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(
+        |error| match error.kind() {
+            std::io::ErrorKind::AlreadyExists => exists(path),
+            _ => Error::io(Kind::Failed, format!("cannot write {named}"), error),
+        },
+    )?;
     file.write_all(text.as_bytes())
         .and_then(|()| file.sync_all())
-        .map_err(|error| Error::io(Kind::Failed, format!("cannot write {named}"), error))?;
-    match session.printer.json() {
-        true => session.printer.json_data(&json!({ "path": path }))?,
-        false => {
-            session.printer.note(&format!("{named} is written"));
-            session.printer.note("edit it, then run `lifeboat config check`");
-        }
-    }
-    Ok(ExitCode::SUCCESS)
+        .map_err(|error| Error::io(Kind::Failed, format!("cannot write {named}"), error))
 }
 
-fn init_path(session: &Session) -> Result<PathBuf> {
+/// The place where a new configuration will be found; that of another system below its root.
+pub(super) fn new_path(session: &Session, root: Option<&Path>) -> Result<PathBuf> {
     let surroundings = &session.surroundings;
-    let named = session.globals.config.clone().or_else(|| surroundings.path("LIFEBOAT_CONFIG"));
-    if let Some(path) = named {
+    if let Some(path) = &session.globals.config {
+        return Ok(path.clone());
+    }
+    if let Some(root) = root {
+        return Ok(root.join("etc/lifeboat/config.toml"));
+    }
+    if let Some(path) = surroundings.path("LIFEBOAT_CONFIG") {
         return Ok(path);
     }
     let folder = match surroundings.is_root && surroundings.variable("XDG_CONFIG_HOME").is_none() {

@@ -1,75 +1,184 @@
-//! `lifeboat init`: a configuration that covers all of a system that we know.
+//! `lifeboat init`: a configuration of what is on this host, or of a system that we know.
+
+mod found;
+mod preset;
+mod proposal;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use lifeboat_core::env::Clock as _;
 use lifeboat_core::{Error, Kind, Result};
+use serde_json::json;
 
+use self::preset::Preset;
+use self::proposal::Proposal;
 use super::config;
-use crate::repositories::local_url;
+use crate::config::diagnose::shown;
+use crate::config::example;
+use crate::discover::{self, Search};
 use crate::session::Session;
-use crate::world::{self, Surroundings};
+use crate::ui::confirm::confirm;
+use crate::world::{self, SystemClock};
 
-/// Write the configuration of a system that lifeboat knows
+/// How long a search may take.
+const TIME_MS_MAX: u64 = 20_000;
+
+/// How many names of files a search looks at.
+const ENTRIES_MAX: usize = 300_000;
+
+/// Find the databases of this host and write a configuration of them
 ///
-/// It covers what the system's backup guide asks for, each part with its own schedule and
-/// retention. It is written to the place where `lifeboat config init` writes; a file that exists
-/// is never overwritten.
+/// It looks for SQLite databases that are open in any process, that lie in well-known places
+/// (/var/lib, /var/www, /srv, /opt, /data, homes, the current folder), and that .env files name.
+/// They are recognized by their first bytes and not opened by SQLite. Caches, profiles of
+/// browsers, what the system makes anew, copies and repositories of backups are left out, and it
+/// says so. PostgreSQL clusters are found and named in comments: nothing protects them yet.
+///
+/// The configuration is written to the file that --config names, else $LIFEBOAT_CONFIG, else
+/// /etc/lifeboat/config.toml for root, else ~/.config/lifeboat/config.toml. A file that exists is
+/// never overwritten.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The system
-    #[arg(long, value_name = "SYSTEM")]
-    preset: Preset,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Preset {
-    /// The SuperChat server: database, host key, configuration and logs
-    Superchat,
-    /// The GPT chatbot: database, configuration and logs
-    GptChatbot,
+    /// Folders to look in as well
+    #[arg(value_name = "DIR")]
+    folders: Vec<PathBuf>,
+    /// Do not search: all that the backup guide of this system asks for, each part with its own
+    /// schedule and retention
+    #[arg(long, value_name = "SYSTEM", conflicts_with_all = ["folders", "root"])]
+    preset: Option<Preset>,
+    /// Do not search: an example with every key explained
+    #[arg(long, conflicts_with_all = ["folders", "root", "preset"])]
+    example: bool,
+    /// Search the system whose root is this folder, such as a mounted disk, and write its
+    /// configuration there
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// Print the configuration, and write nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
-    config::write_new(session, &text(&session.surroundings, args.preset)?)
-}
-
-fn text(surroundings: &Surroundings, preset: Preset) -> Result<String> {
-    let repository = world::default_repository(surroundings).ok_or_else(no_home)?;
-    let (template, places): (&str, Vec<(&str, PathBuf)>) = match preset {
-        Preset::Superchat => (include_str!("init/superchat.toml"), superchat(surroundings)?),
-        Preset::GptChatbot => (
-            include_str!("init/gpt-chatbot.toml"),
-            vec![("<folder>", PathBuf::from("/var/www/chatbot"))],
-        ),
+    let text = match (args.example, args.preset) {
+        (true, _) => example::example(),
+        (_, Some(preset)) => preset::text(&session.surroundings, preset)?,
+        (false, None) => return find(session, &args),
     };
-    let mut text = template.replace("<repository>", &inner(&local_url(&repository)));
-    for (mark, place) in places {
-        let place = place.to_str().ok_or_else(|| {
-            Error::new(Kind::Usage, "the path of the home folder is not UTF-8")
-                .hint("name another one: HOME=/home/ann lifeboat init ...")
-        })?;
-        text = text.replace(mark, &inner(place));
+    if args.dry_run {
+        match session.printer.json() {
+            true => session.printer.json_data(&json!({ "configuration": text }))?,
+            false => session.printer.data(&text)?,
+        }
+        return Ok(ExitCode::SUCCESS);
     }
-    Ok(text)
+    let path = config::new_path(session, None)?;
+    config::write_new(&path, &text)?;
+    match session.printer.json() {
+        true => session.printer.json_data(&json!({ "path": path }))?,
+        false => say_written(session, &path, args.example),
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
-/// Where the server keeps its things: as a service of the system, or as the program of a user.
-fn superchat(surroundings: &Surroundings) -> Result<Vec<(&'static str, PathBuf)>> {
-    if surroundings.is_root {
-        let data = PathBuf::from("/var/lib/superchat");
-        let config = PathBuf::from("/etc/superchat");
-        return Ok(vec![("<data>", data.clone()), ("<config>", config), ("<logs>", data)]);
+fn find(session: &Session, args: &Args) -> Result<ExitCode> {
+    let search = search(session, args)?;
+    let path = config::new_path(session, args.root.as_deref())?;
+    if !args.dry_run {
+        // Before a search that may take a while.
+        config::require_absent(&path)?;
     }
-    let own = surroundings.path("HOME").ok_or_else(no_home)?.join(".superchat");
-    let ours = surroundings.data_folder().ok_or_else(no_home)?;
-    let logs = ours.parent().unwrap_or(Path::new("/")).join("superchat");
-    Ok(vec![("<data>", own.clone()), ("<config>", own), ("<logs>", logs)])
+    let clock = SystemClock::start();
+    let findings = discover::search(&search, &clock);
+    let repository =
+        world::default_repository(&session.surroundings).ok_or_else(preset::no_home)?;
+    let proposal = Proposal::of(&search, &findings, clock.now());
+    let text = proposal.text(&findings, &repository);
+    let shown = found::Shown { session, findings: &findings, proposal: &proposal };
+    if args.dry_run {
+        return match session.printer.json() {
+            true => session.printer.json_data(&shown.as_json("planned", &path, Some(&text))),
+            false => {
+                shown.say_doubts();
+                session.printer.data(&text)
+            }
+        }
+        .map(|()| ExitCode::SUCCESS);
+    }
+    if !session.printer.json() {
+        session.printer.data(&shown.table())?;
+        shown.say_doubts();
+    }
+    if proposal.is_empty() {
+        return Err(none_found(&findings));
+    }
+    if !session.globals.yes {
+        let count = proposal.sources().len();
+        let sources = if count == 1 { "1 source" } else { &format!("{count} sources") };
+        let question = format!("writing {} with {sources}", self::shown(&path));
+        confirm(&session.surroundings, &session.printer, &question, "config.toml")?;
+    }
+    config::write_new(&path, &text)?;
+    match session.printer.json() {
+        true => session.printer.json_data(&shown.as_json("written", &path, None))?,
+        false => say_written(session, &path, false),
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
-fn no_home() -> Error {
-    Error::new(Kind::Usage, "the places of this system are not known: HOME is not set")
-        .hint("set HOME, or run it as root")
+fn say_written(session: &Session, path: &Path, is_example: bool) {
+    session.printer.note(&format!("{} is written", shown(path)));
+    session.printer.note(match is_example {
+        true => "edit it, then run `lifeboat config check`",
+        false => "read it, then run `lifeboat config check` and `lifeboat backup`",
+    });
+}
+
+/// Where to look: everything on this host, or below the folder that was named as a root.
+fn search(session: &Session, args: &Args) -> Result<Search> {
+    let resolve = |path: &Path| {
+        std::fs::canonicalize(path).map_err(|error| {
+            Error::io(Kind::Usage, format!("cannot look in {}", shown(path)), error)
+        })
+    };
+    let root = match &args.root {
+        Some(root) => resolve(root)?,
+        None => PathBuf::from("/"),
+    };
+    // Below another root, what belongs to this session is another system's.
+    let below = |path: PathBuf| {
+        let rest = path.strip_prefix(&root).ok()?;
+        Some(Path::new("/").join(rest))
+    };
+    let mut named = Vec::new();
+    for folder in &args.folders {
+        let outside = || {
+            let message = format!("{} is not below {}", shown(folder), shown(&root));
+            Error::new(Kind::Usage, message).hint("name folders of the system that --root names")
+        };
+        named.push(below(resolve(folder)?).ok_or_else(outside)?);
+    }
+    let home = session.surroundings.path("HOME").and_then(|home| resolve(&home).ok());
+    let current = std::env::current_dir().ok().and_then(|current| resolve(&current).ok());
+    Ok(Search {
+        home: home.and_then(below),
+        current: current.and_then(below),
+        root: root.clone(),
+        named,
+        time_ms_max: TIME_MS_MAX,
+        entries_max: ENTRIES_MAX,
+    })
+}
+
+fn none_found(findings: &discover::Findings) -> Error {
+    let also = match findings.clusters.is_empty() {
+        true => "",
+        false => ", and nothing protects PostgreSQL yet",
+    };
+    Error::new(Kind::SourceUnavailable, format!("no SQLite database was found{also}")).hint(
+        "name the folders to look in: lifeboat init DIR; or write an example to edit: lifeboat \
+         init --example",
+    )
 }
 
 /// A text as it stands between the quotes of a TOML string.
@@ -83,28 +192,4 @@ fn inner(text: &str) -> String {
         }
     }
     escaped
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{Config, schedule::Schedule};
-
-    #[test]
-    fn every_preset_is_a_configuration_for_root_and_for_a_user_with_an_odd_home() {
-        let root = Surroundings::for_test(&[("HOME", "/root")], true);
-        let user = Surroundings::for_test(&[("HOME", "/home/a \"b\"\\c")], false);
-        for surroundings in [root, user] {
-            for (preset, sources) in [(Preset::Superchat, 4), (Preset::GptChatbot, 3)] {
-                let text = text(&surroundings, preset).unwrap();
-                assert!(!text.contains('<'), "{text}");
-                let config: Config = toml::from_str(&text).unwrap();
-                assert_eq!(config.source.len(), sources, "{text}");
-                for source in config.source.values() {
-                    Schedule::read(source.schedule.as_deref().unwrap()).unwrap().cron().unwrap();
-                    assert!(source.keep.is_some(), "{text}");
-                }
-            }
-        }
-    }
 }

@@ -8,7 +8,8 @@
 //! force.
 
 pub(crate) mod diagnose;
-mod dotenv;
+pub(crate) mod application;
+pub(crate) mod dotenv;
 pub(crate) mod environment;
 pub(crate) mod example;
 pub(crate) mod load;

@@ -160,12 +160,12 @@ fn the_search_has_an_order_and_reads_fragments() {
 #[test]
 fn config_init_writes_an_example_that_works_and_never_overwrites() {
     let world = World::new();
-    world.run(&["config", "init"]).expect(0).says("is written");
+    world.run(&["config", "init", "--example"]).expect(0).says("is written");
     let path = world.path("home/config/lifeboat/config.toml");
     assert_eq!(mode(&path), 0o600);
     world.run(&["config", "show"]).expect(0);
     let before = fs::read(&path).unwrap();
-    world.run(&["config", "init"]).expect(23).says("is not overwritten");
+    world.run(&["config", "init", "--example"]).expect(23).says("is not overwritten");
     assert_eq!(fs::read(&path).unwrap(), before);
 }
 
@@ -315,6 +315,6 @@ fn the_preset_of_the_chatbot_is_taken() {
     world.run(&["init", "--preset", "gpt-chatbot"]).expect(0);
     let shown = world.run(&["config", "show"]).expect(0).out;
     assert!(shown.contains("monthly = 12") && shown.contains("/.env"), "{shown}");
-    world.run(&["init"]).expect(2);
+    world.run(&["init", "--yes"]).expect(23).says("is not overwritten");
     world.run(&["init", "--preset", "superhcat"]).expect(2);
 }

@@ -14,6 +14,7 @@ mod configuration;
 mod crash;
 mod demo;
 mod files;
+mod init;
 mod install;
 mod output;
 mod prune;

@@ -1,0 +1,130 @@
+//! What a search found, for people and for programs.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::proposal::{Proposal, Proposed, openers, written};
+use crate::discover::Findings;
+use crate::session::Session;
+use crate::ui::table::{Align, Table};
+use crate::ui::units;
+
+/// The way to show it.
+pub(super) struct Shown<'a> {
+    pub(super) session: &'a Session,
+    pub(super) findings: &'a Findings,
+    pub(super) proposal: &'a Proposal<'a>,
+}
+
+impl Shown<'_> {
+    /// The databases, one in a line.
+    pub(super) fn table(&self) -> String {
+        if self.proposal.is_empty() {
+            return String::new();
+        }
+        let mut table = Table::new(&[
+            ("SOURCE", Align::Left),
+            ("SIZE", Align::Right),
+            ("WRITTEN", Align::Left),
+            ("OPEN IN", Align::Left),
+            ("DATABASE", Align::Left),
+        ]);
+        let zone = &self.session.surroundings.time_zone;
+        for Proposed { name, database, .. } in self.proposal.sources() {
+            let written = written(database).map(|at| units::moment(at, zone)).unwrap_or_default();
+            let cells = [
+                name.clone(),
+                units::bytes(database.bytes),
+                written,
+                openers(database),
+                units::one_line(&database.path.to_string_lossy()),
+            ];
+            table.row(cells.into_iter().map(|cell| (cell, None)).collect());
+        }
+        table.to_text(&self.session.printer)
+    }
+
+    /// What a person should know before trusting the table.
+    pub(super) fn say_doubts(&self) {
+        let printer = &self.session.printer;
+        for warning in &self.findings.warnings {
+            printer.warning("", &units::one_line(warning));
+        }
+        for path in self.proposal.unnameable() {
+            let path = units::one_line(&path.to_string_lossy());
+            printer.warning(&path, "its path is not UTF-8: no configuration can name it");
+        }
+        for cluster in &self.findings.clusters {
+            let line = units::one_line(&cluster.describe());
+            printer.warning("", &format!("found, not yet protected: {line}"));
+        }
+        for line in self.findings.settings.iter().flat_map(|settings| settings.elsewhere()) {
+            printer.warning("", &format!("found, not yet protected: {}", units::one_line(&line)));
+        }
+        for note in &self.findings.notes {
+            printer.note(&units::one_line(note));
+        }
+        self.say_left_out();
+    }
+
+    fn say_left_out(&self) {
+        let printer = &self.session.printer;
+        let mut reasons: Vec<(&str, usize)> = Vec::new();
+        for left in &self.findings.left_out {
+            let path = units::one_line(&left.path.to_string_lossy());
+            printer.detail(&format!("left out {path}: {}", left.reason));
+            match reasons.iter_mut().find(|(reason, _)| *reason == left.reason) {
+                Some((_, count)) => *count += 1,
+                None => reasons.push((&left.reason, 1)),
+            }
+        }
+        if reasons.is_empty() {
+            return;
+        }
+        let parts: Vec<String> =
+            reasons.iter().map(|(reason, count)| format!("{count} ({reason})")).collect();
+        let parts = parts.join(", ");
+        printer.note(&format!("left out: {parts}; --verbose names them, `init DIR` looks there"));
+    }
+
+    pub(super) fn as_json(&self, outcome: &str, path: &Path, text: Option<&str>) -> Value {
+        let mut value = json!({
+            "outcome": outcome,
+            "path": path,
+            "sources": self.proposal.sources().iter().map(source).collect::<Vec<_>>(),
+            "unprotected": self.unprotected(),
+            "left_out": self.findings.left_out.iter()
+                .map(|left| json!({ "path": left.path.to_string_lossy(), "reason": left.reason }))
+                .collect::<Vec<_>>(),
+            "notes": self.findings.notes,
+            "warnings": self.findings.warnings,
+        });
+        if let Some(text) = text {
+            value["configuration"] = text.into();
+        }
+        value
+    }
+
+    fn unprotected(&self) -> Vec<String> {
+        let clusters = self.findings.clusters.iter().map(|cluster| cluster.describe());
+        let others = self.findings.settings.iter().flat_map(|settings| settings.elsewhere());
+        clusters.chain(others).collect()
+    }
+}
+
+fn source(source: &Proposed<'_>) -> Value {
+    let database = source.database;
+    json!({
+        "name": source.name,
+        "path": database.path.to_string_lossy(),
+        "bytes": database.bytes,
+        "journal_mode": if database.is_wal { "wal" } else { "rollback" },
+        "written_at": written(database).map(|at| at.to_string()),
+        "open_in": database.openers.iter()
+            .map(|opener| json!({ "pid": opener.pid, "name": opener.name, "unit": opener.unit }))
+            .collect::<Vec<_>>(),
+        "named_by": database.named_by,
+        "service": source.service,
+    })
+}

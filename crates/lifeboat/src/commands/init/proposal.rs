@@ -1,0 +1,349 @@
+//! From what was found to the sources of a configuration, and to its text.
+//!
+//! A plain function of findings and clock: nothing is looked up here but which companions lie
+//! beside a database.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use lifeboat_core::names;
+
+use super::inner;
+use crate::discover::{Database, Findings, Search};
+use crate::repositories::local_url;
+use crate::ui::units;
+
+/// What was written within so many hours is in use.
+const IN_USE_HOURS: i64 = 7 * 24;
+
+/// A database larger than this is backed up daily, not hourly.
+const HOURLY_BYTES_MAX: u64 = 10_000_000_000;
+
+/// Names that say what a file is, and nothing of whose.
+const COMMON: &[&str] =
+    &["app", "data", "database", "db", "main", "sqlite", "prod", "production", "store", "storage"];
+
+/// Folders that say as little.
+const COMMON_FOLDERS: &[&str] =
+    &["data", "_data", "db", "database", "databases", "lib", "share", "storage", "var", "srv"];
+
+/// Files beside a database that no database brings back, how they are called, and what is said
+/// of them.
+const COMPANIONS: &[Companion] = &[
+    Companion {
+        suffix: "host-key",
+        names: &["ssh_host_key", "ssh_host_ed25519_key", "ssh_host_rsa_key"],
+        keep: "\"forever\"",
+        comment: "Without the host key every user is warned of an attack: kept for ever.",
+    },
+    Companion {
+        suffix: "config",
+        names: &["config.toml", "config.yaml", "config.yml", "config.json", ".env"],
+        keep: "{ within = \"365d\" }",
+        comment: "Keys and settings: a backup after each change, kept for a year.",
+    },
+];
+
+struct Companion {
+    suffix: &'static str,
+    names: &'static [&'static str],
+    keep: &'static str,
+    comment: &'static str,
+}
+
+/// A source that is proposed.
+pub(super) struct Proposed<'a> {
+    /// Its name.
+    pub(super) name: String,
+    /// The database.
+    pub(super) database: &'a Database,
+    /// The unit that has it open.
+    pub(super) service: Option<String>,
+    path: String,
+    is_hourly: bool,
+    /// Companions: which, and their paths.
+    files: Vec<(&'static Companion, Vec<String>)>,
+}
+
+/// All that is proposed.
+pub(super) struct Proposal<'a> {
+    sources: Vec<Proposed<'a>>,
+    /// Databases whose paths no configuration can hold.
+    unnameable: Vec<PathBuf>,
+    now: Timestamp,
+}
+
+impl<'a> Proposal<'a> {
+    /// What is proposed for what was found.
+    pub(super) fn of(search: &Search, findings: &'a Findings, now: Timestamp) -> Self {
+        let mut proposal = Proposal { sources: Vec::new(), unnameable: Vec::new(), now };
+        let mut taken = BTreeSet::new();
+        let mut files_taken = BTreeSet::new();
+        for database in &findings.databases {
+            let Some(path) = database.path.to_str() else {
+                proposal.unnameable.push(database.path.clone());
+                continue;
+            };
+            let name = free_name(&database.path, &mut taken);
+            let files = companions(search, &database.path, &mut files_taken);
+            proposal.sources.push(Proposed {
+                name,
+                database,
+                service: unit(database),
+                path: path.to_owned(),
+                is_hourly: is_in_use(database, now) && database.bytes <= HOURLY_BYTES_MAX,
+                files,
+            });
+        }
+        proposal
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.sources.is_empty()
+    }
+
+    pub(super) fn sources(&self) -> &[Proposed<'a>] {
+        &self.sources
+    }
+
+    pub(super) fn unnameable(&self) -> &[PathBuf] {
+        &self.unnameable
+    }
+
+    /// The configuration's file.
+    pub(super) fn text(&self, findings: &Findings, repository: &Path) -> String {
+        let mut text = format!(
+            "# The configuration of lifeboat, of what was found on this host on {}.\n\
+             # `lifeboat config check` tries this file, `lifeboat install systemd` makes the \
+             schedules run,\n\
+             # `lifeboat init --example --dry-run` shows every key that there is.\n",
+            self.now.strftime("%Y-%m-%d")
+        );
+        for warning in findings.warnings.iter() {
+            text.push_str(&comment(&format!("WARNING: {warning}")));
+        }
+        text.push_str(&format!(
+            "\n# On another disk than the databases it survives one of them; move it there if you \
+             can.\n[repository.local]\nurl = \"{}\"\n",
+            inner(&local_url(repository))
+        ));
+        text.push_str(
+            "\n# What is kept: the newest backup of each of so many hours, days and months that \
+             have one; the\n# newest good one always. `rpo` is the age beyond which `lifeboat \
+             status` calls a source stale.\n",
+        );
+        for source in &self.sources {
+            text.push_str(&source.text(self.now));
+        }
+        text.push_str(&unprotected(findings));
+        text
+    }
+}
+
+/// Comments for what is here and has no source.
+fn unprotected(findings: &Findings) -> String {
+    let mut lines: Vec<String> =
+        findings.clusters.iter().map(|cluster| cluster.describe()).collect();
+    lines.extend(findings.settings.iter().flat_map(|settings| settings.elsewhere()));
+    let mut text = String::new();
+    for (index, line) in lines.iter().enumerate() {
+        if index == 0 {
+            text.push('\n');
+        }
+        text.push_str(&comment(&format!("found, not yet protected: {line}")));
+    }
+    text
+}
+
+impl Proposed<'_> {
+    fn text(&self, now: Timestamp) -> String {
+        let mut text = format!("\n{}", comment(&self.facts(now)));
+        text.push_str(&format!(
+            "[source.{}]\nsqlite = \"{}\"\n",
+            key(&self.name),
+            inner(&self.path)
+        ));
+        if let Some(service) = &self.service {
+            text.push_str(&format!(
+                "# Stopped and started around a restore in place.\nservice = \"{}\"\n",
+                inner(service)
+            ));
+        }
+        text.push_str(match self.is_hourly {
+            true => {
+                "schedule = \"hourly\"\nkeep = { hourly = 48, daily = 30, monthly = 12 }\n\
+                 rpo = \"2h\"\n"
+            }
+            false => "schedule = \"daily\"\nkeep = { daily = 30, monthly = 12 }\nrpo = \"26h\"\n",
+        });
+        for (companion, files) in &self.files {
+            let name = key(&format!("{}-{}", self.name, companion.suffix));
+            let files: Vec<String> =
+                files.iter().map(|file| format!("\"{}\"", inner(file))).collect();
+            text.push_str(&format!(
+                "\n{}[source.{name}]\nfiles = [{}]\nwhen = \"on-change\"\nschedule = \"hourly\"\n\
+                 keep = {}\n",
+                comment(companion.comment),
+                files.join(", "),
+                companion.keep
+            ));
+        }
+        text
+    }
+
+    /// What was seen of the database, in a line.
+    fn facts(&self, now: Timestamp) -> String {
+        let database = self.database;
+        let mode = if database.is_wal { "WAL mode" } else { "rollback journal" };
+        let mut facts = vec![units::bytes(database.bytes), mode.to_owned()];
+        facts.extend(written(database).map(|at| format!("written {}", units::age(at, now))));
+        facts.extend(database.named_by.iter().cloned());
+        let openers = openers(database);
+        if !openers.is_empty() {
+            facts.push(format!("open in {openers}"));
+        }
+        facts.join(", ")
+    }
+}
+
+/// Who has a database open: "superchat (812), sqlite3 (9)".
+pub(super) fn openers(database: &Database) -> String {
+    let mut names: Vec<String> = database
+        .openers
+        .iter()
+        .map(|opener| format!("{} ({})", units::one_line(&opener.name), opener.pid))
+        .collect();
+    names.dedup();
+    if names.len() > 3 {
+        names.truncate(3);
+        names.push("...".to_owned());
+    }
+    names.join(", ")
+}
+
+/// When a database was written last.
+pub(super) fn written(database: &Database) -> Option<Timestamp> {
+    Timestamp::try_from(database.written?).ok()
+}
+
+fn is_in_use(database: &Database, now: Timestamp) -> bool {
+    let age = written(database).map(|at| now.duration_since(at).as_hours());
+    !database.openers.is_empty() || age.is_some_and(|hours| hours <= IN_USE_HOURS)
+}
+
+/// The unit of all that have it open; `None` where they differ, as one of them may be a visitor.
+fn unit(database: &Database) -> Option<String> {
+    let mut units = database.openers.iter().filter_map(|opener| opener.unit.as_ref());
+    let first = units.next()?;
+    units.all(|unit| unit == first).then(|| first.clone())
+}
+
+/// A name for a database: that of its file, of its folder where the file's says nothing, both
+/// where that is taken, then with a number.
+fn free_name(path: &Path, taken: &mut BTreeSet<String>) -> String {
+    let text = |part: Option<&std::ffi::OsStr>| {
+        part.map(|part| names::source_name(&part.to_string_lossy())).unwrap_or_default()
+    };
+    let stem = text(path.file_stem());
+    let folders = path.ancestors().skip(1).map(|folder| text(folder.file_name()));
+    let folder = folders
+        .map(|name| name.trim_start_matches('.').to_owned())
+        .find(|name| !name.is_empty() && !COMMON_FOLDERS.contains(&name.as_str()));
+    let both = folder.as_ref().map(|folder| names::source_name(&format!("{folder}-{stem}")));
+    let is_common = COMMON.contains(&stem.as_str());
+    let mut wanted: Vec<String> = Vec::new();
+    wanted.extend(folder.filter(|_| is_common));
+    wanted.push(stem.clone());
+    wanted.extend(both);
+    let numbered = (2..).map(|number| names::source_name(&format!("{stem}-{number}")));
+    let free = wanted.into_iter().chain(numbered).find(|name| taken.insert(name.clone()));
+    free.unwrap_or(stem)
+}
+
+/// What lies beside a database, and in the folder of its name below `/etc`; each file once.
+fn companions(
+    search: &Search,
+    database: &Path,
+    taken: &mut BTreeSet<PathBuf>,
+) -> Vec<(&'static Companion, Vec<String>)> {
+    let Some(folder) = database.parent() else { return Vec::new() };
+    let mut folders = vec![folder.to_owned()];
+    if let Some(stem) = database.file_stem() {
+        folders.push(Path::new("/etc").join(stem));
+    }
+    // An application's own folder is above its folder of data.
+    if folder.file_name().is_some_and(|name| name == "data") {
+        folders
+            .extend(folder.parent().filter(|above| above.parent().is_some()).map(Path::to_owned));
+    }
+    let mut found = Vec::new();
+    for companion in COMPANIONS {
+        let mut files = Vec::new();
+        for path in folders
+            .iter()
+            .flat_map(|folder| companion.names.iter().map(move |name| folder.join(name)))
+        {
+            let is_file = search.real(&path).is_file();
+            if is_file && taken.insert(path.clone()) {
+                files.extend(path.to_str().map(str::to_owned));
+            }
+        }
+        if !files.is_empty() {
+            found.push((companion, files));
+        }
+    }
+    found
+}
+
+/// A name as it stands in the brackets of a section.
+fn key(name: &str) -> String {
+    let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    match !name.is_empty() && name.chars().all(bare) {
+        true => name.to_owned(),
+        false => format!("\"{}\"", inner(name)),
+    }
+}
+
+/// A text as lines of comment. What was found may have any name: nothing of it may end the line.
+fn comment(text: &str) -> String {
+    let mut lines = String::new();
+    let mut line = String::from("#");
+    for word in units::one_line(text).split(' ') {
+        if line.chars().count() + 1 + word.chars().count() > 100 && line != "#" {
+            lines.push_str(&line);
+            lines.push('\n');
+            line = String::from("#");
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    lines.push_str(&line);
+    lines.push('\n');
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_tell_databases_apart() {
+        let mut taken = BTreeSet::new();
+        let mut name = |path: &str| free_name(Path::new(path), &mut taken);
+        assert_eq!(name("/var/lib/superchat/superchat.db"), "superchat");
+        assert_eq!(name("/srv/bot/data/app.db"), "bot");
+        assert_eq!(name("/srv/shop/app.db"), "shop");
+        assert_eq!(name("/opt/superchat/superchat.db"), "superchat-superchat");
+        assert_eq!(name("/home/a/.superchat/superchat.db"), "superchat-2");
+        assert_eq!(name("/data.db"), "data");
+        assert_eq!(name("/data/data.db"), "data-2");
+    }
+
+    #[test]
+    fn a_comment_never_ends_before_its_text_does() {
+        let text = comment("a\nb = 1 [source.x]");
+        assert_eq!(text, "# a\\nb = 1 [source.x]\n");
+        assert!(comment(&"word ".repeat(60)).lines().all(|line| line.starts_with("# ")));
+    }
+}

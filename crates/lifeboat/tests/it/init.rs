@@ -1,0 +1,362 @@
+//! `lifeboat init`: what it finds on a host, what it leaves out and says, and that what it writes
+//! is a configuration that backs up. The host is a folder with a `/proc` of its own, but for the
+//! test that has a real process hold a real database.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+
+use crate::support::{Holder, Ran, World, is_root, make_database, mode, set_mode};
+
+/// A host below `root`.
+fn host() -> World {
+    let world = World::new();
+    fs::create_dir(world.path("root")).unwrap();
+    world
+}
+
+/// A file of the host, its folders made.
+fn file(world: &World, path: &str, content: &str) -> PathBuf {
+    let path = place(world, path);
+    fs::write(&path, content).unwrap();
+    path
+}
+
+fn database(world: &World, path: &str) -> PathBuf {
+    let path = place(world, path);
+    make_database(&path, 5);
+    path
+}
+
+fn place(world: &World, path: &str) -> PathBuf {
+    let path = world.path("root").join(path.trim_start_matches('/'));
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    path
+}
+
+/// A process that has those files open.
+fn process(world: &World, pid: u32, name: &str, cgroup: &str, open: &[&str]) {
+    file(world, &format!("/proc/{pid}/comm"), &format!("{name}\n"));
+    file(world, &format!("/proc/{pid}/cgroup"), cgroup);
+    let folder = place(world, &format!("/proc/{pid}/fd/0"));
+    for (number, target) in open.iter().enumerate() {
+        symlink(target, folder.with_file_name((number + 3).to_string())).unwrap();
+    }
+}
+
+fn init(world: &World, arguments: &[&str]) -> Ran {
+    let root = world.text("root");
+    world.run(&[&["init", "--root", &root][..], arguments].concat())
+}
+
+fn found(ran: &Ran) -> Vec<(String, String)> {
+    let json = ran.json();
+    let sources = json["sources"].as_array().unwrap().iter();
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    sources.map(|source| (text(&source["name"]), text(&source["path"]))).collect()
+}
+
+fn pair(name: &str, path: &str) -> (String, String) {
+    (name.to_owned(), path.to_owned())
+}
+
+#[test]
+fn databases_are_found_where_they_lie_and_by_their_first_bytes() {
+    let world = host();
+    database(&world, "/var/lib/superchat/superchat.db");
+    database(&world, "/home/ann/.superchat/superchat.db");
+    database(&world, "/home/ann/.local/share/notes/n.sqlite");
+    database(&world, "/srv/shop/data/app.db");
+    // A name that says nothing, found by what is beside it.
+    let odd = database(&world, "/opt/odd/state.bin");
+    let writer = Connection::open(&odd).unwrap();
+    writer.execute_batch("CREATE TABLE more(x);").unwrap();
+    // What is no database, whatever its name.
+    file(&world, "/var/lib/other/other.db", &"x".repeat(5000));
+    file(&world, "/var/lib/other/empty.db", "");
+    let ran = init(&world, &["--dry-run", "--json"]).expect(0);
+    assert_eq!(
+        found(&ran),
+        [
+            pair("n", "/home/ann/.local/share/notes/n.sqlite"),
+            pair("superchat", "/home/ann/.superchat/superchat.db"),
+            pair("state", "/opt/odd/state.bin"),
+            pair("shop", "/srv/shop/data/app.db"),
+            pair("superchat-superchat", "/var/lib/superchat/superchat.db"),
+        ]
+    );
+    assert!(!world.path("root/etc").exists(), "a plan writes nothing");
+}
+
+#[test]
+fn copies_caches_and_repositories_are_left_out_and_said() {
+    let world = host();
+    for path in [
+        "/var/lib/superchat/superchat.db.backup-v2-20250105-140000",
+        "/var/lib/superchat/superchat.db.before_restore.20250105-140000",
+        "/var/lib/superchat/superchat-20250105-140000.db",
+        "/home/ann/.mozilla/places.sqlite",
+        "/srv/shop/node_modules/x/x.db",
+        "/srv/shop/backups/app.db",
+        "/srv/repo/app/app-20250105-140000.db",
+    ] {
+        database(&world, path);
+    }
+    file(&world, "/srv/repo/lifeboat.json", "{}");
+    database(&world, "/var/lib/superchat/superchat.db");
+    let ran = init(&world, &["--dry-run", "--json"]).expect(0);
+    assert_eq!(found(&ran), [pair("superchat", "/var/lib/superchat/superchat.db")]);
+    let left = ran.json()["left_out"].to_string();
+    for (path, reason) in [
+        ("backup-v2", "before a restore or a migration"),
+        ("before_restore", "before a restore or a migration"),
+        ("superchat-20250105-140000.db", "a copy, by its name"),
+        (".mozilla", "the profile of a browser"),
+        ("node_modules", "programs and their parts"),
+        ("/srv/shop/backups", "a folder of copies"),
+        ("/srv/repo", "a repository of backups"),
+    ] {
+        assert!(left.contains(path) && left.contains(reason), "{path}: {left}");
+    }
+    // Who names a folder means it.
+    let named = world.text("root/srv/shop/backups");
+    let ran = init(&world, &["--dry-run", "--json", &named]).expect(0);
+    assert!(found(&ran).contains(&pair("backups", "/srv/shop/backups/app.db")), "{}", ran.out);
+}
+
+#[test]
+fn what_a_process_has_open_is_found_anywhere_with_its_unit() {
+    let world = host();
+    database(&world, "/usr/lib/strange/place");
+    database(&world, "/tmp/scratch.db");
+    database(&world, "/home/ann/.cache/x/cache.db");
+    file(&world, "/srv/notes.txt", "no database");
+    let unit = "0::/system.slice/strange.service\n";
+    let open = [
+        "/usr/lib/strange/place",
+        "/usr/lib/strange/place-wal",
+        "/tmp/scratch.db",
+        "/home/ann/.cache/x/cache.db",
+        "/srv/notes.txt",
+        "socket:[77]",
+        "/srv/gone.db",
+    ];
+    process(&world, 812, "strange", unit, &open);
+    let ran = init(&world, &["--dry-run", "--json"]).expect(0);
+    assert_eq!(found(&ran), [pair("place", "/usr/lib/strange/place")]);
+    let source = &ran.json()["sources"][0];
+    assert_eq!(source["service"], "strange.service");
+    assert_eq!(source["open_in"].as_array().unwrap().len(), 1, "{source}");
+    let left = ran.json()["left_out"].to_string();
+    assert!(left.contains("scratch.db") && left.contains("temporary"), "{left}");
+    let text = ran.json()["configuration"].as_str().unwrap().to_owned();
+    assert!(text.contains("service = \"strange.service\""), "{text}");
+    assert!(text.contains("open in strange (812)"), "{text}");
+    // Two units that have it open: neither is the one to stop.
+    process(&world, 900, "visitor", "0::/system.slice/visitor.service\n", &open[..1]);
+    let ran = init(&world, &["--dry-run", "--json"]).expect(0);
+    assert_eq!(ran.json()["sources"][0]["service"], serde_json::Value::Null);
+}
+
+#[test]
+fn companions_have_sources_of_their_own() {
+    let world = host();
+    database(&world, "/var/lib/superchat/superchat.db");
+    file(&world, "/var/lib/superchat/ssh_host_key", "KEY");
+    file(&world, "/etc/superchat/config.toml", "port = 1");
+    let ran = init(&world, &["--dry-run"]).expect(0);
+    let config: toml_like::Sections = toml_like::sections(&ran.out);
+    assert_eq!(config.names(), ["superchat", "superchat-host-key", "superchat-config"]);
+    assert!(config.has("superchat-host-key", "keep = \"forever\""), "{}", ran.out);
+    assert!(config.has("superchat-host-key", "when = \"on-change\""), "{}", ran.out);
+    assert!(config.has("superchat-config", "/etc/superchat/config.toml"), "{}", ran.out);
+}
+
+/// Just as much of the file's form as the tests need.
+mod toml_like {
+    pub(super) struct Sections(Vec<(String, String)>);
+
+    pub(super) fn sections(text: &str) -> Sections {
+        let parts = text.split("\n[source.").skip(1);
+        let named = parts.map(|part| {
+            let (name, rest) = part.split_once(']').unwrap();
+            (name.to_owned(), rest.to_owned())
+        });
+        Sections(named.collect())
+    }
+
+    impl Sections {
+        pub(super) fn names(&self) -> Vec<&str> {
+            self.0.iter().map(|(name, _)| name.as_str()).collect()
+        }
+
+        pub(super) fn has(&self, name: &str, text: &str) -> bool {
+            self.0.iter().any(|(found, body)| found == name && body.contains(text))
+        }
+    }
+}
+
+#[test]
+fn clusters_of_postgresql_are_named_and_not_called_protected() {
+    let world = host();
+    database(&world, "/srv/app/app.db");
+    let conf = "data_directory = '/var/lib/postgresql/15/main'\nport = 5433 # changed\n";
+    file(&world, "/etc/postgresql/15/main/postgresql.conf", conf);
+    file(&world, "/var/lib/postgresql/15/main/PG_VERSION", "15\n");
+    let pid = "812\n/var/lib/postgresql/15/main\n1700000000\n5433\n/var/run/postgresql\n";
+    file(&world, "/var/lib/postgresql/15/main/postmaster.pid", pid);
+    process(&world, 812, "postgres", "", &[]);
+    file(&world, "/var/run/postgresql/.s.PGSQL.5433", "");
+    file(&world, "/srv/pg/PG_VERSION", "16\n");
+    let ran = init(&world, &["--dry-run"]).expect(0);
+    let said = "# found, not yet protected: PostgreSQL 15, port 5433, data in \
+                /var/lib/postgresql/15/main, running\n";
+    assert!(ran.out.contains(said), "{}", ran.out);
+    let other = "PostgreSQL 16, data in /srv/pg, not seen running";
+    assert!(ran.out.contains(other), "{}", ran.out);
+    assert_eq!(ran.out.matches("not yet protected").count(), 2, "{}", ran.out);
+    assert!(ran.err.contains("found, not yet protected: PostgreSQL 15"), "{}", ran.err);
+    // With nothing else there is nothing to write.
+    fs::remove_dir_all(world.path("root/srv/app")).unwrap();
+    init(&world, &["--yes"]).expect(15).says("nothing protects PostgreSQL yet");
+    assert!(!world.path("root/etc/lifeboat").exists());
+}
+
+#[test]
+fn what_is_written_is_private_taken_and_never_overwritten() {
+    let world = host();
+    database(&world, "/srv/app/app.db");
+    let path = world.path("root/etc/lifeboat/config.toml");
+    init(&world, &[]).expect(24).says("no terminal to ask on");
+    assert!(!path.exists());
+    let ran = init(&world, &["--yes"]).expect(0).says("is written");
+    assert!(ran.out.contains("/srv/app/app.db"), "the table: {}", ran.out);
+    assert_eq!(mode(&path), 0o600);
+    let before = fs::read(&path).unwrap();
+    init(&world, &["--yes"]).expect(23).says("is not overwritten");
+    assert_eq!(fs::read(&path).unwrap(), before);
+    // The program takes what it wrote, as far as this host has the place.
+    let ran = world.run(&["--config", path.to_str().unwrap(), "config", "show"]).expect(0);
+    assert!(ran.out.contains("[source.app]") || ran.out.contains("source."), "{}", ran.out);
+    init(&world, &["--yes", "--json", "--config", &world.text("other.toml")]).expect(0);
+    assert!(world.path("other.toml").exists());
+}
+
+#[test]
+fn names_that_would_break_the_file_do_not() {
+    let world = host();
+    for name in ["a\"b\\c.db", "x\n[source.evil].db", "spa ce.db", "é.db", "'.db"] {
+        database(&world, &format!("/srv/odd/{name}"));
+    }
+    let path = world.text("config.toml");
+    init(&world, &["--yes", "--config", &path]).expect(0);
+    let shown = world.run(&["--config", &path, "config", "show", "--json"]).expect(0).json();
+    let sections = shown["sections"].as_array().unwrap();
+    assert_eq!(sections.len(), 6, "{shown}");
+    assert!(!sections.iter().any(|section| section["name"] == "source.evil"), "{shown}");
+}
+
+#[test]
+fn what_cannot_be_read_is_said() {
+    if is_root() {
+        // Root reads everything; the folder that is a file stands for what cannot be listed.
+        return not_a_folder();
+    }
+    let world = host();
+    database(&world, "/srv/app/app.db");
+    let secret = database(&world, "/srv/secret/app.db");
+    let unreadable = database(&world, "/srv/app/hidden.db");
+    set_mode(&unreadable, 0o000);
+    set_mode(secret.parent().unwrap(), 0o000);
+    let ran = init(&world, &["--dry-run", "--json"]).expect(0);
+    set_mode(secret.parent().unwrap(), 0o700);
+    assert!(ran.json()["notes"].to_string().contains("/srv/secret"), "{}", ran.out);
+    assert!(ran.json()["left_out"].to_string().contains("cannot be read"), "{}", ran.out);
+    assert_eq!(found(&ran).len(), 1);
+}
+
+fn not_a_folder() {
+    let world = host();
+    let ran = world.run(&["init", "--root", &world.text("nowhere")]).expect(2);
+    assert!(ran.err.contains("cannot look in"), "{}", ran.err);
+    init(&world, &[world.text("data").as_str()]).expect(2).says("is not below");
+}
+
+#[test]
+fn a_link_or_a_second_name_makes_no_second_source() {
+    let world = host();
+    let path = database(&world, "/srv/app/shop.db");
+    fs::hard_link(&path, place(&world, "/opt/app/shop.db")).unwrap();
+    symlink("/srv/app/shop.db", place(&world, "/data/link.db")).unwrap();
+    symlink("/srv", place(&world, "/data/srv")).unwrap();
+    assert_eq!(found(&init(&world, &["--dry-run", "--json"]).expect(0)).len(), 1);
+}
+
+/// The whole way, on this host: a real process, its real files, a backup of what was written.
+#[test]
+fn a_database_that_a_process_has_open_is_found_and_backed_up() {
+    let world = World::new();
+    let folder = world.path("data");
+    let path = world.database("held.db", 30);
+    let holder = Holder::of(&path);
+    let before = listing(&folder);
+    let ran = world.run(&["init", "--dry-run", "--json"]).expect(0);
+    let json = ran.json();
+    let source = json["sources"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|source| source["path"] == path.to_str().unwrap())
+        .unwrap_or_else(|| panic!("{}", ran.out));
+    let pids: Vec<u64> = source["open_in"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|opener| opener["pid"].as_u64().unwrap())
+        .collect();
+    assert!(pids.contains(&u64::from(holder.id())), "{source}");
+    assert_eq!(listing(&folder), before, "nothing is made beside it");
+    let name = source["name"].as_str().unwrap().to_owned();
+    world.run(&["init", "--yes"]).expect(0);
+    world.run(&["backup", &name]).expect(0);
+    drop(holder);
+}
+
+fn listing(folder: &Path) -> Vec<(String, u64)> {
+    let mut names: Vec<(String, u64)> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|entry| {
+            (entry.file_name().to_string_lossy().into_owned(), entry.metadata().unwrap().len())
+        })
+        .collect();
+    names.sort();
+    names
+}
+
+/// A database was replaced under a process that goes on writing to the old file.
+#[test]
+fn a_database_that_was_removed_under_its_process_is_an_alarm() {
+    let world = World::new();
+    let path = world.database("removed.db", 5);
+    let holder = Holder::of(&path);
+    fs::remove_file(&path).unwrap();
+    let ran = world.run(&["init", "--dry-run", "--json"]);
+    let warnings = ran.json()["warnings"].to_string();
+    let expected = format!("({}) has {} open, which was removed", holder.id(), path.display());
+    assert!(warnings.contains(&expected), "{warnings}");
+}
+
+#[test]
+fn the_example_and_the_presets_can_be_looked_at_first() {
+    let world = World::new();
+    for arguments in [&["--example"][..], &["--preset", "superchat"], &["--preset", "gpt-chatbot"]]
+    {
+        let ran = world.run(&[&["init", "--dry-run"][..], arguments].concat()).expect(0);
+        assert!(ran.out.contains("[repository.local]"), "{}", ran.out);
+    }
+    assert!(!world.path("home/config").exists());
+    world.run(&["init", "--example", "--preset", "superchat"]).expect(2);
+}
