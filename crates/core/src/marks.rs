@@ -6,7 +6,7 @@
 //! `outcomes/`, so that nothing in the folder is ever rewritten. Each names the source's id, and
 //! the backup's: a name that another backup took meanwhile is not meant.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -220,9 +220,15 @@ impl Tombstone {
         self.backup == manifest.name && self.id == Some(manifest.id)
     }
 
+    /// When the bytes may be deleted: as it says, or sooner where the grace time was `shortened`.
+    pub fn due_at(&self, shortened: Option<SignedDuration>) -> Timestamp {
+        let sooner = shortened.and_then(|grace| self.marked_at.checked_add(grace).ok());
+        sooner.map_or(self.delete_after, |sooner| sooner.min(self.delete_after))
+    }
+
     /// Whether the bytes may be deleted. One that was made after `now` waits: the clock is wrong.
-    pub fn is_due(&self, now: Timestamp) -> bool {
-        self.delete_after <= now && self.marked_at < now
+    pub fn is_due(&self, now: Timestamp, shortened: Option<SignedDuration>) -> bool {
+        self.due_at(shortened) <= now && self.marked_at < now
     }
 }
 

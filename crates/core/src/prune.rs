@@ -21,6 +21,7 @@ use uuid::Uuid;
 use crate::error::{Error, Kind, Result};
 use crate::manifest::Condition;
 use crate::policy::{Floors, Keep};
+use crate::store::Space;
 
 pub use apply::{Pruned, apply};
 pub use hold::{pin, undelete, unpin};
@@ -29,7 +30,7 @@ pub use plan::{plan, waiting};
 /// How long a tombstone stands before bytes are deleted, unless said otherwise.
 pub const GRACE: SignedDuration = SignedDuration::from_hours(7 * 24);
 
-/// The shortest time that it may stand.
+/// The shortest time that it may stand; where the store is nearly full, it stands no longer.
 pub const GRACE_MIN: SignedDuration = SignedDuration::from_hours(24);
 
 /// What is to be pruned, and by which rule.
@@ -46,6 +47,9 @@ pub struct PruneRequest<'a> {
     pub floors: Floors,
     /// How long a tombstone stands before bytes are deleted: at least [`GRACE_MIN`].
     pub grace: SignedDuration,
+    /// How full the store's place is, where that is known: below a fifth of free space the grace
+    /// time is [`GRACE_MIN`].
+    pub space: Option<Space>,
 }
 
 /// What a prune would do. Made by [`plan()`], done by [`apply()`].
@@ -63,6 +67,10 @@ pub struct PrunePlan {
     pub policy: String,
     /// Name and moment of the newest good backup, if there is one.
     pub newest_good: Option<(String, Timestamp)>,
+    /// How long a new tombstone stands before bytes are deleted.
+    pub grace: SignedDuration,
+    /// Why that is less than was asked for, if it is: earlier tombstones stand no longer then.
+    pub grace_shortened: Option<String>,
     /// Everything that was looked at: backups from the oldest on, then leftovers.
     pub items: Vec<Item>,
     /// What stands against it.
@@ -122,6 +130,11 @@ pub struct Gate {
 }
 
 impl PrunePlan {
+    /// The shorter grace time, which also earlier tombstones have, if it is shorter.
+    fn shortened(&self) -> Option<SignedDuration> {
+        self.grace_shortened.is_some().then_some(self.grace)
+    }
+
     /// The items with that action.
     pub fn with(&self, action: Action) -> impl Iterator<Item = &Item> {
         self.items.iter().filter(move |item| item.action == action)

@@ -9,6 +9,7 @@ use std::io::{Read, Write};
 use std::ops::Range;
 
 use jiff::Timestamp;
+use serde::Serialize;
 
 use crate::error::{Error, Kind, Result};
 
@@ -58,6 +59,31 @@ pub struct ObjectInfo {
     pub modified: Timestamp,
 }
 
+/// How full the place of a store is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Space {
+    /// What is used, in bytes, by whomever.
+    pub used_bytes: u64,
+    /// What is left for us, in bytes.
+    pub free_bytes: u64,
+}
+
+impl Space {
+    /// From here on a place is worth a warning: there must be time left to do something.
+    pub const FULL_PERCENT: u8 = 80;
+
+    /// How much of what can be used is used, rounded up, as `df` has it.
+    pub fn used_percent(&self) -> u8 {
+        let (used, free) = (u128::from(self.used_bytes), u128::from(self.free_bytes));
+        u8::try_from((used * 100).div_ceil((used + free).max(1))).unwrap_or(100)
+    }
+
+    /// Whether it is worth a warning.
+    pub fn is_full(&self) -> bool {
+        self.used_percent() >= Space::FULL_PERCENT
+    }
+}
+
 /// An object that is being written. Dropped without [`Put::commit`], it never existed.
 pub trait Put: Write + Send {
     /// Makes the object durable and visible, if no object has its name. An existing one is left
@@ -83,8 +109,8 @@ pub trait Store: Send + Sync {
     fn list(&self, prefix: Option<&str>) -> Result<Vec<ObjectInfo>>;
     /// Removes an object; no error if it does not exist.
     fn delete(&self, name: &ObjectName) -> Result<()>;
-    /// Free bytes, where the store knows.
-    fn free_bytes(&self) -> Result<Option<u64>>;
+    /// How full its place is, where the store knows.
+    fn space(&self) -> Result<Option<Space>>;
 }
 
 /// Writes a small object in one go.
@@ -108,5 +134,21 @@ pub fn get_bytes(store: &dyn Store, name: &ObjectName, bytes_max: u64) -> Result
             format!("{name} of {} is larger than {bytes_max} bytes", store.url()),
         )),
         false => Ok(bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_full_from_its_bound_on() {
+        let space = |used_bytes, free_bytes| Space { used_bytes, free_bytes };
+        assert_eq!(space(79, 21).used_percent(), 79);
+        assert_eq!(space(791, 209).used_percent(), 80);
+        assert_eq!(space(u64::MAX, 0).used_percent(), 100);
+        assert_eq!(space(u64::MAX, u64::MAX).used_percent(), 50);
+        assert_eq!(space(0, 0).used_percent(), 0);
+        assert!(space(80, 20).is_full() && !space(79, 21).is_full());
     }
 }

@@ -9,6 +9,7 @@ use lifeboat_core::env::Env;
 use lifeboat_core::policy::{Floors, Hold, Keep};
 use lifeboat_core::prune::{self, Action, GRACE, PruneRequest};
 use lifeboat_core::repository::Repository;
+use lifeboat_core::store::Space;
 use lifeboat_core::{Error, Kind, Result};
 use serde_json::{Value, json};
 
@@ -83,15 +84,33 @@ impl Rule {
     }
 
     /// What core is asked for.
-    pub(crate) fn request<'a>(&self, folder: &'a str) -> PruneRequest<'a> {
+    pub(crate) fn request<'a>(
+        &self,
+        session: &Session,
+        env: &Env,
+        repository: &Repository,
+        folder: &'a str,
+    ) -> PruneRequest<'a> {
         PruneRequest {
             folder,
             keep: self.keep.clone(),
             also_within: self.also_within,
             floors: Floors::default(),
             grace: GRACE,
+            space: space_of(session, env, repository),
         }
     }
+}
+
+/// How full the repository's place is; `None` where its store does not know.
+fn space_of(session: &Session, env: &Env, repository: &Repository) -> Option<Space> {
+    if let Some(used_bytes) = session.surroundings.disk_used_percent() {
+        return Some(Space { used_bytes, free_bytes: 100_u64.saturating_sub(used_bytes) });
+    }
+    repository.store().space().unwrap_or_else(|error| {
+        env.warn(&repository.url(), &format!("cannot ask how full it is: {error}"));
+        None
+    })
 }
 
 /// How the prune after a backup ended.
@@ -121,7 +140,7 @@ pub(crate) fn after_backup(
             warning: Some("nothing says what to keep, so nothing is pruned: write `keep`".into()),
         });
     };
-    let request = rule.request(folder);
+    let request = rule.request(session, env, repository, folder);
     let plan = prune::plan(env, repository, &request)?;
     if let Some(gate) = plan.gates.iter().find(|gate| !gate.opens_with_approval) {
         return Ok(Rotated {

@@ -2,7 +2,7 @@
 //!
 //! This is the only place that reads the clock, the environment and the host's name; everything
 //! else gets them as values, so that it can be run with others. In debug builds the crash and
-//! pause points and the clock that tests use are set from here; a release build knows none.
+//! pause points, the clock and the disk that tests use are set here; a release build knows none.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -59,6 +59,7 @@ const VARIABLES: &[&str] = &[
     "LIFEBOAT_CRASH_AT",
     "LIFEBOAT_PAUSE_AT",
     "LIFEBOAT_CLOCK_AT",
+    "LIFEBOAT_DISK_USED",
 ];
 
 impl Surroundings {
@@ -146,6 +147,12 @@ impl Surroundings {
         env.crash = self.crash_points(clock);
         env.observer = observer;
         env
+    }
+
+    /// How full the disks of repositories are for a prune, in percent, where a test says so.
+    pub(crate) fn disk_used_percent(&self) -> Option<u64> {
+        let text = self.variable("LIFEBOAT_DISK_USED").filter(|_| cfg!(debug_assertions))?;
+        text.to_str()?.parse().ok()
     }
 
     fn crash_points(&self, clock: Arc<SystemClock>) -> Arc<dyn CrashPoints> {

@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use jiff::Timestamp;
-use lifeboat_core::store::{ObjectInfo, ObjectName, ObjectReader, Put, Store};
+use lifeboat_core::store::{ObjectInfo, ObjectName, ObjectReader, Put, Space, Store};
 use lifeboat_core::{Error, Kind, Result};
 use lifeboat_sqlite::sample::Seeded;
 
@@ -284,10 +284,12 @@ impl Store for FaultyStore {
         Ok(())
     }
 
-    fn free_bytes(&self) -> Result<Option<u64>> {
+    fn space(&self) -> Result<Option<Space>> {
         let shared = self.call("cannot ask for space")?;
         let capacity = shared.faults.capacity_bytes;
-        Ok((capacity != 0).then(|| capacity.saturating_sub(shared.used_bytes)))
+        let used_bytes = shared.used_bytes;
+        let free_bytes = capacity.saturating_sub(used_bytes);
+        Ok((capacity != 0).then_some(Space { used_bytes, free_bytes }))
     }
 }
 

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use lifeboat_core::env::Env;
-use lifeboat_core::store::{ObjectInfo, ObjectName, ObjectReader, Put, Store};
+use lifeboat_core::store::{ObjectInfo, ObjectName, ObjectReader, Put, Space, Store};
 use lifeboat_core::{Error, Kind, Result};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
@@ -231,11 +231,17 @@ impl Store for LocalStore {
         }
     }
 
-    fn free_bytes(&self) -> Result<Option<u64>> {
+    fn space(&self) -> Result<Option<Space>> {
         let existing = self.root.ancestors().find(|path| path.exists());
         let place = existing.filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
         match rustix::fs::statvfs(place) {
-            Ok(space) => Ok(Some(space.f_bavail.saturating_mul(space.f_frsize))),
+            // A file system without a size says nothing by being full.
+            Ok(space) if space.f_blocks == 0 => Ok(None),
+            Ok(space) => {
+                let bytes = |blocks: u64| blocks.saturating_mul(space.f_frsize);
+                let used_bytes = bytes(space.f_blocks.saturating_sub(space.f_bfree));
+                Ok(Some(Space { used_bytes, free_bytes: bytes(space.f_bavail) }))
+            }
             Err(error) => Err(unavailable(place, "cannot ask for free space at", error.into())),
         }
     }

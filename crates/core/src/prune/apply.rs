@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{Action, Item, PrunePlan, PruneRequest, plan};
 use crate::backup::lock::SourceLock;
@@ -13,6 +13,9 @@ use crate::error::{Error, Kind, Result};
 use crate::marks::{FORMAT, MarkKind, Pin, PruneRecord, Tombstone, to_bytes};
 use crate::repository::Repository;
 use crate::store::{ObjectName, put_bytes};
+
+/// How many records of prunes of a source stay, for people who ask what went when.
+const RECORDS_KEPT: usize = 10;
 
 /// What was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,7 +54,8 @@ pub fn apply(
     if plan.is_idle() {
         return Ok(Pruned::default());
     }
-    let mut apply = Apply { env, repository, request, record, pruned: Pruned::default() };
+    let grace = plan.grace;
+    let mut apply = Apply { env, repository, request, grace, record, pruned: Pruned::default() };
     // What saves a backup comes first, what frees space next: a full store has room for marks then.
     for item in plan.with(Action::Unmark).chain(plan.with(Action::Forget)) {
         apply.remove_mark(MarkKind::Tombstone, &item.name)?;
@@ -82,6 +86,7 @@ struct Apply<'a> {
     env: &'a Env,
     repository: &'a Repository,
     request: &'a PruneRequest<'a>,
+    grace: SignedDuration,
     record: SourceRecord,
     pruned: Pruned,
 }
@@ -97,7 +102,7 @@ impl Apply<'_> {
             files: item.files.clone(),
             reason: item.reasons.join(", "),
             marked_at,
-            delete_after: marked_at.checked_add(self.request.grace).unwrap_or(Timestamp::MAX),
+            delete_after: marked_at.checked_add(self.grace).unwrap_or(Timestamp::MAX),
         };
         let object = self.mark_object(MarkKind::Tombstone, &item.name)?;
         put_bytes(self.repository.store(), &object, &to_bytes(&tombstone))?;
@@ -197,5 +202,24 @@ fn write_record(
     let object = ObjectName::new(MarkKind::Record.object(&plan.folder, &name))?;
     env.crash.pass("prune.before_record")?;
     put_bytes(repository.store(), &object, &to_bytes(&record))?;
-    env.crash.pass("prune.after_record")
+    env.crash.pass("prune.after_record")?;
+    thin_records(repository, &plan.folder)
+}
+
+/// Deletes the older records: the next prune looks at the newest alone. Their names are times.
+fn thin_records(repository: &Repository, folder: &str) -> Result<()> {
+    let store = repository.store();
+    let is_record = |name: &ObjectName| {
+        MarkKind::of_object(name.as_str())
+            .is_some_and(|(kind, of, _)| kind == MarkKind::Record && of == folder)
+    };
+    let objects = store.list(Some(&MarkKind::Record.prefix(folder)))?;
+    let mut records: Vec<ObjectName> =
+        objects.into_iter().map(|object| object.name).filter(is_record).collect();
+    records.sort();
+    let old = records.len().saturating_sub(RECORDS_KEPT);
+    for record in &records[..old] {
+        store.delete(record)?;
+    }
+    Ok(())
 }

@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use super::garbage::{self, Leftover};
@@ -15,7 +15,7 @@ use crate::manifest::{Condition, Manifest};
 use crate::marks::{MarkKind, PruneRecord, Tombstone};
 use crate::policy::{self, Candidate, Decision};
 use crate::repository::Repository;
-use crate::store::{ObjectInfo, ObjectName};
+use crate::store::{ObjectInfo, ObjectName, Space};
 
 /// Hexadecimal digits of a digest: short enough to be typed, long enough not to be guessed.
 const DIGEST_DIGITS: usize = 12;
@@ -32,7 +32,8 @@ pub fn plan(env: &Env, repository: &Repository, request: &PruneRequest<'_>) -> R
     let now = env.clock.now();
     let (entry, files) = read(repository, request.folder)?;
     let mut plan = of_entry(now, repository, request, &entry, &files)?;
-    plan.items.extend(leftovers(now, repository, request, &entry, &files)?);
+    let left = leftovers(now, repository, request, plan.shortened(), &entry, &files)?;
+    plan.items.extend(left);
     plan.id = digest(&(repository.header().id, plan.source, &plan.policy, marked(&plan)));
     let last = last_record(repository, request.folder)?;
     plan.gates = gates(now, &plan, last.as_ref());
@@ -69,6 +70,8 @@ fn of_entry(
             .hint("install the package tzdata")
     })?;
     let newest_good = newest_good(entry, now);
+    let (grace, grace_shortened) = grace(request.grace, request.space);
+    let shortened = grace_shortened.is_some().then_some(grace);
     Ok(PrunePlan {
         id: String::new(),
         folder: request.folder.to_owned(),
@@ -76,9 +79,22 @@ fn of_entry(
         made_at: now,
         policy: digest(&(&request.keep, &request.floors, zone_name)),
         newest_good: newest_good.map(|backup| (backup.name.clone(), backup.taken_at)),
-        items: backups(now, &zone, request, entry, files),
+        grace,
+        grace_shortened,
+        items: backups(now, &zone, request, shortened, entry, files),
         gates: Vec::new(),
     })
+}
+
+/// The grace time, and why it is less than was asked for: a full store makes no backups.
+fn grace(asked: SignedDuration, space: Option<Space>) -> (SignedDuration, Option<String>) {
+    match space.filter(Space::is_full) {
+        Some(space) if asked > GRACE_MIN => {
+            let why = format!("the store is {} % full", space.used_percent());
+            (GRACE_MIN, Some(why))
+        }
+        _ => (asked, None),
+    }
 }
 
 /// The source's part of the catalog, and the objects of its folder.
@@ -114,6 +130,7 @@ fn backups(
     now: Timestamp,
     zone: &TimeZone,
     request: &PruneRequest<'_>,
+    shortened: Option<SignedDuration>,
     entry: &SourceEntry,
     files: &[ObjectInfo],
 ) -> Vec<Item> {
@@ -153,7 +170,7 @@ fn backups(
             (Decision::Remove(_), true) => {
                 (Action::Leave, vec!["its tombstone cannot be read".to_owned()])
             }
-            _ => action(now, decision, tombstone.copied()),
+            _ => action(now, shortened, decision, tombstone.copied()),
         };
         // What two manifests name, or what has another's name, is never deleted.
         let own = backup.artifacts.iter().map(|artifact| artifact.name.as_str());
@@ -168,7 +185,7 @@ fn backups(
             files: own,
             action,
             reasons,
-            delete_after: tombstone.map(|tombstone| tombstone.delete_after),
+            delete_after: tombstone.map(|tombstone| tombstone.due_at(shortened)),
         });
     }
     items
@@ -176,6 +193,7 @@ fn backups(
 
 fn action(
     now: Timestamp,
+    shortened: Option<SignedDuration>,
     decision: &Decision,
     tombstone: Option<&Tombstone>,
 ) -> (Action, Vec<String>) {
@@ -184,7 +202,7 @@ fn action(
         (Decision::Keep(_), Some(_)) => (Action::Unmark, decision.words()),
         (Decision::Remove(_), None) => (Action::Mark, decision.words()),
         (Decision::Remove(_), Some(tombstone)) => {
-            let due = tombstone.is_due(now);
+            let due = tombstone.is_due(now, shortened);
             (if due { Action::Delete } else { Action::Wait }, vec![tombstone.reason.clone()])
         }
     }
@@ -201,6 +219,7 @@ fn leftovers(
     now: Timestamp,
     repository: &Repository,
     request: &PruneRequest<'_>,
+    shortened: Option<SignedDuration>,
     entry: &SourceEntry,
     files: &[ObjectInfo],
 ) -> Result<Vec<Item>> {
@@ -226,7 +245,7 @@ fn leftovers(
             _ => {
                 let own = |file: &&String| is_own_file(name, file) && !named.contains(*file);
                 let own: Vec<String> = tombstone.files.iter().filter(own).cloned().collect();
-                let mut item = of_tombstone(now, tombstone, own.clone(), &there);
+                let mut item = of_tombstone(now, shortened, tombstone, own.clone(), &there);
                 item.reasons = vec![format!("its deletion was interrupted: {}", tombstone.reason)];
                 items.push(item);
                 named.extend(own);
@@ -236,7 +255,7 @@ fn leftovers(
     let old = |object: &ObjectInfo| now.duration_since(object.modified) >= request.grace;
     for leftover in garbage::leftovers(repository, files, &named, old)? {
         let tombstone = of_garbage.remove(leftover.stem.as_str());
-        items.extend(garbage_items(now, leftover, tombstone, &there));
+        items.extend(garbage_items(now, shortened, leftover, tombstone, &there));
     }
     items.extend(of_garbage.into_values().map(|tombstone| forgotten(entry, tombstone)));
     items.sort_by(|a, b| a.name.cmp(&b.name));
@@ -245,6 +264,7 @@ fn leftovers(
 
 fn of_tombstone(
     now: Timestamp,
+    shortened: Option<SignedDuration>,
     tombstone: &Tombstone,
     files: Vec<String>,
     there: &HashMap<&str, u64>,
@@ -256,9 +276,9 @@ fn of_tombstone(
         condition: None,
         stored_bytes: files.iter().filter_map(|file| there.get(file.as_str())).sum(),
         files,
-        action: if tombstone.is_due(now) { Action::Delete } else { Action::Wait },
+        action: if tombstone.is_due(now, shortened) { Action::Delete } else { Action::Wait },
         reasons: vec![tombstone.reason.clone()],
-        delete_after: Some(tombstone.delete_after),
+        delete_after: Some(tombstone.due_at(shortened)),
     }
 }
 
@@ -285,6 +305,7 @@ fn forgotten(entry: &SourceEntry, tombstone: &Tombstone) -> Item {
 
 fn garbage_items(
     now: Timestamp,
+    shortened: Option<SignedDuration>,
     leftover: Leftover,
     tombstone: Option<&Tombstone>,
     there: &HashMap<&str, u64>,
@@ -309,7 +330,7 @@ fn garbage_items(
         Some(tombstone) => {
             // Only what was there when it was marked: a file that came later waits for its own.
             let marked = ours.into_iter().filter(|file| tombstone.files.contains(file)).collect();
-            items.push(of_tombstone(now, tombstone, marked, there));
+            items.push(of_tombstone(now, shortened, tombstone, marked, there));
         }
         None if !ours.is_empty() => {
             items.push(item(ours, Action::Mark, "left by a run that ended before its manifest"));

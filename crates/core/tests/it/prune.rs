@@ -14,7 +14,7 @@ use lifeboat_core::manifest::Condition;
 use lifeboat_core::marks::{self, MarkKind, PruneRecord, Tombstone};
 use lifeboat_core::policy::{Hold, Keep};
 use lifeboat_core::prune::{self, Action, PruneRequest};
-use lifeboat_core::store::ObjectName;
+use lifeboat_core::store::{ObjectName, Space};
 
 use world::{FOLDER, World};
 
@@ -60,6 +60,64 @@ fn a_tombstone_first_and_the_bytes_after_the_grace_time() {
     world.assert_whole("after all");
     let same = serde_json::to_value(world.plan()).unwrap();
     assert_eq!(same["items"][0]["action"], "wait");
+}
+
+#[test]
+fn a_nearly_full_store_shortens_the_grace_time_and_never_ends_it() {
+    let mut world = World::new(keep_last(4));
+    world.days(6);
+    assert_eq!(world.plan().grace_shortened, None);
+    world.prune(None).unwrap();
+    world.pass(23);
+    let full = |used_bytes| Some(Space { used_bytes, free_bytes: 100 - used_bytes });
+    world.space = full(100);
+    // Not even with nothing left: a day to take it back stays.
+    let plan = world.plan();
+    assert_eq!((plan.grace, plan.with(Action::Wait).count()), (hours(24), 2));
+    assert_eq!(plan.grace_shortened.as_deref(), Some("the store is 100 % full"));
+    world.space = full(79);
+    world.pass(2);
+    world.backup();
+    assert_eq!(world.plan().with(Action::Wait).count(), 2);
+    world.space = full(80);
+    assert_eq!(world.plan().with(Action::Delete).count(), 2);
+    let pruned = world.prune_approved().unwrap();
+    assert_eq!((pruned.deleted.len(), pruned.marked.len()), (2, 1));
+    // What was marked then goes after a day, also when there is room again.
+    let marked = world.entry().tombstones[0].clone();
+    assert_eq!(marked.delete_after, marked.marked_at + hours(24));
+    world.space = full(10);
+    world.days(2);
+    assert_eq!(world.prune(None).unwrap().deleted, [marked.backup]);
+    world.assert_whole("after all");
+}
+
+#[test]
+fn ten_records_of_prunes_stay() {
+    let world = World::new(keep_last(4));
+    world.days(4);
+    let records = || -> Vec<String> {
+        world.names().into_iter().filter(|name| name.starts_with("prunes/")).collect()
+    };
+    let mut last = Vec::new();
+    for count in 1..=15 {
+        world.days(1);
+        world.prune(None).unwrap();
+        let now = records();
+        assert_eq!(now.len(), count.min(10));
+        // The newest is never among those that go: the next prune compares with it.
+        assert!(now.last() > last.last());
+        last = now;
+    }
+    // A run that was killed before it thinned them leaves more, and the next one mends it.
+    world.days(1);
+    world.crash.arm("prune.after_record", 0);
+    world.prune(None).unwrap_err();
+    world.crash.reboot();
+    assert_eq!(records().len(), 11);
+    world.days(1);
+    world.prune(None).unwrap();
+    assert_eq!(records().len(), 10);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::io::{self, Cursor, Write};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use lifeboat_core::store::{ObjectInfo, ObjectName, ObjectReader, Put, Store};
+use lifeboat_core::store::{ObjectInfo, ObjectName, ObjectReader, Put, Space, Store};
 use lifeboat_core::{Error, Kind, Result};
 
 type Objects = Arc<Mutex<BTreeMap<ObjectName, Vec<u8>>>>;
@@ -68,7 +68,7 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn free_bytes(&self) -> Result<Option<u64>> {
+    fn space(&self) -> Result<Option<Space>> {
         Ok(None)
     }
 }

@@ -23,9 +23,10 @@ use crate::ui::{report, units};
 /// Remove the backups that the configuration does not keep
 ///
 /// What `keep` of the source, or of the repository, does not ask for is listed no more, and its
-/// bytes are deleted by the first prune after seven days. Until then `lifeboat undelete` takes it
-/// back. The three newest good backups, those that are pinned and those dated in the future always
-/// stay. Nothing goes unless there is a newer good backup than at the last prune.
+/// bytes are deleted by the first prune after seven days, or after 24 hours while the repository's
+/// disk is 80 % full. Until then `lifeboat undelete` takes it back. The three newest good backups,
+/// those that are pinned and those dated in the future always stay. Nothing goes unless there is a
+/// newer good backup than at the last prune.
 ///
 /// A plan that takes more than half of the good backups, or follows another `keep` than the last
 /// one, is refused (exit code 23) until --approve names it.
@@ -170,7 +171,7 @@ fn nothing_says(name: Option<&str>) -> Error {
 
 fn one(session: &Session, env: &Env, args: &Args, job: &Job<'_>) -> Result<Value> {
     let Job { opened, folder, rule } = job;
-    let request = rule.request(folder);
+    let request = rule.request(session, env, &opened.repository, folder);
     let plan = prune::plan(env, &opened.repository, &request)?;
     session.progress.clear();
     if args.dry_run {
@@ -244,6 +245,10 @@ fn text(session: &Session, plan: &PrunePlan, all: bool) -> String {
     }
     let folder = units::one_line(&plan.folder);
     let _ = writeln!(text, "{folder}: {}", summary(plan));
+    if let Some(why) = &plan.grace_shortened {
+        let hours = grace(plan);
+        let _ = writeln!(text, "{folder}: bytes are deleted {hours} after their removal: {why}");
+    }
     for gate in &plan.gates {
         let needs = match gate.opens_with_approval {
             true => format!(" (--approve {})", plan.id),
@@ -268,6 +273,14 @@ fn word(session: &Session, item: &Item) -> (String, Option<Style>) {
     }
 }
 
+/// "7 days", "24 hours".
+fn grace(plan: &PrunePlan) -> String {
+    match plan.grace.as_hours() {
+        hours if hours % 24 == 0 && hours > 24 => format!("{} days", hours / 24),
+        hours => format!("{hours} hours"),
+    }
+}
+
 fn summary(plan: &PrunePlan) -> String {
     let part = |action: Action, words: &str| {
         let count = plan.with(action).count();
@@ -277,7 +290,7 @@ fn summary(plan: &PrunePlan) -> String {
     let parts = [
         part(Action::Keep, "kept"),
         part(Action::Unmark, "taken back"),
-        part(Action::Mark, "removed, deleted in 7 days"),
+        part(Action::Mark, &format!("removed, deleted in {}", grace(plan))),
         part(Action::Wait, "removed before"),
         part(Action::Delete, "deleted"),
         part(Action::Leave, "left alone"),

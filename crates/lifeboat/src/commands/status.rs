@@ -92,7 +92,7 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
         false => print(session, &rows, repositories > 1)?,
     }
     rows.iter().for_each(|row| warn(session, row));
-    for disk in disks.iter().filter(|disk| disk.is_full()) {
+    for disk in disks.iter().filter(|disk| disk.space.is_full()) {
         session.printer.warning(&disk.repository, &disk.complaint());
     }
     let stale: Vec<&str> = rows
@@ -124,7 +124,7 @@ fn standing(session: &Session, args: &Args) -> Result<Standing> {
     let mut rows = rows(session, &env, &opened, args)?;
     for row in &mut rows {
         let disk = disks.iter().find(|disk| disk.repository == row.repository);
-        row.disk_used_percent = disk.map(|disk| disk.used_percent);
+        row.disk_used_percent = disk.map(|disk| disk.space.used_percent());
     }
     Ok(Standing { rows, disks, failures, repositories: opened.len() })
 }
@@ -160,7 +160,7 @@ fn rows(session: &Session, env: &Env, opened: &[Opened], args: &Args) -> Result<
         for target in targets.iter().filter(|target| is_kept_in(target, one, session)) {
             let entry = selection::own_entry(env, one, target)?;
             seen.extend(entry.map(|entry| entry.folder.clone()));
-            rows.push(row_of_target(env, one, target, entry, max_age_ms)?);
+            rows.push(row_of_target(session, env, one, target, entry, max_age_ms)?);
         }
         for entry in &one.catalog.sources {
             if !seen.contains(&entry.folder) {
@@ -185,7 +185,7 @@ fn rows_of_argument(
         for target in sources::named(config, &[argument.to_owned()])? {
             for one in opened.iter().filter(|one| is_kept_in(&target, one, session)) {
                 let entry = selection::own_entry(env, one, &target)?;
-                rows.push(row_of_target(env, one, &target, entry, max_age_ms)?);
+                rows.push(row_of_target(session, env, one, &target, entry, max_age_ms)?);
             }
         }
         return Ok(());
@@ -207,6 +207,7 @@ fn is_kept_in(target: &Target, opened: &Opened, session: &Session) -> bool {
 
 /// A configured source: with its own promise, and what its prune waits for.
 fn row_of_target(
+    session: &Session,
     env: &Env,
     opened: &Opened,
     target: &Target,
@@ -217,7 +218,7 @@ fn row_of_target(
     let mut row = row(&target.name, opened, entry, age_ms_max, env.clock.now());
     let rule = Rule::of(&opened.place, target, None).filter(|_| target.prune_after_backup);
     if let (Some(rule), Some(entry)) = (rule, entry) {
-        let request = rule.request(&entry.folder);
+        let request = rule.request(session, env, &opened.repository, &entry.folder);
         let gates = prune::waiting(env, &opened.repository, &request, entry)?;
         row.prune_waits = gates.into_iter().next().map(|gate| gate.message);
     }

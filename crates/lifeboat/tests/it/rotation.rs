@@ -89,6 +89,25 @@ fn each_backup_rotates_and_asks_nobody() {
 }
 
 #[test]
+fn a_nearly_full_disk_shortens_the_grace_time() {
+    let world = world(AFTER);
+    for number in 0..6 {
+        at(&world, day(number), &["backup"]).expect(0);
+    }
+    let now = (day(6) + 1.hours()).to_string();
+    let plan = |used: &str| -> Ran {
+        let mut command = world.command(&["prune", "--dry-run", "--now", &now]);
+        ran(command.env("LIFEBOAT_DISK_USED", used).output().unwrap()).expect(0)
+    };
+    let with_room = plan("79").out;
+    assert!(!with_room.contains("full") && with_room.contains("2 removed before"), "{with_room}");
+    let without = plan("80").out;
+    let why = "app: bytes are deleted 24 hours after their removal: the store is 80 % full";
+    assert!(without.contains(why) && without.contains("2 deleted"), "{without}");
+    assert_eq!(world.names("repo/tombstones/app").len(), 2);
+}
+
+#[test]
 fn a_prune_without_a_rule_is_a_mistake_or_a_warning() {
     let world = world("prune = \"after-backup\"");
     world.run(&["backup"]).expect(2).says("nothing says what to keep");

@@ -77,6 +77,8 @@ impl World {
             .env("XDG_STATE_HOME", self.path("state"))
             .env("TMPDIR", self.path("tmp"))
             .env("TZ", "UTC")
+            // The disk below may be nearly full, which shortens the grace time of a prune.
+            .env("LIFEBOAT_DISK_USED", "50")
             .current_dir(self.path("data"))
             .stdin(Stdio::null());
         command

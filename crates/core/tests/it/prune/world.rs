@@ -17,7 +17,7 @@ use lifeboat_core::policy::{Floors, Hold, Keep};
 use lifeboat_core::prune::{self, GRACE, PrunePlan, PruneRequest, Pruned};
 use lifeboat_core::repository::{Repository, SourceIdentity};
 use lifeboat_core::source::CaptureOptions;
-use lifeboat_core::store::{ObjectInfo, ObjectName, ObjectReader, Put, Store, put_bytes};
+use lifeboat_core::store::{ObjectInfo, ObjectName, ObjectReader, Put, Space, Store, put_bytes};
 use lifeboat_core::{Error, Kind, Result};
 
 use crate::world::MemoryStore;
@@ -152,7 +152,7 @@ impl Store for TimedStore {
         self.inner.delete(name)
     }
 
-    fn free_bytes(&self) -> Result<Option<u64>> {
+    fn space(&self) -> Result<Option<Space>> {
         Ok(None)
     }
 }
@@ -166,6 +166,8 @@ pub(super) struct World {
     pub(super) repository: Repository,
     folder: tempfile::TempDir,
     pub(super) keep: Keep,
+    /// How full the store's place is.
+    pub(super) space: Option<Space>,
 }
 
 impl World {
@@ -182,7 +184,7 @@ impl World {
         let repository = Repository::open_or_create(&env, Arc::new(timed)).unwrap();
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("file"), b"what is protected").unwrap();
-        World { env, clock, crash, store, repository, folder, keep }
+        World { env, clock, crash, store, repository, folder, keep, space: None }
     }
 
     /// Makes one backup of each of the next days.
@@ -242,7 +244,14 @@ impl World {
     pub(super) fn request(&self) -> PruneRequest<'static> {
         let floors = Floors::default();
         let keep = self.keep.clone();
-        PruneRequest { folder: FOLDER, keep, also_within: None, floors, grace: GRACE }
+        PruneRequest {
+            folder: FOLDER,
+            keep,
+            also_within: None,
+            floors,
+            grace: GRACE,
+            space: self.space,
+        }
     }
 
     pub(super) fn plan(&self) -> PrunePlan {

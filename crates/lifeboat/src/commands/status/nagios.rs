@@ -1,8 +1,9 @@
 //! The status as a check plugin of Nagios says it: one line, and exit codes of its own.
 
+use lifeboat_core::store::Space;
 use lifeboat_core::{Error, Kind};
 
-use super::disk::{Disk, FULL_PERCENT};
+use super::disk::Disk;
 use super::{Row, State};
 use crate::config::values::Period;
 use crate::ui::{report, units};
@@ -40,7 +41,7 @@ impl Verdict {
 /// The line and its verdict.
 pub(crate) fn line(rows: &[Row], disks: &[Disk], failures: &[Error]) -> (Verdict, String) {
     let mut found: Vec<(Verdict, String)> = rows.iter().flat_map(complaints).collect();
-    for disk in disks.iter().filter(|disk| disk.is_full()) {
+    for disk in disks.iter().filter(|disk| disk.space.is_full()) {
         found.push((Verdict::Warning, format!("{}: {}", disk.repository, disk.complaint())));
     }
     found.extend(failures.iter().map(|error| (Verdict::Unknown, with_causes(error))));
@@ -129,7 +130,8 @@ fn numbers(rows: &[Row], disks: &[Disk]) -> String {
     }
     for disk in disks {
         let name = label(&format!("disk {}", disk.repository));
-        numbers.push(format!("{name}={}%;{FULL_PERCENT};;0;100", disk.used_percent));
+        let (used, full) = (disk.space.used_percent(), Space::FULL_PERCENT);
+        numbers.push(format!("{name}={used}%;{full};;0;100"));
     }
     match numbers.is_empty() {
         true => String::new(),
@@ -164,8 +166,9 @@ mod tests {
         }
     }
 
-    fn disk(used_percent: u8) -> Disk {
-        Disk { repository: "file:///b".to_owned(), used_percent, free_bytes: 1 << 30 }
+    fn disk(used_percent: u64) -> Disk {
+        let space = Space { used_bytes: used_percent, free_bytes: 100 - used_percent };
+        Disk { repository: "file:///b".to_owned(), space }
     }
 
     #[test]
