@@ -17,6 +17,8 @@ pub mod names;
 pub mod catalog;
 pub mod source;
 pub mod store;
+pub mod parallel;
+pub mod cache;
 pub mod owner;
 pub mod files;
 pub mod service;

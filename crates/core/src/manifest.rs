@@ -224,18 +224,21 @@ impl Manifest {
                 .caused_by(error)
                 .hint("the artifacts beside it can be restored by hand: see README.txt there")
         };
-        let header: Header = serde_json::from_slice(bytes).map_err(damaged)?;
-        if header.format > FORMAT {
-            return Err(Error::new(
-                Kind::Failed,
-                format!(
-                    "the manifest {object} has format {}, this program reads up to {FORMAT}",
-                    header.format
-                ),
-            )
-            .hint("use a newer lifeboat, or restore by hand: see README.txt in the repository"));
+        let read = serde_json::from_slice::<Manifest>(bytes);
+        // The version comes first, also where a newer one no longer has our fields.
+        let format = match &read {
+            Ok(manifest) => manifest.format,
+            Err(_) => serde_json::from_slice::<Header>(bytes).map_err(damaged)?.format,
+        };
+        if format > FORMAT {
+            let message = format!(
+                "the manifest {object} has format {format}, this program reads up to {FORMAT}"
+            );
+            return Err(Error::new(Kind::Failed, message).hint(
+                "use a newer lifeboat, or restore by hand: see README.txt in the repository",
+            ));
         }
-        serde_json::from_slice(bytes).map_err(damaged)
+        read.map_err(damaged)
     }
 
     /// The manifest as it is stored: JSON for people, with a newline at its end.

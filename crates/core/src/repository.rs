@@ -3,6 +3,8 @@
 //! The layout is that of `docs/format.md`. Nothing here is ever overwritten; a folder belongs to
 //! the source whose id its `source.json` holds, and a name that is taken gets a suffix.
 
+mod reading;
+
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -10,13 +12,14 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::catalog::{Catalog, SourceEntry, SourceRecord, Unreadable};
+use crate::cache::{Cache, CachePlace};
+use crate::catalog::SourceRecord;
 use crate::env::Env;
 use crate::error::{Error, Kind, Result};
-use crate::manifest::{MANIFEST_BYTES_MAX, Manifest};
+use crate::manifest::Manifest;
 use crate::marks::{self, MarkKind, Pin};
 use crate::policy::Hold;
-use crate::store::{ObjectInfo, ObjectName, Store, get_bytes, put_bytes};
+use crate::store::{ObjectName, Store, get_bytes, put_bytes};
 
 /// The version of the repository's layout that this program writes and reads.
 pub const FORMAT: u32 = 1;
@@ -44,6 +47,7 @@ pub struct Header {
 pub struct Repository {
     store: Arc<dyn Store>,
     header: Header,
+    cache: Option<Arc<Cache>>,
 }
 
 /// What makes two backups ones of the same source.
@@ -85,7 +89,7 @@ impl Repository {
             )
             .hint("use a newer lifeboat"));
         }
-        Ok(Repository { store, header })
+        Ok(Repository { store, header, cache: None })
     }
 
     /// Opens it, or creates it in an empty place.
@@ -106,6 +110,18 @@ impl Repository {
         Repository::open(store)
     }
 
+    /// The same, whose manifests are taken from a cache as far as it holds them. For what looks;
+    /// what verifies or deletes reads the store.
+    pub fn with_cache(mut self, env: &Env, place: Arc<dyn CachePlace>) -> Self {
+        self.cache = Some(Arc::new(Cache::new(env, place, self.header.id)));
+        self
+    }
+
+    /// The same, and everything is read from the store.
+    pub fn without_cache(&self) -> Self {
+        Repository { cache: None, ..self.clone() }
+    }
+
     /// Its store.
     pub fn store(&self) -> &dyn Store {
         &*self.store
@@ -119,98 +135,6 @@ impl Repository {
     /// Its header.
     pub fn header(&self) -> &Header {
         &self.header
-    }
-
-    /// Reads everything that it says of itself: one list, then each `source.json`, manifest,
-    /// tombstone and pin.
-    pub fn catalog(&self) -> Result<Catalog> {
-        self.catalog_of(&self.store.list(None)?)
-    }
-
-    /// Reads what those objects say. A tombstone or pin without its source is left out.
-    pub(crate) fn catalog_of(&self, objects: &[ObjectInfo]) -> Result<Catalog> {
-        let mut catalog = Catalog::default();
-        for object in objects {
-            if let Some((folder, SOURCE)) = object.name.as_str().split_once('/') {
-                match self.read_record(&object.name) {
-                    Ok(record) => catalog.sources.push(SourceEntry::new(folder.into(), record)),
-                    Err(error) if error.kind() == Kind::CheckFailed => {
-                        // One damaged file must not hide the backups beside it, nor all others.
-                        let Some(record) = self.record_of_manifests(folder, objects) else {
-                            continue;
-                        };
-                        let mut entry = SourceEntry::new(folder.into(), record);
-                        let (object, reason) = (object.name.to_string(), error.message().into());
-                        entry.unreadable.push(Unreadable { object, reason });
-                        catalog.sources.push(entry);
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        for object in objects {
-            let name = object.name.as_str();
-            let (mark, folder) = match (MarkKind::of_object(name), name.split_once('/')) {
-                (Some((kind, folder, backup)), _) => (Some((kind, backup)), folder),
-                // A file `*.json` right in a source's folder is a manifest.
-                (None, Some((folder, file)))
-                    if !file.contains('/') && file != SOURCE && file.ends_with(".json") =>
-                {
-                    (None, folder)
-                }
-                _ => continue,
-            };
-            let found = catalog.sources.iter_mut().find(|entry| entry.folder == folder);
-            let Some(entry) = found else { continue };
-            match self.read_into(entry, &object.name, mark) {
-                Ok(()) => {}
-                Err(error) if matches!(error.kind(), Kind::CheckFailed | Kind::Failed) => {
-                    let (object, reason) = (name.to_owned(), error.message().to_owned());
-                    entry.unreadable.push(Unreadable { object, reason });
-                    if let Some((MarkKind::Pin, backup)) = mark {
-                        entry.pins.push(Pin::unreadable(entry.record.id, backup));
-                    }
-                }
-                // Deleted since the list was made.
-                Err(error) if error.kind() == Kind::NotCovered => {}
-                Err(error) => return Err(error),
-            }
-        }
-        catalog.sources.iter_mut().for_each(SourceEntry::settle);
-        Ok(catalog)
-    }
-
-    /// Whose folder it is as its newest readable manifest says, which holds the same facts.
-    fn record_of_manifests(&self, folder: &str, objects: &[ObjectInfo]) -> Option<SourceRecord> {
-        let in_folder = |object: &&ObjectInfo| {
-            let file = object.name.as_str().strip_prefix(folder)?.strip_prefix('/')?;
-            (!file.contains('/') && file != SOURCE && file.ends_with(".json")).then_some(())
-        };
-        let manifests = objects.iter().rev().filter(|object| in_folder(object).is_some());
-        let label = manifests.filter_map(|object| self.read_manifest(&object.name).ok()).next()?;
-        let label = label.source;
-        let (id, name, kind) = (label.id, label.name, label.kind);
-        let (host, location) = (label.host, label.location);
-        Some(SourceRecord { format: FORMAT, id, name, kind, host, location })
-    }
-
-    /// Reads an object and adds it to what is known of its source.
-    fn read_into(
-        &self,
-        entry: &mut SourceEntry,
-        name: &ObjectName,
-        mark: Option<(MarkKind, &str)>,
-    ) -> Result<()> {
-        match mark {
-            None => entry.backups.push(self.read_manifest(name)?),
-            Some((MarkKind::Tombstone, _)) => entry.tombstones.push(self.read_mark(name)?),
-            Some((MarkKind::Pin, _)) => entry.pins.push(self.read_mark(name)?),
-            Some((MarkKind::Marker, _)) => entry.markers.push(self.read_mark(name)?),
-            Some((MarkKind::Outcome, _)) => entry.outcomes.push(self.read_mark(name)?),
-            // Only a prune asks for them.
-            Some((MarkKind::Record, _)) => {}
-        }
-        Ok(())
     }
 
     /// Whose folder it is. [`Kind::NotCovered`] if it is nobody's.
@@ -244,11 +168,6 @@ impl Repository {
             Error::new(Kind::CheckFailed, format!("{name} of {} is damaged", self.url()))
                 .caused_by(error)
         })
-    }
-
-    fn read_manifest(&self, name: &ObjectName) -> Result<Manifest> {
-        let bytes = get_bytes(&*self.store, name, MANIFEST_BYTES_MAX)?;
-        Manifest::parse(&bytes, name.as_str())
     }
 
     /// The folder of a source: the one that is its own already, or a new one under its name, with

@@ -111,6 +111,10 @@ pub trait Store: Send + Sync {
     fn delete(&self, name: &ObjectName) -> Result<()>;
     /// How full its place is, where the store knows.
     fn space(&self) -> Result<Option<Space>>;
+    /// How many objects may be read at once: as many as make it faster. 1 unless it says more.
+    fn readers(&self) -> usize {
+        1
+    }
 }
 
 /// Writes a small object in one go.

@@ -4,6 +4,7 @@
 //! file per verb, `config` the configuration, `ui` all that is seen, `world` the clock and the
 //! environment; `sources` and `repositories` list what can be protected and where.
 
+mod cache;
 mod cli;
 mod commands;
 mod config;

@@ -5,6 +5,7 @@
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use lifeboat_core::catalog::Catalog;
 use lifeboat_core::env::Env;
@@ -13,6 +14,7 @@ use lifeboat_core::policy::Keep;
 use lifeboat_core::repository::Repository;
 use lifeboat_core::{Error, Kind, Result};
 
+use crate::cache::CacheFolder;
 use crate::config::diagnose;
 use crate::session::Session;
 
@@ -144,10 +146,31 @@ pub(crate) struct Opened {
 /// Opens and reads all repositories of this run. One that fails is reported as a warning as long
 /// as another can be read: the kind of the first failure is given back with what was read.
 pub(crate) fn open_all(session: &Session, env: &Env) -> Result<(Vec<Opened>, Vec<Error>)> {
+    open_each(session, env, |repository| repository)
+}
+
+/// The same for what only looks at backups and never at their content: manifests that were read
+/// before are taken from the cache.
+pub(crate) fn look_over(session: &Session, env: &Env) -> Result<(Vec<Opened>, Vec<Error>)> {
+    open_each(session, env, |repository| match &session.folders.caches {
+        Some(folder) => {
+            let place = CacheFolder::new(folder, Arc::clone(&env.observer));
+            repository.with_cache(env, Arc::new(place))
+        }
+        None => repository,
+    })
+}
+
+fn open_each(
+    session: &Session,
+    env: &Env,
+    prepare: impl Fn(Repository) -> Repository,
+) -> Result<(Vec<Opened>, Vec<Error>)> {
     let places = places(session)?;
     let (mut opened, mut failures) = (Vec::new(), Vec::new());
     for place in places {
-        let read = place.open(env).and_then(|repository| Ok((repository.catalog()?, repository)));
+        let repository = place.open(env).map(&prepare);
+        let read = repository.and_then(|repository| Ok((repository.catalog()?, repository)));
         match read {
             Ok((catalog, repository)) => opened.push(Opened { place, repository, catalog }),
             Err(error) => failures.push(error),

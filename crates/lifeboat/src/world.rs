@@ -37,6 +37,8 @@ pub(crate) struct Surroundings {
 pub(crate) struct Folders {
     /// Locks between runs on this host; `None` where no place is known.
     pub(crate) locks: Option<PathBuf>,
+    /// What was read of repositories before; may be lost at any time.
+    pub(crate) caches: Option<PathBuf>,
     /// Scratch restores, which are removed again.
     pub(crate) scratch: PathBuf,
 }
@@ -129,7 +131,8 @@ impl Surroundings {
             false => self.xdg_folder("XDG_STATE_HOME", ".local/state"),
         };
         Folders {
-            locks: state.map(|state| state.join("locks")),
+            locks: state.as_ref().map(|state| state.join("locks")),
+            caches: state.map(|state| state.join("cache")),
             scratch: self.path("TMPDIR").unwrap_or_else(|| PathBuf::from("/var/tmp")),
         }
     }

@@ -5,15 +5,16 @@
 //! all. Files are 0600 and folders 0700, whatever the umask.
 
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, DirEntry, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, DirEntryExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use lifeboat_core::env::Env;
+use lifeboat_core::parallel::in_parallel;
 use lifeboat_core::store::{ObjectInfo, ObjectName, ObjectReader, Put, Space, Store};
 use lifeboat_core::{Error, Kind, Result};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -21,6 +22,10 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 /// How many bytes are written before the disk is asked to begin with them, so that the sync at
 /// the end has little left to do.
 const WRITE_BEHIND_BYTES: u64 = 8 << 20;
+/// How many files are looked at, or read, at once. They wait for the disk, not for a core.
+const READERS: usize = 8;
+/// So many files for each thread, or it is not worth its start.
+const FILES_PER_THREAD_MIN: usize = 64;
 
 /// A store in a folder.
 pub struct LocalStore {
@@ -82,6 +87,7 @@ impl LocalStore {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(unavailable(folder, "cannot list", error)),
         };
+        let (mut files, mut folders) = (Vec::new(), Vec::new());
         for entry in entries {
             let entry = entry.map_err(|error| unavailable(folder, "cannot list", error))?;
             // Hidden names are objects that are being written; other than UTF-8 is not ours.
@@ -93,19 +99,32 @@ impl LocalStore {
                 "" => file_name.to_owned(),
                 prefix => format!("{prefix}/{file_name}"),
             };
-            let path = entry.path();
-            match entry.metadata() {
-                Ok(metadata) if metadata.is_dir() => self.walk(&path, &name, found)?,
-                Ok(metadata) if metadata.is_file() => {
-                    found.push(info(ObjectName::new(name)?, &metadata));
-                }
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => folders.push((entry.path(), name)),
+                Ok(kind) if kind.is_file() => files.push((ObjectName::new(name)?, entry)),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(unavailable(&path, "cannot look at", error)),
+                Err(error) => return Err(unavailable(&entry.path(), "cannot look at", error)),
             }
         }
-        Ok(())
+        // Entries keep their folder open: those of one at a time.
+        found.extend(look_at(files)?);
+        folders.into_iter().try_for_each(|(folder, name)| self.walk(&folder, &name, found))
     }
+}
+
+/// Looks at the files of a folder. Those that are gone meanwhile are left out.
+fn look_at(mut files: Vec<(ObjectName, DirEntry)>) -> Result<Vec<ObjectInfo>> {
+    // In the order in which they lie on the disk, and several at once: a disk that has to look for
+    // each one can then look for the next ones meanwhile.
+    files.sort_unstable_by_key(|(_, entry)| entry.ino());
+    let threads = READERS.min(files.len() / FILES_PER_THREAD_MIN);
+    let looked = in_parallel(&files, threads, |(name, entry)| match entry.metadata() {
+        Ok(metadata) => Ok(metadata.is_file().then(|| info(name.clone(), &metadata))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(unavailable(&entry.path(), "cannot look at", error)),
+    });
+    looked.into_iter().filter_map(Result::transpose).collect()
 }
 
 fn info(name: ObjectName, metadata: &fs::Metadata) -> ObjectInfo {
@@ -218,7 +237,7 @@ impl Store for LocalStore {
             Some(prefix) => self.walk(&self.root.join(prefix), prefix, &mut found)?,
             None => self.walk(&self.root, "", &mut found)?,
         }
-        found.sort_by(|a, b| a.name.cmp(&b.name));
+        found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok(found)
     }
 
@@ -244,6 +263,10 @@ impl Store for LocalStore {
             }
             Err(error) => Err(unavailable(place, "cannot ask for free space at", error.into())),
         }
+    }
+
+    fn readers(&self) -> usize {
+        READERS
     }
 }
 

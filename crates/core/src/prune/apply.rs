@@ -43,6 +43,8 @@ pub fn apply(
     lock_folder: Option<&Path>,
 ) -> Result<Pruned> {
     env.crash.pass("prune.begin")?;
+    // What is deleted is decided by what is there, not by what was once read.
+    let repository = &repository.without_cache();
     let record = repository.source_record(request.folder)?;
     let _lock = SourceLock::take(env, lock_folder, &record)?;
     let plan = plan(env, repository, request)?;

@@ -27,7 +27,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     let env = session.env()?;
-    let (opened, failures) = repositories::open_all(session, &env)?;
+    let (opened, failures) = repositories::look_over(session, &env)?;
     let mut found: Vec<Found<'_>> = Vec::new();
     if args.sources.is_empty() {
         for one in &opened {

@@ -60,7 +60,11 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     }
     let env = session.env()?;
     let targets = targets(session, &args.sources)?;
-    let (opened, failures) = repositories::open_all(session, &env)?;
+    // What is deleted is decided by what is there, not by what was once read.
+    let (opened, failures) = match args.dry_run {
+        true => repositories::look_over(session, &env)?,
+        false => repositories::open_all(session, &env)?,
+    };
     let (mut results, mut errors) = (Vec::new(), Vec::new());
     for job in jobs(session, &env, &opened, &targets, args.retention_days)? {
         match one(session, &env, &args, &job) {

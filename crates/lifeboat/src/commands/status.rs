@@ -119,7 +119,7 @@ struct Standing {
 
 fn standing(session: &Session, args: &Args) -> Result<Standing> {
     let env = session.env()?;
-    let (opened, failures) = repositories::open_all(session, &env)?;
+    let (opened, failures) = repositories::look_over(session, &env)?;
     let disks = disk::of(&env, &opened);
     let mut rows = rows(session, &env, &opened, args)?;
     for row in &mut rows {

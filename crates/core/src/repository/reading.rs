@@ -1,0 +1,255 @@
+//! Reading everything that a repository says of itself: one list, then each small object that
+//! says something, several at once where the store is faster so, manifests from the cache.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use jiff::Timestamp;
+
+use super::{FORMAT, Repository, SOURCE};
+use crate::cache::{Cache, Known};
+use crate::catalog::{Catalog, SourceEntry, SourceRecord, Unreadable};
+use crate::error::{Error, Kind, Result};
+use crate::manifest::{MANIFEST_BYTES_MAX, Manifest};
+use crate::marks::{MarkKind, Marker, Outcome, Pin, Tombstone};
+use crate::parallel::in_parallel;
+use crate::store::{ObjectInfo, ObjectName, get_bytes};
+
+/// So many objects for each thread, or it is not worth its start.
+const OBJECTS_PER_READER_MIN: usize = 16;
+/// The cache is written anew when it lacks one of so many manifests.
+const LACKING_ONE_OF: usize = 100;
+
+/// An object that says something of a source.
+struct Wanted<'a> {
+    object: &'a ObjectInfo,
+    /// The place of its source in the catalog.
+    source: usize,
+    /// What it is and of which backup, if it is not a manifest.
+    mark: Option<(MarkKind, &'a str)>,
+}
+
+/// What it said.
+enum Said {
+    Backup(Box<Manifest>, Origin),
+    Tombstone(Tombstone),
+    Pin(Pin),
+    Marker(Marker),
+    Outcome(Outcome),
+}
+
+/// Where a manifest was read.
+enum Origin {
+    Cache,
+    /// With its bytes, where a cache wants them.
+    Store(Vec<u8>),
+}
+
+impl Repository {
+    /// Reads everything that it says of itself: one list, then each `source.json`, manifest,
+    /// tombstone and pin.
+    pub fn catalog(&self) -> Result<Catalog> {
+        let settled_before = self.cache.as_deref().map(Cache::settled_before);
+        self.read_catalog(&self.store.list(None)?, settled_before)
+    }
+
+    /// Reads what those objects say. A tombstone or pin without its source is left out.
+    pub(crate) fn catalog_of(&self, objects: &[ObjectInfo]) -> Result<Catalog> {
+        self.read_catalog(objects, None)
+    }
+
+    /// With `settled_before`, these are all objects: the cache then holds the manifests among them
+    /// that were stored before.
+    fn read_catalog(
+        &self,
+        objects: &[ObjectInfo],
+        settled_before: Option<Timestamp>,
+    ) -> Result<Catalog> {
+        let mut catalog = Catalog { sources: self.sources(objects)? };
+        let wanted = wanted(&catalog, objects);
+        let known = self.cache.as_deref().map(Cache::known).unwrap_or_default();
+        let readers = self.store.readers().min(wanted.len() / OBJECTS_PER_READER_MIN);
+        // An error that is not of one object ends it: the others need not wait for theirs.
+        let ended = AtomicBool::new(false);
+        let read = in_parallel(&wanted, readers, |wanted| {
+            let said = (!ended.load(Ordering::Relaxed)).then(|| self.read(wanted, &known));
+            if let Some(Err(error)) = &said
+                && !is_of_one_object(error)
+            {
+                ended.store(true, Ordering::Relaxed);
+            }
+            said
+        });
+        if ended.into_inner() {
+            let first = read
+                .into_iter()
+                .flatten()
+                .find_map(|said| said.err().filter(|error| !is_of_one_object(error)));
+            return match first {
+                Some(error) => Err(error),
+                None => Err(Error::new(Kind::Failed, "reading the catalog ended too early")),
+            };
+        }
+        let read: Vec<Result<Said>> = read.into_iter().flatten().collect();
+        if let (Some(cache), Some(settled_before)) = (&self.cache, settled_before) {
+            refresh(cache, &known, &wanted, &read, settled_before);
+        }
+        drop(known);
+        for (wanted, said) in wanted.iter().zip(read) {
+            note(&mut catalog.sources[wanted.source], wanted, said)?;
+        }
+        catalog.sources.iter_mut().for_each(SourceEntry::settle);
+        Ok(catalog)
+    }
+
+    /// Whose the folders are.
+    fn sources(&self, objects: &[ObjectInfo]) -> Result<Vec<SourceEntry>> {
+        let mut sources = Vec::new();
+        for object in objects {
+            if let Some((folder, SOURCE)) = object.name.as_str().split_once('/') {
+                match self.read_record(&object.name) {
+                    Ok(record) => sources.push(SourceEntry::new(folder.into(), record)),
+                    Err(error) if error.kind() == Kind::CheckFailed => {
+                        // One damaged file must not hide the backups beside it, nor all others.
+                        let Some(record) = self.record_of_manifests(folder, objects) else {
+                            continue;
+                        };
+                        let mut entry = SourceEntry::new(folder.into(), record);
+                        let (object, reason) = (object.name.to_string(), error.message().into());
+                        entry.unreadable.push(Unreadable { object, reason });
+                        sources.push(entry);
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(sources)
+    }
+
+    /// Whose folder it is as its newest readable manifest says, which holds the same facts.
+    fn record_of_manifests(&self, folder: &str, objects: &[ObjectInfo]) -> Option<SourceRecord> {
+        let in_folder = |object: &&ObjectInfo| {
+            let file = object.name.as_str().strip_prefix(folder)?.strip_prefix('/')?;
+            (!file.contains('/') && file != SOURCE && file.ends_with(".json")).then_some(())
+        };
+        let manifests = objects.iter().rev().filter(|object| in_folder(object).is_some());
+        let label = manifests.filter_map(|object| self.read_manifest(&object.name).ok()).next()?;
+        let label = label.source;
+        let (id, name, kind) = (label.id, label.name, label.kind);
+        let (host, location) = (label.host, label.location);
+        Some(SourceRecord { format: FORMAT, id, name, kind, host, location })
+    }
+    fn read(&self, wanted: &Wanted<'_>, known: &Known) -> Result<Said> {
+        let name = &wanted.object.name;
+        match wanted.mark {
+            Some((MarkKind::Tombstone, _)) => return Ok(Said::Tombstone(self.read_mark(name)?)),
+            Some((MarkKind::Pin, _)) => return Ok(Said::Pin(self.read_mark(name)?)),
+            Some((MarkKind::Marker, _)) => return Ok(Said::Marker(self.read_mark(name)?)),
+            Some((MarkKind::Outcome, _)) => return Ok(Said::Outcome(self.read_mark(name)?)),
+            // Only a prune asks for them, so they are not wanted.
+            Some((MarkKind::Record, _)) => {
+                return Err(Error::new(Kind::NotCovered, format!("{name} is not read")));
+            }
+            None => {}
+        }
+        // What of the cache cannot be read says nothing: the store does.
+        if let Some(bytes) = known.bytes_of(wanted.object)
+            && let Ok(manifest) = Manifest::parse(bytes, name.as_str())
+        {
+            return Ok(Said::Backup(Box::new(manifest), Origin::Cache));
+        }
+        let bytes = get_bytes(&*self.store, name, MANIFEST_BYTES_MAX)?;
+        let manifest = Manifest::parse(&bytes, name.as_str())?;
+        let kept = if self.cache.is_some() { bytes } else { Vec::new() };
+        Ok(Said::Backup(Box::new(manifest), Origin::Store(kept)))
+    }
+
+    fn read_manifest(&self, name: &ObjectName) -> Result<Manifest> {
+        let bytes = get_bytes(&*self.store, name, MANIFEST_BYTES_MAX)?;
+        Manifest::parse(&bytes, name.as_str())
+    }
+}
+
+/// The manifests, tombstones and pins of the sources.
+fn wanted<'a>(catalog: &Catalog, objects: &'a [ObjectInfo]) -> Vec<Wanted<'a>> {
+    let numbered = catalog.sources.iter().enumerate();
+    let places: HashMap<&str, usize> =
+        numbered.map(|(place, entry)| (entry.folder.as_str(), place)).collect();
+    let mut found = Vec::new();
+    for object in objects {
+        let name = object.name.as_str();
+        let (mark, folder) = match (MarkKind::of_object(name), name.split_once('/')) {
+            // Only a prune asks for them.
+            (Some((MarkKind::Record, _, _)), _) => continue,
+            (Some((kind, folder, backup)), _) => (Some((kind, backup)), folder),
+            // A file `*.json` right in a source's folder is a manifest.
+            (None, Some((folder, file)))
+                if !file.contains('/') && file != SOURCE && file.ends_with(".json") =>
+            {
+                (None, folder)
+            }
+            _ => continue,
+        };
+        if let Some(source) = places.get(folder).copied() {
+            found.push(Wanted { object, source, mark });
+        }
+    }
+    found
+}
+
+/// Damage of an object, or that it is gone. Others are of the store.
+fn is_of_one_object(error: &Error) -> bool {
+    matches!(error.kind(), Kind::CheckFailed | Kind::Failed | Kind::NotCovered)
+}
+
+/// Adds what an object said to what is known of its source.
+fn note(entry: &mut SourceEntry, wanted: &Wanted<'_>, said: Result<Said>) -> Result<()> {
+    match said {
+        Ok(Said::Backup(manifest, _)) => entry.backups.push(*manifest),
+        Ok(Said::Tombstone(tombstone)) => entry.tombstones.push(tombstone),
+        Ok(Said::Pin(pin)) => entry.pins.push(pin),
+        Ok(Said::Marker(marker)) => entry.markers.push(marker),
+        Ok(Said::Outcome(outcome)) => entry.outcomes.push(outcome),
+        Err(error) if matches!(error.kind(), Kind::CheckFailed | Kind::Failed) => {
+            let (object, reason) = (wanted.object.name.to_string(), error.message().to_owned());
+            entry.unreadable.push(Unreadable { object, reason });
+            if let Some((MarkKind::Pin, backup)) = wanted.mark {
+                entry.pins.push(Pin::unreadable(entry.record.id, backup));
+            }
+        }
+        // Deleted since the list was made.
+        Err(error) if error.kind() == Kind::NotCovered => {}
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+/// Writes the cache anew if it lacks so much that it is worth it.
+fn refresh(
+    cache: &Cache,
+    known: &Known,
+    wanted: &[Wanted<'_>],
+    read: &[Result<Said>],
+    settled_before: Timestamp,
+) {
+    let (mut all, mut lacking) = (Vec::new(), 0);
+    for (wanted, said) in wanted.iter().zip(read) {
+        match said {
+            Ok(Said::Backup(_, Origin::Cache)) => {
+                all.extend(known.bytes_of(wanted.object).map(|bytes| (wanted.object, bytes)));
+            }
+            // What was replaced while it was read has another size, or is too young.
+            Ok(Said::Backup(_, Origin::Store(bytes)))
+                if wanted.object.modified < settled_before
+                    && wanted.object.bytes == bytes.len() as u64 =>
+            {
+                all.push((wanted.object, bytes.as_slice()));
+                lacking += 1;
+            }
+            _ => {}
+        }
+    }
+    if lacking > all.len() / LACKING_ONE_OF {
+        cache.replace(&all);
+    }
+}
