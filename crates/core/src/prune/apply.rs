@@ -5,7 +5,8 @@ use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Action, Item, PrunePlan, PruneRequest, plan};
+use super::plan::plan_at;
+use super::{Action, Item, PrunePlan, PruneRequest};
 use crate::backup::lock::SourceLock;
 use crate::catalog::SourceRecord;
 use crate::env::Env;
@@ -47,8 +48,12 @@ pub fn apply(
     let repository = &repository.without_cache();
     let record = repository.source_record(request.folder)?;
     let _lock = SourceLock::take(env, lock_folder, &record)?;
-    let plan = plan(env, repository, request)?;
-    if work(&plan) != work(made) {
+    // As of the same moment: a grace time that ended meanwhile is no change.
+    let now = env.clock.now();
+    let plan = plan_at(made.made_at.min(now), repository, request)?;
+    let is_newer = |at: Timestamp| made.made_at < at && at <= now;
+    let newer = plan.items.iter().any(|item| item.taken_at.is_some_and(is_newer));
+    if newer || work(&plan) != work(made) {
         let message = format!("the backups of `{}` changed since the plan was made", plan.folder);
         return Err(Error::new(Kind::Refused, message).hint("run `lifeboat prune` again"));
     }

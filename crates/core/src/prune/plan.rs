@@ -22,6 +22,15 @@ const DIGEST_DIGITS: usize = 12;
 
 /// Looks at a source's folder and says what a prune would do. Changes nothing.
 pub fn plan(env: &Env, repository: &Repository, request: &PruneRequest<'_>) -> Result<PrunePlan> {
+    plan_at(env.clock.now(), repository, request)
+}
+
+/// The plan as of that moment.
+pub(super) fn plan_at(
+    now: Timestamp,
+    repository: &Repository,
+    request: &PruneRequest<'_>,
+) -> Result<PrunePlan> {
     if request.grace < GRACE_MIN {
         return Err(Error::new(
             Kind::Usage,
@@ -29,7 +38,6 @@ pub fn plan(env: &Env, repository: &Repository, request: &PruneRequest<'_>) -> R
         )
         .hint(format!("the shortest is {:#}", GRACE_MIN)));
     }
-    let now = env.clock.now();
     let (entry, files) = read(repository, request.folder)?;
     let mut plan = of_entry(now, repository, request, &entry, &files)?;
     let left = leftovers(now, repository, request, plan.shortened(), &entry, &files)?;

@@ -93,6 +93,26 @@ fn a_nearly_full_store_shortens_the_grace_time_and_never_ends_it() {
 }
 
 #[test]
+fn a_grace_time_that_ends_between_plan_and_deed_changes_nothing() {
+    let world = World::new(keep_last(4));
+    world.days(5);
+    world.prune(None).unwrap();
+    world.days(7);
+    let due = world.entry().tombstones[0].delete_after;
+    // A moment before it; looking takes a millisecond each time.
+    let before = due.as_millisecond() - 1;
+    world.clock.0.store(before, Ordering::SeqCst);
+    let plan = world.plan();
+    assert_eq!((plan.with(Action::Wait).count(), plan.with(Action::Delete).count()), (1, 0));
+    world.clock.0.store(due.as_millisecond() + 10, Ordering::SeqCst);
+    let request = world.request();
+    let id = plan.id.clone();
+    let pruned =
+        prune::apply(&world.env, &world.repository, &request, &plan, Some(&id), None).unwrap();
+    assert!(pruned.deleted.is_empty() && !pruned.marked.is_empty());
+}
+
+#[test]
 fn ten_records_of_prunes_stay() {
     let world = World::new(keep_last(4));
     world.days(4);
