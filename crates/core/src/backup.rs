@@ -3,7 +3,7 @@
 //! Whatever fails before the manifest leaves no backup: artifacts of a failed run are deleted,
 //! those of a killed run are garbage without a manifest.
 
-pub(crate) mod lock;
+pub mod lock;
 mod store;
 
 use std::collections::BTreeMap;
@@ -233,6 +233,7 @@ impl<'a> Run<'a> {
         phase: &'static str,
         work: impl FnOnce(&Self) -> Result<T>,
     ) -> Result<T> {
+        self.env.proceed()?;
         let begun_ms = self.env.clock.monotonic_ms();
         let done = work(self);
         self.timings.insert(phase.into(), self.env.elapsed_ms(begun_ms));
@@ -251,7 +252,7 @@ impl<'a> Run<'a> {
                 return Ok(name);
             }
             let into_second_ms = now.subsec_millisecond().max(0) as u64;
-            self.env.clock.sleep_ms(1_000 - into_second_ms);
+            self.env.pause_ms(1_000 - into_second_ms)?;
         }
         Err(Error::new(Kind::Failed, format!("every name for `{}` is taken", self.folder))
             .hint("is the clock standing still? see `date`"))
@@ -402,6 +403,8 @@ impl<'a> Run<'a> {
         let object = self.repository.object(&self.folder, &format!("{}.json", manifest.name))?;
         let bytes = manifest.to_bytes();
         self.env.crash.pass("backup.before_manifest")?;
+        // The last moment: from here on the backup exists, and an end in time is a success.
+        self.env.proceed()?;
         match put_bytes(store, &object, &bytes) {
             Ok(()) => {}
             // Another run's backup has the name.

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use crate::error::Result;
 use crate::event::{Event, Observer, Silent};
+use crate::stop::Stop;
 
 /// Where the time comes from.
 pub trait Clock: Send + Sync {
@@ -85,6 +86,8 @@ pub struct Env {
     pub host: String,
     /// How many threads a run may keep busy.
     pub threads: usize,
+    /// What may end a run before its work is done.
+    pub stop: Stop,
 }
 
 impl Env {
@@ -97,7 +100,40 @@ impl Env {
             observer: Arc::new(Silent),
             host: host.into(),
             threads: std::thread::available_parallelism().map_or(2, usize::from),
+            stop: Stop::default(),
         }
+    }
+
+    /// The same world, in which a run must end within that time from now. `words` are the limit
+    /// for people: "2h".
+    #[must_use]
+    pub fn limited(&self, limit_ms: u64, words: &str) -> Self {
+        let ends_at_ms = self.clock.monotonic_ms().saturating_add(limit_ms);
+        Env { stop: self.stop.until(ends_at_ms, words), ..self.clone() }
+    }
+
+    /// The same world, in which nothing ends a run: for what must be done after it.
+    #[must_use]
+    pub fn unstoppable(&self) -> Self {
+        Env { stop: Stop::default(), ..self.clone() }
+    }
+
+    /// Asked at each step of a run: whether it may go on. Errors are those of [`Stop::ask`].
+    pub fn proceed(&self) -> Result<()> {
+        self.stop.ask(self.clock.monotonic_ms())
+    }
+
+    /// Waits, but no longer than the run may go on.
+    pub fn pause_ms(&self, milliseconds: u64) -> Result<()> {
+        const SLICE_MS: u64 = 50;
+        let mut left_ms = milliseconds;
+        while left_ms > 0 {
+            self.proceed()?;
+            let slice_ms = left_ms.min(SLICE_MS);
+            self.clock.sleep_ms(slice_ms);
+            left_ms -= slice_ms;
+        }
+        self.proceed()
     }
 
     /// A fresh random (version 4) UUID.

@@ -45,8 +45,10 @@ pub enum Kind {
     NeedsConfirmation,
     /// The store is absent for now, such as a drive that is not mounted.
     StoreAbsent,
-    /// A signal ended the run.
+    /// SIGINT ended the run.
     Interrupted,
+    /// SIGTERM ended the run.
+    Terminated,
 }
 
 impl Kind {
@@ -69,6 +71,7 @@ impl Kind {
             Kind::NeedsConfirmation => 24,
             Kind::StoreAbsent => 75,
             Kind::Interrupted => 130,
+            Kind::Terminated => 143,
         }
     }
 }

@@ -8,7 +8,9 @@
 
 pub mod error;
 pub mod event;
+pub mod stop;
 pub mod env;
+pub mod retry;
 pub mod manifest;
 pub mod policy;
 pub mod marks;

@@ -51,6 +51,7 @@ pub fn decode_into(
     let reader = store.get(object, None)?;
     let compression = compression_of(artifact)?;
     decode(reader, compression, env.threads, expectation, &mut |plain| {
+        env.proceed()?;
         env.tell(Event::Advanced { bytes: plain.len() as u64 });
         file.write_all(plain).map_err(|error| {
             Error::io(Kind::Failed, format!("cannot write {}", place.display()), error)

@@ -43,6 +43,7 @@ impl Service {
         let stopped = Stopped { service: self, env, starter: Some(starter) };
         let child = spawn(&self.stop, &self.name)?;
         let status = wait(env, child, self.timeout_ms, &self.stop, &self.name)?;
+        env.proceed()?;
         match status.success() {
             true => Ok(stopped),
             false => Err(self.failed("stop", &self.stop, &status.to_string())),
@@ -103,6 +104,11 @@ fn wait(
         let waited = child.try_wait();
         match waited.map_err(|error| Error::io(Kind::Failed, "cannot wait", error))? {
             Some(status) => return Ok(status),
+            None if env.proceed().is_err() => {
+                let _ = child.kill();
+                let _ = child.wait();
+                env.proceed()?;
+            }
             None if env.elapsed_ms(begun_ms) > timeout_ms => {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -137,7 +143,9 @@ impl Stopped<'_> {
         drop(starter.stdin.take());
         let errors = starter.stderr.take();
         let service = self.service;
-        let status = wait(self.env, starter, service.timeout_ms, &service.start, &service.name)?;
+        // Whatever ends the run, the service is started.
+        let env = self.env.unstoppable();
+        let status = wait(&env, starter, service.timeout_ms, &service.start, &service.name)?;
         if status.success() {
             return Ok(());
         }

@@ -5,15 +5,19 @@
 //! environment; `sources` and `repositories` list what can be protected and where.
 
 mod cache;
+mod attempts;
 mod cli;
 mod commands;
 mod config;
 mod discover;
 mod glob;
+mod hooks;
 mod repositories;
 mod rotation;
+mod runs;
 mod selection;
 mod session;
+mod signals;
 mod sources;
 mod ui;
 mod world;

@@ -23,6 +23,7 @@ use crate::config::model::{FileConfig, PruneWhen, ServiceConfig, SqliteConfig, W
 use crate::config::values::TextOr;
 use crate::config::{Config, SourceConfig, diagnose};
 use crate::glob;
+use crate::runs::Manner;
 use crate::ui::units;
 
 /// The engines of all kinds of sources.
@@ -78,6 +79,8 @@ pub(crate) struct Target {
     pub(crate) keep: Option<Keep>,
     /// Whether it is pruned after each backup.
     pub(crate) prune_after_backup: bool,
+    /// How its runs are made.
+    pub(crate) manner: Manner,
 }
 
 impl Target {
@@ -160,6 +163,7 @@ impl Target {
             rpo_ms: None,
             keep: None,
             prune_after_backup: false,
+            manner: Manner::default(),
         }
     }
 
@@ -183,6 +187,7 @@ impl Target {
         self.rpo_ms = config.rpo.map(|rpo| rpo.0.milliseconds);
         self.keep = config.keep.as_ref().map(|keep| keep.0.keep());
         self.prune_after_backup = config.prune == Some(PruneWhen::AfterBackup);
+        self.manner = Manner::of(config);
         self
     }
 

@@ -17,6 +17,8 @@ use lifeboat_core::Result;
 use lifeboat_core::env::{Clock, CrashPoints, Env, NoCrash, Random};
 use lifeboat_core::event::Observer;
 
+use crate::signals;
+
 /// What the process was started with, read once.
 pub(crate) struct Surroundings {
     /// The environment variables whose names the program knows.
@@ -254,7 +256,11 @@ impl CrashPoints for ArmedPoints {
         if let Some((name, milliseconds)) = &self.pause
             && name == point
         {
-            self.clock.sleep_ms(*milliseconds);
+            // In slices, as a run that is held must still hear a signal.
+            let begun_ms = self.clock.monotonic_ms();
+            while self.clock.monotonic_ms() - begun_ms < *milliseconds && !signals::is_caught() {
+                self.clock.sleep_ms(10);
+            }
         }
         if self.crash_at.as_deref() == Some(point) {
             // SIGKILL, as nothing may run afterwards: no destructor, no flush.

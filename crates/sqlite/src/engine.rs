@@ -50,7 +50,12 @@ impl Engine for SqliteEngine {
             Ok(connection) => connection,
             Err(error) => return Ok(check::failed(level, error.to_string())),
         };
-        let checked = check::check(&mut connection, &env.clock, level, memory_bytes, None);
+        let watched = env.clone();
+        let stop_when: check::StopWhen = Box::new(move || watched.proceed().is_err());
+        let checked =
+            check::check(&mut connection, &env.clock, level, memory_bytes, Some(stop_when));
+        // A check that was broken off found nothing: the reason is the error.
+        env.proceed()?;
         let mut report = match checked {
             Checked::Done(report) => report,
             Checked::Stopped => check::failed(level, "the check was interrupted".into()),

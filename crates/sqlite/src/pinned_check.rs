@@ -49,7 +49,7 @@ impl PinnedCheck {
     ) -> Result<Self> {
         let stop = Arc::new(AtomicU8::new(GOES_ON));
         let wal_growth_bytes_max = options.wal_growth_bytes_max;
-        let stop_when = stop_when(Arc::clone(&stop), wal, wal_growth_bytes_max);
+        let stop_when = stop_when(env, Arc::clone(&stop), wal, wal_growth_bytes_max);
         let clock = Arc::clone(&env.clock);
         let (level, memory_bytes) = (options.check, options.check_memory_bytes);
         let thread = std::thread::Builder::new()
@@ -96,16 +96,22 @@ impl Drop for PinnedCheck {
     }
 }
 
-fn stop_when(stop: Arc<AtomicU8>, wal: Option<File>, growth_bytes_max: u64) -> check::StopWhen {
+fn stop_when(
+    env: &Env,
+    stop: Arc<AtomicU8>,
+    wal: Option<File>,
+    growth_bytes_max: u64,
+) -> check::StopWhen {
     let length = |wal: &Option<File>| {
         wal.as_ref().and_then(|wal| wal.metadata().ok()).map_or(0, |metadata| metadata.len())
     };
     let begun_bytes = length(&wal);
+    let env = env.clone();
     Box::new(move || {
         if length(&wal) > begun_bytes.saturating_add(growth_bytes_max) {
             stop.store(WAL_GREW, Ordering::Relaxed);
         }
-        stop.load(Ordering::Relaxed) != GOES_ON
+        stop.load(Ordering::Relaxed) != GOES_ON || env.proceed().is_err()
     })
 }
 
@@ -161,7 +167,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         let mut log = File::create(&path).unwrap();
-        let mut stop_when = stop_when(Arc::default(), File::open(&path).ok(), 100);
+        let env = Env::new(Arc::new(World), Arc::new(World), "test");
+        let mut stop_when = stop_when(&env, Arc::default(), File::open(&path).ok(), 100);
         log.write_all(&[0; 100]).unwrap();
         assert!(!stop_when());
         log.write_all(&[0; 1]).unwrap();

@@ -1,7 +1,7 @@
 //! One backup of a source at a time on a host.
 //!
-//! The lock is a courtesy: the repository itself never takes half a backup, nor two of one name.
-//! The kernel releases it with the process, so it cannot be left behind.
+//! The locks are a courtesy: the repository itself never takes half a backup, nor two of one name.
+//! The kernel releases them with the process, so none can be left behind.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -12,15 +12,32 @@ use crate::catalog::SourceRecord;
 use crate::env::Env;
 use crate::error::{Error, Kind, Result};
 
-pub(crate) struct SourceLock {
+/// A lock between the runs of this host, held until it is dropped.
+#[derive(Debug)]
+pub struct SourceLock {
     _file: Option<File>,
 }
 
 impl SourceLock {
-    /// Takes it, or says who has it. A folder that cannot be written is a warning.
+    /// Takes the lock of a source in a repository, or says who has it.
     pub(crate) fn take(env: &Env, folder: Option<&Path>, record: &SourceRecord) -> Result<Self> {
+        let what = format!("another backup or prune of `{}`", record.name);
+        SourceLock::named(env, folder, &record.id.to_string(), &record.name, &what)
+    }
+
+    /// Takes the lock of that file name, or says who has it: `what` is running. A folder that
+    /// cannot be written is a warning about `subject`.
+    ///
+    /// Errors: [`Kind::Locked`].
+    pub fn named(
+        env: &Env,
+        folder: Option<&Path>,
+        file: &str,
+        subject: &str,
+        what: &str,
+    ) -> Result<Self> {
         let Some(folder) = folder else { return Ok(SourceLock { _file: None }) };
-        let path = folder.join(format!("{}.lock", record.id));
+        let path = folder.join(format!("{file}.lock"));
         let opened =
             fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).and_then(|()| {
                 let mut options = OpenOptions::new();
@@ -31,7 +48,7 @@ impl SourceLock {
             Ok(file) => file,
             Err(error) => {
                 let path = path.display();
-                env.warn(&record.name, &format!("no lock against a second run at {path}: {error}"));
+                env.warn(subject, &format!("no lock against a second run at {path}: {error}"));
                 return Ok(SourceLock { _file: None });
             }
         };
@@ -44,17 +61,12 @@ impl SourceLock {
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
                 let _ = file.rewind().and_then(|()| file.take(20).read_to_string(&mut holder));
-                Err(Error::new(
-                    Kind::Locked,
-                    format!(
-                        "another backup or prune of `{}` is running (process {holder})",
-                        record.name
-                    ),
-                )
-                .hint("wait for it to end, or end it: nothing of it will be left"))
+                let message = format!("{what} is running (process {holder})");
+                Err(Error::new(Kind::Locked, message)
+                    .hint("wait for it to end, or end it: nothing of it will be left"))
             }
             Err(TryLockError::Error(error)) => {
-                env.warn(&record.name, &format!("no lock against a second run: {error}"));
+                env.warn(subject, &format!("no lock against a second run: {error}"));
                 Ok(SourceLock { _file: None })
             }
         }

@@ -22,6 +22,23 @@ pub(super) struct StoredArtifacts<'a> {
     deep: bool,
 }
 
+/// A sink into which nothing goes any more when the run must end.
+struct Watched<'a> {
+    env: &'a Env,
+    sink: &'a mut dyn Sink,
+}
+
+impl Sink for Watched<'_> {
+    fn buffer(&mut self) -> &mut [u8] {
+        self.sink.buffer()
+    }
+
+    fn advance(&mut self, bytes: usize) -> Result<()> {
+        self.env.proceed()?;
+        self.sink.advance(bytes)
+    }
+}
+
 struct Stored {
     object: ObjectName,
     artifact: Artifact,
@@ -59,7 +76,7 @@ impl<'a> StoredArtifacts<'a> {
         let put = self.repository.store().put(&object)?;
         let encoded =
             encode(&options, put, &|bytes| env.tell(Event::Advanced { bytes }), |sink| {
-                produce(sink)?;
+                produce(&mut Watched { env, sink })?;
                 env.crash.pass("backup.artifact.streamed")
             })?;
         env.tell(Event::PhaseEnded { phase });
@@ -86,7 +103,10 @@ impl<'a> StoredArtifacts<'a> {
             let (phase, encoded) = ("reading back", &stored.encoded);
             let bytes_total = Some(if deep { encoded.plain_bytes } else { encoded.stored_bytes });
             env.tell(Event::PhaseBegan { subject: &self.folder, phase, bytes_total });
-            let progress = |bytes| env.tell(Event::Advanced { bytes });
+            let progress = |bytes| {
+                env.tell(Event::Advanced { bytes });
+                env.proceed()
+            };
             let (object, threads) = (&stored.object, env.threads);
             match deep {
                 true => read_back_frames(
@@ -138,7 +158,7 @@ impl<'a> StoredArtifacts<'a> {
         })?;
         let Some(stored) = self.stored.last() else { return Ok(()) };
         let (store, threads) = (self.repository.store(), self.env.threads);
-        read_back_bytes(store, &stored.object, &stored.encoded, threads, &|_| ())
+        read_back_bytes(store, &stored.object, &stored.encoded, threads, &|_| self.env.proceed())
     }
 
     /// What the manifest says of the reading back.

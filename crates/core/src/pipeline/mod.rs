@@ -21,7 +21,7 @@ pub use compression::Compression;
 pub use decode::{Decoded, Expectation, decode};
 pub use encode::{EncodeOptions, Encoded, encode};
 pub use hashes::{BlockHash, BlockHashes, Sha256Hex};
-pub use read_back::{read_back_bytes, read_back_frames};
+pub use read_back::{Progress, read_back_bytes, read_back_frames};
 
 /// The largest plain size of one frame: what a reader of a single page must decompress.
 pub const FRAME_BYTES_MAX: usize = 128 << 10;

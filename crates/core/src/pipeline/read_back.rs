@@ -11,13 +11,16 @@ use super::{Compression, Encoded, Expectation, decode};
 use crate::error::{Error, Kind, Result};
 use crate::store::{ObjectName, Store};
 
+/// Hears of bytes that were read back, and may end the reading by an error.
+pub type Progress<'a> = dyn Fn(u64) -> Result<()> + Sync + 'a;
+
 /// Compares the stored bytes with those that were sent, on all cores.
 pub fn read_back_bytes(
     store: &dyn Store,
     name: &ObjectName,
     encoded: &Encoded,
     threads: usize,
-    progress: &(dyn Fn(u64) + Sync),
+    progress: &Progress<'_>,
 ) -> Result<()> {
     check_size(store, name, encoded)?;
     let chunks = encoded.chunk_hashes.len();
@@ -40,7 +43,7 @@ fn compare_chunks(
     name: &ObjectName,
     encoded: &Encoded,
     chunks: std::ops::Range<usize>,
-    progress: &(dyn Fn(u64) + Sync),
+    progress: &Progress<'_>,
 ) -> Result<()> {
     if chunks.is_empty() {
         return Ok(());
@@ -61,7 +64,7 @@ fn compare_chunks(
             }
             hasher.update(&buffer[..got]);
             left -= got;
-            progress(got as u64);
+            progress(got as u64)?;
         }
         if hasher.finalize() != *hash {
             return Err(differs(store, name));
@@ -78,7 +81,7 @@ pub fn read_back_frames(
     compression: Compression,
     block_bytes: Option<u32>,
     threads: usize,
-    progress: &(dyn Fn(u64) + Sync),
+    progress: &Progress<'_>,
 ) -> Result<()> {
     check_size(store, name, encoded)?;
     // Where every block is compared, the SHA-256 of all of them would prove nothing more.
@@ -92,15 +95,12 @@ pub fn read_back_frames(
         ..Expectation::default()
     };
     let reader = store.get(name, None)?;
-    decode(reader, compression, threads, &expectation, &mut |plain| {
-        progress(plain.len() as u64);
-        Ok(())
-    })
-    .map(drop)
-    .map_err(|error| match error.kind() {
-        Kind::CheckFailed | Kind::NoSpace => differs(store, name).caused_by(error),
-        _ => error,
-    })
+    decode(reader, compression, threads, &expectation, &mut |plain| progress(plain.len() as u64))
+        .map(drop)
+        .map_err(|error| match error.kind() {
+            Kind::CheckFailed | Kind::NoSpace => differs(store, name).caused_by(error),
+            _ => error,
+        })
 }
 
 fn check_size(store: &dyn Store, name: &ObjectName, encoded: &Encoded) -> Result<()> {

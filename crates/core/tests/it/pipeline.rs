@@ -102,9 +102,9 @@ fn bytes_come_back_at_every_size_and_compression() {
                 let back = read_it(&store, compression, threads).unwrap();
                 assert!(back == bytes, "{length} bytes, {compression}, {threads} threads");
             }
-            read_back_bytes(&store, &object(), &encoded, 4, &|_| ()).unwrap();
+            read_back_bytes(&store, &object(), &encoded, 4, &|_| Ok(())).unwrap();
             let (block, threads) = (Some(4096), 2);
-            read_back_frames(&store, &object(), &encoded, compression, block, threads, &|_| ())
+            read_back_frames(&store, &object(), &encoded, compression, block, threads, &|_| Ok(()))
                 .unwrap();
         }
     }
@@ -194,11 +194,11 @@ fn every_kind_of_damage_is_seen_when_reading_back() {
             let store = MemoryStore::default();
             let encoded = store_it(&store, &bytes, compression);
             store.damage(&object(), damage);
-            let seen = read_back_bytes(&store, &object(), &encoded, 2, &|_| ()).unwrap_err();
+            let seen = read_back_bytes(&store, &object(), &encoded, 2, &|_| Ok(())).unwrap_err();
             assert_eq!(seen.kind(), Kind::CheckFailed);
             let block = Some(4096);
             let seen =
-                read_back_frames(&store, &object(), &encoded, compression, block, 2, &|_| ());
+                read_back_frames(&store, &object(), &encoded, compression, block, 2, &|_| Ok(()));
             assert_eq!(seen.unwrap_err().kind(), Kind::CheckFailed);
         }
     }

@@ -15,7 +15,9 @@ use serde_json::{Value, json};
 use super::words::{CheckWord, MethodWord};
 use crate::repositories::{self, Place};
 use crate::rotation::{self, Days, Rule};
+use crate::runs::{self, RunArgs, RunHooks};
 use crate::session::{Session, TOOL};
+use crate::signals;
 use crate::sources::{self, Target};
 use crate::ui::printer::Style;
 use crate::ui::{report, units};
@@ -52,6 +54,8 @@ pub(crate) struct Args {
     /// younger than that beside what `keep` asks for
     #[arg(long, value_name = "N")]
     retention_days: Option<Days>,
+    #[command(flatten)]
+    run: RunArgs,
     /// Print what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -72,17 +76,31 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
             "name a database: lifeboat backup app.db; or write one down: lifeboat config init",
         ));
     }
-    let env = session.env()?;
-    let places = repositories::places(session)?;
-    let mut runs =
-        Runs { session, env: &env, args: &args, results: vec![], errors: vec![], unpruned: vec![] };
-    for target in targets {
-        let chosen = chosen(&target, &places, session)?;
-        for place in chosen {
-            runs.one(&target, &place);
-        }
+    let mut env = session.env()?;
+    if !args.dry_run {
+        env.stop = signals::catch();
     }
-    runs.end()
+    let places = repositories::places(session)?;
+    let hooks = RunHooks::of(session, &env, "backup", args.run.no_hooks)?;
+    let mut runs = Runs {
+        session,
+        env: &env,
+        args: &args,
+        results: Vec::new(),
+        errors: Vec::new(),
+        unfinished: Vec::new(),
+    };
+    if args.dry_run {
+        let (before, after) = hooks.lines();
+        runs.say_hooks(&before)?;
+        runs.all(&targets, &places)?;
+        runs.say_hooks(&after)?;
+        return runs.end();
+    }
+    hooks.around(|| {
+        runs.all(&targets, &places)?;
+        runs.end()
+    })
 }
 
 /// What was chosen for one run, instead of what is configured.
@@ -151,15 +169,49 @@ struct Runs<'a> {
     args: &'a Args,
     results: Vec<Value>,
     errors: Vec<Error>,
-    /// Of good backups whose prune failed.
-    unpruned: Vec<Error>,
+    /// Of good backups after which something failed: a prune, a hook.
+    unfinished: Vec<Error>,
 }
 
 impl Runs<'_> {
+    fn all(&mut self, targets: &[Target], places: &[Place]) -> Result<()> {
+        for target in targets {
+            for place in chosen(target, places, self.session)? {
+                self.one(target, &place);
+                if self.is_ended() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a signal ended the last one: then no other is begun.
+    fn is_ended(&self) -> bool {
+        let last = self.errors.last().map(Error::kind);
+        matches!(last, Some(Kind::Interrupted | Kind::Terminated))
+    }
+
+    fn say_hooks(&self, lines: &[String]) -> Result<()> {
+        match self.session.printer.json() {
+            true => Ok(()),
+            false => lines
+                .iter()
+                .try_for_each(|line| self.session.printer.data(&format!("all sources: {line}\n"))),
+        }
+    }
+
     fn one(&mut self, target: &Target, place: &Place) {
         let outcome = match self.args.dry_run {
             true => self.plan(target, place),
-            false => self.make(target, place),
+            false => {
+                let (session, args) = (self.session, self.args);
+                let (env, run) = (self.env, (target, place.url.as_str()));
+                let mut make = |env: &Env| self.make(env, target, place);
+                let ended = runs::backup(session, env, &args.run, run, &mut make);
+                self.unfinished.extend(ended.after_failed);
+                ended.result
+            }
         };
         match outcome {
             Ok(result) => self.results.push(result),
@@ -206,6 +258,9 @@ impl Runs<'_> {
         if self.prunes(target) {
             plan.steps.push("prune: remove what `keep` does not ask for".into());
         }
+        if !self.args.run.no_hooks {
+            target.manner.hooks.surround(&mut plan.steps);
+        }
         if !self.session.printer.json() {
             let mut text = format!("{}:\n", target.name);
             for (index, step) in plan.steps.iter().enumerate() {
@@ -222,12 +277,12 @@ impl Runs<'_> {
         }))
     }
 
-    fn make(&mut self, target: &Target, place: &Place) -> Result<Value> {
+    fn make(&mut self, env: &Env, target: &Target, place: &Place) -> Result<Value> {
         // Before the repository is created: nothing is made for a source that does not exist.
         target.source.inspect()?;
         let request = self.request(target, place)?;
-        let repository = place.open_or_create(self.env)?;
-        let outcome = backup::run(self.env, &repository, &request)?;
+        let repository = place.open_or_create(env)?;
+        let outcome = backup::run(env, &repository, &request)?;
         let (folder, manifest, word) = match &outcome {
             BackupOutcome::Committed { folder, manifest } => (folder, manifest, "committed"),
             BackupOutcome::Unchanged { folder, manifest } => (folder, manifest, "unchanged"),
@@ -294,7 +349,7 @@ impl Runs<'_> {
                 session.progress.clear();
                 let error = rotation::failed(&target.name, error);
                 let json = json!({ "outcome": "failed", "error": report::as_json(&error) });
-                self.unpruned.push(error);
+                self.unfinished.push(error);
                 json
             }
         }
@@ -340,14 +395,15 @@ impl Runs<'_> {
             self.session.printer.json_data(&self.results)?;
         }
         let (failed, all) = (self.errors.len(), self.results.len());
-        if failed == 0 && self.unpruned.len() <= 1 {
-            return self.unpruned.pop().map_or(Ok(ExitCode::SUCCESS), Err);
+        if failed == 0 && self.unfinished.len() <= 1 {
+            return self.unfinished.pop().map_or(Ok(ExitCode::SUCCESS), Err);
         }
-        for error in &self.unpruned {
+        for error in &self.unfinished {
             report::report(&self.session.printer, error);
         }
         if failed == 0 {
-            let message = format!("{all} backups are good, {} prunes failed", self.unpruned.len());
+            let message =
+                format!("{all} backups are good, {} prunes or hooks failed", self.unfinished.len());
             return Err(
                 Error::new(Kind::Incomplete, message).hint("the errors above say what mends each")
             );
@@ -358,7 +414,10 @@ impl Runs<'_> {
         for error in &self.errors {
             report::report(&self.session.printer, error);
         }
-        let kind = self.errors[0].kind();
+        let kind = match self.is_ended() {
+            true => return Err(self.errors.remove(failed - 1)),
+            false => self.errors[0].kind(),
+        };
         let kind = match self.errors.iter().all(|error| error.kind() == kind) {
             _ if failed < all => Kind::Incomplete,
             true => kind,

@@ -4,6 +4,7 @@
 //! files, `environment` makes one of variables where there is no file, `dotenv` reads them out
 //! of a `.env`, `diagnose` points at
 //! mistakes, `validate` checks what no type can, `schedule` says when a source is backed up,
+//! `runs` how (hooks, retries, overlap),
 //! `example` writes the example and the reference from the doc comments, `origin` shows what is in
 //! force.
 
@@ -15,6 +16,7 @@ pub(crate) mod example;
 pub(crate) mod load;
 pub(crate) mod model;
 pub(crate) mod origin;
+pub(crate) mod runs;
 pub(crate) mod schedule;
 pub(crate) mod validate;
 pub(crate) mod values;

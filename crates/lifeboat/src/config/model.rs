@@ -15,6 +15,7 @@ use lifeboat_core::policy::Keep;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::runs::{HooksConfig, Overlap, RetryConfig};
 use super::values::{FromText, Period, Size, Text, TextOr};
 
 /// Everything that can be configured.
@@ -32,6 +33,13 @@ pub(crate) struct Config {
     /// What is protected, each under the name that its backups have.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) source: BTreeMap<String, SourceConfig>,
+    /// Commands around a whole run of `backup` or `prune`: before the first source, after the last
+    /// one, and where any has failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) hooks: Option<HooksConfig>,
+    /// How failed backups are tried again, where a source says nothing else. Default: not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) retry: Option<RetryConfig>,
     /// The long-running process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) agent: Option<AgentConfig>,
@@ -119,6 +127,22 @@ pub(crate) struct SourceConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"superchat")]
     pub(crate) service: Option<TextOr<ServiceConfig>>,
+    /// Commands around each backup of this source, in each repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) hooks: Option<HooksConfig>,
+    /// How a failed backup is tried again. Default: not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) retry: Option<RetryConfig>,
+    /// What a backup does while another run backs up the same source: "fail" (exit code 11),
+    /// "skip" or "wait", which needs a `time_limit`. Default: "fail".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"skip")]
+    pub(crate) overlap: Option<Overlap>,
+    /// How long one backup may take, with hooks, waiting and further attempts. Then it ends, and
+    /// nothing of it is left. Default: no limit.
+    #[serde(default, alias = "time-limit", skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"2h")]
+    pub(crate) time_limit: Option<Text<Period>>,
     /// The source's id, where its backups must be found again under another name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", example = &"7d2c8a7e-0c0f-4a55-9f0e-3b8f6c1d2e4a")]

@@ -45,6 +45,12 @@ pub(crate) fn sections(loaded: &Loaded) -> Vec<Section> {
         let path = ["source", name.as_str()];
         sections.push(section(loaded, &path, table(source), &source_defaults(source)));
     }
+    if let Some(hooks) = &config.hooks {
+        sections.push(section(loaded, &["hooks"], table(hooks), &Table::new()));
+    }
+    if let Some(retry) = &config.retry {
+        sections.push(section(loaded, &["retry"], table(retry), &Table::new()));
+    }
     if let Some(agent) = &config.agent {
         sections.push(section(loaded, &["agent"], table(agent), &Table::new()));
     }

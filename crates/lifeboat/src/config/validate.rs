@@ -6,6 +6,7 @@
 use super::diagnose;
 use super::load::Loaded;
 use super::model::{Config, PruneWhen, SourceConfig, When};
+use super::runs::Overlap;
 use super::schedule::Schedule;
 use crate::repositories;
 
@@ -40,6 +41,9 @@ pub(crate) fn mistakes(loaded: &Loaded) -> Vec<String> {
         }
         check_repositories(config, source, &mut add);
         check_prune(config, source, &mut add);
+        if source.overlap == Some(Overlap::Wait) && source.time_limit.is_none() {
+            add(&["overlap"], "`overlap = \"wait\"` needs an end: set `time_limit` as well");
+        }
     }
     found
 }

@@ -13,6 +13,7 @@ mod bad_input;
 mod cache;
 mod configuration;
 mod crash;
+mod daily;
 mod demo;
 mod files;
 mod init;

@@ -1,0 +1,123 @@
+//! How the last backup of each source ended, also if it failed: a repository knows only what
+//! succeeded.
+//!
+//! Small files of JSON in our state folder. They are a convenience for `status`: one that cannot
+//! be written or read is left out, and never the reason of a failure.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use lifeboat_core::env::Env;
+use lifeboat_core::{Error, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::session::Session;
+use crate::sources::Target;
+use crate::ui::report;
+
+/// How one backup ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Attempt {
+    /// The source's name.
+    pub(crate) source: String,
+    /// The URL of the repository.
+    pub(crate) repository: String,
+    /// When it began.
+    pub(crate) begun_at: Timestamp,
+    /// When it ended.
+    pub(crate) ended_at: Timestamp,
+    /// "committed", "unchanged" or "failed".
+    pub(crate) outcome: String,
+    /// What failed, with its causes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<String>,
+    /// The kind of the failure: "no-space".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) kind: Option<String>,
+}
+
+impl Attempt {
+    /// Whether it failed.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.outcome == "failed"
+    }
+}
+
+/// What stands for a source in a repository in the names of our files: 16 hexadecimal digits.
+pub(crate) fn key(env: &Env, target: &Target, url: &str) -> String {
+    let location = target.location().unwrap_or_default();
+    let id = target.id.map(|id| id.to_string()).unwrap_or_default();
+    // A set of files is known by its name, as its list of paths may grow.
+    let place = if target.path.is_some() { &location } else { &target.name };
+    let text = [target.source.kind(), &env.host, &id, place, url].join("\0");
+    // FNV-1a: the same in every version of the program.
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    format!("{hash:016x}")
+}
+
+fn path(session: &Session, env: &Env, target: &Target, url: &str) -> Option<PathBuf> {
+    let folder = session.folders.locks.as_deref()?.parent()?.join("attempts");
+    Some(folder.join(format!("{}.json", key(env, target, url))))
+}
+
+/// Writes down how a backup ended.
+pub(crate) fn note(
+    session: &Session,
+    env: &Env,
+    target: &Target,
+    url: &str,
+    begun_at: Timestamp,
+    result: &Result<Value>,
+) {
+    let Some(path) = path(session, env, target, url) else { return };
+    let error = result.as_ref().err();
+    let outcome = match result {
+        Ok(value) => value["outcome"].as_str().unwrap_or("committed"),
+        Err(_) => "failed",
+    };
+    let attempt = Attempt {
+        source: target.name.clone(),
+        repository: url.to_owned(),
+        begun_at,
+        ended_at: env.clock.now(),
+        outcome: outcome.to_owned(),
+        error: error.map(in_one),
+        kind: error.map(|error| report::kind_name(error.kind())),
+    };
+    if let Err(error) = write(&path, &attempt) {
+        let message =
+            format!("how this run ended is not written down: {}: {error}", path.display());
+        session.printer.detail(&message);
+    }
+}
+
+fn in_one(error: &Error) -> String {
+    let causes: String = report::causes(error).iter().map(|cause| format!(": {cause}")).collect();
+    format!("{error}{causes}")
+}
+
+/// Whole or not at all: another run may read or write it now.
+fn write(path: &std::path::Path, attempt: &Attempt) -> std::io::Result<()> {
+    let folder = path.parent().unwrap_or(path);
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let part = path.with_extension(format!("{}.part", std::process::id()));
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let text = serde_json::to_vec_pretty(attempt)?;
+    let written = options.open(&part).and_then(|mut file| file.write_all(&text));
+    written.and_then(|()| fs::rename(&part, path)).inspect_err(|_| {
+        let _ = fs::remove_file(&part);
+    })
+}
+
+/// How the last backup of a source in a repository ended, where that is known.
+pub(crate) fn last(session: &Session, env: &Env, target: &Target, url: &str) -> Option<Attempt> {
+    let bytes = fs::read(path(session, env, target, url)?).ok()?;
+    serde_json::from_slice(&bytes).ok()
+}
