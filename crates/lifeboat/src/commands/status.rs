@@ -14,6 +14,7 @@ use lifeboat_core::{Error, Kind, Result};
 use serde::Serialize;
 
 use self::disk::Disk;
+use crate::attempts::{self, Attempt};
 use crate::config::values::Period;
 use crate::repositories::{self, Opened};
 use crate::rotation::Rule;
@@ -29,6 +30,8 @@ use crate::ui::units;
 /// A source is stale if its newest good backup is older than its `rpo` or --max-age, or if it has
 /// none. A backup that was made without a check does not
 /// count as good. The exit code is then 21.
+///
+/// That the last backup failed is told as a warning, also where the newest good one is fresh.
 ///
 /// With `--format nagios` it is a check plugin: one line with numbers, and the exit code is 0 (OK),
 /// 1 (WARNING: a doubt, or a disk that is 80 % full), 2 (CRITICAL: stale, or never backed up) or 3
@@ -72,6 +75,8 @@ struct Row {
     prune_waits: Option<String>,
     stored_bytes: u64,
     disk_used_percent: Option<u8>,
+    /// How the last backup ended, where that is known on this host.
+    last_attempt: Option<Attempt>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -216,6 +221,7 @@ fn row_of_target(
 ) -> Result<Row> {
     let age_ms_max = target.rpo_ms.or(max_age_ms);
     let mut row = row(&target.name, opened, entry, age_ms_max, env.clock.now());
+    row.last_attempt = attempts::last(session, env, target, &opened.place.url);
     let rule = Rule::of(&opened.place, target, None).filter(|_| target.prune_after_backup);
     if let (Some(rule), Some(entry)) = (rule, entry) {
         let request = rule.request(session, env, &opened.repository, &entry.folder);
@@ -254,6 +260,7 @@ fn row(
         prune_waits: None,
         stored_bytes: status.stored_bytes,
         disk_used_percent: None,
+        last_attempt: None,
     }
 }
 
@@ -298,6 +305,12 @@ fn print(session: &Session, rows: &[Row], several: bool) -> Result<()> {
 /// What a number in the table would hide.
 fn warn(session: &Session, row: &Row) {
     let source = units::one_line(&row.source);
+    if let Some(failed) = row.last_attempt.as_ref().filter(|last| last.has_failed()) {
+        let at = units::moment(failed.ended_at, &session.surroundings.time_zone);
+        session
+            .printer
+            .warning(&source, &format!("the last backup failed at {at}: {}", why(failed)));
+    }
     for (count, what) in doubts(row).into_iter().filter(|(count, _)| *count > 0) {
         session.printer.warning(&source, &format!("{count} {what}"));
     }
@@ -309,6 +322,11 @@ fn warn(session: &Session, row: &Row) {
 
 /// What is said of a prune that waits.
 const WAITS: &str = "a prune waits for an approval";
+
+/// What a failed attempt failed for, on one line.
+fn why(failed: &Attempt) -> String {
+    units::one_line(failed.error.as_deref().unwrap_or("for a reason that is not known"))
+}
 
 /// What may be wrong with a source, and how often.
 fn doubts(row: &Row) -> [(usize, &'static str); 3] {

@@ -196,6 +196,32 @@ fn a_run_has_hooks_around_all_its_sources() {
 }
 
 #[test]
+fn the_status_tells_of_a_last_backup_that_failed() {
+    let world = world_with("", "");
+    world.run(&["backup"]).expect(0);
+    let ran = world.run(&["status", "--json"]).expect(0);
+    assert_eq!(ran.json()[0]["last_attempt"]["outcome"], "committed");
+    fs::rename(world.path("data/app.db"), world.path("data/away.db")).unwrap();
+    world.run(&["backup"]).expect(15);
+    world.run(&["status"]).expect(0).says("the last backup failed at").says("app.db");
+    let ran = world.run(&["status", "--json"]).expect(0);
+    assert_eq!(ran.json()[0]["last_attempt"]["kind"], "source-unavailable");
+    let plugin = world.run(&["status", "--format", "nagios"]).expect(1).out;
+    assert!(plugin.contains("app: the last backup failed: "), "{plugin}");
+    // The notes are a convenience: a damaged one is left out, no place for them no failure.
+    let folder = world.path("state/lifeboat/attempts");
+    for name in world.names("state/lifeboat/attempts") {
+        fs::write(folder.join(name), "{").unwrap();
+    }
+    let ran = world.run(&["status"]).expect(0);
+    assert!(!ran.err.contains("failed at"), "{}", ran.err);
+    fs::remove_dir_all(&folder).unwrap();
+    fs::write(&folder, "in the way").unwrap();
+    fs::rename(world.path("data/away.db"), world.path("data/app.db")).unwrap();
+    world.run(&["backup"]).expect(0);
+}
+
+#[test]
 fn what_may_pass_is_tried_again() {
     let lines = "retry = { times = 1000, delay = \"20ms\", delay_max = \"50ms\" }\n";
     let world = world_with(lines, "");

@@ -91,6 +91,10 @@ fn complaints(row: &Row) -> Vec<(Verdict, String)> {
             found.push((Verdict::Critical, said));
         }
     }
+    if let Some(failed) = row.last_attempt.as_ref().filter(|last| last.has_failed()) {
+        let said = format!("{}: the last backup failed: {}", row.source, super::why(failed));
+        found.push((Verdict::Warning, said));
+    }
     for (count, what) in super::doubts(row).into_iter().filter(|(count, _)| *count > 0) {
         found.push((Verdict::Warning, format!("{}: {count} {what}", row.source)));
     }
@@ -163,6 +167,7 @@ mod tests {
             prune_waits: None,
             stored_bytes: 1,
             disk_used_percent: None,
+            last_attempt: None,
         }
     }
 
