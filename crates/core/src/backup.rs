@@ -62,6 +62,8 @@ pub struct BackupRequest<'a> {
     pub scratch_folder: &'a Path,
     /// The program and its version, for the manifest.
     pub tool: &'a str,
+    /// What a person should know of this source, for the manifest.
+    pub warnings: &'a [String],
 }
 
 /// What a run would do; `--dry-run` prints it.
@@ -354,7 +356,8 @@ impl<'a> Run<'a> {
         checks: Vec<Check>,
     ) -> Manifest {
         let report = captured.report;
-        let mut warnings = report.warnings;
+        let mut warnings = self.request.warnings.to_vec();
+        warnings.extend(report.warnings);
         if let Some(reason) = report.check_deferred {
             warnings.push(format!("the check was made on a scratch restore: {reason}"));
         }

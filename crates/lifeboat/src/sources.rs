@@ -81,6 +81,8 @@ pub(crate) struct Target {
     pub(crate) prune_after_backup: bool,
     /// How its runs are made.
     pub(crate) manner: Manner,
+    /// What each of its backups has to say.
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Target {
@@ -164,6 +166,7 @@ impl Target {
             keep: None,
             prune_after_backup: false,
             manner: Manner::default(),
+            warnings: Vec::new(),
         }
     }
 
@@ -179,6 +182,7 @@ impl Target {
             }
         }
         self.id = config.id;
+        self.warnings = config.warnings.clone();
         self.compression = config.compression.map(|compression| compression.0);
         self.pattern = config.name.as_ref().map(|name| name.0.clone()).unwrap_or_default();
         self.service = config.service.as_ref().map(|service| service_of(&service.0));

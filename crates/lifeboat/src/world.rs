@@ -59,6 +59,8 @@ const VARIABLES: &[&str] = &[
     "ADMIN_DB_PATH",
     "ADMIN_DATABASE_URL",
     "BACKUP_DIR",
+    "DATABASE_PATH",
+    "DATABASE_URL",
     "RETENTION_DAYS",
     "LIFEBOAT_CRASH_AT",
     "LIFEBOAT_PAUSE_AT",

@@ -230,6 +230,7 @@ impl History {
             lock_folder: None,
             scratch_folder: &self.folder,
             tool: "simulation",
+            warnings: &[],
         };
         match backup::run(&self.env, &repository, &request)? {
             BackupOutcome::Committed { folder, manifest } => Ok((folder, manifest)),

@@ -148,6 +148,7 @@ pub(crate) fn request<'t>(
         lock_folder: session.folders.locks.as_deref(),
         scratch_folder: &session.folders.scratch,
         tool: TOOL,
+        warnings: &target.warnings,
     })
 }
 
@@ -217,6 +218,10 @@ impl Runs<'_> {
             Ok(result) => self.results.push(result),
             Err(error) => {
                 self.session.progress.clear();
+                // No manifest says them.
+                for warning in &target.warnings {
+                    self.session.printer.warning(&units::one_line(&target.name), warning);
+                }
                 let error = match error.kind() {
                     _ if error.message().contains(&target.name) => error,
                     _ => error.context(format!("the backup of `{}` failed", target.name)),
@@ -260,6 +265,9 @@ impl Runs<'_> {
         }
         if !self.args.run.no_hooks {
             target.manner.hooks.surround(&mut plan.steps);
+        }
+        for warning in &target.warnings {
+            self.session.printer.warning(&units::one_line(&target.name), warning);
         }
         if !self.session.printer.json() {
             let mut text = format!("{}:\n", target.name);

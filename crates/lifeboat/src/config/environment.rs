@@ -3,14 +3,19 @@
 //! backup scripts have them.
 //!
 //! They come from the environment, else from the file that `--env-file` names, else from `.env`
-//! in the current folder. No other variable of such a file is looked at.
+//! in the current folder. The application's own variables are looked at beside them: where it
+//! opens another database than the scripts take, both are backed up, and it is said.
 
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
+use lifeboat_core::source::Engine as _;
 use lifeboat_core::{Error, Kind, Result};
+use lifeboat_sqlite::SqliteEngine;
 
+use super::application::{self, Opens};
 use super::diagnose::shown;
 use super::dotenv;
 use super::model::{Config, KeepConfig, PruneWhen, RepositoryConfig, SourceConfig, SqliteConfig};
@@ -49,17 +54,82 @@ pub(crate) fn config(
     let folder = variables.path("BACKUP_DIR")?.unwrap_or_else(|| FOLDER_DEFAULT.into());
     let repository = RepositoryConfig { url: local_url(&folder), compression: None, keep: None };
     let pattern = "admin_sqlite_{date}_{time}".parse()?;
-    let source = SourceConfig {
+    let mut source = SourceConfig {
         sqlite: Some(TextOr(SqliteConfig { path: Some(path), ..SqliteConfig::default() })),
         name: Some(Text(pattern)),
         keep: Some(variables.keep()?),
         prune: Some(PruneWhen::AfterBackup),
         ..SourceConfig::default()
     };
+    let name = sources::name_of(&place);
     let mut config = Config::default();
     config.repository.insert("backup-dir".to_owned(), repository);
-    config.source.insert(sources::name_of(&place), source);
+    match variables.opened_instead(&place) {
+        Instead::Nothing => {}
+        Instead::Doubt(doubt) => source.warnings.push(doubt),
+        Instead::Database { path, doubt } => {
+            source.warnings.extend(doubt);
+            let also = match sources::name_of(&path) {
+                also if also == name => format!("{also}-application"),
+                also => also,
+            };
+            let sqlite = SqliteConfig { path: Some(path), ..SqliteConfig::default() };
+            let application = SourceConfig {
+                sqlite: Some(TextOr(sqlite)),
+                keep: source.keep.clone(),
+                prune: source.prune,
+                ..SourceConfig::default()
+            };
+            config.source.insert(also, application);
+        }
+    }
+    config.source.insert(name, source);
     Ok(Some(config))
+}
+
+/// What the application opens where that is not what the scripts take.
+enum Instead {
+    /// Nothing else, as far as its variables and its folder tell.
+    Nothing,
+    /// Something that is no SQLite database here, or nobody knows.
+    Doubt(String),
+    /// Another database; with a doubt where the scripts' one looks like a leftover.
+    Database { path: PathBuf, doubt: Option<String> },
+}
+
+/// Compares what the scripts take with what the application opens.
+fn compare(taken: &Path, opens: &Path, by: &str) -> Instead {
+    let Ok(Some(used)) = lifeboat_sqlite::glance(opens) else { return Instead::Nothing };
+    let opens = &sources::place_of(opens).unwrap_or_else(|_| opens.to_owned());
+    let seen = lifeboat_sqlite::glance(taken).ok().flatten();
+    if seen.is_some_and(|seen| seen.identity == used.identity) {
+        return Instead::Nothing;
+    }
+    let is_idle = SqliteEngine.holders(taken).is_ok_and(|holders| holders.is_empty());
+    let state = match seen {
+        None => Some("which is not there".to_owned()),
+        Some(seen) if is_idle && seen.written < used.written => Some(format!(
+            "which no process has open and which was written last {}, the other one {}",
+            date(seen.written),
+            date(used.written)
+        )),
+        Some(_) => None,
+    };
+    let doubt = state.map(|state| {
+        format!(
+            "the application opens {} by {by}, and not {}, {state}: both are backed up",
+            shown(opens),
+            shown(taken)
+        )
+    });
+    Instead::Database { path: opens.to_owned(), doubt }
+}
+
+fn date(time: Option<SystemTime>) -> String {
+    let time = time.and_then(|time| jiff::Timestamp::try_from(time).ok());
+    time.map_or("at an unknown time".to_owned(), |time| {
+        time.strftime("%Y-%m-%d %H:%M UTC").to_string()
+    })
 }
 
 /// Where the variables are looked up.
@@ -69,6 +139,8 @@ struct Variables<'a> {
     values: Vec<(String, String)>,
     /// The folder that paths in the file are relative to.
     folder: PathBuf,
+    /// What the file sets of the application's variables, or why that cannot be told.
+    application: Result<Vec<(String, String)>, String>,
 }
 
 impl<'a> Variables<'a> {
@@ -76,13 +148,45 @@ impl<'a> Variables<'a> {
         let path = env_file.unwrap_or(Path::new(".env"));
         let folder = absolute(path.parent().unwrap_or(Path::new("")).join("."))?;
         let Some(text) = text_of(path, env_file.is_some())? else {
-            return Ok(Variables { surroundings, values: Vec::new(), folder });
+            let (values, application) = (Vec::new(), Ok(Vec::new()));
+            return Ok(Variables { surroundings, values, folder, application });
         };
         let values = dotenv::read(&text, NAMES).map_err(|why| {
             Error::new(Kind::Usage, format!("cannot read {}: {why}", shown(path)))
                 .hint("mend that line, or name another file with --env-file")
         })?;
-        Ok(Variables { surroundings, values, folder })
+        // Read apart: what is wrong there is no reason to make no backup.
+        let application = dotenv::read(&text, application::NAMES)
+            .map_err(|why| format!("{}: {why}", shown(path)));
+        Ok(Variables { surroundings, values, folder, application })
+    }
+
+    /// What the application opens instead of what the scripts take.
+    fn opened_instead(&self, taken: &Path) -> Instead {
+        let ours = |name: &str| {
+            let value = self.surroundings.variable(name)?;
+            Some(value.to_string_lossy().into_owned())
+        };
+        let in_file = match &self.application {
+            Ok(values) => values,
+            Err(why) if application::NAMES.iter().all(|name| ours(name).is_none()) => {
+                return Instead::Doubt(format!(
+                    "which database the application opens cannot be told: {why}"
+                ));
+            }
+            Err(_) => &Vec::new(),
+        };
+        let variable = |name: &str| {
+            let found = in_file.iter().find(|(found, _)| found == name);
+            ours(name).or_else(|| found.map(|(_, value)| value.clone()))
+        };
+        match application::opens(variable, &self.folder) {
+            Opens::Sqlite { path, by } => compare(taken, &path, by),
+            Opens::Other { by, engine } => Instead::Doubt(format!(
+                "by {by} the application uses {engine}, and not {}: that is not backed up",
+                shown(taken)
+            )),
+        }
     }
 
     /// What the file says, where the environment says nothing.

@@ -147,6 +147,11 @@ pub(crate) struct SourceConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", example = &"7d2c8a7e-0c0f-4a55-9f0e-3b8f6c1d2e4a")]
     pub(crate) id: Option<uuid::Uuid>,
+    /// What each of its backups has to say; no key of a file, but known where a source was made
+    /// of variables.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub(crate) warnings: Vec<String>,
 }
 
 /// How a SQLite database is found and read.

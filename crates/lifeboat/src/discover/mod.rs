@@ -127,7 +127,7 @@ pub(crate) fn search(search: &Search, clock: &dyn Clock) -> Findings {
     let warnings: Vec<String> = findings
         .settings
         .iter()
-        .filter_map(|settings| settings.warning(&|path| findings.database_at(search, path)))
+        .flat_map(|settings| settings.warnings(&|path| findings.database_at(search, path)))
         .collect();
     findings.warnings.extend(warnings);
     findings

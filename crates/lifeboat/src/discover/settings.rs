@@ -50,10 +50,15 @@ pub(super) fn read(search: &Search, file: &Path) -> Option<Settings> {
     if !names.iter().any(|name| text.contains(name)) {
         return None;
     }
-    match dotenv::read(&text, &names) {
-        Ok(values) => settings.take(&values),
-        Err(why) => settings.problem = Some(why),
+    let mut values = Vec::new();
+    // Each apart: a line that no shell would take hides only what it sets.
+    for name in names {
+        match dotenv::read(&text, &[name]) {
+            Ok(found) => values.extend(found),
+            Err(why) => settings.problem = Some(why),
+        }
     }
+    settings.take(&values);
     Some(settings)
 }
 
@@ -104,14 +109,17 @@ impl Settings {
         lines
     }
 
-    /// What is wrong where the script takes another database than the application opens.
-    pub(super) fn warning<'a>(
+    /// What a person must know: what could not be read, and what the script leaves unprotected.
+    pub(super) fn warnings<'a>(
         &self,
         found: &dyn Fn(&Path) -> Option<&'a Database>,
-    ) -> Option<String> {
-        if let Some(problem) = &self.problem {
-            return Some(format!("{}: {problem}", self.file.display()));
-        }
+    ) -> Vec<String> {
+        let problem = self.problem.iter().map(|why| format!("{}: {why}", self.file.display()));
+        problem.chain(self.mismatch(found)).collect()
+    }
+
+    /// What is wrong where the script takes another database than the application opens.
+    fn mismatch<'a>(&self, found: &dyn Fn(&Path) -> Option<&'a Database>) -> Option<String> {
         let script = self.script.as_ref()?;
         let file = self.file.display();
         let opens = match self.application.as_ref()? {

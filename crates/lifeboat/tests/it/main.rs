@@ -24,6 +24,7 @@ mod restore;
 mod rotation;
 mod round_trip;
 mod silent_failures;
+mod silent_failures_setup;
 mod standard_tools;
 mod status;
 mod support;

@@ -234,6 +234,7 @@ impl World {
             lock_folder: None,
             scratch_folder: self.folder.path(),
             tool: "test",
+            warnings: &[],
         };
         match backup::run(&self.env, &self.repository, &request)? {
             BackupOutcome::Committed { manifest, .. } => Ok(*manifest),
