@@ -160,6 +160,8 @@ fn backups(
         .collect();
     let keep = request.keep.and_within(request.also_within);
     let decisions = policy::decide(now, zone, &keep, &request.floors, &candidates);
+    // What one run asks for beside the policy brings nothing back: the next run removed it again.
+    let of_removed = policy::decide(now, zone, &request.keep, &request.floors, &candidates);
     let mut naming: HashMap<&str, u32> = HashMap::new();
     for artifact in all.iter().flat_map(|backup| &backup.artifacts) {
         *naming.entry(&artifact.name).or_default() += 1;
@@ -169,8 +171,9 @@ fn backups(
     let unreadable: HashSet<&str> =
         entry.unreadable.iter().map(|one| one.object.as_str()).collect();
     let mut items = Vec::with_capacity(all.len());
-    for (backup, decision) in all.into_iter().zip(&decisions) {
+    for (index, backup) in all.into_iter().enumerate() {
         let tombstone = tombstones.get(&(backup.name.as_str(), Some(backup.id)));
+        let decision = &if tombstone.is_some() { &of_removed } else { &decisions }[index];
         let unreadable =
             unreadable.contains(MarkKind::Tombstone.object(&entry.folder, &backup.name).as_str());
         let (action, reasons) = match (decision, unreadable) {

@@ -18,6 +18,7 @@ mod demo;
 mod files;
 mod init;
 mod install;
+mod lost_backups;
 mod output;
 mod prune;
 mod restore;
