@@ -4,8 +4,11 @@ use std::process::ExitCode;
 
 use jiff::Timestamp;
 use lifeboat_core::Result;
+use lifeboat_core::catalog::SourceEntry;
 use lifeboat_core::manifest::{Condition, Manifest};
-use serde_json::Value;
+use lifeboat_core::marks::Tombstone;
+use lifeboat_core::policy::Hold;
+use serde_json::{Value, json};
 
 use crate::repositories;
 use crate::selection::{self, Found};
@@ -16,14 +19,20 @@ use crate::ui::units;
 
 /// List the backups
 ///
-/// Oldest first. With --json, an array of their manifests, each with its `repository` and
-/// `folder`.
+/// Oldest first. With --json, an array of their manifests, each with its `repository`, its `folder`
+/// and what holds it (`hold`); with --all also with what a prune said of it (`removed`).
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Names of sources, or paths of databases; all without any
     #[arg(value_name = "SOURCE|PATH")]
     sources: Vec<String>,
+    /// Those as well that a prune removed and whose bytes are still there, and when these go
+    #[arg(long)]
+    all: bool,
 }
+
+/// A backup, and the tombstone that it has, if it is removed.
+type Row<'a> = (&'a Manifest, Option<&'a Tombstone>);
 
 pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     let env = session.env()?;
@@ -44,20 +53,65 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
         }
     }
     match session.printer.json() {
-        true => session.printer.json_data(&manifests(&found))?,
-        false => print(session, &found, env.clock.now(), opened.len() > 1)?,
+        true => session.printer.json_data(&manifests(&found, args.all))?,
+        false => print(session, &found, args.all, env.clock.now(), opened.len() > 1)?,
     }
     super::incomplete(&failures)
 }
 
-fn manifests(found: &[Found<'_>]) -> Vec<Value> {
+/// The backups of a source, oldest first; with `all` also those that have a tombstone.
+fn rows(entry: &SourceEntry, all: bool) -> Vec<Row<'_>> {
+    let mut rows: Vec<Row<'_>> = entry.backups.iter().map(|backup| (backup, None)).collect();
+    if all {
+        let tombstone = |backup| entry.tombstones.iter().find(|tombstone| tombstone.means(backup));
+        rows.extend(entry.removed.iter().map(|backup| (backup, tombstone(backup))));
+        rows.sort_by_key(|(backup, _)| (backup.taken_at, &backup.name));
+    }
+    rows
+}
+
+fn manifests(found: &[Found<'_>], all: bool) -> Vec<Value> {
     let mut list = Vec::new();
     for Found { opened, entry } in found {
-        for manifest in &entry.backups {
-            list.push(with_place(manifest, &opened.repository.url(), &entry.folder));
+        for (manifest, tombstone) in rows(entry, all) {
+            let mut value = with_place(manifest, &opened.repository.url(), &entry.folder);
+            let hold = entry.hold(manifest);
+            value["hold"] =
+                json!(hold.map(|hold| { json!({ "reason": hold.reason, "until": hold.until }) }));
+            if all {
+                value["removed"] = json!(tombstone.map(|tombstone| {
+                    json!({
+                        "reason": tombstone.reason,
+                        "marked_at": tombstone.marked_at,
+                        "delete_after": tombstone.delete_after,
+                    })
+                }));
+            }
+            list.push(value);
         }
     }
     list
+}
+
+/// What is to be said of a backup beside its numbers: that it is removed, that it is pinned.
+fn notes(
+    session: &Session,
+    entry: &SourceEntry,
+    (manifest, tombstone): Row<'_>,
+    now: Timestamp,
+) -> String {
+    let zone = &session.surroundings.time_zone;
+    let mut notes = Vec::new();
+    if let Some(tombstone) = tombstone {
+        let when = units::moment(tombstone.delete_after, zone);
+        notes.push(format!("removed, deleted after {when}"));
+    }
+    let holds = |hold: &Hold| hold.until.is_none_or(|until| until > now);
+    if let Some(hold) = entry.hold(manifest).filter(holds) {
+        let until = hold.until.map(|until| format!(" until {}", units::moment(until, zone)));
+        notes.push(format!("pinned{}: {}", until.unwrap_or_default(), hold.reason));
+    }
+    units::one_line(&notes.join("; "))
 }
 
 /// A manifest as JSON, with the place where it lies.
@@ -68,7 +122,18 @@ pub(crate) fn with_place(manifest: &Manifest, url: &str, folder: &str) -> Value 
     value
 }
 
-fn print(session: &Session, found: &[Found<'_>], now: Timestamp, several: bool) -> Result<()> {
+fn print(
+    session: &Session,
+    found: &[Found<'_>],
+    all: bool,
+    now: Timestamp,
+    several: bool,
+) -> Result<()> {
+    let rows = found.iter().flat_map(|Found { opened, entry }| {
+        rows(entry, all).into_iter().map(move |row| (opened, row, notes(session, entry, row, now)))
+    });
+    let rows: Vec<_> = rows.collect();
+    let noted = rows.iter().any(|(_, _, note)| !note.is_empty());
     let mut columns = vec![
         ("backup", Align::Left),
         ("taken", Align::Left),
@@ -81,27 +146,30 @@ fn print(session: &Session, found: &[Found<'_>], now: Timestamp, several: bool) 
     if several {
         columns.push(("repository", Align::Left));
     }
-    let mut table = Table::new(&columns);
-    let mut rows = 0;
-    for Found { opened, entry } in found {
-        for manifest in &entry.backups {
-            let mut cells = vec![
-                (units::one_line(&manifest.name), None),
-                (selection::moment(session, manifest), None),
-                (units::age(manifest.taken_at, now), None),
-                (units::bytes(manifest.plain_bytes()), None),
-                (units::bytes(manifest.stored_bytes()), None),
-                condition(manifest.condition),
-                (checks(manifest), None),
-            ];
-            if several {
-                cells.push((opened.place.label().to_owned(), None));
-            }
-            table.row(cells);
-            rows += 1;
-        }
+    if noted {
+        columns.push(("note", Align::Left));
     }
-    match rows {
+    let mut table = Table::new(&columns);
+    let count = rows.len();
+    for (opened, (manifest, _), note) in rows {
+        let mut cells = vec![
+            (units::one_line(&manifest.name), None),
+            (selection::moment(session, manifest), None),
+            (units::age(manifest.taken_at, now), None),
+            (units::bytes(manifest.plain_bytes()), None),
+            (units::bytes(manifest.stored_bytes()), None),
+            condition(manifest.condition),
+            (checks(manifest), None),
+        ];
+        if several {
+            cells.push((opened.place.label().to_owned(), None));
+        }
+        if noted {
+            cells.push((note, None));
+        }
+        table.row(cells);
+    }
+    match count {
         0 => session.printer.note("there are no backups yet"),
         _ => session.printer.data(&table.to_text(&session.printer))?,
     }

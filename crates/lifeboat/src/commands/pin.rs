@@ -100,7 +100,7 @@ pub(crate) fn run_undelete(session: &Session, args: UndeleteArgs) -> Result<Exit
         (false, None) => {
             let message = format!("no backup `{}` was removed", units::one_line(name));
             let error = Error::new(Kind::NotCovered, message);
-            Err(error.hint("lifeboat prune --dry-run shows what was removed, and by which name"))
+            Err(error.hint("lifeboat list --all shows what was removed, and by which name"))
         }
     }
 }

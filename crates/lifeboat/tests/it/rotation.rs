@@ -89,6 +89,42 @@ fn each_backup_rotates_and_asks_nobody() {
 }
 
 #[test]
+fn the_list_tells_what_is_pinned_and_what_is_removed() {
+    let world = world(AFTER);
+    for number in 0..5 {
+        at(&world, day(number), &["backup"]).expect(0);
+    }
+    let plain = world.run(&["list"]).expect(0).out;
+    assert!(!plain.contains("note"), "{plain}");
+    at(&world, day(4), &["pin", "app-20260107-020000", "--reason", "wanted", "--until", "9d"])
+        .expect(0);
+    let list = |number: i64, more: &[&str]| -> Ran {
+        let now = day(number).to_string();
+        world.run(&[&["list", "--now", &now], more].concat()).expect(0)
+    };
+    let line = |text: &str, name: &str| -> String {
+        text.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned()
+    };
+    let text = list(5, &[]).out;
+    let pinned = line(&text, "app-20260107");
+    assert!(pinned.contains("pinned until 2026-01-18 02:00:00 +00:00: wanted"), "{text}");
+    assert!(line(&text, "app-20260105").is_empty(), "{text}");
+    assert!(!list(14, &[]).out.contains("pinned"), "the pin has ended by then");
+    let text = list(5, &["--all"]).out;
+    let removed = line(&text, "app-20260105");
+    assert!(removed.contains("removed, deleted after 2026-01-16 02:00:00"), "{text}");
+    let json = list(5, &["--all", "--json"]).json();
+    assert_eq!(json.as_array().unwrap().len(), 5);
+    assert_eq!(json[0]["removed"]["reason"], "no rule keeps it");
+    assert!(json[0]["removed"]["delete_after"].as_str().unwrap().starts_with("2026-01-16T02"));
+    assert_eq!((&json[2]["hold"]["reason"], &json[2]["removed"]), (&"wanted".into(), &Value::Null));
+    let json = list(5, &["--json"]).json();
+    assert_eq!(json.as_array().unwrap().len(), 4);
+    assert!(json[0].get("removed").is_none());
+    world.run(&["undelete", "app-20260101-020000"]).expect(22).says("lifeboat list --all");
+}
+
+#[test]
 fn a_nearly_full_disk_shortens_the_grace_time() {
     let world = world(AFTER);
     for number in 0..6 {
