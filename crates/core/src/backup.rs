@@ -29,6 +29,9 @@ use crate::source::{
 };
 use crate::store::{ObjectName, get_bytes, put_bytes};
 
+/// How often the capture of a set of files is begun.
+const FILES_CAPTURES_MAX: usize = 3;
+
 use lock::SourceLock;
 use store::StoredArtifacts;
 
@@ -186,6 +189,47 @@ struct Run<'a> {
     manifest_may_exist: bool,
 }
 
+/// A source that is still held.
+type Held<'a> = Box<dyn Capture + 'a>;
+
+/// Stores a set of files. A large one that is emptied while it is read ends the capture: nothing of
+/// it is stored, and it is begun again.
+fn stream_files<'c>(
+    env: &'c Env,
+    request: &BackupRequest<'_>,
+    source: &'c dyn Source,
+    stored: &mut StoredArtifacts<'_>,
+    name: &str,
+) -> Result<Held<'c>> {
+    for _ in 1..FILES_CAPTURES_MAX {
+        let mut capture = source.capture(env, &request.options)?;
+        match store_all(env, request, &mut *capture, stored, name) {
+            Err(error) if error.kind() == Kind::SourceUnavailable => {
+                let message = format!("{error}: the files are read again");
+                env.tell(Event::Detail { message: &message });
+            }
+            ended => return ended.map(|()| capture),
+        }
+    }
+    let mut capture = source.capture(env, &request.options)?;
+    store_all(env, request, &mut *capture, stored, name)?;
+    Ok(capture)
+}
+
+fn store_all(
+    env: &Env,
+    request: &BackupRequest<'_>,
+    capture: &mut dyn Capture,
+    stored: &mut StoredArtifacts<'_>,
+    name: &str,
+) -> Result<()> {
+    for (index, plan) in capture.artifacts().into_iter().enumerate() {
+        stored.add(name, &plan, request.compression, |sink| capture.write(index, sink))?;
+        env.crash.pass("backup.artifact.committed")?;
+    }
+    Ok(())
+}
+
 /// What is known when the source was let go.
 struct Captured {
     report: CaptureReport,
@@ -204,8 +248,7 @@ impl<'a> Run<'a> {
             _ => None,
         };
         let taken_at = env.clock.now();
-        let mut capture = request.source.capture(env, &request.options)?;
-        self.stream(stored, &name, &mut *capture)?;
+        let capture = self.stream(stored, &name)?;
         let companions = self.stream_companions(stored, &name)?;
         // A check may still go on in a thread of the capture: meanwhile we read back. Not while a
         // service is stopped: it comes first.
@@ -260,19 +303,16 @@ impl<'a> Run<'a> {
             .hint("is the clock standing still? see `date`"))
     }
 
-    fn stream(
-        &mut self,
-        stored: &mut StoredArtifacts<'a>,
-        name: &str,
-        capture: &mut dyn Capture,
-    ) -> Result<()> {
-        let compression = self.request.compression;
-        self.timed("stream", |run| {
-            for (index, plan) in capture.artifacts().into_iter().enumerate() {
-                stored.add(name, &plan, compression, |sink| capture.write(index, sink))?;
-                run.env.crash.pass("backup.artifact.committed")?;
+    /// Takes hold of the source and stores its artifacts.
+    fn stream(&mut self, stored: &mut StoredArtifacts<'a>, name: &str) -> Result<Held<'a>> {
+        let (request, env) = (self.request, self.env);
+        self.timed("stream", |_| {
+            if request.source.kind() == crate::files::KIND {
+                return stream_files(env, request, request.source, stored, name);
             }
-            Ok(())
+            let mut capture = request.source.capture(env, &request.options)?;
+            store_all(env, request, &mut *capture, stored, name)?;
+            Ok(capture)
         })
     }
 
@@ -286,11 +326,7 @@ impl<'a> Run<'a> {
         let mut own = self.request.engine.side_files(&database);
         own.push(database);
         let companions = companions.without(own);
-        let mut capture = companions.capture(self.env, &self.request.options)?;
-        for (index, plan) in capture.artifacts().into_iter().enumerate() {
-            let compression = self.request.compression;
-            stored.add(name, &plan, compression, |sink| capture.write(index, sink))?;
-        }
+        let capture = stream_files(self.env, self.request, &companions, stored, name)?;
         capture.finish().map(Some)
     }
 

@@ -2,23 +2,25 @@
 //!
 //! Used for companion files of a database and for sources of kind `files`. Folders are taken with
 //! all that is in them; what is neither file, folder nor symbolic link is left out with a warning.
+//!
+//! Logs are written, rotated and emptied while they are read. `archive` holds all files from one
+//! moment on: of each, what it held then is stored, whatever its name is by then.
+
+mod archive;
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-
-use tar::{Builder, EntryType, Header};
 
 use crate::env::Env;
 use crate::error::{Error, Kind, Result};
+use crate::glob;
 use crate::manifest::{CheckLevel, CheckOutcome};
-use crate::owner;
-use crate::source::{
-    ArtifactPlan, Capture, CaptureOptions, CaptureReport, CheckReport, Engine, Holder, Inspection,
-    Sink, Source,
-};
+use crate::source::{Capture, CaptureOptions, CheckReport, Engine, Holder, Inspection, Source};
+
+use archive::FilesCapture;
 
 /// The kind of this source.
 pub const KIND: &str = "files";
@@ -29,9 +31,11 @@ pub const ROLE: &str = "files";
 /// One path to back up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileEntry {
-    /// Absolute path of a file or folder.
+    /// Absolute path of a file or folder, or a pattern.
     pub path: PathBuf,
-    /// Whether it may be missing.
+    /// Whether it is a pattern: `*` and `?` within a name.
+    pub is_glob: bool,
+    /// Whether it may be missing, or match nothing.
     pub optional: bool,
 }
 
@@ -74,6 +78,10 @@ impl FilesSource {
     fn walk(&self, warnings: &mut Vec<String>) -> Result<Vec<Found>> {
         let mut found = Vec::new();
         for entry in &self.entries {
+            if entry.is_glob {
+                walk_glob(entry, &mut found, warnings)?;
+                continue;
+            }
             match fs::symlink_metadata(&entry.path) {
                 Ok(metadata) => walk_into(entry.path.clone(), metadata, &mut found, warnings)?,
                 Err(error) if error.kind() == io::ErrorKind::NotFound && entry.optional => {}
@@ -100,25 +108,79 @@ impl FilesSource {
     /// Digest of paths, modes, owners and contents: equal exactly when a backup would hold the
     /// same. Times are left out: a file that was only touched is no change.
     pub fn digest(&self) -> Result<String> {
-        let mut hasher = blake3::Hasher::new();
+        let mut digest = Digest::default();
         for found in self.walk(&mut Vec::new())? {
-            let path = found.path.as_os_str().as_bytes();
-            hasher.update(&(path.len() as u64).to_le_bytes()).update(path);
-            for fact in [found.metadata.mode(), found.metadata.uid(), found.metadata.gid()] {
-                hasher.update(&fact.to_le_bytes());
+            if !found.metadata.is_file() {
+                digest.entry(&found.path, &found.metadata)?;
+                continue;
             }
-            if found.metadata.is_file() {
-                let file = File::open(&found.path).map_err(|e| unreadable(&found.path, e))?;
-                let mut content = blake3::Hasher::new();
-                content.update_reader(file).map_err(|error| unreadable(&found.path, error))?;
-                hasher.update(content.finalize().as_bytes());
-            } else if found.metadata.is_symlink() {
-                let target = fs::read_link(&found.path).map_err(|e| unreadable(&found.path, e))?;
-                hasher.update(target.as_os_str().as_bytes());
-            }
+            let file = match archive::open(&found.path) {
+                Ok(file) => file,
+                // Gone since the folder was listed.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(unreadable(&found.path, error)),
+            };
+            digest.entry(&found.path, &found.metadata)?;
+            let mut content = blake3::Hasher::new();
+            content.update_reader(file).map_err(|error| unreadable(&found.path, error))?;
+            digest.content(&content);
         }
-        Ok(hasher.finalize().to_hex().to_string())
+        Ok(digest.finish())
     }
+}
+
+/// What a digest of the content is made of, in the order of the walk.
+#[derive(Default)]
+struct Digest {
+    hasher: blake3::Hasher,
+}
+
+impl Digest {
+    /// A file, a folder, or a link with its target.
+    fn entry(&mut self, path: &Path, metadata: &fs::Metadata) -> Result<()> {
+        let name = path.as_os_str().as_bytes();
+        self.hasher.update(&(name.len() as u64).to_le_bytes()).update(name);
+        for fact in [metadata.mode(), metadata.uid(), metadata.gid()] {
+            self.hasher.update(&fact.to_le_bytes());
+        }
+        if metadata.is_symlink() {
+            let target = fs::read_link(path).map_err(|error| unreadable(path, error))?;
+            self.hasher.update(target.as_os_str().as_bytes());
+        }
+        Ok(())
+    }
+
+    /// The content of the file that was the last entry.
+    fn content(&mut self, content: &blake3::Hasher) {
+        self.hasher.update(content.finalize().as_bytes());
+    }
+
+    fn finish(self) -> String {
+        self.hasher.finalize().to_hex().to_string()
+    }
+}
+
+fn walk_glob(entry: &FileEntry, found: &mut Vec<Found>, warnings: &mut Vec<String>) -> Result<()> {
+    let shown = entry.path.display();
+    let pattern = entry
+        .path
+        .to_str()
+        .ok_or_else(|| Error::new(Kind::Usage, format!("the pattern {shown} is not UTF-8")))?;
+    let matches = glob::find(pattern)?;
+    if matches.is_empty() && !entry.optional {
+        let message = format!("the pattern {shown} matches no file");
+        return Err(Error::new(Kind::SourceUnavailable, message)
+            .hint("mend the pattern in the configuration, or mark it as `optional = true`"));
+    }
+    for one in matches {
+        match fs::symlink_metadata(&one.path) {
+            Ok(metadata) => walk_into(one.path, metadata, found, warnings)?,
+            // Rotated away since the folder was listed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(unreadable(&one.path, error)),
+        }
+    }
+    Ok(())
 }
 
 fn walk_into(
@@ -179,141 +241,7 @@ impl Source for FilesSource {
         _env: &'a Env,
         _options: &CaptureOptions,
     ) -> Result<Box<dyn Capture + 'a>> {
-        let mut warnings = Vec::new();
-        let found = self.walk(&mut warnings)?;
-        Ok(Box::new(FilesCapture { source: self, found, warnings }))
-    }
-}
-
-struct FilesCapture<'a> {
-    source: &'a FilesSource,
-    found: Vec<Found>,
-    warnings: Vec<String>,
-}
-
-impl Capture for FilesCapture<'_> {
-    fn artifacts(&self) -> Vec<ArtifactPlan> {
-        let size = |found: &Found| if found.metadata.is_file() { found.metadata.len() } else { 0 };
-        vec![ArtifactPlan {
-            role: ROLE,
-            extension: "files.tar",
-            plain_bytes_estimate: self.found.iter().map(|found| size(found) + 1024).sum(),
-            block_bytes: None,
-            observer: None,
-            file: None,
-        }]
-    }
-
-    fn write(&mut self, _index: usize, sink: &mut dyn Sink) -> Result<()> {
-        let mut builder = Builder::new(SinkWriter { sink, failed: None });
-        builder.follow_symlinks(false);
-        let mut outcome = Ok(());
-        for found in &self.found {
-            outcome = append(&mut builder, found);
-            if outcome.is_err() {
-                break;
-            }
-        }
-        let finished = outcome.and_then(|()| {
-            let finished = builder.finish();
-            finished.map_err(|error| Error::io(Kind::Failed, "cannot write the archive", error))
-        });
-        // The sink's own error says more than the I/O error that tar made of it.
-        match builder.get_mut().failed.take() {
-            Some(error) => Err(error),
-            None => finished,
-        }
-    }
-
-    fn finish(self: Box<Self>) -> Result<CaptureReport> {
-        let mut facts = serde_json::Map::new();
-        let files = self.found.iter().filter(|found| found.metadata.is_file()).count();
-        facts.insert("files".into(), files.into());
-        Ok(CaptureReport {
-            facts,
-            content_digest: Some(self.source.digest()?),
-            warnings: self.warnings,
-            ..CaptureReport::default()
-        })
-    }
-}
-
-fn append(builder: &mut Builder<SinkWriter<'_>>, found: &Found) -> Result<()> {
-    let failed = |error| unreadable(&found.path, error);
-    let mut header = Header::new_gnu();
-    header.set_mtime(found.metadata.mtime().max(0) as u64);
-    header.set_mode(found.metadata.permissions().mode() & 0o7777);
-    header.set_uid(found.metadata.uid().into());
-    header.set_gid(found.metadata.gid().into());
-    header.set_size(0);
-    // Names outlive numbers on another host. One that has no room in the header is left out.
-    for (name, group) in [
-        (owner::user_name(found.metadata.uid()), false),
-        (owner::group_name(found.metadata.gid()), true),
-    ] {
-        let Some(name) = name.filter(|name| name.len() < 32) else { continue };
-        let set = if group { header.set_groupname(&name) } else { header.set_username(&name) };
-        set.map_err(failed)?;
-    }
-    let name = found.path.strip_prefix("/").unwrap_or(&found.path);
-    if found.metadata.is_symlink() {
-        header.set_entry_type(EntryType::Symlink);
-        let target = fs::read_link(&found.path).map_err(failed)?;
-        return builder.append_link(&mut header, name, target).map_err(failed);
-    }
-    if found.metadata.is_dir() {
-        header.set_entry_type(EntryType::Directory);
-        let name = name.join("");
-        return builder.append_data(&mut header, name, io::empty()).map_err(failed);
-    }
-    let file = File::open(&found.path).map_err(failed)?;
-    // A log may have grown since the walk: the size is that of the moment when it is opened, and
-    // exactly so many bytes are read.
-    let bytes = file.metadata().map_err(failed)?.len();
-    header.set_entry_type(EntryType::Regular);
-    header.set_size(bytes);
-    let mut exact = Exact { file, left: bytes };
-    builder.append_data(&mut header, name, &mut exact).map_err(failed)
-}
-
-/// Reads exactly so many bytes of a file; fewer are an error, never padding.
-struct Exact {
-    file: File,
-    left: u64,
-}
-
-impl Read for Exact {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let share = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
-        let got = self.file.read(&mut buffer[..share])?;
-        self.left -= got as u64;
-        match got == 0 && self.left > 0 && share > 0 {
-            true => Err(io::Error::other("the file became shorter while it was read")),
-            false => Ok(got),
-        }
-    }
-}
-
-/// A sink as a writer.
-struct SinkWriter<'a> {
-    sink: &'a mut dyn Sink,
-    failed: Option<Error>,
-}
-
-impl Write for SinkWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let buffer = self.sink.buffer();
-        let count = buffer.len().min(bytes.len());
-        buffer[..count].copy_from_slice(&bytes[..count]);
-        self.sink.advance(count).map_err(|error| {
-            self.failed = Some(error);
-            io::Error::other("the pipeline failed")
-        })?;
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        Ok(Box::new(FilesCapture::begin(self)?))
     }
 }
 

@@ -16,6 +16,7 @@ pub mod policy;
 pub mod marks;
 pub mod moment;
 pub mod names;
+pub mod glob;
 pub mod catalog;
 pub mod source;
 pub mod store;

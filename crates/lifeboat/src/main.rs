@@ -10,7 +10,6 @@ mod cli;
 mod commands;
 mod config;
 mod discover;
-mod glob;
 mod hooks;
 mod repositories;
 mod rotation;

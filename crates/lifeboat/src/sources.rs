@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use lifeboat_core::env::Env;
 use lifeboat_core::files::{FileEntry, FilesEngine, FilesSource};
+use lifeboat_core::glob;
 use lifeboat_core::manifest::{CheckLevel, Method};
 use lifeboat_core::names::{self, NamePattern};
 use lifeboat_core::pipeline::Compression;
@@ -22,7 +23,6 @@ use uuid::Uuid;
 use crate::config::model::{FileConfig, PruneWhen, ServiceConfig, SqliteConfig, When};
 use crate::config::values::TextOr;
 use crate::config::{Config, SourceConfig, diagnose};
-use crate::glob;
 use crate::runs::Manner;
 use crate::ui::units;
 
@@ -326,7 +326,8 @@ fn unknown(config: &Config, argument: &str) -> Error {
 
 fn files(entries: &[TextOr<FileConfig>]) -> Result<FilesSource> {
     let entry = |entry: &TextOr<FileConfig>| FileEntry {
-        path: entry.0.path.clone(),
+        path: entry.0.place(),
+        is_glob: entry.0.glob.is_some(),
         optional: entry.0.optional,
     };
     FilesSource::new(entries.iter().map(entry).collect())

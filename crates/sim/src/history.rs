@@ -198,7 +198,8 @@ impl History {
         with_files: bool,
     ) -> lifeboat_core::Result<(String, Box<Manifest>)> {
         let source = SqliteSource::new(self.database.clone());
-        let entry = FileEntry { path: self.folder.join("host_key"), optional: false };
+        let entry =
+            FileEntry { path: self.folder.join("host_key"), is_glob: false, optional: false };
         let companions = FilesSource::new(vec![entry])?;
         let store = Arc::clone(&self.store) as Arc<dyn Store>;
         let repository = Repository::open_or_create(&self.env, store)?;

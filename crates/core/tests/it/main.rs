@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails should say where")]
 #![allow(missing_docs)]
 
+mod logs;
 mod pipeline;
 mod policy;
 mod prune;

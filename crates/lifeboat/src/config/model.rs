@@ -71,7 +71,8 @@ pub(crate) struct SourceConfig {
     #[schemars(example = &"/var/lib/superchat/superchat.db")]
     pub(crate) sqlite: Option<TextOr<SqliteConfig>>,
     /// Beside `sqlite`: companion files, backed up in the same run. Alone: a source of files.
-    /// Each is a path, or { path = "...", optional = true } where it may be missing.
+    /// Each is a path, { path = "...", optional = true } where it may be missing, or
+    /// { glob = "..." } for a pattern.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(example = ["/var/lib/superchat/ssh_host_key", "/etc/superchat/config.toml"])]
     pub(crate) files: Vec<TextOr<FileConfig>>,
@@ -182,14 +183,20 @@ pub(crate) struct SqliteConfig {
     pub(crate) check_memory: Option<Text<Size>>,
 }
 
-/// A file, or a folder with all that is in it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// A file, a folder with all that is in it, or files by pattern. A log may be written meanwhile,
+/// emptied or rotated: of each file that which it holds when the run begins is backed up.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct FileConfig {
-    /// Its absolute path.
+    /// The absolute path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"/etc/superchat/config.toml")]
-    pub(crate) path: PathBuf,
-    /// Whether it may be missing. Default: false, a missing file fails the run.
+    pub(crate) path: Option<PathBuf>,
+    /// Or files by pattern, * and ? within a name: rotated logs. Looked for in each run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"/var/log/superchat/*.log*")]
+    pub(crate) glob: Option<String>,
+    /// Whether it may be missing, or match nothing. Default: false, that fails the run.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     #[schemars(example = true)]
     pub(crate) optional: bool,
@@ -376,17 +383,32 @@ impl FromText for SqliteConfig {
 }
 
 impl FromText for FileConfig {
-    const EXPECTED: &'static str = "a path, or a table with `path` and `optional`";
+    const EXPECTED: &'static str = "a path, or a table with `path` or `glob`, and `optional`";
 
     fn from_text(text: &str) -> Result<Self, String> {
+        if text.contains(['*', '?']) {
+            return Err(format!(
+                "`{text}` would be taken literally: write {{ glob = \"{text}\" }}, or {{ path = ... }}"
+            ));
+        }
         match text.starts_with('/') {
-            true => Ok(FileConfig { path: text.into(), optional: false }),
+            true => Ok(FileConfig { path: Some(text.into()), ..FileConfig::default() }),
             false => Err(format!("`{text}` is not an absolute path")),
         }
     }
 
     fn to_text(&self) -> Option<String> {
-        (!self.optional).then(|| self.path.to_str().map(str::to_owned))?
+        let text = self.path.as_ref()?.to_str()?;
+        let alone = self.glob.is_none() && !self.optional && !text.contains(['*', '?']);
+        alone.then(|| text.to_owned())
+    }
+}
+
+impl FileConfig {
+    /// The path, or the pattern as one.
+    pub(crate) fn place(&self) -> PathBuf {
+        let glob = self.glob.as_ref().map(PathBuf::from);
+        self.path.clone().or(glob).unwrap_or_default()
     }
 }
 

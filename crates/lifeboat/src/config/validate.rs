@@ -100,9 +100,19 @@ fn check_kind(source: &SourceConfig, add: &mut Add<'_>) {
     if source.sqlite.is_none() && source.check.is_some() {
         add(&["check"], "`check` is for databases; files have none to check");
     }
-    if let Some(file) = source.files.iter().find(|file| !file.0.path.is_absolute()) {
-        let message = format!("`{}` is not an absolute path", diagnose::shown(&file.0.path));
-        add(&["files"], &message);
+    for file in source.files.iter().map(|file| &file.0) {
+        let shown = diagnose::shown(&file.place());
+        match (&file.path, &file.glob) {
+            (Some(_), Some(_)) => add(&["files"], "`path` and `glob` exclude each other"),
+            (None, None) => add(&["files"], "an entry has neither `path` nor `glob`"),
+            _ if !file.place().is_absolute() => {
+                add(&["files"], &format!("`{shown}` is not an absolute path"));
+            }
+            (None, Some(glob)) if !glob.contains(['*', '?']) => {
+                add(&["files"], &format!("`{shown}` has no `*` and no `?`: write `path`"));
+            }
+            _ => {}
+        }
     }
 }
 

@@ -147,3 +147,83 @@ fn a_longer_list_of_files_is_still_the_same_source() {
     world.run(&["backup"]).expect(0);
     assert_eq!(world.names("repo").iter().filter(|name| name.starts_with("keys")).count(), 1);
 }
+
+fn logs(world: &World, entry: &str) {
+    world.configure(&format!(
+        "[repository.local]\nurl = \"file://$REPO\"\n[source.logs]\nfiles = [{entry}]\n"
+    ));
+}
+
+#[test]
+fn a_pattern_takes_rotated_logs_and_what_it_misses_is_said() {
+    let world = World::new();
+    logs(&world, "{ glob = \"$DATA/*.log*\" }");
+    world.run(&["backup"]).expect(15).says("*.log* matches no file");
+    world.run(&["config", "check"]).expect(15);
+    logs(&world, "{ glob = \"$DATA/*.log*\", optional = true }");
+    world.run(&["backup"]).expect(15).says("none of the files exists");
+    logs(&world, "{ glob = \"$DATA/*.log*\" }");
+    for name in ["server.log", "server.log.1", "errors.log.2.gz", "notes.txt"] {
+        fs::write(world.path("data").join(name), name).unwrap();
+    }
+    world.run(&["backup"]).expect(0);
+    let to = world.text("unpacked");
+    world.run(&["restore", "logs", "--to", &to]).expect(0);
+    let back = world.path("unpacked").join(world.text("data").trim_start_matches('/'));
+    let mut names: Vec<_> =
+        fs::read_dir(back).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["errors.log.2.gz", "server.log", "server.log.1"]);
+    for (entry, said) in [
+        ("\"$DATA/*.log\"", "write { glob = "),
+        ("{ glob = \"$DATA/x.log\" }", "write `path`"),
+        ("{ glob = \"*.log\" }", "not an absolute path"),
+        ("{ path = \"/x\", glob = \"/*\" }", "exclude each other"),
+        ("{ optional = true }", "neither `path` nor `glob`"),
+    ] {
+        logs(&world, entry);
+        world.run(&["config", "check"]).expect(2).says(said);
+    }
+    // A name that has a `*` can still be written.
+    fs::write(world.path("data/odd*.txt"), "odd").unwrap();
+    logs(&world, "{ path = \"$DATA/odd*.txt\" }");
+    world.run(&["backup"]).expect(0);
+}
+
+/// A server that writes its log, rotates it and empties it at each start, all the time.
+#[test]
+fn logs_are_backed_up_while_a_server_writes_and_rotates_them() {
+    use std::io::Write as _;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let world = World::new();
+    fs::write(world.path("data/app.log"), "started\n").unwrap();
+    fs::write(world.path("data/errors.log"), "").unwrap();
+    logs(&world, "{ glob = \"$DATA/*.log*\" }");
+    let (folder, ended) = (world.path("data"), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let log = folder.join("app.log");
+            for turn in 0_u64.. {
+                let mut file = fs::File::create(&log).unwrap();
+                for line in 0..200 {
+                    writeln!(file, "{turn} {line} {}", "x".repeat(80)).unwrap();
+                }
+                for age in (1..4).rev() {
+                    let (from, to) = (format!("app.log.{age}"), format!("app.log.{}", age + 1));
+                    let _ = fs::rename(folder.join(from), folder.join(to));
+                }
+                fs::rename(&log, folder.join("app.log.1")).unwrap();
+                if ended.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
+        });
+        let backups: Vec<_> = (0..8).map(|_| world.run(&["backup", "--json"])).collect();
+        ended.store(true, Ordering::Relaxed);
+        for ran in backups {
+            ran.expect(0);
+        }
+    });
+    assert_eq!(world.run(&["list", "--json"]).expect(0).json().as_array().unwrap().len(), 8);
+    world.run(&["verify", "--level", "full"]).expect(0);
+}

@@ -204,7 +204,8 @@ impl World {
     }
 
     pub(super) fn try_backup(&self, pin: Option<&str>, compression: &str) -> Result<Manifest> {
-        let entry = FileEntry { path: self.folder.path().join("file"), optional: false };
+        let entry =
+            FileEntry { path: self.folder.path().join("file"), is_glob: false, optional: false };
         let source = FilesSource::new(vec![entry])?;
         let identity = SourceIdentity {
             id: None,

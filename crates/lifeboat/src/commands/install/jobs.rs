@@ -127,7 +127,7 @@ fn job(
     let mut writes = kept;
     writes.extend(database_folder(source)?);
     let mut sees = writes.clone();
-    sees.extend(source.files.iter().map(|file| file.0.path.clone()));
+    sees.extend(source.files.iter().map(|file| file.0.place()));
     sees.extend(session.config_files()?);
     let mut writes: Vec<String> =
         writes.iter().map(|folder| text_of(folder)).collect::<Result<_>>()?;

@@ -4,20 +4,20 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use lifeboat_core::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 
 /// A path that matched.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Match {
+pub struct Match {
     /// The path.
-    pub(crate) path: PathBuf,
+    pub path: PathBuf,
     /// What the names with wildcards had in their place, in order, joined by `-`.
-    pub(crate) variable: String,
+    pub variable: String,
 }
 
 /// The files that match an absolute pattern, sorted by path. A folder that cannot be listed is an
 /// error: databases in it would be left out unsaid.
-pub(crate) fn find(pattern: &str) -> Result<Vec<Match>> {
+pub fn find(pattern: &str) -> Result<Vec<Match>> {
     let mut found = vec![(PathBuf::from("/"), Vec::new())];
     let parts: Vec<&str> = pattern.split('/').filter(|part| !part.is_empty()).collect();
     for (index, part) in parts.iter().enumerate() {
