@@ -3,6 +3,7 @@
 //! Whatever fails before the manifest leaves no backup: artifacts of a failed run are deleted,
 //! those of a killed run are garbage without a manifest.
 
+mod commit;
 pub mod lock;
 mod store;
 
@@ -27,13 +28,13 @@ use crate::service::Service;
 use crate::source::{
     Capture, CaptureOptions, CaptureReport, CheckReport, Engine, Inspection, Source,
 };
-use crate::store::{ObjectName, get_bytes, put_bytes};
+
+pub(crate) use commit::commit;
+use lock::SourceLock;
+use store::StoredArtifacts;
 
 /// How often the capture of a set of files is begun.
 const FILES_CAPTURES_MAX: usize = 3;
-
-use lock::SourceLock;
-use store::StoredArtifacts;
 
 /// Everything that a backup is to be made with.
 pub struct BackupRequest<'a> {
@@ -432,48 +433,24 @@ impl<'a> Run<'a> {
             pin: self.request.pin.as_ref().map(|hold| hold.reason.clone()),
             pin_until: self.request.pin.as_ref().and_then(|hold| hold.until),
             purpose: self.request.purpose,
+            adopted: None,
             tool: self.request.tool.to_owned(),
         }
     }
 
-    /// The manifest makes the backup exist: put, then read back.
     fn commit(&mut self, manifest: &Manifest) -> Result<()> {
-        let store = self.repository.store();
-        let object = self.repository.object(&self.folder, &format!("{}.json", manifest.name))?;
-        let bytes = manifest.to_bytes();
         self.env.crash.pass("backup.before_manifest")?;
         // The last moment: from here on the backup exists, and an end in time is a success.
         self.env.proceed()?;
-        match put_bytes(store, &object, &bytes) {
-            Ok(()) => {}
-            // Another run's backup has the name.
-            Err(error) if error.kind() == Kind::Refused => return Err(error),
-            // It may have been stored all the same, and only the answer was lost.
-            Err(error) => return Err(self.take_back(&object, error)),
-        }
-        let read_back = get_bytes(store, &object, bytes.len() as u64 + 1);
-        if read_back.as_ref().ok() != Some(&bytes) {
-            let message = format!("{object}, read back from {}, is not what was sent", store.url());
-            let error = match read_back {
-                Err(error) => error.context(message),
-                Ok(_) => Error::new(Kind::CheckFailed, message),
-            };
-            return Err(self.take_back(&object, error));
-        }
+        let (repository, folder) = (self.repository, self.folder.as_str());
+        commit(self.env, repository, folder, manifest).map_err(|failed| {
+            self.manifest_may_exist = failed.manifest_may_exist;
+            failed.error
+        })?;
         self.manifest_may_exist = true;
         self.env.crash.pass("backup.after_manifest")?;
-        self.env.tell(Event::BackupCommitted { subject: &self.folder, name: &manifest.name });
+        self.env.tell(Event::BackupCommitted { subject: folder, name: &manifest.name });
         Ok(())
-    }
-
-    /// Deletes a manifest that must not count as a backup.
-    fn take_back(&mut self, object: &ObjectName, error: Error) -> Error {
-        if let Err(failed) = self.repository.store().delete(object) {
-            self.manifest_may_exist = true;
-            let left = format!("{object} could not be taken back and may be listed: {failed}");
-            self.env.warn(&self.folder, &left);
-        }
-        error
     }
 }
 

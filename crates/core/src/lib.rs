@@ -34,5 +34,6 @@ pub mod verify;
 pub mod restore;
 pub mod guard;
 pub mod status;
+pub mod adopt;
 
 pub use error::{Error, Kind, Result};

@@ -60,6 +60,9 @@ pub struct Manifest {
     /// What it was made for, where that is more than to have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub purpose: Option<Purpose>,
+    /// Where it came from, if something else made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopted: Option<Adopted>,
     /// Why it must not be pruned, where someone said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pin: Option<String>,
@@ -108,6 +111,42 @@ pub enum Purpose {
     Other,
 }
 
+/// The file of another program that became a backup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adopted {
+    /// The absolute path that it had.
+    pub path: String,
+    /// Its file name, which with `sha256` says whether a file was adopted already.
+    pub name: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// SHA-256 of its bytes, hexadecimal.
+    pub sha256: String,
+    /// When it was modified last.
+    pub modified_at: Timestamp,
+    /// The zone in which its name's time was read: an IANA name.
+    pub zone: String,
+    /// How `taken_at` was decided.
+    pub time_from: TimeFrom,
+    /// The version of the schema that its name holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_version: Option<String>,
+}
+
+/// How the moment of an adopted backup was decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TimeFrom {
+    /// Its name's local time means one moment.
+    Name,
+    /// Its name's local time came twice when clocks went back; its time of modification chose.
+    NameAndModified,
+    /// Its name's local time came twice, and nothing tells which it was: the first was taken.
+    NameFirstOfTwo,
+    /// Its name's local time was skipped when clocks went forward; it was read as if they had not.
+    NameInGap,
+}
+
 /// Which version the application's schema has, and how we know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SchemaVersion {
@@ -120,7 +159,7 @@ pub struct SchemaVersion {
 /// One stored object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Artifact {
-    /// What it is within the backup: "database", "files", "page-hashes".
+    /// What it is within the backup: "database", "dump", "files", "page-hashes".
     pub role: String,
     /// Its file name, in the folder of the manifest.
     pub name: String,
@@ -177,6 +216,8 @@ pub enum Method {
     Checkpoint,
     /// While the service is stopped.
     Cold,
+    /// By another program: its file was adopted. No capture has this method.
+    Adopted,
 }
 
 /// Owner, group, mode and time of a file that was captured.

@@ -247,6 +247,8 @@ Restore by hand, without lifeboat:
   SQLite database     zstd -d NAME.db.zst -o restored.db      (or: gunzip -k NAME.db.gz)
                       sqlite3 restored.db 'PRAGMA integrity_check'
                       Never put it beside an old restored.db-wal or restored.db-journal.
+  PostgreSQL dump     zstd -d NAME.sql.zst -o restored.sql    (or: gunzip -k NAME.sql.gz)
+                      Lines that begin with `pg_dump: ` are messages: grep -v '^pg_dump: '
   files beside it     zstd -d < NAME.files.tar.zst | tar -xpf -   (unpacks below this folder;
                       or: tar -xpzf NAME.files.tar.gz)
 

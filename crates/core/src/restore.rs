@@ -63,7 +63,8 @@ pub fn apply(
     };
     let mut stopped = None;
     if let Some(place) = &plan.place {
-        let staged = stage::stage(env, request, plan, place)?;
+        let mut staged = stage::stage(env, request, plan, place)?;
+        outcome.warnings.extend(staged.mend(request.engine)?);
         outcome.check = check(env, request, &staged)?;
         env.crash.pass("restore.verified")?;
         outcome.warnings.extend(staged.give(plan.ownership)?);

@@ -5,6 +5,7 @@
 //! PostgreSQL: whatever is particular to them is behind these traits.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -132,6 +133,21 @@ pub struct Holder {
     pub path: PathBuf,
 }
 
+/// What a file says of itself, for the manifest of a backup that was made of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FileDescription {
+    /// Facts of the engine: page size, journal mode, version.
+    pub facts: serde_json::Map<String, serde_json::Value>,
+    /// The version of the application's schema, where a known table holds one.
+    pub schema_version: Option<SchemaVersion>,
+    /// Rows per table, where they can be counted.
+    pub rows: Option<BTreeMap<String, u64>>,
+    /// Why it holds nothing that is worth a backup, if so: "no table is in it".
+    pub empty: Option<String>,
+    /// What a person should know.
+    pub notes: Vec<String>,
+}
+
 /// One thing to protect.
 pub trait Source: Send + Sync {
     /// The kind, the key of its engine: "sqlite", "files".
@@ -166,6 +182,24 @@ pub trait Engine: Send + Sync {
         level: CheckLevel,
         memory_bytes: u64,
     ) -> Result<CheckReport>;
+    /// Says what is in a file that nobody else has open and that [`Engine::check_file`] passed.
+    /// Leaves no file beside it.
+    fn describe_file(&self, _path: &Path) -> Result<FileDescription> {
+        Ok(FileDescription::default())
+    }
+    /// Whether a copy of such a file alone may lack what was only in a side file then.
+    fn may_lack_side_files(&self, _description: &FileDescription) -> bool {
+        false
+    }
+    /// What to do instead of a restore in place, where there is no such restore.
+    fn instead_of_in_place(&self) -> Option<&'static str> {
+        None
+    }
+    /// Makes of a restored artifact what a person needs, in the file itself, before it is checked
+    /// and takes its place. Gives what was changed, a line each.
+    fn mend_restored(&self, _file: &mut File) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
     /// The side files that belong to `path`, whether they exist or not: `-wal`, `-shm`, `-journal`.
     fn side_files(&self, path: &Path) -> Vec<PathBuf>;
     /// The other processes that have `path` or one of its side files open.

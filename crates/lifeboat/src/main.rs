@@ -18,6 +18,7 @@ mod selection;
 mod session;
 mod signals;
 mod sources;
+mod stored_dump;
 mod ui;
 mod world;
 

@@ -24,11 +24,12 @@ use crate::config::model::{FileConfig, PruneWhen, ServiceConfig, SqliteConfig, W
 use crate::config::values::TextOr;
 use crate::config::{Config, SourceConfig, diagnose};
 use crate::runs::Manner;
+use crate::stored_dump::StoredDumpEngine;
 use crate::ui::units;
 
 /// The engines of all kinds of sources.
 pub(crate) fn engines() -> Vec<&'static dyn Engine> {
-    vec![&SqliteEngine, &FilesEngine]
+    vec![&SqliteEngine, &FilesEngine, &StoredDumpEngine]
 }
 
 /// The engine of a kind.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use lifeboat_core::env::Env;
 use lifeboat_core::manifest::CheckLevel;
-use lifeboat_core::source::{CheckReport, Engine, Holder};
+use lifeboat_core::source::{CheckReport, Engine, FileDescription, Holder};
 use lifeboat_core::{Error, Kind, Result};
 use rusqlite::{Connection, OpenFlags};
 
@@ -65,6 +65,31 @@ impl Engine for SqliteEngine {
         }
         report.elapsed_ms = env.elapsed_ms(begun_ms);
         Ok(report)
+    }
+
+    fn describe_file(&self, path: &Path) -> Result<FileDescription> {
+        let (first, bytes) = read_first(path)?;
+        let header = header::require(path, &first)?;
+        let failed = |error| {
+            let message = format!("cannot read the tables of {}", path.display());
+            Error::new(Kind::CheckFailed, message).caused_by(error)
+        };
+        let connection = open_immutable(path).map_err(failed)?;
+        let entries: i64 = connection
+            .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+            .map_err(failed)?;
+        let page_count = u32::try_from(bytes / u64::from(header.page_size)).unwrap_or(u32::MAX);
+        Ok(FileDescription {
+            facts: facts::facts(&header, page_count, 0),
+            schema_version: facts::schema_version(Some(&connection), header.user_version),
+            rows: count_rows(&connection),
+            empty: (entries == 0).then(|| "no table is in it".to_owned()),
+            notes: Vec::new(),
+        })
+    }
+
+    fn may_lack_side_files(&self, description: &FileDescription) -> bool {
+        description.facts.get("journal_mode").is_some_and(|mode| mode == "wal")
     }
 
     fn side_files(&self, path: &Path) -> Vec<PathBuf> {

@@ -102,6 +102,9 @@ impl Source for SqliteSource {
             Method::Online => {}
             Method::Checkpoint => checkpoint::checkpoint(&path, &header, options.lock_ms_max)?,
             Method::Cold => require_alone(&path)?,
+            Method::Adopted => {
+                return Err(Error::new(Kind::Usage, "nothing is captured by the method `adopted`"));
+            }
         }
         let snapshot = Snapshot::take(&path)?;
         Ok(Box::new(SqliteCapture::begin(env, path, snapshot, options)?))

@@ -54,6 +54,18 @@ impl Compression {
             _ => Compression::None,
         }
     }
+
+    /// What a stream is, once decompressed, that holds nothing we know; in a person's words.
+    pub fn looks_like(first_bytes: &[u8]) -> &'static str {
+        match Compression::detect(first_bytes) {
+            Compression::Gzip { .. } => "gzip data: it was compressed twice",
+            Compression::Zstd { .. } => "zstd data: it was compressed twice",
+            Compression::None if first_bytes.is_empty() => "nothing: it is empty",
+            Compression::None if first_bytes.get(257..262) == Some(b"ustar") => "a tar archive",
+            Compression::None if first_bytes.iter().all(|byte| (9..127).contains(byte)) => "text",
+            Compression::None => "encrypted or foreign data",
+        }
+    }
 }
 
 impl fmt::Display for Compression {

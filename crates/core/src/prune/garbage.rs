@@ -13,7 +13,7 @@ use crate::repository::Repository;
 use crate::store::ObjectInfo;
 
 /// The endings of artifacts, before that of their compression.
-const ENDINGS: [&str; 3] = [".files.tar", ".db", ".pages"];
+const ENDINGS: [&str; 4] = [".files.tar", ".db", ".sql", ".pages"];
 const GZIP_BYTES: usize = 16;
 const SEEK_TABLE_END: [u8; 4] = 0x8f92_eab1_u32.to_le_bytes();
 

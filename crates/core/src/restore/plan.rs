@@ -89,6 +89,10 @@ fn warn_of(env: &Env, manifest: &Manifest, plan: &mut RestorePlan) {
 
 fn plan_database(request: &RestoreRequest<'_>, plan: &mut RestorePlan) -> Result<()> {
     let artifact = request.origin.manifest().and_then(|manifest| manifest.artifacts.first());
+    if let (None, Some(instead)) = (&request.to, request.engine.instead_of_in_place()) {
+        let message = format!("{} cannot be restored in place", request.origin.name());
+        return Err(Error::new(Kind::Refused, message).hint(instead));
+    }
     let place = match (&request.to, request.origin.manifest()) {
         (Some(to), _) => to.clone(),
         (None, Some(manifest)) => PathBuf::from(&manifest.source.location),

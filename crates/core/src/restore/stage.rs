@@ -11,6 +11,7 @@ use crate::event::Event;
 use crate::owner::Ownership;
 use crate::pipeline::{Compression, Expectation, decode};
 use crate::scratch::{decode_into, free_bytes, stored_expectation};
+use crate::source::Engine;
 
 use super::plan::RestorePlan;
 use super::request::{Origin, RestoreRequest};
@@ -176,14 +177,7 @@ fn recognize(request: &RestoreRequest<'_>, first: &[u8]) -> Result<()> {
     if request.engine.recognizes(first) {
         return Ok(());
     }
-    let looks_like = match Compression::detect(first) {
-        Compression::Gzip { .. } => "gzip data: it was compressed twice",
-        Compression::Zstd { .. } => "zstd data: it was compressed twice",
-        Compression::None if first.is_empty() => "nothing: it is empty",
-        Compression::None if first.get(257..262) == Some(b"ustar") => "a tar archive",
-        Compression::None if first.iter().all(|byte| (9..127).contains(byte)) => "text",
-        Compression::None => "encrypted or foreign data",
-    };
+    let looks_like = Compression::looks_like(first);
     let (name, kind) = (request.origin.name(), request.engine.kind());
     Err(Error::new(
         Kind::CheckFailed,
@@ -197,6 +191,17 @@ impl Staged {
     pub(crate) fn create(place: &Path, subject: String) -> Result<Self> {
         let (path, file) = create(place)?;
         Ok(Staged { path, subject, file, placed: false })
+    }
+
+    /// Lets the engine make of it what a person needs.
+    pub(super) fn mend(&mut self, engine: &dyn Engine) -> Result<Vec<String>> {
+        let mended = engine.mend_restored(&mut self.file)?;
+        if !mended.is_empty() {
+            self.file.sync_all().map_err(|error| {
+                Error::io(Kind::Failed, format!("cannot write {}", self.path.display()), error)
+            })?;
+        }
+        Ok(mended)
     }
 
     /// Gives it mode, owner and group. Where the right to change the owner is missing, that is a

@@ -1,5 +1,6 @@
 //! The commands: one line and one file for each verb.
 
+mod adopt;
 mod backup;
 mod completions;
 mod config;
@@ -34,6 +35,7 @@ pub(crate) enum Command {
     Verify(verify::Args),
     Restore(restore::Args),
     Undo(undo::Args),
+    Adopt(adopt::Args),
     Prune(prune::Args),
     Pin(pin::Args),
     Unpin(pin::UnpinArgs),
@@ -70,6 +72,7 @@ impl Command {
             Command::Verify(args) => verify::run(session, args),
             Command::Restore(args) => restore::run(session, args),
             Command::Undo(args) => undo::run(session, args),
+            Command::Adopt(args) => adopt::run(session, args),
             Command::Prune(args) => prune::run(session, args),
             Command::Pin(args) => pin::run(session, args),
             Command::Unpin(args) => pin::run_unpin(session, args),

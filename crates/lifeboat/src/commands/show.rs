@@ -44,6 +44,11 @@ fn text(session: &Session, selected: &Selected, now: jiff::Timestamp) -> Result<
     let age = units::age(manifest.taken_at, now);
     lines.add("taken", &format!("{} ({age})", selection::moment(session, manifest)));
     lines.add("method", &word(&manifest.method));
+    if let Some(adopted) = &manifest.adopted {
+        let zone = units::one_line(&adopted.zone);
+        lines.add("adopted from", &units::one_line(&adopted.path));
+        lines.add("", &format!("modified {}, its name is of {zone}", adopted.modified_at));
+    }
     lines.add("condition", &word(&manifest.condition));
     lines.add("checked", &backup::checked(manifest));
     for note in manifest.checks.iter().flat_map(|check| &check.notes) {

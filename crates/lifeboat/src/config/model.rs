@@ -169,7 +169,7 @@ pub(crate) struct SqliteConfig {
     #[schemars(example = &"/srv/tenants/*/app.db")]
     pub(crate) glob: Option<String>,
     /// How the moment is obtained: "online", "checkpoint" or "cold". Default: "online".
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "method")]
     #[schemars(with = "Option<MethodName>", example = &"online")]
     pub(crate) method: Option<Method>,
     /// The longest that writers are held up in rollback-journal mode, in milliseconds.
@@ -354,15 +354,23 @@ enum CheckName {
     Full,
 }
 
-/// The words of [`Method`], for the schema.
-#[derive(JsonSchema)]
+/// The words of [`Method`] that can be asked for.
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
-#[expect(dead_code, reason = "only its schema is used")]
 enum MethodName {
     Online,
     Checkpoint,
     Cold,
+}
+
+fn method<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Method>, D::Error> {
+    let name = Option::<MethodName>::deserialize(deserializer)?;
+    Ok(name.map(|name| match name {
+        MethodName::Online => Method::Online,
+        MethodName::Checkpoint => Method::Checkpoint,
+        MethodName::Cold => Method::Cold,
+    }))
 }
 
 impl FromText for SqliteConfig {

@@ -30,6 +30,11 @@ impl Table {
         self.rows.push(cells);
     }
 
+    /// Whether it has no rows.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     /// The table as lines, two spaces between columns, no space at their ends.
     pub(crate) fn to_text(&self, printer: &Printer) -> String {
         let widths: Vec<usize> = (0..self.columns.len())

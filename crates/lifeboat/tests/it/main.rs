@@ -9,6 +9,7 @@
     reason = "tests take the time and the environment as they are, and a failure is a panic"
 )]
 
+mod adopt;
 mod bad_input;
 mod cache;
 mod configuration;
