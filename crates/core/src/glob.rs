@@ -84,6 +84,14 @@ fn is_side_file(name: &str) -> bool {
     ["-wal", "-shm", "-journal"].iter().any(|suffix| name.ends_with(suffix))
 }
 
+/// Whether a path is one that the pattern means, whether it is there or not.
+pub(crate) fn fits(pattern: &str, path: &str) -> bool {
+    let parts = |text: &'_ str| -> Vec<String> { text.split('/').map(str::to_owned).collect() };
+    let (pattern, path) = (parts(pattern), parts(path));
+    pattern.len() == path.len()
+        && pattern.iter().zip(&path).all(|(pattern, name)| matches(pattern, name))
+}
+
 /// Whether a name matches a pattern.
 fn matches(pattern: &str, name: &str) -> bool {
     let pattern: Vec<char> = pattern.chars().collect();

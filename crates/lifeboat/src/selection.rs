@@ -8,6 +8,7 @@ use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use lifeboat_core::catalog::{BackupExpression, SourceEntry};
 use lifeboat_core::env::Env;
 use lifeboat_core::manifest::Manifest;
@@ -218,6 +219,44 @@ pub(crate) fn backup(
                 .hint("name one with --repo")
         })
     })
+}
+
+/// The newest backup of a configured source at or before a moment, in any of the repositories.
+pub(crate) fn of_target(
+    env: &Env,
+    opened: &[Opened],
+    target: &Target,
+    at: Timestamp,
+) -> Result<Selected> {
+    let mut best: Option<Selected> = None;
+    let mut first_error: Option<Error> = None;
+    for one in opened {
+        match entry(env, one, &target.name, Some(target)) {
+            Ok(entry) => {
+                warn_of_unreadable(env, entry);
+                let found = entry.at_or_before(at).map(|manifest| selected(one, entry, manifest));
+                let is_newer = |found: &Selected| {
+                    let taken_at = found.manifest.taken_at;
+                    best.as_ref().is_none_or(|best| best.manifest.taken_at < taken_at)
+                };
+                best = found.filter(is_newer).or(best);
+            }
+            Err(error) => first_error = first_error.or(Some(error)),
+        }
+    }
+    best.ok_or_else(|| {
+        let none = format!("`{}` has no backup at or before that moment", target.name);
+        first_error.unwrap_or_else(|| Error::new(Kind::NotCovered, none).hint("lifeboat list"))
+    })
+}
+
+/// A backup that an entry of a catalog names.
+pub(crate) fn selected(opened: &Opened, entry: &SourceEntry, manifest: &Manifest) -> Selected {
+    Selected {
+        repository: opened.repository.clone(),
+        folder: entry.folder.clone(),
+        manifest: manifest.clone(),
+    }
 }
 
 /// A manifest that cannot be read may be the one that was meant: nobody must take an older backup

@@ -105,7 +105,7 @@ impl Target {
     }
 
     /// What one section of the configuration stands for.
-    fn configured(name: &str, config: &SourceConfig) -> Result<Vec<Target>> {
+    pub(crate) fn configured(name: &str, config: &SourceConfig) -> Result<Vec<Target>> {
         let Some(sqlite) = config.sqlite.as_ref().map(|sqlite| &sqlite.0) else {
             let source = Box::new(files(&config.files)?);
             return Ok(vec![Target::new(name.to_owned(), source, None).with(config, None)]);

@@ -381,6 +381,7 @@ impl History {
             engine: &SqliteEngine,
             to: Some(place.to_owned()),
             files: FilesChoice::No,
+            files_root: None,
             check,
             check_memory_bytes: 16 << 20,
             service: None,

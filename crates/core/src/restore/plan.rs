@@ -171,10 +171,12 @@ fn plan_files(request: &RestoreRequest<'_>, plan: &mut RestorePlan) -> Result<()
         )
         .hint("leave --files away"));
     }
-    let root = match (&request.to, manifest.source.kind == files::KIND) {
-        (None, _) => PathBuf::from("/"),
-        (Some(to), true) => to.clone(),
-        (Some(to), false) => {
+    let is_files = manifest.source.kind == files::KIND;
+    let root = match (&request.to, &request.files_root) {
+        (_, Some(root)) => root.clone(),
+        (None, None) => PathBuf::from("/"),
+        (Some(to), None) if is_files => to.clone(),
+        (Some(to), None) => {
             let mut beside = to.clone().into_os_string();
             beside.push(".files");
             beside.into()

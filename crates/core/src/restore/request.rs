@@ -65,6 +65,8 @@ pub struct RestoreRequest<'a> {
     pub to: Option<PathBuf>,
     /// Whether companion files are restored.
     pub files: FilesChoice,
+    /// The folder that stands for `/` for companion files, if neither `/` nor one beside `to`.
+    pub files_root: Option<PathBuf>,
     /// The check before the swap.
     pub check: CheckLevel,
     /// How much memory the check may use.

@@ -1,5 +1,7 @@
 //! `lifeboat restore`: the way back.
 
+mod all;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,7 +12,7 @@ use lifeboat_core::restore::{
     self, FilesChoice, Origin, RestoreOutcome, RestorePlan, RestoreRequest,
 };
 use lifeboat_core::service::Service;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::backup::level_or;
 use super::words::CheckWord;
@@ -28,11 +30,22 @@ use crate::ui::units;
 /// NAME.before_restore.TIME, and `lifeboat undo` goes back to it.
 ///
 /// A file is a database that something else copied, plain or compressed with gzip or zstd.
+///
+/// With --all, every source of the configuration goes back, each from its newest backup at or
+/// before the moment, with its companion files: one plan, one question, then one after the other,
+/// sources of files first, so that a service starts with all of them in place. It stops at the
+/// first that fails and says what was done and what was not.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// What: SOURCE, SOURCE@TIME, the name of a backup, the path of one of its files, or a file
-    #[arg(value_name = "SOURCE|BACKUP|FILE")]
-    what: String,
+    #[arg(value_name = "SOURCE|BACKUP|FILE", required_unless_present = "all")]
+    what: Option<String>,
+    /// Every source of the configuration
+    #[arg(long, conflicts_with_all = ["what", "to", "files"])]
+    all: bool,
+    /// With --all: below this folder, as if it were /, instead of where they were
+    #[arg(long, value_name = "DIR", requires = "all", conflicts_with = "what")]
+    root: Option<PathBuf>,
     /// The newest backup at or before this time: 2025-01-08T14:03:22, with an offset or local, or
     /// -2h
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
@@ -63,7 +76,8 @@ enum FilesWord {
 pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     let env = session.env()?;
     let (at, to) = (args.at.as_deref(), args.to.as_deref());
-    let wanted = selection::wanted(session, &env, &args.what, at, to)?;
+    let Some(what) = &args.what else { return all::run(session, &env, &args) };
+    let wanted = selection::wanted(session, &env, what, at, to)?;
     let target = target(session, &env, &wanted)?;
     let (origin, kind) = match &wanted {
         Wanted::Backup(selected) => {
@@ -85,6 +99,7 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
             Some(FilesWord::Also) => FilesChoice::Also,
             Some(FilesWord::Only) => FilesChoice::Only,
         },
+        files_root: None,
         check: level_or(args.check, CheckLevel::Quick),
         check_memory_bytes: target
             .as_ref()
@@ -169,7 +184,11 @@ fn print_plan(session: &Session, plan: &RestorePlan) -> Result<()> {
     if !session.printer.json() {
         return session.printer.data(&plan_text(plan));
     }
-    session.printer.json_data(&json!({
+    session.printer.json_data(&plan_json(plan))
+}
+
+fn plan_json(plan: &RestorePlan) -> Value {
+    json!({
         "outcome": "planned",
         "what": plan.what,
         "place": plan.place,
@@ -180,30 +199,44 @@ fn print_plan(session: &Session, plan: &RestorePlan) -> Result<()> {
         "plain_bytes": plan.plain_bytes,
         "steps": plan.steps,
         "warnings": plan.warnings,
-    }))
+    })
+}
+
+/// The command that goes back to what was there before.
+fn undo(outcome: &RestoreOutcome) -> Option<String> {
+    let place = outcome.place.as_ref().filter(|_| !outcome.kept_aside.is_empty())?;
+    Some(format!("lifeboat undo {}", units::shell_word(&place.to_string_lossy())))
+}
+
+fn as_json(plan: &RestorePlan, outcome: &RestoreOutcome) -> Value {
+    json!({
+        "outcome": "restored",
+        "what": plan.what,
+        "place": outcome.place,
+        "kept_aside": outcome.kept_aside,
+        "files": outcome.files,
+        "checks": outcome.check.as_ref().map(|check| &check.what),
+        "check_notes": outcome.check.as_ref().map(|check| &check.notes),
+        "elapsed_ms": outcome.elapsed_ms,
+        "undo": undo(outcome),
+    })
 }
 
 fn say(session: &Session, plan: &RestorePlan, outcome: &RestoreOutcome) -> Result<()> {
     let printer = &session.printer;
-    let undo = outcome.place.as_ref().filter(|_| !outcome.kept_aside.is_empty());
-    let undo =
-        undo.map(|place| format!("lifeboat undo {}", units::shell_word(&place.to_string_lossy())));
     for warning in &outcome.warnings {
         printer.warning(&units::one_line(&plan.what), warning);
     }
     if printer.json() {
-        return printer.json_data(&json!({
-            "outcome": "restored",
-            "what": plan.what,
-            "place": outcome.place,
-            "kept_aside": outcome.kept_aside,
-            "files": outcome.files,
-            "checks": outcome.check.as_ref().map(|check| &check.what),
-            "check_notes": outcome.check.as_ref().map(|check| &check.notes),
-            "elapsed_ms": outcome.elapsed_ms,
-            "undo": undo,
-        }));
+        return printer.json_data(&as_json(plan, outcome));
     }
+    say_text(session, plan, outcome);
+    Ok(())
+}
+
+fn say_text(session: &Session, plan: &RestorePlan, outcome: &RestoreOutcome) {
+    let printer = &session.printer;
+    let undo = undo(outcome);
     let good = printer.paint_err(Style::Good, "restored");
     let took = units::duration(outcome.elapsed_ms);
     let mut text = format!("{good} {} in {took}", units::one_line(&plan.what));
@@ -224,7 +257,6 @@ fn say(session: &Session, plan: &RestorePlan, outcome: &RestoreOutcome) -> Resul
         line("undo", undo);
     }
     printer.note(&text);
-    Ok(())
 }
 
 fn checked(outcome: &RestoreOutcome) -> String {

@@ -23,6 +23,7 @@ mod lost_backups;
 mod output;
 mod prune;
 mod restore;
+mod restore_all;
 mod rotation;
 mod round_trip;
 mod silent_failures;
