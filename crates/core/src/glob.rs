@@ -85,7 +85,7 @@ fn is_side_file(name: &str) -> bool {
 }
 
 /// Whether a path is one that the pattern means, whether it is there or not.
-pub(crate) fn fits(pattern: &str, path: &str) -> bool {
+pub fn fits(pattern: &str, path: &str) -> bool {
     let parts = |text: &'_ str| -> Vec<String> { text.split('/').map(str::to_owned).collect() };
     let (pattern, path) = (parts(pattern), parts(path));
     pattern.len() == path.len()

@@ -13,13 +13,12 @@ use jiff::Timestamp;
 use lifeboat_core::env::Env;
 use lifeboat_core::manifest::CheckLevel;
 use lifeboat_core::restore::{self, FilesChoice, Origin, RestorePlan, RestoreRequest};
-use lifeboat_core::{Error, Kind, Result, files};
+use lifeboat_core::{Error, Kind, Result, files, glob};
 use serde_json::{Value, json};
 
 use super::super::backup::level_or;
 use super::super::incomplete;
 use super::{Args, as_json, plan_json, plan_text, say_text};
-use crate::glob;
 use crate::repositories::{self, Opened};
 use crate::selection::{self, Selected};
 use crate::session::Session;
