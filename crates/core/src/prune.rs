@@ -13,6 +13,7 @@ mod apply;
 mod garbage;
 mod hold;
 mod plan;
+mod simulate;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -25,7 +26,8 @@ use crate::store::Space;
 
 pub use apply::{Pruned, apply};
 pub use hold::{pin, undelete, unpin};
-pub use plan::{plan, waiting};
+pub use plan::{candidate, plan, waiting, zone_of};
+pub use simulate::{Age, Forecast, MOMENTS_MAX, Simulation, Step, simulate};
 
 /// How long a tombstone stands before bytes are deleted, unless said otherwise.
 pub const GRACE: SignedDuration = SignedDuration::from_hours(7 * 24);

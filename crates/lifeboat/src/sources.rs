@@ -80,6 +80,8 @@ pub(crate) struct Target {
     pub(crate) keep: Option<Keep>,
     /// Whether it is pruned after each backup.
     pub(crate) prune_after_backup: bool,
+    /// When it is backed up, where that is configured.
+    pub(crate) schedule: Option<String>,
     /// How its runs are made.
     pub(crate) manner: Manner,
     /// What each of its backups has to say.
@@ -166,6 +168,7 @@ impl Target {
             rpo_ms: None,
             keep: None,
             prune_after_backup: false,
+            schedule: None,
             manner: Manner::default(),
             warnings: Vec::new(),
         }
@@ -191,6 +194,7 @@ impl Target {
         self.repositories = config.repository.as_ref().map(|names| names.names().to_vec());
         self.rpo_ms = config.rpo.map(|rpo| rpo.0.milliseconds);
         self.keep = config.keep.as_ref().map(|keep| keep.0.keep());
+        self.schedule = config.schedule.clone();
         self.prune_after_backup = config.prune == Some(PruneWhen::AfterBackup);
         self.manner = Manner::of(config);
         self

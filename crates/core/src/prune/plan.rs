@@ -72,11 +72,7 @@ fn of_entry(
     files: &[ObjectInfo],
 ) -> Result<PrunePlan> {
     let zone_name = &repository.header().time_zone;
-    let zone = TimeZone::get(zone_name).map_err(|error| {
-        Error::new(Kind::CheckFailed, format!("no time zone is known as `{zone_name}`"))
-            .caused_by(error)
-            .hint("install the package tzdata")
-    })?;
+    let zone = zone_of(repository)?;
     let newest_good = newest_good(entry, now);
     let (grace, grace_shortened) = grace(request.grace, request.space);
     let shortened = grace_shortened.is_some().then_some(grace);
@@ -91,6 +87,17 @@ fn of_entry(
         grace_shortened,
         items: backups(now, &zone, request, shortened, entry, files),
         gates: Vec::new(),
+    })
+}
+
+/// The time zone of a repository's calendar. [`Kind::CheckFailed`] where the system has none of
+/// that name.
+pub fn zone_of(repository: &Repository) -> Result<TimeZone> {
+    let name = &repository.header().time_zone;
+    TimeZone::get(name).map_err(|error| {
+        Error::new(Kind::CheckFailed, format!("no time zone is known as `{name}`"))
+            .caused_by(error)
+            .hint("install the package tzdata")
     })
 }
 
@@ -146,18 +153,7 @@ fn backups(
         files.iter().map(|object| (object.name.file_name(), object.bytes)).collect();
     let mut all: Vec<&Manifest> = entry.backups.iter().chain(&entry.removed).collect();
     all.sort_by(|a, b| (a.taken_at, &a.name).cmp(&(b.taken_at, &b.name)));
-    let candidates: Vec<Candidate> = all
-        .iter()
-        .map(|backup| Candidate {
-            name: backup.name.clone(),
-            taken_at: backup.taken_at,
-            condition: backup.condition,
-            purpose: backup.purpose,
-            proven: false,
-            pin: entry.hold(backup),
-            depends_on: Vec::new(),
-        })
-        .collect();
+    let candidates: Vec<Candidate> = all.iter().map(|backup| candidate(entry, backup)).collect();
     let keep = request.keep.and_within(request.also_within);
     let decisions = policy::decide(now, zone, &keep, &request.floors, &candidates);
     // What one run asks for beside the policy brings nothing back: the next run removed it again.
@@ -200,6 +196,19 @@ fn backups(
         });
     }
     items
+}
+
+/// What the rule must know of a backup.
+pub fn candidate(entry: &SourceEntry, backup: &Manifest) -> Candidate {
+    Candidate {
+        name: backup.name.clone(),
+        taken_at: backup.taken_at,
+        condition: backup.condition,
+        purpose: backup.purpose,
+        proven: false,
+        pin: entry.hold(backup),
+        depends_on: Vec::new(),
+    }
 }
 
 fn action(

@@ -1,15 +1,19 @@
 //! `lifeboat prune`: what the configuration does not keep goes, in two steps.
 
+mod simulate;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
+use lifeboat_core::catalog::SourceEntry;
 use lifeboat_core::env::Env;
 use lifeboat_core::prune::{self, Action, Item, PrunePlan, Pruned};
 use lifeboat_core::{Error, Kind, Result};
 use serde_json::{Value, json};
 
 use super::list;
+use crate::config::values::Period;
 use crate::repositories::{self, Opened};
 use crate::rotation::{Days, Rule};
 use crate::selection;
@@ -41,6 +45,13 @@ pub(crate) struct Args {
     /// The plan that was looked at and may be carried out, although it takes much
     #[arg(long, value_name = "PLAN")]
     approve: Vec<String>,
+    /// Print what there would be after that time, such as 2y, if backups went on by the source's
+    /// schedule, and do nothing
+    #[arg(long, value_name = "PERIOD", conflicts_with_all = ["dry_run", "approve"])]
+    simulate: Option<Period>,
+    /// How often a backup is made in a simulation, instead of the schedule: 1h, 1d
+    #[arg(long, value_name = "PERIOD", requires = "simulate")]
+    every: Option<Period>,
     /// Keep what is younger than so many days as well; without `keep`, nothing but that
     #[arg(long, value_name = "N")]
     retention_days: Option<Days>,
@@ -50,13 +61,15 @@ pub(crate) struct Args {
 struct Job<'a> {
     opened: &'a Opened,
     folder: &'a str,
+    entry: &'a SourceEntry,
     rule: Rule,
+    schedule: Option<String>,
 }
 
 pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
-    if session.globals.now.is_some() && !args.dry_run {
+    if session.globals.now.is_some() && !args.dry_run && args.simulate.is_none() {
         return Err(Error::new(Kind::Usage, "a prune with --now would delete by a wrong clock")
-            .hint("add --dry-run, or leave --now away"));
+            .hint("add --dry-run or --simulate, or leave --now away"));
     }
     let env = session.env()?;
     let targets = targets(session, &args.sources)?;
@@ -67,7 +80,11 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     };
     let (mut results, mut errors) = (Vec::new(), Vec::new());
     for job in jobs(session, &env, &opened, &targets, args.retention_days)? {
-        match one(session, &env, &args, &job) {
+        let done = match args.simulate {
+            Some(length) => simulate::one(session, &env, &job, length, args.every),
+            None => one(session, &env, &args, &job),
+        };
+        match done {
             Ok(result) => results.push(result),
             Err(error) => {
                 session.progress.clear();
@@ -140,7 +157,8 @@ fn jobs<'a>(
                         entry.record.name == target.name || target.id == Some(entry.record.id)
                     });
                     let Some(entry) = own else { continue };
-                    jobs.push(Job { opened: one, folder: &entry.folder, rule });
+                    let schedule = target.schedule.clone();
+                    jobs.push(Job { opened: one, folder: &entry.folder, entry, rule, schedule });
                 }
             }
         }
@@ -174,7 +192,7 @@ fn nothing_says(name: Option<&str>) -> Error {
 }
 
 fn one(session: &Session, env: &Env, args: &Args, job: &Job<'_>) -> Result<Value> {
-    let Job { opened, folder, rule } = job;
+    let Job { opened, folder, rule, .. } = job;
     let request = rule.request(session, env, &opened.repository, folder);
     let plan = prune::plan(env, &opened.repository, &request)?;
     session.progress.clear();

@@ -8,6 +8,8 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use jiff::Timestamp;
+use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
 /// When to back up.
@@ -124,6 +126,21 @@ impl Schedule {
         }
     }
 
+    /// The moments after `from` up to `until`, as that zone's clocks show them, but no more than
+    /// `count_max`; `None` for an expression that only systemd can read.
+    pub(crate) fn moments(
+        &self,
+        from: Timestamp,
+        until: Timestamp,
+        zone: &TimeZone,
+        count_max: usize,
+    ) -> Option<Vec<Timestamp>> {
+        let cron = self.cron().ok()?;
+        let parts: Vec<&str> = cron.split_ascii_whitespace().collect();
+        let fields = CronFields::read(parts.try_into().ok()?).ok()?;
+        Some(fields.moments(from, until, zone, count_max))
+    }
+
     /// How far systemd may move the moment, in seconds, so that hosts do not all begin at once:
     /// far where only a period was asked for, little where a time was.
     pub(crate) fn random_delay_s(&self) -> u32 {
@@ -162,6 +179,48 @@ impl CronFields {
         let (Some(days), Some(months)) = (&self.days, &self.months) else { return false };
         let longest = months.iter().map(|month| MONTH_DAYS_MAX[usize::from(*month) - 1]).max();
         !self.either_day && days.first().copied() > longest
+    }
+
+    fn is_on(&self, date: Date) -> bool {
+        let has = |set: &Option<BTreeSet<u8>>, value: i8| {
+            set.as_ref()
+                .is_none_or(|set| u8::try_from(value).is_ok_and(|value| set.contains(&value)))
+        };
+        let day = has(&self.days, date.day());
+        let weekday = has(&self.weekdays, date.weekday().to_sunday_zero_offset());
+        let fits = if self.either_day { day || weekday } else { day && weekday };
+        fits && has(&self.months, date.month())
+    }
+
+    fn moments(
+        &self,
+        from: Timestamp,
+        until: Timestamp,
+        zone: &TimeZone,
+        count_max: usize,
+    ) -> Vec<Timestamp> {
+        let all = |set: &Option<BTreeSet<u8>>, end: i8| -> Vec<i8> {
+            let some = set.iter().flatten().filter_map(|value| i8::try_from(*value).ok());
+            if set.is_some() { some.collect() } else { (0..end).collect() }
+        };
+        let (hours, minutes) = (all(&self.hours, 24), all(&self.minutes, 60));
+        let mut moments: Vec<Timestamp> = Vec::new();
+        let mut date = Some(from.to_zoned(zone.clone()).date());
+        let last = until.to_zoned(zone.clone()).date();
+        while let Some(day) = date.filter(|day| *day <= last && moments.len() < count_max) {
+            for hour in hours.iter().filter(|_| self.is_on(day)) {
+                let times = minutes.iter().map(|minute| day.at(*hour, *minute, 0, 0));
+                // A time that a clock skips comes when it has skipped it.
+                let found = times.filter_map(|time| time.to_zoned(zone.clone()).ok());
+                let found = found.map(|moment| moment.timestamp());
+                moments.extend(found.filter(|moment| *moment > from && *moment <= until));
+            }
+            date = day.tomorrow().ok();
+        }
+        moments.sort_unstable();
+        moments.dedup();
+        moments.truncate(count_max);
+        moments
     }
 
     fn on_calendar(&self) -> Vec<String> {

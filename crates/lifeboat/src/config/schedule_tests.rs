@@ -33,6 +33,35 @@ fn days_of_the_month_and_of_the_week_are_alternatives() {
 }
 
 #[test]
+fn the_moments_are_those_of_the_clocks_of_the_zone() {
+    let zone = TimeZone::get("Europe/Berlin").unwrap();
+    let moments = |text: &str, from: &str, until: &str| -> Vec<String> {
+        let (from, until) = (from.parse().unwrap(), until.parse().unwrap());
+        let moments = Schedule::read(text).unwrap().moments(from, until, &zone, 1000).unwrap();
+        moments.iter().map(Timestamp::to_string).collect()
+    };
+    // In the night of the 29th the hour from two to three does not exist.
+    assert_eq!(
+        moments("daily 02:30", "2026-03-28T00:00:00Z", "2026-03-31T00:00:00Z"),
+        ["2026-03-28T01:30:00Z", "2026-03-29T01:30:00Z", "2026-03-30T00:30:00Z"]
+    );
+    assert_eq!(moments("hourly", "2026-06-01T00:00:00Z", "2026-06-02T00:00:00Z").len(), 24);
+    assert_eq!(
+        moments("monthly", "2026-01-01T00:00:00Z", "2026-03-01T00:00:00Z"),
+        ["2026-01-31T23:00:00Z", "2026-02-28T23:00:00Z"]
+    );
+    assert_eq!(
+        moments("30 4 13 * 5", "2026-02-06T04:00:00Z", "2026-02-20T02:00:00Z"),
+        ["2026-02-13T03:30:00Z"]
+    );
+    assert_eq!(moments("30 4 13,14 * 5", "2026-02-06T04:00:00Z", "2026-02-20T02:00:00Z").len(), 2);
+    let all = Schedule::read("* * * * *").unwrap();
+    let (from, until) = (Timestamp::UNIX_EPOCH, Timestamp::MAX);
+    assert_eq!(all.moments(from, until, &zone, 5000).unwrap().len(), 5000);
+    assert_eq!(Schedule::read("Mon *-*-* 02:00").unwrap().moments(from, until, &zone, 9), None);
+}
+
+#[test]
 fn what_is_wrong_is_named() {
     for (text, named) in [
         ("", "empty"),

@@ -295,6 +295,46 @@ fn killed_at_every_point_of_a_backup_that_prunes() {
     }
 }
 
+#[test]
+fn a_simulation_tells_what_there_will_be() {
+    let world = world("keep = { daily = 7, weekly = 4 }\nschedule = \"daily 02:00\"");
+    world.run(&["prune", "--simulate", "90d"]).expect(10);
+    for number in 0..3 {
+        at(&world, day(number), &["backup"]).expect(0);
+    }
+    let before = files(&world, "repo/app");
+    let now = (day(2) + 1.hours()).to_string();
+    let simulate = |more: &[&str]| world.run(&[&["prune", "--now", &now], more].concat());
+    let text = simulate(&["--simulate", "90d"]).expect(0).out;
+    assert!(text.contains("app: forecast of a backup by the schedule \"daily 02:00\""), "{text}");
+    assert!(text.contains("2026-04-07") && text.contains("age at the end"), "{text}");
+    let json = simulate(&["--simulate", "90d", "--json"]).expect(0).json();
+    let steps = json[0]["simulation"]["steps"].as_array().unwrap();
+    assert_eq!(steps[0]["backups"], 3);
+    // Seven days, of this week and the last, and the Sundays of the two weeks before.
+    assert_eq!(steps.last().unwrap()["backups"], 9, "{json}");
+    let ages = json[0]["simulation"]["ages"].as_array().unwrap();
+    let counts: Vec<u64> = ages.iter().map(|age| age["backups"].as_u64().unwrap()).collect();
+    assert_eq!(counts, [1, 6, 2, 0, 0, 0]);
+    let json = simulate(&["--simulate", "10d", "--every", "1h", "--json"]).expect(0).json();
+    assert_eq!(json[0]["rhythm"], "every 1h");
+    assert_eq!(json[0]["simulation"]["steps"].as_array().unwrap().len(), 11);
+    // Nothing is done, and what cannot be simulated is said.
+    assert_eq!(files(&world, "repo/app"), before);
+    simulate(&["--simulate", "2y", "--every", "1s"]).expect(2).says("backups to come");
+    simulate(&["--simulate", "2y", "--every", "0s"]).expect(2).says("--every");
+    simulate(&["--simulate", "5m"]).expect(2).says("a day to 100 years");
+    simulate(&["--simulate", "200y"]).expect(2);
+    simulate(&["--simulate", "2y", "--dry-run"]).expect(2);
+    simulate(&["--every", "1h"]).expect(2);
+    configure(&world, "keep = \"forever\"\nschedule = \"Mon *-*-* 02:00\"");
+    simulate(&["--simulate", "2y"]).expect(2).says("known to systemd only");
+    configure(&world, "keep = \"forever\"");
+    simulate(&["--simulate", "2y"]).expect(2).says("nothing says how often");
+    let json = simulate(&["--simulate", "2y", "--every", "1d", "--json"]).expect(0).json();
+    assert_eq!(json[0]["simulation"]["steps"][25]["backups"], 733, "{json}");
+}
+
 /// `--now` is for looking. Nothing is done by a clock that someone made up.
 #[test]
 fn another_moment_is_for_looking_alone() {
