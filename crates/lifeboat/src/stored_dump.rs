@@ -2,9 +2,10 @@
 //! how they come back.
 //!
 //! A dump says that it is whole by its last lines only, so it is read to its end. Scripts that send
-//! the messages of `pg_dump` where the dump goes leave them between its statements; each such line
-//! breaks a restore, so they are left out of what is restored. Rows are never touched: a row may
-//! begin like a message. There is no server in here: a dump comes back as a file.
+//! the messages of `pg_dump` where the dump goes leave them between its statements, and before the
+//! first row of each table; each such line breaks a restore, so they are left out of what is
+//! restored. A row may begin like a message: it stays, as it has as many columns as its table.
+//! There is no server in here: a dump comes back as a file.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -75,14 +76,8 @@ impl Engine for StoredDumpEngine {
         if found.messages > 0 {
             description.facts.insert("messages_of_pg_dump".into(), found.messages.into());
             description.notes.push(format!(
-                "{} messages of pg_dump are between its statements; a restore leaves them out",
+                "{} messages of pg_dump are in it, which break it; a restore leaves them out",
                 found.messages
-            ));
-        }
-        if found.messages_in_rows > 0 {
-            description.notes.push(format!(
-                "{} rows begin like messages of pg_dump; they stay as they are",
-                found.messages_in_rows
             ));
         }
         Ok(description)
@@ -127,7 +122,7 @@ fn read(path: &Path) -> Result<Dump> {
     Ok(dump)
 }
 
-/// Rewrites the file in place without the messages between its statements. Gives their number.
+/// Rewrites the file in place without the messages. Gives their number.
 fn remove_messages(file: &File) -> io::Result<u64> {
     let mut lines = Lines::of(At { file, offset: 0 });
     let (mut dump, mut written, mut seen) = (Dump::default(), 0, 0);
@@ -233,12 +228,40 @@ struct Dump {
     end: Option<usize>,
     is_ended: bool,
     /// The table whose rows are being read.
-    table: Option<String>,
+    table: Option<Copied>,
     rows: Option<BTreeMap<String, u64>>,
     has_inserts: bool,
     versions: BTreeMap<&'static str, String>,
     messages: u64,
-    messages_in_rows: u64,
+}
+
+/// A table whose rows are being read.
+struct Copied {
+    name: String,
+    columns: usize,
+    /// Whether no line of it was read.
+    is_new: bool,
+}
+
+impl Copied {
+    /// The table of `COPY public.person (id, name) FROM stdin;`.
+    fn of(line: &[u8]) -> Option<Self> {
+        let line = std::str::from_utf8(line).ok()?;
+        let rest = line.strip_prefix("COPY ")?.strip_suffix(" FROM stdin;")?;
+        let (name, columns) = rest.split_once(" (").unwrap_or((rest, ""));
+        // A name in quotes may hold a comma; its own quotes are doubled.
+        let outside = columns.split('"').step_by(2);
+        let commas: usize = outside.map(|part| part.matches(',').count()).sum();
+        Some(Copied { name: name.to_owned(), columns: commas + 1, is_new: true })
+    }
+
+    /// Whether a line among its rows is a message: it has not as many columns. Of a table of one
+    /// column only the message that comes before the first row is taken for one.
+    fn is_message(&self, line: &[u8]) -> bool {
+        let tabs = line.iter().filter(|byte| **byte == b'\t').count();
+        let announces = self.is_new && line.starts_with(b"pg_dump: dumping contents of table ");
+        is_message(line) && (tabs + 1 != self.columns || announces)
+    }
 }
 
 impl Dump {
@@ -248,22 +271,24 @@ impl Dump {
             return false;
         }
         let line = piece.bytes.trim_ascii_end();
-        if let Some(table) = &self.table {
-            if line == b"\\." {
-                self.table = None;
-            } else {
-                self.messages_in_rows += u64::from(is_message(line));
-                if let Some(rows) = &mut self.rows {
-                    *rows.entry(table.clone()).or_default() += 1;
-                }
-            }
-            return false;
-        }
-        if is_message(line) {
+        let is_message = match &self.table {
+            Some(table) => table.is_message(line),
+            None => is_message(line),
+        };
+        if is_message {
             self.messages += 1;
             return true;
         }
-        self.statement(line);
+        match &mut self.table {
+            Some(_) if line == b"\\." => self.table = None,
+            Some(table) => {
+                table.is_new = false;
+                if let Some(rows) = self.rows.as_mut().and_then(|rows| rows.get_mut(&table.name)) {
+                    *rows += 1;
+                }
+            }
+            None => self.statement(line),
+        }
         false
     }
 
@@ -290,9 +315,9 @@ impl Dump {
             self.has_inserts = true;
             self.rows = None;
         }
-        if let Some(table) = copied_table(line) {
+        if let Some(table) = Copied::of(line) {
             if !self.has_inserts {
-                self.rows.get_or_insert_default().entry(table.clone()).or_default();
+                self.rows.get_or_insert_default().entry(table.name.clone()).or_default();
             }
             self.table = Some(table);
         }
@@ -301,7 +326,7 @@ impl Dump {
     /// Why it is not whole.
     fn damage(&self) -> Option<String> {
         match (&self.table, self.end, self.is_ended) {
-            (Some(table), ..) => Some(format!("the dump ends within the rows of {table}")),
+            (Some(table), ..) => Some(format!("the dump ends within the rows of {}", table.name)),
             (None, None, _) => Some("it does not begin as a dump of PostgreSQL".into()),
             (None, Some(_), false) => Some(
                 "the dump is cut short: its last line, which says that it is complete, is \
@@ -311,13 +336,6 @@ impl Dump {
             (None, Some(_), true) => None,
         }
     }
-}
-
-/// The table of `COPY public.person (id, name) FROM stdin;`.
-fn copied_table(line: &[u8]) -> Option<String> {
-    let line = std::str::from_utf8(line).ok()?;
-    let rest = line.strip_prefix("COPY ")?.strip_suffix(" FROM stdin;")?;
-    Some(rest.split_once(" (").map_or(rest, |(table, _)| table).to_owned())
 }
 
 #[cfg(test)]
@@ -360,18 +378,31 @@ mod tests {
     fn messages_go_and_rows_that_look_like_them_stay() {
         let clean = format!("{HEAD}{ROWS}{TAIL}");
         let long = format!("COPY public.blob (b) FROM stdin;\n{}\n\\.\n", "x".repeat(3 << 20));
+        // Rows of one column that begin like messages, also like the one that announces them.
+        let one = "COPY public.one (a) FROM stdin;\npg_dump: x\n\
+                   pg_dump: dumping contents of table \"public.one\"\n\\.\n";
         let messages = "pg_dump: last built-in OID is 16383\npg_dump: creating TABLE\n";
-        let polluted = format!("{messages}{HEAD}{messages}{ROWS}{messages}{long}{TAIL}{messages}");
+        let announced = |rows: &str| {
+            rows.replace("stdin;\n", "stdin;\npg_dump: dumping contents of table \"public.x\"\n")
+        };
+        let polluted = format!(
+            "{messages}{HEAD}{messages}{}{messages}{}{}{TAIL}{messages}",
+            announced(ROWS),
+            announced(&long),
+            announced(one)
+        );
         let (file, found) = dump(&polluted);
-        assert_eq!((found.damage(), found.messages, found.messages_in_rows), (None, 8, 1));
+        assert_eq!((found.damage(), found.messages), (None, 11));
+        let rows: Vec<u64> = found.rows.unwrap().into_values().collect();
+        assert_eq!(rows, [1, 2, 2]);
         assert!(StoredDumpEngine.recognizes(polluted.as_bytes()));
         assert!(!StoredDumpEngine.recognizes(b"pg_dump: error: connection failed\n"));
         let mut file = file.reopen().unwrap();
         let mended = StoredDumpEngine.mend_restored(&mut file).unwrap();
-        assert!(mended[0].starts_with("8 messages"), "{mended:?}");
+        assert!(mended[0].starts_with("11 messages"), "{mended:?}");
         let mut text = String::new();
         file.read_to_string(&mut text).unwrap();
-        assert_eq!(text, format!("{HEAD}{ROWS}{long}{TAIL}"));
+        assert_eq!(text, format!("{HEAD}{ROWS}{long}{one}{TAIL}"));
         let (file, _) = dump(&clean);
         assert!(StoredDumpEngine.mend_restored(&mut file.reopen().unwrap()).unwrap().is_empty());
         assert_eq!(std::fs::read_to_string(file.path()).unwrap(), clean);
