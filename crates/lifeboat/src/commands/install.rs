@@ -21,7 +21,7 @@ use crate::session::Session;
 use crate::ui::confirm::confirm;
 use crate::ui::units;
 
-/// Let systemd or cron make the backups of the configuration
+/// Let systemd or cron make, prune and verify the backups of the configuration
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -35,6 +35,9 @@ enum Action {
 }
 
 /// Write a service and a timer for each source that has a `schedule`
+///
+/// Besides, backups are pruned every day, where `keep` says what stays, and all are verified every
+/// week.
 ///
 /// The services run as root, or as the user with --user, with just the rights that the
 /// configuration needs. Units that an earlier run wrote for sources which are gone are removed.
@@ -51,7 +54,8 @@ struct SystemdArgs {
 
 /// Write /etc/cron.d/lifeboat with a line for each source that has a `schedule`
 ///
-/// With --user the lines are printed instead, for `crontab -e`. A file that lifeboat did not
+/// Besides, backups are pruned every day, where `keep` says what stays, and all are verified every
+/// week. With --user the lines are printed instead, for `crontab -e`. A file that lifeboat did not
 /// write is never overwritten.
 #[derive(Debug, clap::Args)]
 struct CronArgs {

@@ -16,6 +16,7 @@ use super::list;
 use crate::config::values::Period;
 use crate::repositories::{self, Opened};
 use crate::rotation::{Days, Rule};
+use crate::runs::RunHooks;
 use crate::selection;
 use crate::session::Session;
 use crate::sources::{self, Target};
@@ -55,6 +56,13 @@ pub(crate) struct Args {
     /// Keep what is younger than so many days as well; without `keep`, nothing but that
     #[arg(long, value_name = "N")]
     retention_days: Option<Days>,
+    /// Ask nothing, as a schedule needs it. What must wait for a newer backup is said, and is no
+    /// failure; what needs an approval is one
+    #[arg(long)]
+    unattended: bool,
+    /// Run no hooks
+    #[arg(long)]
+    no_hooks: bool,
 }
 
 /// One source in one repository, and what is to be kept of it.
@@ -72,17 +80,29 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
             .hint("add --dry-run or --simulate, or leave --now away"));
     }
     let env = session.env()?;
+    let hooks = RunHooks::of(session, &env, "prune", args.no_hooks)?;
+    match args.dry_run || args.simulate.is_some() {
+        true => {
+            let (before, after) = hooks.lines();
+            before.iter().chain(&after).for_each(|line| session.printer.note(line));
+            prune_all(session, &env, &args)
+        }
+        false => hooks.around(|| prune_all(session, &env, &args)),
+    }
+}
+
+fn prune_all(session: &Session, env: &Env, args: &Args) -> Result<ExitCode> {
     let targets = targets(session, &args.sources)?;
     // What is deleted is decided by what is there, not by what was once read.
     let (opened, failures) = match args.dry_run {
-        true => repositories::look_over(session, &env)?,
-        false => repositories::open_all(session, &env)?,
+        true => repositories::look_over(session, env)?,
+        false => repositories::open_all(session, env)?,
     };
     let (mut results, mut errors) = (Vec::new(), Vec::new());
-    for job in jobs(session, &env, &opened, &targets, args.retention_days)? {
+    for job in jobs(session, env, &opened, &targets, args.retention_days)? {
         let done = match args.simulate {
-            Some(length) => simulate::one(session, &env, &job, length, args.every),
-            None => one(session, &env, &args, &job),
+            Some(length) => simulate::one(session, env, &job, length, args.every),
+            None => one(session, env, args, &job),
         };
         match done {
             Ok(result) => results.push(result),
@@ -204,13 +224,17 @@ fn one(session: &Session, env: &Env, args: &Args, job: &Job<'_>) -> Result<Value
     }
     // The one that means this plan, else any: the error then says which plan this is.
     let approval = args.approve.iter().find(|id| **id == plan.id).or(args.approve.first());
+    let waits = plan.gates.iter().find(|gate| !gate.opens_with_approval);
+    if let Some(gate) = waits.filter(|_| args.unattended) {
+        return Ok(waiting(session, opened, &plan, &gate.message));
+    }
     plan.permit(approval.map(String::as_str))?;
     if plan.is_idle() {
         session.printer.note(&format!("nothing of {} has to go", units::one_line(folder)));
         return Ok(as_json("nothing-to-do", opened, &plan, &Pruned::default()));
     }
     let approved = approval.is_some_and(|approval| *approval == plan.id);
-    if !session.globals.yes && !approved {
+    if !session.globals.yes && !args.unattended && !approved {
         for line in text(session, &plan, false).lines() {
             session.printer.line(line);
         }
@@ -219,10 +243,22 @@ fn one(session: &Session, env: &Env, args: &Args, job: &Job<'_>) -> Result<Value
     }
     let locks = session.folders.locks.as_deref();
     let approval = approval.map(String::as_str);
-    let pruned = prune::apply(env, &opened.repository, &request, &plan, approval, locks)?;
+    let pruned = match prune::apply(env, &opened.repository, &request, &plan, approval, locks) {
+        Err(error) if error.kind() == Kind::Locked && args.unattended => {
+            return Ok(waiting(session, opened, &plan, error.message()));
+        }
+        pruned => pruned?,
+    };
     let done = session.printer.paint_err(Style::Good, "pruned");
     session.printer.note(&format!("{done} {}: {}", units::one_line(folder), summary(&plan)));
     Ok(as_json("pruned", opened, &plan, &pruned))
+}
+
+/// Nobody is there to be asked, and the next run of the schedule will do.
+fn waiting(session: &Session, opened: &Opened, plan: &PrunePlan, why: &str) -> Value {
+    let folder = units::one_line(&plan.folder);
+    session.printer.note(&format!("nothing of {folder} is pruned for now: {why}"));
+    as_json("waiting", opened, plan, &Pruned::default())
 }
 
 fn as_json(outcome: &str, opened: &Opened, plan: &PrunePlan, pruned: &Pruned) -> Value {

@@ -58,7 +58,8 @@ fn the_units_are_ones_that_systemd_reads() {
         .expect(0)
         .says("keys: it has no `schedule`");
     let units = units(&world);
-    assert_eq!(units.len(), 8, "{units:?}");
+    // Four backups and the verify; there is nothing to prune.
+    assert_eq!(units.len(), 10, "{units:?}");
     assert!(units.iter().all(|unit| mode(unit) == 0o644));
     let Some(output) = analyze(&["verify", "--man=no"], &units) else { return };
     let said = String::from_utf8_lossy(&output.stderr);
@@ -148,6 +149,8 @@ fn what_was_written_is_removed_and_nothing_else() {
             "lifeboat-backup-app.service",
             "lifeboat-backup-app.timer",
             "lifeboat-backup-mine.service",
+            "lifeboat-verify.service",
+            "lifeboat-verify.timer",
             "other.timer"
         ]
     );
@@ -182,7 +185,7 @@ fn the_lines_of_cron_back_up() {
     install(&world, &["cron", "--yes"]).expect(0);
     let crontab = text(&world.path("root/etc/cron.d/lifeboat"));
     let lines: Vec<&str> = crontab.lines().filter(|line| line.contains(" root ")).collect();
-    assert_eq!(lines.len(), 4, "{crontab}");
+    assert_eq!(lines.len(), 5, "{crontab}");
     assert!(crontab.contains("0 4 1 * 5 root "), "{crontab}");
     for line in lines.iter().filter(|line| !line.contains("backup cold")) {
         let (_, command) = line.split_once(" root ").unwrap();
@@ -214,4 +217,86 @@ fn what_cannot_be_a_schedule_is_pointed_at() {
     install(&world, &["systemd"]).expect(2).says("no source of the configuration");
     with("schedule = \"Mon 02:00\"\n");
     install(&world, &["cron"]).expect(2).says("cron has no equal of `Mon 02:00`");
+}
+
+fn pruned_and_hooked(world: &World, more: &str) {
+    world.configure(&format!(
+        "{more}[repository.local]\nurl = \"file://$REPO\"\n\
+         [source.app]\nsqlite = \"$DATA/app.db\"\nschedule = \"hourly\"\n\
+         keep = {{ last = 3 }}\ntime_limit = \"8h\"\n\
+         [source.hooked]\nfiles = [\"/etc/hostname\"]\nschedule = \"weekly\"\n\
+         hooks = {{ before = \"true\" }}\nkeep = \"forever\"\n"
+    ));
+}
+
+#[test]
+fn backups_are_pruned_and_verified_by_schedule_too() {
+    let world = World::new();
+    world.database("app.db", 10);
+    pruned_and_hooked(&world, "");
+    install(&world, &["systemd", "--yes"]).expect(0);
+    let unit = |name: &str| text(&world.path("root/etc/systemd/system").join(name));
+    let prune = unit("lifeboat-prune.service");
+    assert!(prune.contains(" prune --unattended\n"), "{prune}");
+    // The databases are none of its business.
+    assert!(!prune.contains(&format!("\"-{}\"", world.text("data"))), "{prune}");
+    assert!(prune.contains(&format!("\"-{}\"", world.text("repo"))), "{prune}");
+    assert!(unit("lifeboat-prune.timer").contains("OnCalendar=*-*-* 04:30:00\n"));
+    assert!(unit("lifeboat-verify.timer").contains("OnCalendar=Sun *-*-* 05:00:00\n"));
+    // A run ends by itself before systemd ends it.
+    let backup = unit("lifeboat-backup-app.service");
+    assert!(backup.contains("TimeoutStartSec=29400s\n"), "{backup}");
+    assert!(backup.contains("CapabilityBoundingSet=") && !backup.contains("KillMode"), "{backup}");
+    // Commands of the configuration may need the network and rights, and still write nowhere else.
+    let hooked = unit("lifeboat-backup-hooked.service");
+    assert!(hooked.contains("ProtectSystem=strict\n"), "{hooked}");
+    assert!(!hooked.contains("CapabilityBoundingSet=") && hooked.contains("AF_INET"), "{hooked}");
+    let units = units(&world);
+    if let Some(output) = analyze(&["verify", "--man=no"], &units) {
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && !said.contains("lifeboat"), "{said}");
+    }
+    pruned_and_hooked(&world, "[hooks]\nafter = \"true\"\n");
+    install(&world, &["systemd", "--yes"]).expect(0);
+    assert!(unit("lifeboat-prune.service").contains("AF_INET"));
+    // With backups that are pruned as they are made, there is nothing left to do.
+    let config = world.path("home/config/lifeboat/config.toml");
+    let kept = text(&config).replace("last = 3 }", "last = 3 }\nprune = \"after-backup\"");
+    fs::write(&config, kept).unwrap();
+    install(&world, &["systemd", "--yes"]).expect(0);
+    assert!(!world.names("root/etc/systemd/system").contains(&"lifeboat-prune.timer".to_owned()));
+    install(&world, &["systemd", "--uninstall", "--yes"]).expect(0);
+    assert_eq!(world.names("root/etc/systemd/system"), [""; 0]);
+}
+
+#[test]
+fn a_scheduled_prune_waits_without_failing_and_an_approval_is_asked_for() {
+    let world = World::new();
+    world.database("app.db", 10);
+    pruned_and_hooked(&world, "[hooks]\nbefore = 'echo \"$LIFEBOAT_COMMAND\" >> log'\n");
+    let config = world.path("home/config/lifeboat/config.toml");
+    let keep = |last: &str| {
+        let kept = text(&config).replace("last = 3", last).replace("last = 5", last);
+        fs::write(&config, kept).unwrap();
+    };
+    keep("last = 5");
+    for _ in 0..6 {
+        world.run(&["backup", "app", "--no-hooks"]).expect(0);
+    }
+    let outcome = || {
+        let ran = world.run(&["prune", "--unattended", "--json"]).expect(0);
+        ran.json()[0]["outcome"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(outcome(), "pruned");
+    assert_eq!(text(&world.path("data/log")), "prune\n");
+    assert_eq!(outcome(), "nothing-to-do");
+    // More would go, and there is no newer backup: the next run will do.
+    keep("last = 3");
+    assert_eq!(outcome(), "waiting");
+    world.run(&["prune", "--unattended"]).expect(0).says("no good backup is newer");
+    world.run(&["prune", "--yes"]).expect(23);
+    // There is one, and another rule than at the last prune: that is for a person to say.
+    world.run(&["backup", "app", "--no-hooks"]).expect(0);
+    world.run(&["prune", "--unattended"]).expect(23).says("--approve");
+    assert_eq!(world.run(&["list", "app", "--json"]).expect(0).json().as_array().unwrap().len(), 6);
 }

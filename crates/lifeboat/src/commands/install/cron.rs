@@ -20,13 +20,13 @@ pub(crate) fn text(program: &Program, jobs: &[Job], with_user: bool) -> Result<S
     );
     for job in jobs {
         let fields = job.schedule.cron().map_err(|why| {
-            Error::new(Kind::Usage, format!("the schedule of `{}`: {why}", job.source))
+            Error::new(Kind::Usage, format!("the schedule of `{}`: {why}", job.name))
                 .hint("write five fields such as \"0 2 * * *\", or use `install systemd`")
         })?;
         let user = if with_user { "root " } else { "" };
-        let line = format!("{fields} {user}{}", command(program, &job.source));
+        let line = format!("{fields} {user}{}", command(program, job));
         if line.len() > LINE_BYTES_MAX {
-            let message = format!("the line of `{}` is too long for cron", job.source);
+            let message = format!("the line of `{}` is too long for cron", job.name);
             return Err(Error::new(Kind::Usage, message).hint("use `install systemd`"));
         }
         text.push_str(&line);
@@ -36,12 +36,12 @@ pub(crate) fn text(program: &Program, jobs: &[Job], with_user: bool) -> Result<S
 }
 
 /// The command for a shell. Cron itself reads `%` as the end of a line.
-fn command(program: &Program, source: &str) -> String {
+fn command(program: &Program, job: &Job) -> String {
     let mut words = Vec::new();
     for (name, value) in &program.environment {
         words.push(format!("{name}={}", units::shell_word(value)));
     }
-    let command = program.command(source);
+    let command = program.command(job);
     words.extend(command.iter().map(|word| units::shell_word(word)));
     words.push("--quiet".to_owned());
     words.join(" ").replace('%', "\\%")

@@ -1,5 +1,5 @@
-//! What a schedule runs: the program as it was started now, and for each source the places that
-//! its run writes to.
+//! What a schedule runs: a backup of each source that has a `schedule`, a prune where anything says
+//! what to keep, a verify; the program as it was started now; and the places that each writes to.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use lifeboat_core::manifest::Method;
 use lifeboat_core::{Error, Kind, Result};
 
 use crate::config::diagnose::shown;
-use crate::config::model::SourceConfig;
+use crate::config::model::{PruneWhen, SourceConfig};
 use crate::config::schedule::Schedule;
 use crate::repositories::{self, Place};
 use crate::session::Session;
@@ -44,33 +44,31 @@ impl Program {
         Ok(Program { binary: text_of(&binary)?, config, environment })
     }
 
-    /// The command that backs up a source.
-    pub(crate) fn command(&self, source: &str) -> Vec<String> {
+    /// The command that does a job.
+    pub(crate) fn command(&self, job: &Job) -> Vec<String> {
         let mut command = vec![self.binary.clone()];
         if let Some(config) = &self.config {
             command.extend(["--config".to_owned(), config.clone()]);
         }
-        command.extend(["backup".to_owned(), source.to_owned()]);
+        command.extend(job.arguments.iter().cloned());
         command
     }
 }
 
-/// How a run stops and starts the service of its source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stops {
-    /// It does not.
-    Nothing,
-    /// It asks systemd.
-    Unit,
-    /// It runs commands of the configuration, which may need anything.
-    ByCommands,
-}
+/// How long a run may take where nothing says more, in seconds.
+const TIMEOUT_S: u64 = 6 * 3600;
+/// What a run may take beyond the limits of its backups, in seconds.
+const TIMEOUT_MARGIN_S: u64 = 600;
 
-/// The scheduled backup of one source.
+/// One scheduled command.
 #[derive(Debug)]
 pub(crate) struct Job {
-    /// The source's name in the configuration.
-    pub(crate) source: String,
+    /// What stands for it in names of units: "backup-superchat", "prune".
+    pub(crate) name: String,
+    /// What it is, for people: "Backup of superchat".
+    pub(crate) title: String,
+    /// The command and its arguments.
+    pub(crate) arguments: Vec<String>,
     /// When it runs.
     pub(crate) schedule: Schedule,
     /// The folders that it writes to.
@@ -80,7 +78,11 @@ pub(crate) struct Job {
     /// Those folders of repositories and of our state that do not exist yet.
     pub(crate) made: Vec<PathBuf>,
     /// Whether a service is stopped meanwhile.
-    pub(crate) stops: Stops,
+    pub(crate) stops: bool,
+    /// Whether it runs commands of the configuration, which may need anything.
+    pub(crate) runs_commands: bool,
+    /// When systemd ends it, in seconds; `None` for never.
+    pub(crate) timeout_s: Option<u64>,
 }
 
 /// The jobs of the configuration, and the names of the sources without a schedule.
@@ -101,45 +103,129 @@ pub(crate) fn of(session: &Session) -> Result<(Vec<Job>, Vec<String>)> {
             let place = ["source", name.as_str(), "schedule"];
             Error::new(Kind::Usage, loaded.places.point(&place, &why))
         })?;
-        jobs.push(job(session, name, source, schedule, &places)?);
+        jobs.push(backup(session, name, source, schedule, &places)?);
+    }
+    if !jobs.is_empty() {
+        jobs.extend(prune(session, &places)?);
+        jobs.push(verify(session, &places)?);
     }
     Ok((jobs, left_out))
 }
 
-fn job(
+/// The prune of every day, unless nobody says what to keep, or backups are pruned as they are made.
+fn prune(session: &Session, places: &[Place]) -> Result<Option<Job>> {
+    let config = &session.loaded()?.config;
+    let by_source = |source: &&SourceConfig| {
+        let keep = source.keep.as_ref().map(|keep| keep.0.keep());
+        keep.is_some_and(|keep| !keep.forever) || places.iter().any(|place| place.keep.is_some())
+    };
+    let mut kept = config.source.values().filter(by_source);
+    if kept.all(|source| source.prune == Some(PruneWhen::AfterBackup)) {
+        return Ok(None);
+    }
+    let runs_commands = config.hooks.is_some();
+    let mut job = of_repositories(session, "prune", "Prune of old backups", "30 4 * * *", places)?;
+    job.arguments = vec!["prune".into(), "--unattended".into()];
+    Ok(Some(Job { runs_commands, ..job }))
+}
+
+/// The verify of every week.
+fn verify(session: &Session, places: &[Place]) -> Result<Job> {
+    let mut job = of_repositories(session, "verify", "Verify of all backups", "0 5 * * 0", places)?;
+    job.arguments = vec!["verify".into(), "--level".into(), "hash".into()];
+    Ok(job)
+}
+
+/// A job that needs the repositories and nothing else.
+fn of_repositories(
+    session: &Session,
+    name: &str,
+    title: &str,
+    schedule: &str,
+    places: &[Place],
+) -> Result<Job> {
+    let kept = kept(session, places.iter())?;
+    let mut sees = kept.clone();
+    sees.extend(session.config_files()?);
+    let schedule = Schedule::read(schedule).map_err(|why| Error::new(Kind::Failed, why))?;
+    Ok(Job {
+        name: name.to_owned(),
+        title: title.to_owned(),
+        arguments: vec![name.to_owned()],
+        schedule,
+        writes: texts_of(&kept)?,
+        sees,
+        made: missing(&kept),
+        stops: false,
+        runs_commands: false,
+        timeout_s: Some(TIMEOUT_S),
+    })
+}
+
+/// The folders of our state and of those repositories.
+fn kept<'a>(session: &Session, places: impl Iterator<Item = &'a Place>) -> Result<Vec<PathBuf>> {
+    let state = session.folders.locks.as_deref().and_then(Path::parent);
+    let mut kept: Vec<PathBuf> = state.into_iter().map(Path::to_owned).collect();
+    for place in places {
+        kept.push(place_of(&folder_of(place)?)?);
+    }
+    Ok(kept)
+}
+
+fn missing(folders: &[PathBuf]) -> Vec<PathBuf> {
+    folders.iter().filter(|folder| !folder.exists()).cloned().collect()
+}
+
+fn texts_of(folders: &[PathBuf]) -> Result<Vec<String>> {
+    let mut texts: Vec<String> =
+        folders.iter().map(|folder| text_of(folder)).collect::<Result<_>>()?;
+    texts.sort();
+    texts.dedup();
+    Ok(texts)
+}
+
+fn backup(
     session: &Session,
     name: &str,
     source: &SourceConfig,
     schedule: Schedule,
     places: &[Place],
 ) -> Result<Job> {
-    let state = session.folders.locks.as_deref().and_then(Path::parent);
-    let mut kept: Vec<PathBuf> = state.into_iter().map(Path::to_owned).collect();
     let chosen = |place: &&Place| match (&source.repository, &place.name) {
         (Some(names), Some(name)) => names.names().contains(name),
         _ => true,
     };
-    for place in places.iter().filter(chosen) {
-        kept.push(place_of(&folder_of(place)?)?);
-    }
-    let mut made: Vec<PathBuf> = kept.clone();
-    made.retain(|folder| !folder.exists());
-    let mut writes = kept;
+    let places: Vec<&Place> = places.iter().filter(chosen).collect();
+    let mut writes = kept(session, places.iter().copied())?;
+    let made = missing(&writes);
     writes.extend(database_folder(source)?);
     let mut sees = writes.clone();
     sees.extend(source.files.iter().map(|file| file.0.place()));
     sees.extend(session.config_files()?);
-    let mut writes: Vec<String> =
-        writes.iter().map(|folder| text_of(folder)).collect::<Result<_>>()?;
-    writes.sort();
-    writes.dedup();
     let cold = source.sqlite.as_ref().is_some_and(|sqlite| sqlite.0.method == Some(Method::Cold));
-    let stops = match source.service.as_ref().filter(|_| cold) {
-        None => Stops::Nothing,
-        Some(service) if service.0.unit.is_some() => Stops::Unit,
-        Some(_) => Stops::ByCommands,
-    };
-    Ok(Job { source: name.to_owned(), schedule, writes, sees, made, stops })
+    let service = source.service.as_ref().filter(|_| cold);
+    let hooks = source.hooks.is_some() || session.loaded()?.config.hooks.is_some();
+    Ok(Job {
+        name: format!("backup-{name}"),
+        title: format!("Backup of {name}"),
+        arguments: vec!["backup".to_owned(), name.to_owned()],
+        schedule,
+        writes: texts_of(&writes)?,
+        sees,
+        made,
+        stops: service.is_some(),
+        runs_commands: hooks || service.is_some_and(|service| service.0.unit.is_none()),
+        timeout_s: timeout_s(source, places.len()),
+    })
+}
+
+/// Later than the run ends by itself. How many databases a pattern will match nobody knows.
+fn timeout_s(source: &SourceConfig, places: usize) -> Option<u64> {
+    let Some(limit) = source.time_limit else { return Some(TIMEOUT_S) };
+    let has_pattern = source.sqlite.as_ref().is_some_and(|sqlite| sqlite.0.glob.is_some());
+    let backups = u64::try_from(places).unwrap_or(u64::MAX);
+    let limits_s = (limit.0.milliseconds / 1000 + TIMEOUT_MARGIN_S).saturating_mul(backups);
+    (!has_pattern).then(|| limits_s.max(TIMEOUT_S))
 }
 
 fn folder_of(place: &Place) -> Result<PathBuf> {

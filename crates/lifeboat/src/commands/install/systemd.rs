@@ -7,7 +7,8 @@
 //! - systemd lets root stop a unit by its socket, whatever capabilities it has; a service that is
 //!   stopped for a cold backup is started again by a process of its own, which must not be killed
 //!   with the run: `KillMode=process`.
-//! - Commands of the configuration may need anything; their job keeps the rest of the sandbox.
+//! - Commands of the configuration (hooks, those of a service) may need anything; their job keeps
+//!   the rest of the sandbox: they write only where the run does, unless a drop-in says more.
 //!
 //! A user's manager may not set up mounts or drop capabilities: its services have what needs no
 //! privilege.
@@ -18,9 +19,11 @@ use std::process::{Command, Stdio};
 
 use lifeboat_core::{Error, Kind, Result};
 
-use super::jobs::{Job, Program, Stops};
+use super::jobs::{Job, Program};
 
-const PREFIX: &str = "lifeboat-backup-";
+const PREFIX: &str = "lifeboat-";
+/// How the names of our units go on.
+const JOBS: [&str; 3] = ["backup-", "prune.", "verify."];
 
 /// What systemd takes as the name of a unit.
 const UNIT_NAME_BYTES_MAX: usize = 255;
@@ -53,7 +56,9 @@ KeyringMode=private
 
 /// Whether a file in the folder of the units can be ours.
 pub(crate) fn is_ours(name: &str) -> bool {
-    name.starts_with(PREFIX) && (name.ends_with(".service") || name.ends_with(".timer"))
+    let job = name.strip_prefix(PREFIX).unwrap_or_default();
+    JOBS.iter().any(|start| job.starts_with(start))
+        && (name.ends_with(".service") || name.ends_with(".timer"))
 }
 
 /// The names and texts of the units of a job.
@@ -63,9 +68,9 @@ pub(crate) fn units(
     user: bool,
     on_failure: Option<&str>,
 ) -> Result<[(String, String); 2]> {
-    let name = format!("{PREFIX}{}", escaped(&job.source));
+    let name = format!("{PREFIX}{}", escaped(&job.name));
     if name.len() + ".service".len() > UNIT_NAME_BYTES_MAX {
-        let message = format!("the name of the source `{}` is too long for a unit", job.source);
+        let message = format!("the name of `{}` is too long for a unit", job.name);
         return Err(Error::new(Kind::Usage, message).hint("give the source a shorter name"));
     }
     Ok([
@@ -75,25 +80,27 @@ pub(crate) fn units(
 }
 
 fn service(program: &Program, job: &Job, user: bool, on_failure: Option<&str>) -> String {
-    let mut text = format!("\n[Unit]\nDescription=Backup of {}\n", plain(&job.source));
+    let mut text = format!("\n[Unit]\nDescription={}\n", plain(&job.title));
     if let Some(unit) = on_failure {
         let _ = writeln!(text, "OnFailure={unit}");
     }
-    let command: Vec<String> = program.command(&job.source).iter().map(|w| argument(w)).collect();
+    let command: Vec<String> = program.command(job).iter().map(|w| argument(w)).collect();
     let _ = write!(text, "\n[Service]\nType=oneshot\nExecStart={}\n", command.join(" "));
     for (name, value) in &program.environment {
         let _ = writeln!(text, "Environment={}", quoted(&format!("{name}={value}")));
     }
-    text.push_str("TimeoutStartSec=6h\nNice=10\nIOSchedulingClass=best-effort\n");
+    let timeout = job.timeout_s.map_or("infinity".to_owned(), |seconds| format!("{seconds}s"));
+    let _ = writeln!(text, "TimeoutStartSec={timeout}");
+    text.push_str("Nice=10\nIOSchedulingClass=best-effort\n");
     text.push_str("IOSchedulingPriority=7\nUMask=0077\n");
-    if job.stops != Stops::Nothing {
+    if job.stops {
         // As the module says: what starts the application again outlives the run.
         text.push_str("KillMode=process\n");
     }
     let _ = write!(text, "\n{COMMON}");
-    match job.stops {
-        Stops::ByCommands => text.push_str("RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6\n"),
-        _ => text.push_str("RestrictAddressFamilies=AF_UNIX\n"),
+    match job.runs_commands {
+        true => text.push_str("RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6\n"),
+        false => text.push_str("RestrictAddressFamilies=AF_UNIX\n"),
     }
     if !user {
         sandbox(&mut text, program, job);
@@ -103,7 +110,7 @@ fn service(program: &Program, job: &Job, user: bool, on_failure: Option<&str>) -
 
 fn sandbox(text: &mut String, program: &Program, job: &Job) {
     text.push_str(SYSTEM);
-    if job.stops != Stops::ByCommands {
+    if !job.runs_commands {
         text.push_str("PrivateNetwork=yes\nIPAddressDeny=any\n");
         text.push_str("CapabilityBoundingSet=CAP_DAC_OVERRIDE CAP_CHOWN\n");
     }
@@ -123,8 +130,7 @@ fn sandbox(text: &mut String, program: &Program, job: &Job) {
 }
 
 fn timer(job: &Job) -> String {
-    let mut text =
-        format!("\n[Unit]\nDescription=When {} is backed up\n\n[Timer]\n", plain(&job.source));
+    let mut text = format!("\n[Unit]\nDescription=Schedule: {}\n\n[Timer]\n", plain(&job.title));
     for moment in job.schedule.on_calendar() {
         let _ = writeln!(text, "OnCalendar={moment}");
     }
