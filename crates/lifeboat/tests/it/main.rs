@@ -17,6 +17,7 @@ mod crash;
 mod daily;
 mod demo;
 mod files;
+mod from_scripts;
 mod init;
 mod install;
 mod lost_backups;

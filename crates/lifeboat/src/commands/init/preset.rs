@@ -43,12 +43,23 @@ fn superchat(surroundings: &Surroundings) -> Result<Vec<(&'static str, PathBuf)>
     if surroundings.is_root {
         let data = PathBuf::from("/var/lib/superchat");
         let config = PathBuf::from("/etc/superchat");
-        return Ok(vec![("<data>", data.clone()), ("<config>", config), ("<logs>", data)]);
+        let logs = data.join(".local/share/superchat");
+        return Ok(vec![
+            ("<data>", data.clone()),
+            ("<config>", config),
+            ("<logs>", logs),
+            ("<own-logs>", data),
+        ]);
     }
     let own = surroundings.path("HOME").ok_or_else(no_home)?.join(".superchat");
     let ours = surroundings.data_folder().ok_or_else(no_home)?;
     let logs = ours.parent().unwrap_or(Path::new("/")).join("superchat");
-    Ok(vec![("<data>", own.clone()), ("<config>", own), ("<logs>", logs)])
+    Ok(vec![
+        ("<data>", own.clone()),
+        ("<config>", own.clone()),
+        ("<logs>", logs),
+        ("<own-logs>", own),
+    ])
 }
 
 pub(super) fn no_home() -> Error {

@@ -129,9 +129,10 @@ impl<'a> Proposal<'a> {
             inner(&local_url(repository))
         ));
         text.push_str(
-            "\n# What is kept: the newest backup of each of so many hours, days and months that \
-             have one; the\n# newest good one always. `rpo` is the age beyond which `lifeboat \
-             status` calls a source stale.\n",
+            "\n# What is kept: the newest backup of each of so many hours, days and months that have \
+             one, the\n# newest good ones always; after each backup the others go, in two steps with \
+             days between.\n# `rpo` is the age beyond which `lifeboat status` calls a source \
+             stale.\n",
         );
         for source in &self.sources {
             text.push_str(&source.text(self.now));
@@ -170,13 +171,14 @@ impl Proposed<'_> {
                 inner(service)
             ));
         }
-        text.push_str(match self.is_hourly {
-            true => {
-                "schedule = \"hourly\"\nkeep = { hourly = 48, daily = 30, monthly = 12 }\n\
-                 rpo = \"2h\"\n"
-            }
-            false => "schedule = \"daily\"\nkeep = { daily = 30, monthly = 12 }\nrpo = \"26h\"\n",
-        });
+        let (schedule, keep, rpo) = match self.is_hourly {
+            true => ("hourly", "hourly = 48, daily = 30, monthly = 12", "2h"),
+            false => ("daily", "daily = 30, monthly = 12", "26h"),
+        };
+        text.push_str(&format!(
+            "schedule = \"{schedule}\"\nkeep = {{ {keep} }}\nprune = \"after-backup\"\n\
+             rpo = \"{rpo}\"\n"
+        ));
         for (companion, files) in &self.files {
             let name = key(&format!("{}-{}", self.name, companion.suffix));
             let files: Vec<String> =
