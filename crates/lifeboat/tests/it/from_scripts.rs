@@ -196,6 +196,8 @@ fn superchat_comes_from_its_scripts_to_lifeboat_with_its_old_backups() {
     for (path, text) in [
         ("server/ssh_host_key", "KEY"),
         ("etc/config.toml", "[server]\n"),
+        // Where a user who is not root has it.
+        ("server/config.toml", "[server]\n"),
         ("server/server.log", "started\n"),
         ("cron.d/superchat-backup", "0 * * * * superchat superchat-backup.sh\n"),
     ] {
@@ -265,7 +267,11 @@ fn the_chatbot_comes_from_its_script_to_lifeboat_with_its_old_backups() {
     let listed = server.shell("lifeboat list chatbot --json").expect(0).json();
     assert_eq!(listed.as_array().unwrap().len(), 4, "{listed}");
     assert_eq!(world.names("old"), old, "the originals stay");
-    assert_eq!(world.names("sys/etc/systemd/system").len(), 6, "three services with their timers");
+    let units = world.names("sys/etc/systemd/system");
+    for source in ["chatbot", "chatbot-config", "chatbot-logs"] {
+        let timer = format!("lifeboat-backup-{source}.timer");
+        assert!(units.contains(&timer), "{timer}: {units:?}");
+    }
     let integrity = printed(&all, "sqlite3 /tmp/chatbot-look.db \"PRAGMA integrity_check\"");
     assert_eq!(integrity.out, "ok\n");
 }
