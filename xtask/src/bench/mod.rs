@@ -1,4 +1,5 @@
-//! `cargo xtask bench sqlite`: us, a guide's shell script and Litestream on one database.
+//! `cargo xtask bench sqlite`: us, a guide's shell script and Litestream on one database. (The other
+//! benchmark, `retention`, has a file of its own.)
 //!
 //! Each contender makes a backup of the same database, one after the other, several times; then
 //! each restores what it stored. The numbers are medians. A floor is measured beside them: the
@@ -9,6 +10,7 @@ mod contenders;
 mod litestream;
 mod measure;
 mod report;
+pub(crate) mod retention;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -34,6 +36,7 @@ pub(crate) struct Programs {
     pub(crate) lifeboat: PathBuf,
     pub(crate) floor: PathBuf,
     make_sample: PathBuf,
+    many_backups: PathBuf,
     pub(crate) litestream: Option<PathBuf>,
 }
 
@@ -46,7 +49,8 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     }
     let folder = root().join("target/bench");
     std::fs::create_dir_all(&folder)?;
-    let programs = build(&folder)?;
+    let litestream = litestream::install(&folder)?;
+    let programs = Programs { litestream, ..build()? };
     let database = make_sample(&programs, &folder, "app", options.size_mb)?;
     let mut place = Place::new(&folder, database)?;
     let mut measured = Measured::default();
@@ -95,7 +99,7 @@ fn options_shown(options: &Options) -> String {
     format!("cargo xtask bench sqlite --size-mb {} --runs {}", options.size_mb, options.runs)
 }
 
-fn build(folder: &Path) -> Result<Programs> {
+fn build() -> Result<Programs> {
     let cargo = |arguments: &[&str]| {
         run_command(Command::new(env!("CARGO")).args(arguments).current_dir(root()))
     };
@@ -109,14 +113,18 @@ fn build(folder: &Path) -> Result<Programs> {
         "--example",
         "make_sample",
     ])?;
-    cargo(&["build", "--release", "--locked", "--package", "lifeboat-core", "--example", "floor"])?;
+    for example in ["floor", "many_backups"] {
+        let package = ["--package", "lifeboat-core", "--example", example];
+        cargo(&[&["build", "--release", "--locked"][..], &package].concat())?;
+    }
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root().join("target"), PathBuf::from);
     let release = root().join(target).join("release");
     Ok(Programs {
         lifeboat: release.join("lifeboat"),
         floor: release.join("examples/floor"),
         make_sample: release.join("examples/make_sample"),
-        litestream: litestream::install(folder)?,
+        many_backups: release.join("examples/many_backups"),
+        litestream: None,
     })
 }
 

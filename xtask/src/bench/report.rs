@@ -195,6 +195,7 @@ mod tests {
             lifeboat: "x".into(),
             floor: "x".into(),
             make_sample: "x".into(),
+            many_backups: "x".into(),
             litestream: Some("x".into()),
         };
         let mut made = Vec::new();
