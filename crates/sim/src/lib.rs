@@ -3,7 +3,8 @@
 //! A seed decides a history: what is written to a real SQLite database, when it is backed up, and
 //! what the repository's store, the clock and the power do meanwhile. [`history::run`] plays it
 //! and holds every result against a model that knows what each backup must contain. A seed that
-//! breaks a promise is printed, and plays the same way again.
+//! breaks a promise is printed, and plays the same way again. [`rotation::run`] plays another kind:
+//! years of backups in several repositories, and what prunes make of them.
 //!
 //! Simulated are the store, the clock, randomness and the crash points. The database, the file
 //! system of a restore and the threads of the pipeline are real; what real kills do is tested
@@ -13,6 +14,7 @@ pub mod clock;
 pub mod crash;
 pub mod history;
 mod model;
+pub mod rotation;
 pub mod store;
 
 pub use history::{Report, run};

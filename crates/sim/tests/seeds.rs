@@ -1,11 +1,17 @@
 //! Many histories: 50 seeds, or as many as `LIFEBOAT_SIM_SEEDS` says; one only with
 //! `LIFEBOAT_SIM_SEED`. A broken promise is printed with its seed.
-#![allow(clippy::disallowed_methods, reason = "which seeds are played is asked by a person")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "which seeds are played is asked by a person, and a failure is a panic"
+)]
 
+use std::panic::RefUnwindSafe;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lifeboat_core::env::CRASH_POINTS;
+use lifeboat_sim::rotation::{self, RotationReport};
 use lifeboat_sim::{Report, run};
 
 fn number(variable: &str) -> Option<u64> {
@@ -13,8 +19,8 @@ fn number(variable: &str) -> Option<u64> {
     Some(value.parse().unwrap_or_else(|_| panic!("{variable}={value} is no number")))
 }
 
-#[test]
-fn every_promise_is_kept_for_every_seed() {
+/// Plays all seeds on all cores; the reports of those that kept every promise, if all did.
+fn play<R: Send>(run: impl Fn(u64) -> Result<R, String> + Sync + RefUnwindSafe) -> Vec<R> {
     let (first, count) = match number("LIFEBOAT_SIM_SEED") {
         Some(seed) => (seed, 1),
         None => (1, number("LIFEBOAT_SIM_SEEDS").unwrap_or(50)),
@@ -30,8 +36,7 @@ fn every_promise_is_kept_for_every_seed() {
                     if seed >= first + count {
                         break;
                     }
-                    let folder = tempfile::tempdir().unwrap();
-                    let played = std::panic::catch_unwind(|| run(seed, folder.path()));
+                    let played = std::panic::catch_unwind(|| run(seed));
                     match played.unwrap_or_else(|_| Err("it panicked".to_owned())) {
                         Ok(report) => reports.lock().unwrap().push(report),
                         Err(what) => broken.lock().unwrap().push(format!(
@@ -44,11 +49,52 @@ fn every_promise_is_kept_for_every_seed() {
     });
     let broken = broken.into_inner().unwrap();
     assert!(broken.is_empty(), "{} of {count} seeds:\n{}", broken.len(), broken.join("\n"));
-    let reports = reports.into_inner().unwrap();
-    println!("{count} seeds: {:?}", sum(&reports));
-    if count >= 50 {
+    reports.into_inner().unwrap()
+}
+
+#[test]
+fn every_promise_is_kept_for_every_seed() {
+    let reports = play(|seed| {
+        let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+        run(seed, folder.path())
+    });
+    println!("{} seeds: {:?}", reports.len(), sum(&reports));
+    if reports.len() >= 50 {
         enough_happened(&sum(&reports));
     }
+}
+
+#[test]
+fn every_promise_of_the_rotation_is_kept_for_every_seed() {
+    let reports = play(rotation::run);
+    let all = sum_of_rotations(&reports);
+    println!("{} seeds: {all:?}", reports.len());
+    if reports.len() >= 50 {
+        assert!(all.made >= 5_000 && all.days >= 50 * 365, "{all:?}");
+        assert!(all.pruned >= 100 && all.refused >= 50 && all.cut_off >= 50, "{all:?}");
+        assert!(all.marked >= 1_000 && all.deleted >= 500 && all.taken_back >= 20, "{all:?}");
+        assert!(all.garbage >= 5 && all.by_hand >= 50, "{all:?}");
+        assert!(all.clock_set >= 50 && all.clock_changes >= 25, "{all:?}");
+    }
+}
+
+fn sum_of_rotations(reports: &[RotationReport]) -> RotationReport {
+    let mut all = RotationReport::default();
+    for report in reports {
+        all.made += report.made;
+        all.days += report.days;
+        all.pruned += report.pruned;
+        all.refused += report.refused;
+        all.cut_off += report.cut_off;
+        all.marked += report.marked;
+        all.deleted += report.deleted;
+        all.taken_back += report.taken_back;
+        all.garbage += report.garbage;
+        all.by_hand += report.by_hand;
+        all.clock_set += report.clock_set;
+        all.clock_changes += report.clock_changes;
+    }
+    all
 }
 
 fn sum(reports: &[Report]) -> Report {

@@ -1,5 +1,5 @@
-//! `cargo xtask bench sqlite`: us, a guide's shell script and Litestream on one database. (The other
-//! benchmark, `retention`, has a file of its own.)
+//! `cargo xtask bench sqlite`: us, a guide's shell script and Litestream on one database. (The
+//! other benchmark, `retention`, has a file of its own.)
 //!
 //! Each contender makes a backup of the same database, one after the other, several times; then
 //! each restores what it stored. The numbers are medians. A floor is measured beside them: the

@@ -137,7 +137,7 @@ fn timed_commands(place: &Place, options: &Options) -> Result<String> {
             if cache.exists() {
                 fs::remove_dir_all(&cache)?;
             }
-            let mut timed = || measured(&mut place.lifeboat(arguments), &place.said);
+            let timed = || measured(&mut place.lifeboat(arguments), &place.said);
             let _ = drop_caches();
             without.runs.push(timed()?);
             if fs::read_dir(&cache).map_or(0, Iterator::count) != 1 {
