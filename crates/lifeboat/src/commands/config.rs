@@ -11,7 +11,7 @@ use lifeboat_core::{Error, Kind, Result};
 use serde_json::json;
 
 use crate::config::diagnose::shown;
-use crate::config::{example, origin, validate};
+use crate::config::{example, origin, trust, validate};
 use crate::repositories;
 use crate::session::Session;
 use crate::sources::{self, Target};
@@ -155,14 +155,23 @@ fn check(session: &Session) -> Result<ExitCode> {
         }
     }
     let later = validate::used_later(loaded);
+    let doubts = match trust::has_commands(&loaded.config) {
+        true => trust::doubts(&files, rustix::process::geteuid().as_raw()),
+        false => Vec::new(),
+    };
     if session.printer.json() {
         let findings: Vec<_> = findings.iter().map(Finding::as_json).collect();
         session.printer.json_data(&json!({
             "files": files, "findings": findings, "used_later": later,
+            "doubts": doubts,
         }))?;
     } else {
         for finding in &findings {
             session.printer.data(&format!("{}\n", finding.text(session)))?;
+        }
+        for doubt in doubts {
+            let message = format!("{doubt}: whoever can, runs commands in the next backup");
+            session.printer.warning("", &message);
         }
         for key in later {
             let message = format!("{key} is accepted, used from a later version on");

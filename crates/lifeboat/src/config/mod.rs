@@ -4,7 +4,7 @@
 //! files, `environment` makes one of variables where there is no file, `dotenv` reads them out
 //! of a `.env`, `diagnose` points at
 //! mistakes, `validate` checks what no type can, `schedule` says when a source is backed up,
-//! `runs` how (hooks, retries, overlap),
+//! `runs` how (hooks, retries, overlap), `trust` who else can write what is run,
 //! `example` writes the example and the reference from the doc comments, `origin` shows what is in
 //! force.
 
@@ -18,6 +18,7 @@ pub(crate) mod model;
 pub(crate) mod origin;
 pub(crate) mod runs;
 pub(crate) mod schedule;
+pub(crate) mod trust;
 pub(crate) mod validate;
 pub(crate) mod values;
 

@@ -6,7 +6,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::support::{Ran, World, ran};
+use crate::support::{Ran, World, ran, set_mode};
 
 const REPOSITORY: &str = "[repository.local]\nurl = \"file://$REPO\"\n";
 
@@ -299,7 +299,10 @@ fn a_signal_ends_a_run_that_cleans_up_behind_itself() {
         ));
         let child = held(&world, "backup.artifact.streamed");
         until("the artifact is written", || {
-            world.names("repo/app").iter().any(|name| name.ends_with(".part"))
+            world
+                .names("repo/app")
+                .iter()
+                .any(|name| name.contains(".db.") && name.ends_with(".part"))
         });
         assert!(world.path("data/stopped").exists() && !world.path("data/started").exists());
         signal(&child, name);
@@ -331,4 +334,23 @@ fn after_a_signal_no_further_source_is_begun() {
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(143), "{said}");
     assert!(!world.path("repo/zoo").exists(), "{said}");
+}
+
+#[test]
+fn a_configuration_with_hooks_that_others_can_write_is_warned_of() {
+    let world = world_with("hooks = { before = 'true' }\n", "");
+    let config = world.path("home/config/lifeboat/config.toml");
+    set_mode(&config, 0o666);
+    world.run(&["config", "check"]).expect(0).says("others can write").says("runs commands");
+    let doubts = world.run(&["config", "check", "--json"]).expect(0).json();
+    assert!(doubts["doubts"][0].as_str().unwrap().contains("config.toml"), "{doubts}");
+    set_mode(&config, 0o600);
+    set_mode(config.parent().unwrap(), 0o700);
+    let ran = world.run(&["config", "check"]).expect(0);
+    assert!(!ran.err.contains("others can write"), "{}", ran.err);
+    // Without commands it is no program.
+    configure(&world, "", "");
+    set_mode(&config, 0o666);
+    let ran = world.run(&["config", "check"]).expect(0);
+    assert!(!ran.err.contains("others can write"), "{}", ran.err);
 }
