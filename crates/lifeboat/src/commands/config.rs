@@ -70,23 +70,43 @@ fn exists(path: &Path) -> Error {
         .hint("edit it, or name another file with --config")
 }
 
-/// Writes a configuration, never over another file.
+/// Writes a configuration, whole or not at all, and never over another file.
 pub(super) fn write_new(path: &Path, text: &str) -> Result<()> {
     let named = shown(path);
-    if let Some(folder) = path.parent() {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
-            Error::io(Kind::Failed, format!("cannot make the folder {}", shown(folder)), error)
-        })?;
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(
-        |error| match error.kind() {
-            std::io::ErrorKind::AlreadyExists => exists(path),
-            _ => Error::io(Kind::Failed, format!("cannot write {named}"), error),
-        },
-    )?;
-    file.write_all(text.as_bytes())
-        .and_then(|()| file.sync_all())
-        .map_err(|error| Error::io(Kind::Failed, format!("cannot write {named}"), error))
+    let failed = |error| Error::io(Kind::Failed, format!("cannot write {named}"), error);
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
+        Error::io(Kind::Failed, format!("cannot make the folder {}", shown(folder)), error)
+    })?;
+    let name = path.file_name().ok_or_else(|| {
+        Error::new(Kind::Usage, format!("{named} names no file")).hint("name a file with --config")
+    })?;
+    let mut part = std::ffi::OsString::from(".");
+    part.push(name);
+    part.push(format!(".{}.part", std::process::id()));
+    let part = folder.join(part);
+    let written = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&part)
+        .and_then(|mut file| {
+            file.write_all(text.as_bytes())?;
+            file.sync_all()
+        })
+        .map_err(failed)
+        // A link is made only where nothing has the name.
+        .and_then(|()| {
+            fs::hard_link(&part, path).map_err(|error| match error.kind() {
+                std::io::ErrorKind::AlreadyExists => exists(path),
+                _ => failed(error),
+            })
+        });
+    // What is left of it is of no use, whatever happened.
+    let _ = fs::remove_file(&part);
+    written?;
+    fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
 }
 
 /// The place where a new configuration will be found; that of another system below its root.

@@ -156,7 +156,14 @@ fn search(session: &Session, args: &Args) -> Result<Search> {
             let message = format!("{} is not below {}", shown(folder), shown(&root));
             Error::new(Kind::Usage, message).hint("name folders of the system that --root names")
         };
-        named.push(below(resolve(folder)?).ok_or_else(outside)?);
+        let real = resolve(folder)?;
+        if !real.is_dir() {
+            let message = format!("{} is no folder", shown(folder));
+            return Err(Error::new(Kind::Usage, message).hint(
+                "name the folder that it is in; or back it up at once: lifeboat backup FILE",
+            ));
+        }
+        named.push(below(real).ok_or_else(outside)?);
     }
     let home = session.surroundings.path("HOME").and_then(|home| resolve(&home).ok());
     let current = std::env::current_dir().ok().and_then(|current| resolve(&current).ok());

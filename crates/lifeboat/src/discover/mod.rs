@@ -262,3 +262,42 @@ impl Findings {
         self.databases.iter().find(|database| database.identity == seen.identity)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::SystemClock;
+
+    #[test]
+    fn a_search_that_stops_early_says_so_and_has_looked_where_it_was_told_to() {
+        let root = tempfile::tempdir().unwrap();
+        for (folder, name) in [("srv/a", "a.db"), ("opt/named", "b.db")] {
+            let folder = root.path().join(folder);
+            std::fs::create_dir_all(&folder).unwrap();
+            let connection = rusqlite::Connection::open(folder.join(name)).unwrap();
+            connection.execute_batch("CREATE TABLE t(x);").unwrap();
+        }
+        let mut search = Search {
+            root: root.path().to_owned(),
+            home: None,
+            current: None,
+            named: vec!["/opt/named".into()],
+            time_ms_max: 60_000,
+            entries_max: 1,
+        };
+        let paths = |search: &Search| {
+            let findings = super::search(search, &SystemClock::start());
+            let stopped = findings.notes.iter().any(|note| note.contains("stopped at"));
+            let paths: Vec<String> = findings
+                .databases
+                .iter()
+                .map(|database| database.path.display().to_string())
+                .collect();
+            (paths, stopped)
+        };
+        assert_eq!(paths(&search), (vec!["/opt/named/b.db".to_owned()], true));
+        search.entries_max = 1000;
+        let both = ["/opt/named/b.db", "/srv/a/a.db"].map(str::to_owned).to_vec();
+        assert_eq!(paths(&search), (both, false));
+    }
+}

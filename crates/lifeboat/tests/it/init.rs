@@ -3,12 +3,14 @@
 //! test that has a real process hold a real database.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use rusqlite::Connection;
 
-use crate::support::{Holder, Ran, World, is_root, make_database, mode, set_mode};
+use crate::support::{Holder, Ran, World, is_root, make_database, mode, ran, set_mode};
 
 /// A host below `root`.
 fn host() -> World {
@@ -172,6 +174,7 @@ fn companions_have_sources_of_their_own() {
     assert!(config.has("superchat-host-key", "keep = \"forever\""), "{}", ran.out);
     assert!(config.has("superchat-host-key", "when = \"on-change\""), "{}", ran.out);
     assert!(config.has("superchat-config", "/etc/superchat/config.toml"), "{}", ran.out);
+    assert!(ran.err.contains("lifeboat init --preset superchat"), "{}", ran.err);
 }
 
 /// Just as much of the file's form as the tests need.
@@ -240,8 +243,11 @@ fn what_is_written_is_private_taken_and_never_overwritten() {
     // The program takes what it wrote, as far as this host has the place.
     let ran = world.run(&["--config", path.to_str().unwrap(), "config", "show"]).expect(0);
     assert!(ran.out.contains("[source.app]") || ran.out.contains("source."), "{}", ran.out);
-    init(&world, &["--yes", "--json", "--config", &world.text("other.toml")]).expect(0);
-    assert!(world.path("other.toml").exists());
+    init(&world, &["--yes", "--json", "--config", "new/other.toml"]).expect(0);
+    assert_eq!(world.names("data/new"), ["other.toml"], "nothing else is left");
+    assert_eq!(mode(&world.path("data/new")), 0o700);
+    init(&world, &["--yes", "--config", "bare.toml"]).expect(0);
+    assert!(world.path("data/bare.toml").exists());
 }
 
 #[test]
@@ -282,6 +288,8 @@ fn not_a_folder() {
     let ran = world.run(&["init", "--root", &world.text("nowhere")]).expect(2);
     assert!(ran.err.contains("cannot look in"), "{}", ran.err);
     init(&world, &[world.text("data").as_str()]).expect(2).says("is not below");
+    let file = file(&world, "/srv/file", "");
+    init(&world, &[file.to_str().unwrap()]).expect(2).says("is no folder");
 }
 
 #[test]
@@ -359,4 +367,25 @@ fn the_example_and_the_presets_can_be_looked_at_first() {
     }
     assert!(!world.path("home/config").exists());
     world.run(&["init", "--example", "--preset", "superchat"]).expect(2);
+}
+
+#[test]
+fn the_answer_at_a_terminal_decides() {
+    for (answer, code) in [("yes", 0), ("config.toml", 0), ("no", 24), ("", 24)] {
+        let world = host();
+        database(&world, "/srv/app/app.db");
+        // `script` gives the program a terminal.
+        let line = format!("{} init --root {}", env!("CARGO_BIN_EXE_lifeboat"), world.text("root"));
+        let mut command = Command::new("script");
+        command.args(["-qec", &line, "/dev/null"]).env("HOME", world.path("home"));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(format!("{answer}\n").as_bytes()).unwrap();
+        let ran = ran(child.wait_with_output().unwrap());
+        assert_eq!(ran.code, code, "{answer}: {}", ran.out);
+        assert!(ran.out.contains("/srv/app/app.db"), "what was found: {}", ran.out);
+        assert!(ran.out.contains("with 1 source? Answer"), "{}", ran.out);
+        let is_there = world.path("root/etc/lifeboat/config.toml").exists();
+        assert_eq!(is_there, code == 0, "{answer}");
+    }
 }

@@ -182,12 +182,14 @@ fn t10_the_host_key_is_backed_up_at_every_hour_of_the_day() {
         fs::write(&key, format!("key of hour {hour}")).unwrap();
         // Zones as POSIX writes them: all 24 hours of the day are now, somewhere.
         let zone = format!("LCL-{hour}");
-        let mut command = world.command(&["backup", "--quiet"]);
         let seen = Command::new("date").arg("+%H").env("TZ", &zone).output().unwrap();
         hours.insert(seen.stdout);
-        ran(command.env("TZ", &zone).output().unwrap()).expect(0);
-        assert_eq!(key_of(&world), format!("key of hour {hour}"));
+        let mut command = world.command(&["backup", "--json"]);
+        let made = ran(command.env("TZ", &zone).output().unwrap()).expect(0).json();
+        let key = made.as_array().unwrap().iter().find(|it| it["source"] == "superchat-host-key");
+        assert_eq!(key.unwrap()["outcome"], "committed", "hour {hour}: {made}");
     }
+    assert_eq!(key_of(&world), "key of hour 23");
     // One may be met twice, where the clock strikes meanwhile.
     assert!(hours.len() >= 23, "{hours:?}");
 }

@@ -62,6 +62,12 @@ impl Shown<'_> {
         for line in self.findings.settings.iter().flat_map(|settings| settings.elsewhere()) {
             printer.warning("", &format!("found, not yet protected: {}", units::one_line(&line)));
         }
+        if self.proposal.sources().iter().any(Proposed::is_superchat) {
+            printer.note(
+                "that looks like a SuperChat server: `lifeboat init --preset superchat` knows more \
+                 of it",
+            );
+        }
         for note in &self.findings.notes {
             printer.note(&units::one_line(note));
         }

@@ -158,6 +158,12 @@ fn unprotected(findings: &Findings) -> String {
 }
 
 impl Proposed<'_> {
+    /// Whether it is the database of a server for which there is a preset.
+    pub(super) fn is_superchat(&self) -> bool {
+        let has_key = self.files.iter().any(|(companion, _)| companion.suffix == "host-key");
+        has_key && self.path.ends_with("/superchat.db")
+    }
+
     fn text(&self, now: Timestamp) -> String {
         let mut text = format!("\n{}", comment(&self.facts(now)));
         text.push_str(&format!(
