@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::{Error, Kind, Result};
-use crate::manifest::{Condition, Manifest, Purpose};
+use crate::manifest::{Condition, Manifest};
 use crate::marks::{self, Marker, Outcome, Pin, Tombstone};
 use crate::moment;
 use crate::policy::Hold;
@@ -142,14 +142,7 @@ impl SourceEntry {
     pub fn story(&self, backup: &Manifest) -> Option<String> {
         let marker = self.markers.iter().find(|marker| marker.means(backup));
         let outcome = self.outcomes.iter().find(|outcome| outcome.means(backup));
-        match (marker, backup.purpose) {
-            (Some(marker), _) => Some(marks::story(marker, outcome)),
-            (None, Some(Purpose::Migration)) => {
-                let from = marks::version_word(backup.schema_version.as_ref());
-                Some(format!("before migration from {from}"))
-            }
-            (None, _) => None,
-        }
+        marks::told(backup, marker, outcome)
     }
 
     /// The newest backup that was not taken of a damaged database.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::{Error, Kind, Result};
-use crate::manifest::{Manifest, SchemaVersion};
+use crate::manifest::{Manifest, Purpose, SchemaVersion};
 use crate::policy::Hold;
 
 /// The version of these objects that this program writes, and the newest that it reads.
@@ -292,16 +292,26 @@ pub fn version_word(version: Option<&SchemaVersion>) -> String {
     }
 }
 
-/// What a backup's markers say, for people: "before migration v8 -> v9, succeeded".
-pub fn story(marker: &Marker, outcome: Option<&Outcome>) -> String {
-    let from = version_word(marker.from_version.as_ref());
-    match outcome {
+/// What a backup's markers say, for people: "before migration v8 -> v9, succeeded". `None` for one
+/// of the daily round.
+pub fn told(
+    backup: &Manifest,
+    marker: Option<&Marker>,
+    outcome: Option<&Outcome>,
+) -> Option<String> {
+    let from = match (marker, backup.purpose) {
+        (Some(marker), _) => marker.from_version.as_ref(),
+        (None, Some(Purpose::Migration)) => backup.schema_version.as_ref(),
+        (None, _) => return None,
+    };
+    let from = version_word(from);
+    Some(match outcome {
         None => format!("before migration from {from}"),
         Some(outcome) => {
             let to = version_word(outcome.to_version.as_ref());
             format!("before migration {from} -> {to}, {}", outcome.ending.word())
         }
-    }
+    })
 }
 
 #[cfg(test)]

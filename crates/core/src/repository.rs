@@ -17,7 +17,7 @@ use crate::catalog::SourceRecord;
 use crate::env::Env;
 use crate::error::{Error, Kind, Result};
 use crate::manifest::Manifest;
-use crate::marks::{self, MarkKind, Pin};
+use crate::marks::{self, MarkKind, Marker, Outcome, Pin};
 use crate::policy::Hold;
 use crate::store::{ObjectName, Store, get_bytes, put_bytes};
 
@@ -154,6 +154,33 @@ impl Repository {
                 Ok(Pin::unreadable(backup.source.id, &backup.name).hold())
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// What was begun behind a backup and how it ended, for people. See
+    /// [`SourceEntry::story`](crate::catalog::SourceEntry::story).
+    pub fn story(&self, folder: &str, backup: &Manifest) -> Result<Option<String>> {
+        let marker = self.mark_if_any(MarkKind::Marker, folder, backup)?;
+        let outcome = self.mark_if_any(MarkKind::Outcome, folder, backup)?;
+        let marker = marker.filter(|marker: &Marker| marker.means(backup));
+        let outcome = outcome.filter(|outcome: &Outcome| outcome.means(backup));
+        Ok(marks::told(backup, marker.as_ref(), outcome.as_ref()))
+    }
+
+    /// One that cannot be read counts as none: the backup itself is as good without it.
+    fn mark_if_any<T: DeserializeOwned>(
+        &self,
+        kind: MarkKind,
+        folder: &str,
+        backup: &Manifest,
+    ) -> Result<Option<T>> {
+        let object = ObjectName::new(kind.object(folder, &backup.name))?;
+        match self.read_mark(&object) {
+            Ok(mark) => Ok(Some(mark)),
+            Err(error) => match error.kind() {
+                Kind::NotCovered | Kind::CheckFailed | Kind::Failed => Ok(None),
+                _ => Err(error),
+            },
         }
     }
 

@@ -20,7 +20,7 @@ use lifeboat_core::{Error, Kind, Result};
 use lifeboat_sqlite::{SqliteEngine, SqliteSource};
 use uuid::Uuid;
 
-use crate::config::model::{FileConfig, PruneWhen, ServiceConfig, SqliteConfig, When};
+use crate::config::model::{FileConfig, GuardConfig, PruneWhen, ServiceConfig, SqliteConfig, When};
 use crate::config::values::TextOr;
 use crate::config::{Config, SourceConfig, diagnose};
 use crate::runs::Manner;
@@ -76,6 +76,8 @@ pub(crate) struct Target {
     pub(crate) repositories: Option<Vec<String>>,
     /// How old its newest backup may be, in milliseconds.
     pub(crate) rpo_ms: Option<u64>,
+    /// How its migrations are guarded.
+    pub(crate) guard: GuardConfig,
     /// What is kept of its backups, where that is configured.
     pub(crate) keep: Option<Keep>,
     /// Whether it is pruned after each backup.
@@ -166,6 +168,7 @@ impl Target {
             on_change: false,
             repositories: None,
             rpo_ms: None,
+            guard: GuardConfig::default(),
             keep: None,
             prune_after_backup: false,
             schedule: None,
@@ -192,6 +195,7 @@ impl Target {
         self.service = config.service.as_ref().map(|service| service_of(&service.0));
         self.on_change = config.when == Some(When::OnChange);
         self.repositories = config.repository.as_ref().map(|names| names.names().to_vec());
+        self.guard = config.guard.clone().unwrap_or_default();
         self.rpo_ms = config.rpo.map(|rpo| rpo.0.milliseconds);
         self.keep = config.keep.as_ref().map(|keep| keep.0.keep());
         self.schedule = config.schedule.clone();

@@ -15,7 +15,9 @@ use lifeboat_core::{Error, Kind, Result};
 use serde_json::json;
 
 use self::files::Plan;
-use self::jobs::{Job, Program};
+use self::jobs::Job;
+pub(crate) use self::jobs::Program;
+pub(crate) use self::systemd::argument;
 use crate::config::diagnose::shown;
 use crate::session::Session;
 use crate::ui::confirm::confirm;

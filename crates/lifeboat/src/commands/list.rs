@@ -19,8 +19,9 @@ use crate::ui::units;
 
 /// List the backups
 ///
-/// Oldest first. With --json, an array of their manifests, each with its `repository`, its `folder`
-/// and what holds it (`hold`); with --all also with what a prune said of it (`removed`).
+/// Oldest first. With --json, an array of their manifests, each with its `repository`, its
+/// `folder`, what holds it (`hold`) and the migration that it was made before (`note`); with --all
+/// also with what a prune said of it (`removed`).
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Names of sources, or paths of databases; all without any
@@ -78,6 +79,7 @@ fn manifests(found: &[Found<'_>], all: bool) -> Vec<Value> {
             let hold = entry.hold(manifest);
             value["hold"] =
                 json!(hold.map(|hold| { json!({ "reason": hold.reason, "until": hold.until }) }));
+            value["note"] = json!(entry.story(manifest));
             if all {
                 value["removed"] = json!(tombstone.map(|tombstone| {
                     json!({
@@ -93,7 +95,8 @@ fn manifests(found: &[Found<'_>], all: bool) -> Vec<Value> {
     list
 }
 
-/// What is to be said of a backup beside its numbers: that it is removed, that it is pinned.
+/// What is to be said of a backup beside its numbers: that it is removed, that it is pinned, which
+/// migration it was made before.
 fn notes(
     session: &Session,
     entry: &SourceEntry,
@@ -111,6 +114,7 @@ fn notes(
         let until = hold.until.map(|until| format!(" until {}", units::moment(until, zone)));
         notes.push(format!("pinned{}: {}", until.unwrap_or_default(), hold.reason));
     }
+    notes.extend(entry.story(manifest));
     units::one_line(&notes.join("; "))
 }
 

@@ -5,6 +5,7 @@ mod backup;
 mod completions;
 mod config;
 mod demo;
+mod guard;
 mod init;
 mod install;
 mod list;
@@ -36,6 +37,7 @@ pub(crate) enum Command {
     Restore(restore::Args),
     Undo(undo::Args),
     Adopt(adopt::Args),
+    Guard(guard::Args),
     Prune(prune::Args),
     Pin(pin::Args),
     Unpin(pin::UnpinArgs),
@@ -73,6 +75,7 @@ impl Command {
             Command::Restore(args) => restore::run(session, args),
             Command::Undo(args) => undo::run(session, args),
             Command::Adopt(args) => adopt::run(session, args),
+            Command::Guard(args) => guard::run(session, args),
             Command::Prune(args) => prune::run(session, args),
             Command::Pin(args) => pin::run(session, args),
             Command::Unpin(args) => pin::run_unpin(session, args),

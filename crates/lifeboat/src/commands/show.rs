@@ -57,6 +57,9 @@ fn text(session: &Session, selected: &Selected, now: jiff::Timestamp) -> Result<
     for warning in &manifest.warnings {
         lines.add("warning", warning);
     }
+    if let Some(story) = repository.story(folder, manifest)? {
+        lines.add("note", &units::one_line(&story));
+    }
     if let Some(hold) = repository.hold(folder, manifest)? {
         let zone = &session.surroundings.time_zone;
         let until = hold.until.map(|until| format!(" (until {})", units::moment(until, zone)));

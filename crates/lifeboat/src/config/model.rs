@@ -144,6 +144,9 @@ pub(crate) struct SourceConfig {
     #[serde(default, alias = "time-limit", skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"2h")]
     pub(crate) time_limit: Option<Text<Period>>,
+    /// How `lifeboat guard` runs a migration behind a backup of this database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) guard: Option<GuardConfig>,
     /// The source's id, where its backups must be found again under another name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", example = &"7d2c8a7e-0c0f-4a55-9f0e-3b8f6c1d2e4a")]
@@ -222,6 +225,47 @@ pub(crate) struct ServiceConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"60s")]
     pub(crate) timeout: Option<Text<Period>>,
+}
+
+/// How a migration is guarded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct GuardConfig {
+    /// Where the backup goes: "repository", "beside" the database as
+    /// NAME.backup-vVERSION-YYYYMMDD-HHMMSS, or "both". Default: "repository".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"both")]
+    pub(crate) place: Option<GuardPlace>,
+    /// Queries in SQL. What each answers must be the same before and after the command; one that
+    /// begins with "after:" is asked only afterwards, and must be true.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(example = ["SELECT count(*) FROM User", "after: SELECT count(*) > 0 FROM Channel"])]
+    pub(crate) invariants: Vec<String>,
+    /// Whether the backup is restored when the command fails. Default: false, the way back is
+    /// said.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(example = true)]
+    pub(crate) rollback: bool,
+    /// The folder of migrations that `lifeboat guard --watch` compares with the database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"/usr/share/superchat/migrations")]
+    pub(crate) pending: Option<PathBuf>,
+}
+
+/// Where the backup before a migration goes.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum,
+)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub(crate) enum GuardPlace {
+    /// Into the source's repositories
+    #[default]
+    Repository,
+    /// Beside the database, as a plain copy
+    Beside,
+    /// Both
+    Both,
 }
 
 /// How many backups are kept. Written as "forever", or as a table. Only good ones are counted:

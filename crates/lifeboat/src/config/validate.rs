@@ -97,6 +97,14 @@ fn check_kind(source: &SourceConfig, add: &mut Add<'_>) {
             }
         }
     }
+    if let Some(guard) = &source.guard {
+        if source.sqlite.is_none() {
+            add(&["guard"], "`guard` is for databases; files have no migrations");
+        }
+        if guard.pending.as_ref().is_some_and(|folder| !folder.is_absolute()) {
+            add(&["guard", "pending"], "the folder is not absolute (`~` is not expanded)");
+        }
+    }
     if source.sqlite.is_none() && source.check.is_some() {
         add(&["check"], "`check` is for databases; files have none to check");
     }

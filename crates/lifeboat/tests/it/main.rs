@@ -18,6 +18,7 @@ mod daily;
 mod demo;
 mod files;
 mod from_scripts;
+mod guard;
 mod init;
 mod install;
 mod lost_backups;

@@ -267,3 +267,31 @@ fn t28_a_plain_file_beside_its_wal_is_not_taken_for_a_backup() {
     world.repo(&["restore", "copy.db", "--to", "back.db"]).expect(0);
     assert_eq!(rows(&world.path("data/back.db")), 25);
 }
+
+/// A server copied the main file of its database alone before a migration: 17,000 of 20,000 rows,
+/// those of the `-wal` were missing, and the copy passed for a backup.
+#[test]
+fn t11_a_migration_backup_has_the_rows_of_the_log() {
+    let world = World::new();
+    // A server that was killed: its last 3,000 rows are in the log alone.
+    let live = world.path("tmp/app.db");
+    make_database(&live, 17_000);
+    let connection = Connection::open(&live).unwrap();
+    connection.execute_batch("PRAGMA wal_autocheckpoint = 0").unwrap();
+    add_rows(&connection, 17_001, 3_000);
+    let path = world.path("data/app.db");
+    for suffix in ["", "-wal"] {
+        let from = format!("{}{suffix}", live.display());
+        fs::copy(from, format!("{}{suffix}", path.display())).unwrap();
+    }
+    let alone = world.path("tmp/alone.db");
+    fs::copy(&path, &alone).unwrap();
+    assert_eq!(rows(&alone), 17_000, "a copy of the main file alone lacks them");
+    let repo = world.text("repo");
+    world.run(&["--repo", &repo, "guard", "app.db", "--place", "both", "--", "true"]).expect(0);
+    let is_copy = |name: &String| name.contains(".backup-v42-");
+    let name = world.names("data").into_iter().find(is_copy).unwrap();
+    assert_eq!(rows(&world.path("data").join(name)), 20_000);
+    world.repo(&["restore", "app", "--to", "restored.db"]).expect(0);
+    assert_eq!(rows(&world.path("data/restored.db")), 20_000);
+}

@@ -170,7 +170,7 @@ fn quoted(word: &str) -> String {
 }
 
 /// One word of a command, in which systemd would expand variables as well.
-fn argument(word: &str) -> String {
+pub(crate) fn argument(word: &str) -> String {
     let safe = |c: char| c.is_ascii_alphanumeric() || "/_-.+:,@".contains(c);
     match !word.is_empty() && word.chars().all(safe) {
         true => word.to_owned(),
