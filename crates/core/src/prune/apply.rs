@@ -72,9 +72,11 @@ pub fn apply(
         }
     }
     for item in plan.with(Action::Delete) {
+        env.proceed()?;
         apply.delete(item)?;
     }
     for item in plan.with(Action::Mark) {
+        env.proceed()?;
         apply.mark(item)?;
     }
     let Apply { pruned, .. } = apply;

@@ -19,6 +19,7 @@ use crate::rotation::{Days, Rule};
 use crate::runs::RunHooks;
 use crate::selection;
 use crate::session::Session;
+use crate::signals;
 use crate::sources::{self, Target};
 use crate::ui::confirm::confirm;
 use crate::ui::printer::Style;
@@ -79,7 +80,11 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
         return Err(Error::new(Kind::Usage, "a prune with --now would delete by a wrong clock")
             .hint("add --dry-run or --simulate, or leave --now away"));
     }
-    let env = session.env()?;
+    let mut env = session.env()?;
+    // At a question a signal ends the program, as everywhere.
+    if args.unattended || session.globals.yes {
+        env.stop = signals::catch();
+    }
     let hooks = RunHooks::of(session, &env, "prune", args.no_hooks)?;
     match args.dry_run || args.simulate.is_some() {
         true => {
@@ -113,7 +118,12 @@ fn prune_all(session: &Session, env: &Env, args: &Args) -> Result<ExitCode> {
                     "repository": url, "folder": folder, "outcome": "failed",
                     "error": report::as_json(&error),
                 }));
+                let is_ended = matches!(error.kind(), Kind::Interrupted | Kind::Terminated);
                 errors.push(error);
+                if is_ended {
+                    errors.rotate_right(1);
+                    break;
+                }
             }
         }
     }

@@ -221,7 +221,9 @@ fn row_of_target(
 ) -> Result<Row> {
     let age_ms_max = target.rpo_ms.or(max_age_ms);
     let mut row = row(&target.name, opened, entry, age_ms_max, env.clock.now());
-    row.last_attempt = attempts::last(session, env, target, &opened.place.url);
+    let last = attempts::last(session, env, target, &opened.place.url);
+    // One that was made in another way since then is the better news.
+    row.last_attempt = last.filter(|last| row.taken_at.is_none_or(|at| at <= last.ended_at));
     let rule = Rule::of(&opened.place, target, None).filter(|_| target.prune_after_backup);
     if let (Some(rule), Some(entry)) = (rule, entry) {
         let request = rule.request(session, env, &opened.repository, &entry.folder);

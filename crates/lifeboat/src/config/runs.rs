@@ -17,12 +17,12 @@ use super::values::{Period, Text};
 pub(crate) struct HooksConfig {
     /// Before anything is read or stored. If it fails, no backup is made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = ["systemctl", "start", "backup-disk.service"])]
+    #[schemars(example = ["systemctl", "stop", "reports.timer"])]
     pub(crate) before: Option<Commands>,
     /// When all is done, also after a failure: LIFEBOAT_OUTCOME tells. If it fails, the backup is
     /// good, and the exit code is 3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = ["systemctl", "stop", "backup-disk.service"])]
+    #[schemars(example = ["systemctl", "start", "reports.timer"])]
     pub(crate) after: Option<Commands>,
     /// After a failure, after `after`. If it fails as well, that is said and changes nothing.
     #[serde(default, alias = "on-failure", skip_serializing_if = "Option::is_none")]

@@ -354,3 +354,25 @@ fn a_configuration_with_hooks_that_others_can_write_is_warned_of() {
     let ran = world.run(&["config", "check"]).expect(0);
     assert!(!ran.err.contains("others can write"), "{}", ran.err);
 }
+
+#[test]
+fn a_signal_ends_a_prune_whose_hook_runs_all_the_same() {
+    let hooks = "[hooks]\nafter = 'echo \"$LIFEBOAT_KIND\" >> log'\n";
+    let world = world_with("keep = { last = 3 }\n", hooks);
+    for _ in 0..5 {
+        world.run(&["backup", "--no-hooks"]).expect(0);
+    }
+    let mut command = world.command(&["prune", "--unattended"]);
+    command.env("LIFEBOAT_PAUSE_AT", "prune.marked:600000");
+    let child = command.stderr(Stdio::piped()).spawn().unwrap();
+    until("the first mark is put", || {
+        world.names("repo/tombstones/app").iter().any(|name| name.ends_with(".json"))
+    });
+    signal(&child, "TERM");
+    let ran = ended(child);
+    assert_eq!(ran.code, 143, "{ran:?}");
+    assert_eq!(text(&world, "data/log"), "terminated\n");
+    assert_eq!(count(&world), 4, "one mark was put before the end");
+    world.run(&["prune", "--unattended"]).expect(0);
+    assert_eq!(count(&world), 3);
+}
