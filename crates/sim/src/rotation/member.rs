@@ -239,7 +239,7 @@ impl Member {
         let mut good: Vec<&Made> =
             self.made.values().filter(|made| made.known.counts(horizon)).collect();
         good.sort_by_key(|made| std::cmp::Reverse(made.known.taken_at));
-        for (tier, count) in rule::tiers(&self.keep) {
+        for (tier, count) in rule::tiers(&self.keep).into_iter().filter(|(_, count)| *count > 0) {
             let mut buckets: Vec<(String, bool, bool)> = Vec::new();
             for made in &good {
                 let bucket = rule::bucket(tier, made.known.taken_at, &self.zone);
