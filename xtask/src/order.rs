@@ -14,6 +14,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("stores", &["core"]),
     ("sqlite", &["core"]),
+    ("guard", &[]),
     ("sim", &["core", "stores", "sqlite"]),
     ("lifeboat", &["core", "stores", "sqlite"]),
 ];
