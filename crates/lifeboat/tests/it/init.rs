@@ -177,6 +177,41 @@ fn companions_have_sources_of_their_own() {
     assert!(ran.err.contains("lifeboat init --preset superchat"), "{}", ran.err);
 }
 
+#[test]
+fn tenants_of_one_application_are_one_source_with_a_glob() {
+    let world = World::new();
+    let tenants = ["ann", "bob", "cyd", "dan"];
+    for tenant in tenants {
+        fs::create_dir_all(world.path("data/tenants").join(tenant)).unwrap();
+        world.database(&format!("tenants/{tenant}/app.db"), 5);
+    }
+    // Names that the file must not have twice.
+    world.database("tenants-ann.db", 5);
+    world.database("tenants-ann-config.db", 5);
+    fs::write(world.path("data/config.toml"), "").unwrap();
+    let folder = world.text("data");
+    let (ours, path) = (world.text("data/tenants"), world.text("home/config/lifeboat/config.toml"));
+    // By its name, not as the current folder: what else this host has is not asked for.
+    world.run(&["init", "--yes", &folder, "--config", &path]).expect(0);
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains(&format!("sqlite = {{ glob = \"{ours}/*/app.db\" }}")), "{text}");
+    let shown = world.run(&["config", "show", "--json"]).expect(0).json();
+    let names: Vec<&str> = shown["sections"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|section| section["name"].as_str().unwrap())
+        .collect();
+    assert!(names.contains(&"source.tenants"), "{names:?}");
+    world.run(&["backup", "tenants", "--repo", &world.text("repo")]).expect(0);
+    for tenant in tenants {
+        assert!(!world.names(&format!("repo/tenants-{tenant}")).is_empty(), "{tenant}");
+    }
+    // Nothing has a name twice, or a run of all would say so.
+    let ran = world.run(&["backup", "--dry-run", "--repo", &world.text("repo")]);
+    assert!(!ran.err.contains("have the name"), "{}", ran.err);
+}
+
 /// Just as much of the file's form as the tests need.
 mod toml_like {
     pub(super) struct Sections(Vec<(String, String)>);

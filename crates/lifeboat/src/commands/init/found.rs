@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::proposal::{Proposal, Proposed, openers, written};
-use crate::discover::Findings;
+use crate::discover::{Database, Findings};
 use crate::session::Session;
 use crate::ui::table::{Align, Table};
 use crate::ui::units;
@@ -31,10 +31,11 @@ impl Shown<'_> {
             ("DATABASE", Align::Left),
         ]);
         let zone = &self.session.surroundings.time_zone;
-        for Proposed { name, database, .. } in self.proposal.sources() {
+        let sources = self.proposal.sources().iter();
+        for (name, database) in sources.flat_map(Proposed::each) {
             let written = written(database).map(|at| units::moment(at, zone)).unwrap_or_default();
             let cells = [
-                name.clone(),
+                name,
                 units::bytes(database.bytes),
                 written,
                 openers(database),
@@ -98,7 +99,7 @@ impl Shown<'_> {
         let mut value = json!({
             "outcome": outcome,
             "path": path,
-            "sources": self.proposal.sources().iter().map(source).collect::<Vec<_>>(),
+            "sources": self.proposal.sources().iter().flat_map(sources).collect::<Vec<_>>(),
             "unprotected": self.unprotected(),
             "left_out": self.findings.left_out.iter()
                 .map(|left| json!({ "path": left.path.to_string_lossy(), "reason": left.reason }))
@@ -119,18 +120,24 @@ impl Shown<'_> {
     }
 }
 
-fn source(source: &Proposed<'_>) -> Value {
-    let database = source.database;
-    json!({
-        "name": source.name,
-        "path": database.path.to_string_lossy(),
-        "bytes": database.bytes,
-        "journal_mode": if database.is_wal { "wal" } else { "rollback" },
-        "written_at": written(database).map(|at| at.to_string()),
-        "open_in": database.openers.iter()
-            .map(|opener| json!({ "pid": opener.pid, "name": opener.name, "unit": opener.unit }))
-            .collect::<Vec<_>>(),
-        "named_by": database.named_by,
-        "service": source.service,
-    })
+fn sources(source: &Proposed<'_>) -> Vec<Value> {
+    let glob = (source.databases.len() > 1).then_some(&source.path);
+    let value = |(name, database): (String, &Database)| {
+        json!({
+            "name": name,
+            "path": database.path.to_string_lossy(),
+            "glob": glob,
+            "bytes": database.bytes,
+            "journal_mode": if database.is_wal { "wal" } else { "rollback" },
+            "written_at": written(database).map(|at| at.to_string()),
+            "open_in": database.openers.iter()
+                .map(|opener| json!({
+                    "pid": opener.pid, "name": opener.name, "unit": opener.unit,
+                }))
+                .collect::<Vec<_>>(),
+            "named_by": database.named_by,
+            "service": source.service,
+        })
+    };
+    source.each().into_iter().map(value).collect()
 }

@@ -56,14 +56,15 @@ struct Companion {
 pub(super) struct Proposed<'a> {
     /// Its name.
     pub(super) name: String,
-    /// The database.
-    pub(super) database: &'a Database,
+    /// The database; several where a glob stands for them.
+    pub(super) databases: Vec<&'a Database>,
     /// The unit that has it open.
     pub(super) service: Option<String>,
-    path: String,
+    /// Its path, or the pattern of several.
+    pub(super) path: String,
     is_hourly: bool,
-    /// Companions: which, and their paths.
-    files: Vec<(&'static Companion, Vec<String>)>,
+    /// Companions: the name of their source, which they are, and their paths.
+    files: Vec<(String, &'static Companion, Vec<String>)>,
 }
 
 /// All that is proposed.
@@ -80,21 +81,35 @@ impl<'a> Proposal<'a> {
         let mut proposal = Proposal { sources: Vec::new(), unnameable: Vec::new(), now };
         let mut taken = BTreeSet::new();
         let mut files_taken = BTreeSet::new();
-        for database in &findings.databases {
-            let Some(path) = database.path.to_str() else {
-                proposal.unnameable.push(database.path.clone());
-                continue;
+        let (nameable, unnameable): (Vec<&Database>, Vec<&Database>) =
+            findings.databases.iter().partition(|database| database.path.to_str().is_some());
+        proposal.unnameable.extend(unnameable.iter().map(|database| database.path.clone()));
+        for databases in groups(&nameable) {
+            let first = databases[0];
+            let mut name = match pattern(first).filter(|_| databases.len() > 1) {
+                Some((_, folder)) => free_name(&folder, &mut taken),
+                None => free_name(&first.path, &mut taken),
             };
-            let name = free_name(&database.path, &mut taken);
-            let files = companions(search, &database.path, &mut files_taken);
-            proposal.sources.push(Proposed {
-                name,
-                database,
-                service: unit(database),
-                path: path.to_owned(),
-                is_hourly: is_in_use(database, now) && database.bytes <= HOURLY_BYTES_MAX,
-                files,
+            if databases.len() > 1 {
+                let stem = name.clone();
+                while databases.iter().any(|database| taken.contains(&tenant(&name, database))) {
+                    name = free(Vec::new(), &stem, &mut taken);
+                }
+                taken.extend(databases.iter().map(|database| tenant(&name, database)));
+            }
+            let is_small = databases.iter().all(|database| database.bytes <= HOURLY_BYTES_MAX);
+            let in_use = databases.iter().any(|database| is_in_use(database, now));
+            let pattern = pattern(first).filter(|_| databases.len() > 1).map(|found| found.0);
+            let path = pattern.unwrap_or_else(|| first.path.to_string_lossy().into_owned());
+            let files = companions(search, &databases, &mut files_taken);
+            let files = files.into_iter().map(|(companion, files)| {
+                let wanted = format!("{name}-{}", companion.suffix);
+                (free(vec![wanted.clone()], &wanted, &mut taken), companion, files)
             });
+            let files = files.collect();
+            let service = unit(first);
+            let is_hourly = is_small && in_use;
+            proposal.sources.push(Proposed { name, databases, service, path, is_hourly, files });
         }
         proposal
     }
@@ -158,19 +173,31 @@ fn unprotected(findings: &Findings) -> String {
 }
 
 impl Proposed<'_> {
+    /// Each database with the name that its backups will have.
+    pub(super) fn each(&self) -> Vec<(String, &Database)> {
+        match self.databases[..] {
+            [one] => vec![(self.name.clone(), one)],
+            _ => self
+                .databases
+                .iter()
+                .map(|database| (tenant(&self.name, database), *database))
+                .collect(),
+        }
+    }
+
     /// Whether it is the database of a server for which there is a preset.
     pub(super) fn is_superchat(&self) -> bool {
-        let has_key = self.files.iter().any(|(companion, _)| companion.suffix == "host-key");
+        let has_key = self.files.iter().any(|(_, companion, _)| companion.suffix == "host-key");
         has_key && self.path.ends_with("/superchat.db")
     }
 
     fn text(&self, now: Timestamp) -> String {
         let mut text = format!("\n{}", comment(&self.facts(now)));
-        text.push_str(&format!(
-            "[source.{}]\nsqlite = \"{}\"\n",
-            key(&self.name),
-            inner(&self.path)
-        ));
+        let (name, path) = (key(&self.name), inner(&self.path));
+        text.push_str(&match self.databases.len() {
+            1 => format!("[source.{name}]\nsqlite = \"{path}\"\n"),
+            _ => format!("[source.{name}]\nsqlite = {{ glob = \"{path}\" }}\n"),
+        });
         if let Some(service) = &self.service {
             text.push_str(&format!(
                 "# Stopped and started around a restore in place.\nservice = \"{}\"\n",
@@ -185,8 +212,8 @@ impl Proposed<'_> {
             "schedule = \"{schedule}\"\nkeep = {{ {keep} }}\nprune = \"after-backup\"\n\
              rpo = \"{rpo}\"\n"
         ));
-        for (companion, files) in &self.files {
-            let name = key(&format!("{}-{}", self.name, companion.suffix));
+        for (name, companion, files) in &self.files {
+            let name = key(name);
             let files: Vec<String> =
                 files.iter().map(|file| format!("\"{}\"", inner(file))).collect();
             text.push_str(&format!(
@@ -196,13 +223,25 @@ impl Proposed<'_> {
                 files.join(", "),
                 companion.keep
             ));
+            if companion.keep.starts_with('{') {
+                text.push_str("prune = \"after-backup\"\n");
+            }
         }
         text
     }
 
     /// What was seen of the database, in a line.
     fn facts(&self, now: Timestamp) -> String {
-        let database = self.database;
+        let database = self.databases[0];
+        if self.databases.len() > 1 {
+            let bytes = self.databases.iter().map(|database| database.bytes).sum();
+            let count = self.databases.len();
+            return format!(
+                "{count} databases, {} together, and those that join them later; the backups of \
+                 each have a name of their own",
+                units::bytes(bytes)
+            );
+        }
         let mode = if database.is_wal { "WAL mode" } else { "rollback journal" };
         let mut facts = vec![units::bytes(database.bytes), mode.to_owned()];
         facts.extend(written(database).map(|at| format!("written {}", units::age(at, now))));
@@ -264,27 +303,67 @@ fn free_name(path: &Path, taken: &mut BTreeSet<String>) -> String {
     wanted.extend(folder.filter(|_| is_common));
     wanted.push(stem.clone());
     wanted.extend(both);
+    free(wanted, &stem, taken)
+}
+
+/// The first of those names that is free, else the last one with a number.
+fn free(wanted: Vec<String>, stem: &str, taken: &mut BTreeSet<String>) -> String {
     let numbered = (2..).map(|number| names::source_name(&format!("{stem}-{number}")));
     let free = wanted.into_iter().chain(numbered).find(|name| taken.insert(name.clone()));
-    free.unwrap_or(stem)
+    free.unwrap_or_else(|| stem.to_owned())
+}
+
+/// So many databases of one name in folders beside each other are tenants of one application.
+const TENANTS_MIN: usize = 4;
+
+/// Folders of applications that have nothing to do with each other.
+const NO_TENANTS: &[&str] =
+    &["/", "/var/lib", "/var/www", "/srv", "/opt", "/data", "/home", "/root", "/usr/local"];
+
+/// Databases that one source stands for: those of tenants together, every other alone.
+fn groups<'a>(databases: &[&'a Database]) -> Vec<Vec<&'a Database>> {
+    let mut groups: Vec<Vec<&'a Database>> = Vec::new();
+    for database in databases {
+        let same = |group: &&mut Vec<&Database>| {
+            pattern(database).is_some_and(|found| pattern(group[0]).as_ref() == Some(&found))
+                && unit(group[0]) == unit(database)
+        };
+        match groups.iter_mut().find(same) {
+            Some(group) => group.push(database),
+            None => groups.push(vec![database]),
+        }
+    }
+    let split = |group: Vec<&'a Database>| match group.len() >= TENANTS_MIN {
+        true => vec![group],
+        false => group.into_iter().map(|database| vec![database]).collect(),
+    };
+    groups.into_iter().flat_map(split).collect()
+}
+
+/// The glob that stands for a tenant's database and those beside it, and the folder of all.
+fn pattern(database: &Database) -> Option<(String, PathBuf)> {
+    let name = database.path.file_name()?.to_str()?;
+    let folder = database.path.parent()?.parent()?;
+    let text = folder.to_str()?;
+    let is_plain = !text.contains(['*', '?']) && !name.contains(['*', '?']);
+    let is_one = !NO_TENANTS.contains(&text) && folder.parent() != Some(Path::new("/home"));
+    (is_plain && is_one).then(|| (format!("{text}/*/{name}"), folder.to_owned()))
+}
+
+/// The name that a glob's source gives to one of its databases.
+fn tenant(name: &str, database: &Database) -> String {
+    let folder = database.path.parent().and_then(Path::file_name).unwrap_or_default();
+    names::source_name(&format!("{name}-{}", folder.to_string_lossy()))
 }
 
 /// What lies beside a database, and in the folder of its name below `/etc`; each file once.
 fn companions(
     search: &Search,
-    database: &Path,
+    databases: &[&Database],
     taken: &mut BTreeSet<PathBuf>,
 ) -> Vec<(&'static Companion, Vec<String>)> {
-    let Some(folder) = database.parent() else { return Vec::new() };
-    let mut folders = vec![folder.to_owned()];
-    if let Some(stem) = database.file_stem() {
-        folders.push(Path::new("/etc").join(stem));
-    }
-    // An application's own folder is above its folder of data.
-    if folder.file_name().is_some_and(|name| name == "data") {
-        folders
-            .extend(folder.parent().filter(|above| above.parent().is_some()).map(Path::to_owned));
-    }
+    let folders: Vec<PathBuf> =
+        databases.iter().flat_map(|database| folders_of(&database.path)).collect();
     let mut found = Vec::new();
     for companion in COMPANIONS {
         let mut files = Vec::new();
@@ -302,6 +381,21 @@ fn companions(
         }
     }
     found
+}
+
+/// Where the companions of a database may lie.
+fn folders_of(database: &Path) -> Vec<PathBuf> {
+    let Some(folder) = database.parent() else { return Vec::new() };
+    let mut folders = vec![folder.to_owned()];
+    if let Some(stem) = database.file_stem() {
+        folders.push(Path::new("/etc").join(stem));
+    }
+    // An application's own folder is above its folder of data.
+    if folder.file_name().is_some_and(|name| name == "data") {
+        let above = folder.parent().filter(|above| above.parent().is_some());
+        folders.extend(above.map(Path::to_owned));
+    }
+    folders
 }
 
 /// A name as it stands in the brackets of a section.
