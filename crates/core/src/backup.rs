@@ -19,6 +19,7 @@ use crate::manifest::{
     Artifact, Check, CheckLevel, CheckOutcome, Condition, FORMAT, Manifest, Method, Purpose,
     SourceLabel,
 };
+use crate::marks::{self, Begun, MarkKind};
 use crate::names::NamePattern;
 use crate::pipeline::Compression;
 use crate::policy::Hold;
@@ -28,6 +29,7 @@ use crate::service::Service;
 use crate::source::{
     Capture, CaptureOptions, CaptureReport, CheckReport, Engine, Inspection, Source,
 };
+use crate::store::{ObjectName, put_bytes};
 
 pub(crate) use commit::commit;
 use lock::SourceLock;
@@ -146,8 +148,16 @@ pub fn run(
         return Ok(BackupOutcome::Unchanged { folder, manifest: Box::new(manifest) });
     }
     let timings = BTreeMap::new();
-    let mut run =
-        Run { env, repository, request, folder, record, timings, manifest_may_exist: false };
+    let mut run = Run {
+        env,
+        repository,
+        request,
+        folder,
+        record,
+        timings,
+        manifest_may_exist: false,
+        begun: None,
+    };
     let mut stored = StoredArtifacts::new(env, repository, run.folder.clone());
     match run.go(&mut stored) {
         Ok(manifest) => {
@@ -155,8 +165,8 @@ pub fn run(
         }
         Err(error) => {
             // What a manifest may name is not deleted: half a backup is worse than garbage.
-            if !run.manifest_may_exist {
-                stored.delete();
+            if !run.manifest_may_exist && stored.delete() {
+                run.forget_begun();
             }
             Err(error)
         }
@@ -188,6 +198,8 @@ struct Run<'a> {
     timings: BTreeMap<String, u64>,
     /// The manifest is stored, or was sent and could not be taken back.
     manifest_may_exist: bool,
+    /// The mark that says that this run began, while it stands.
+    begun: Option<ObjectName>,
 }
 
 /// A source that is still held.
@@ -243,6 +255,7 @@ impl<'a> Run<'a> {
         let (request, env) = (self.request, self.env);
         let begun_ms = env.clock.monotonic_ms();
         let name = self.free_name()?;
+        self.note_begun(&name)?;
         let cold = request.options.method == Method::Cold;
         let stopped = match (cold, request.service) {
             (true, Some(service)) => Some(service.stop(env)?),
@@ -271,6 +284,7 @@ impl<'a> Run<'a> {
         self.timings.insert("total".into(), env.elapsed_ms(begun_ms));
         let manifest = self.manifest(name, stored.artifacts(), captured, checks);
         self.commit(&manifest)?;
+        self.forget_begun();
         Ok(manifest)
     }
 
@@ -284,6 +298,36 @@ impl<'a> Run<'a> {
         let done = work(self);
         self.timings.insert(phase.into(), self.env.elapsed_ms(begun_ms));
         done
+    }
+
+    /// Says that this name is ours before anything is stored under it: the plain bytes of an
+    /// artifact without compression would not show it, and nobody could ever delete them.
+    fn note_begun(&mut self, name: &str) -> Result<()> {
+        if self.request.compression != Compression::None {
+            return Ok(());
+        }
+        let mark = Begun {
+            format: marks::FORMAT,
+            source: self.record.id,
+            backup: name.to_owned(),
+            begun_at: self.env.clock.now(),
+        };
+        let object = ObjectName::new(MarkKind::Begun.object(&self.folder, name))?;
+        match put_bytes(self.repository.store(), &object, &marks::to_bytes(&mark)) {
+            // One that was killed in the same second, before it stored anything, said the same.
+            Err(error) if error.kind() != Kind::Refused => return Err(error),
+            _ => {}
+        }
+        self.begun = Some(object);
+        Ok(())
+    }
+
+    /// The mark has served. One that cannot be deleted is left for a prune.
+    fn forget_begun(&mut self) {
+        let Some(object) = self.begun.take() else { return };
+        if let Err(error) = self.repository.store().delete(&object) {
+            self.env.warn(&self.folder, &format!("{object} is left behind: {error}"));
+        }
     }
 
     /// A name that no backup has yet. Names hold whole seconds: within one, we wait for the next.

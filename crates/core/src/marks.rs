@@ -138,6 +138,20 @@ pub enum Ending {
     RolledBack,
 }
 
+/// Says that a run began to store a backup under a name, so that what it leaves if it is killed is
+/// known to be ours although its bytes do not show it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begun {
+    /// Version of this description.
+    pub format: u32,
+    /// The source's id.
+    pub source: Uuid,
+    /// The name that the backup is to have.
+    pub backup: String,
+    /// When the run began.
+    pub begun_at: Timestamp,
+}
+
 /// What an object outside of the sources' folders says something about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MarkKind {
@@ -151,11 +165,19 @@ pub enum MarkKind {
     Marker,
     /// `outcomes/<folder>/<backup>.json`
     Outcome,
+    /// `begun/<folder>/<backup>.json`
+    Begun,
 }
 
 impl MarkKind {
-    const ALL: [MarkKind; 5] =
-        [MarkKind::Tombstone, MarkKind::Pin, MarkKind::Record, MarkKind::Marker, MarkKind::Outcome];
+    const ALL: [MarkKind; 6] = [
+        MarkKind::Tombstone,
+        MarkKind::Pin,
+        MarkKind::Record,
+        MarkKind::Marker,
+        MarkKind::Outcome,
+        MarkKind::Begun,
+    ];
 
     fn word(self) -> &'static str {
         match self {
@@ -164,6 +186,7 @@ impl MarkKind {
             MarkKind::Record => "prunes",
             MarkKind::Marker => "markers",
             MarkKind::Outcome => "outcomes",
+            MarkKind::Begun => "begun",
         }
     }
 

@@ -75,6 +75,8 @@ pub struct PrunePlan {
     pub grace_shortened: Option<String>,
     /// Everything that was looked at: backups from the oldest on, then leftovers.
     pub items: Vec<Item>,
+    /// Names of backups whose runs said that they began, and ended long ago: what they said goes.
+    pub begun_over: Vec<String>,
     /// What stands against it.
     pub gates: Vec<Gate>,
 }
@@ -150,7 +152,8 @@ impl PrunePlan {
     /// Whether it changes nothing.
     pub fn is_idle(&self) -> bool {
         use Action::{Delete, Forget, Mark, Unmark};
-        !self.items.iter().any(|item| matches!(item.action, Mark | Delete | Unmark | Forget))
+        let changes = |item: &Item| matches!(item.action, Mark | Delete | Unmark | Forget);
+        self.begun_over.is_empty() && !self.items.iter().any(changes)
     }
 
     /// Whether it may be done. `approval` is the id of the plan that a person looked at.

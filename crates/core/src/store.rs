@@ -109,6 +109,16 @@ pub trait Store: Send + Sync {
     fn list(&self, prefix: Option<&str>) -> Result<Vec<ObjectInfo>>;
     /// Removes an object; no error if it does not exist.
     fn delete(&self, name: &ObjectName) -> Result<()>;
+    /// What writers left right under a prefix that ended before [`Put::commit`]: objects that never
+    /// were, with names that no object has. Those of which a writer is known to live are not among
+    /// them. A store whose unfinished objects vanish by themselves has none.
+    fn unfinished(&self, _prefix: &str) -> Result<Vec<ObjectInfo>> {
+        Ok(Vec::new())
+    }
+    /// Removes one of [`Store::unfinished`]; `false` if its writer lives after all.
+    fn discard(&self, _name: &ObjectName) -> Result<bool> {
+        Ok(false)
+    }
     /// How full its place is, where the store knows.
     fn space(&self) -> Result<Option<Space>>;
     /// How many objects may be read at once: as many as make it faster. 1 unless it says more.

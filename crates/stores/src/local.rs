@@ -194,6 +194,9 @@ impl Store for LocalStore {
             .mode(0o600)
             .open(&part)
             .map_err(|error| unavailable(&folder, "cannot write to", error))?;
+        // As long as it is held, nobody takes this for what a killed writer left. Where the file
+        // system knows no locks, its age has to say so.
+        let _ = file.try_lock();
         Ok(Box::new(LocalPut { file: Some(file), part, path, folder, written: 0, begun: 0 }))
     }
 
@@ -250,6 +253,40 @@ impl Store for LocalStore {
         }
     }
 
+    fn unfinished(&self, prefix: &str) -> Result<Vec<ObjectInfo>> {
+        let folder = self.root.join(prefix);
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(unavailable(&folder, "cannot list", error)),
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|error| unavailable(&folder, "cannot list", error))?;
+            let file_name = entry.file_name();
+            let Some(file_name) = file_name.to_str().filter(|name| is_part(name)) else { continue };
+            // Not through a link: `metadata` of an entry does not follow it.
+            let Ok(metadata) = entry.metadata() else { continue };
+            if metadata.is_file() && !is_written(&entry.path()) {
+                found.push(info(ObjectName::new(format!("{prefix}/{file_name}"))?, &metadata));
+            }
+        }
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
+    }
+
+    fn discard(&self, name: &ObjectName) -> Result<bool> {
+        let path = self.path(name);
+        if !is_part(name.file_name()) {
+            let message = format!("{name} is no unfinished object");
+            return Err(Error::new(Kind::Failed, message));
+        }
+        match is_written(&path) {
+            true => Ok(false),
+            false => self.delete(name).map(|()| true),
+        }
+    }
+
     fn space(&self) -> Result<Option<Space>> {
         let existing = self.root.ancestors().find(|path| path.exists());
         let place = existing.filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -293,6 +330,22 @@ impl Write for LocalPut {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Whether a name is one that an object has while it is written: `.NAME.ID.part`.
+fn is_part(file_name: &str) -> bool {
+    let inner = file_name.strip_prefix('.').and_then(|rest| rest.strip_suffix(".part"));
+    let Some((name, id)) = inner.and_then(|inner| inner.rsplit_once('.')) else { return false };
+    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    !name.is_empty() && (4..=16).contains(&id.len()) && id.bytes().all(is_digit)
+}
+
+/// Whether a writer holds it. One that cannot be asked is taken for one that is.
+fn is_written(path: &Path) -> bool {
+    match File::open(path) {
+        Ok(file) => file.try_lock().is_err(),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
     }
 }
 

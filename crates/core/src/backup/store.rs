@@ -182,13 +182,17 @@ impl<'a> StoredArtifacts<'a> {
         self.stored.iter().map(|stored| stored.artifact.clone()).collect()
     }
 
-    /// Deletes what a failed run stored. What cannot be deleted is garbage without a manifest.
-    pub(super) fn delete(&self) {
+    /// Deletes what a failed run stored. What cannot be deleted is garbage without a manifest:
+    /// whether all is gone.
+    pub(super) fn delete(&self) -> bool {
+        let mut gone = true;
         for stored in &self.stored {
             if let Err(error) = self.repository.store().delete(&stored.object) {
                 let left = format!("{} is left behind, without a manifest: {error}", stored.object);
                 self.env.warn(&self.folder, &left);
+                gone = false;
             }
         }
+        gone
     }
 }

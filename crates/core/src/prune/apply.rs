@@ -79,6 +79,9 @@ pub fn apply(
         env.proceed()?;
         apply.mark(item)?;
     }
+    for name in &plan.begun_over {
+        apply.remove_mark(MarkKind::Begun, name)?;
+    }
     let Apply { pruned, .. } = apply;
     write_record(env, repository, &plan, &pruned)?;
     Ok(pruned)
@@ -134,11 +137,20 @@ impl Apply<'_> {
             self.env.crash.pass("prune.manifest_deleted")?;
         }
         for file in &item.files {
+            // Hidden names are those of objects that were never finished.
+            if file.starts_with('.') {
+                let object = self.repository.object(self.request.folder, file)?;
+                if !store.discard(&object)? {
+                    self.env.warn(&item.name, "it is being written, and stays");
+                    return Ok(());
+                }
+                continue;
+            }
             store.delete(&self.repository.object(self.request.folder, file)?)?;
             self.env.crash.pass("prune.artifact_deleted")?;
         }
         self.env.crash.pass("prune.artifacts_deleted")?;
-        for kind in [MarkKind::Pin, MarkKind::Marker, MarkKind::Outcome] {
+        for kind in [MarkKind::Pin, MarkKind::Marker, MarkKind::Outcome, MarkKind::Begun] {
             self.remove_mark(kind, &item.name)?;
         }
         self.remove_mark(MarkKind::Tombstone, &item.name)?;

@@ -4,7 +4,8 @@
 //! artifact's does, no manifest shares its stem, no manifest names it, it is older than the grace
 //! time by the store's clock, and its own bytes show who wrote it: our gzip members have a field
 //! of ours, and our zstd streams end with a seek table, which `gzip` and `zstd` do not write. An
-//! artifact without compression shows nothing, so it is told of and left.
+//! artifact without compression shows nothing: of such a run a mark says that it began. Without one
+//! it is told of and left.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -34,12 +35,14 @@ pub(super) fn stem_of(file: &str) -> Option<&str> {
     (!stem.is_empty()).then_some(stem)
 }
 
-/// Sorts out the files of a source's folder. `named` are the files that manifests and tombstones
-/// of backups speak for; `old` says which are older than the grace time.
+/// Sorts out the files of a source's folder. `named` are the files that manifests and tombstones of
+/// backups speak for, `begun` the stems of runs that said that they began; `old` says which files
+/// are older than the grace time.
 pub(super) fn leftovers(
     repository: &Repository,
     objects: &[ObjectInfo],
     named: &HashSet<String>,
+    begun: &HashSet<String>,
     old: impl Fn(&ObjectInfo) -> bool,
 ) -> Result<Vec<Leftover>> {
     let files: HashSet<&str> = objects.iter().map(|object| object.name.file_name()).collect();
@@ -52,7 +55,7 @@ pub(super) fn leftovers(
         }
         let new = || Leftover { stem: stem.to_owned(), ours: Vec::new(), unclear: Vec::new() };
         let leftover = stems.entry(stem).or_insert_with(new);
-        match old(object) && is_ours(repository, object)? {
+        match old(object) && (begun.contains(stem) || is_ours(repository, object)?) {
             true => leftover.ours.push(object.clone()),
             false => leftover.unclear.push(object.clone()),
         }

@@ -12,7 +12,7 @@ use crate::catalog::SourceEntry;
 use crate::env::Env;
 use crate::error::{Error, Kind, Result};
 use crate::manifest::{Condition, Manifest};
-use crate::marks::{MarkKind, PruneRecord, Tombstone};
+use crate::marks::{Begun, MarkKind, PruneRecord, Tombstone};
 use crate::policy::{self, Candidate, Decision};
 use crate::repository::Repository;
 use crate::store::{ObjectInfo, ObjectName, Space};
@@ -40,8 +40,13 @@ pub(super) fn plan_at(
     }
     let (entry, files) = read(repository, request.folder)?;
     let mut plan = of_entry(now, repository, request, &entry, &files)?;
-    let left = leftovers(now, repository, request, plan.shortened(), &entry, &files)?;
+    let begun = begun(repository, &entry)?;
+    let stems = begun.iter().map(|mark| mark.backup.clone()).collect();
+    let shortened = plan.shortened();
+    let left = leftovers(now, repository, request, shortened, &entry, &files, &stems)?;
     plan.items.extend(left);
+    plan.items.extend(unfinished(now, repository, request, shortened, &entry)?);
+    plan.begun_over = begun_over(now, request, &begun, &files);
     plan.id = digest(&(repository.header().id, plan.source, &plan.policy, marked(&plan)));
     let last = last_record(repository, request.folder)?;
     plan.gates = gates(now, &plan, last.as_ref());
@@ -86,6 +91,7 @@ fn of_entry(
         grace,
         grace_shortened,
         items: backups(now, &zone, request, shortened, entry, files),
+        begun_over: Vec::new(),
         gates: Vec::new(),
     })
 }
@@ -242,6 +248,7 @@ fn leftovers(
     shortened: Option<SignedDuration>,
     entry: &SourceEntry,
     files: &[ObjectInfo],
+    begun: &HashSet<String>,
 ) -> Result<Vec<Item>> {
     let there: HashMap<&str, u64> =
         files.iter().map(|object| (object.name.file_name(), object.bytes)).collect();
@@ -257,6 +264,8 @@ fn leftovers(
         let has_manifest = there.contains_key(format!("{name}.json").as_str());
         match tombstone.id {
             Some(id) if known.contains(&(name, id)) => {}
+            // Of an object that was never finished: see `unfinished`.
+            None if tombstone.files.iter().all(|file| file.starts_with('.')) => {}
             None if !has_manifest => {
                 of_garbage.insert(name, tombstone);
             }
@@ -273,11 +282,100 @@ fn leftovers(
         }
     }
     let old = |object: &ObjectInfo| now.duration_since(object.modified) >= request.grace;
-    for leftover in garbage::leftovers(repository, files, &named, old)? {
+    for leftover in garbage::leftovers(repository, files, &named, begun, old)? {
         let tombstone = of_garbage.remove(leftover.stem.as_str());
         items.extend(garbage_items(now, shortened, leftover, tombstone, &there));
     }
     items.extend(of_garbage.into_values().map(|tombstone| forgotten(entry, tombstone)));
+    items.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(items)
+}
+
+/// What the source's runs said when they began, and did not take back.
+fn begun(repository: &Repository, entry: &SourceEntry) -> Result<Vec<Begun>> {
+    let mut found: Vec<Begun> = Vec::new();
+    for object in repository.store().list(Some(&MarkKind::Begun.prefix(&entry.folder)))? {
+        let Some((MarkKind::Begun, _, name)) = MarkKind::of_object(object.name.as_str()) else {
+            continue;
+        };
+        match repository.read_mark::<Begun>(&object.name) {
+            Ok(mark) if mark.source == entry.record.id && mark.backup == name => found.push(mark),
+            // One that means another, or cannot be read, makes nothing ours.
+            Ok(_) => {}
+            Err(error)
+                if matches!(error.kind(), Kind::CheckFailed | Kind::Failed | Kind::NotCovered) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+/// The marks of runs that ended well, or that left nothing.
+fn begun_over(
+    now: Timestamp,
+    request: &PruneRequest<'_>,
+    begun: &[Begun],
+    files: &[ObjectInfo],
+) -> Vec<String> {
+    let stems: HashSet<&str> =
+        files.iter().filter_map(|object| garbage::stem_of(object.name.file_name())).collect();
+    let there: HashSet<&str> = files.iter().map(|object| object.name.file_name()).collect();
+    let is_over = |mark: &&Begun| {
+        let old = now.duration_since(mark.begun_at) >= request.grace;
+        let ended_well = there.contains(format!("{}.json", mark.backup).as_str());
+        old && (ended_well || !stems.contains(mark.backup.as_str()))
+    };
+    begun.iter().filter(is_over).map(|mark| mark.backup.clone()).collect()
+}
+
+/// Objects that killed writers did not finish: the store knows them by their names, which nothing
+/// else has, and by their locks. A tombstone names each on its own.
+fn unfinished(
+    now: Timestamp,
+    repository: &Repository,
+    request: &PruneRequest<'_>,
+    shortened: Option<SignedDuration>,
+    entry: &SourceEntry,
+) -> Result<Vec<Item>> {
+    let parts = repository.store().unfinished(&entry.folder)?;
+    let there: HashMap<&str, u64> =
+        parts.iter().map(|part| (part.name.file_name(), part.bytes)).collect();
+    let is_part = |tombstone: &&Tombstone| {
+        tombstone.id.is_none() && tombstone.files.iter().all(|file| file.starts_with('.'))
+    };
+    let mut tombstones: HashMap<&str, &Tombstone> = entry
+        .tombstones
+        .iter()
+        .filter(is_part)
+        .map(|tombstone| (tombstone.backup.as_str(), tombstone))
+        .collect();
+    let mut items = Vec::new();
+    for part in &parts {
+        let file = part.name.file_name();
+        // A tombstone's name must not be hidden itself.
+        let name = file.trim_start_matches('.').trim_end_matches(".part");
+        let old = now.duration_since(part.modified) >= request.grace;
+        let reason = "left by a run that was killed while it stored it".to_owned();
+        match tombstones.remove(name) {
+            Some(tombstone) if tombstone.files == [file] => {
+                let files = vec![file.to_owned()];
+                items.push(of_tombstone(now, shortened, tombstone, files, &there));
+            }
+            None if old => items.push(Item {
+                name: name.to_owned(),
+                id: None,
+                taken_at: None,
+                condition: None,
+                stored_bytes: part.bytes,
+                files: vec![file.to_owned()],
+                action: Action::Mark,
+                reasons: vec![reason],
+                delete_after: None,
+            }),
+            _ => {}
+        }
+    }
+    items.extend(tombstones.into_values().map(|tombstone| forgotten(entry, tombstone)));
     items.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(items)
 }

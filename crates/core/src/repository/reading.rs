@@ -147,7 +147,7 @@ impl Repository {
             Some((MarkKind::Marker, _)) => return Ok(Said::Marker(self.read_mark(name)?)),
             Some((MarkKind::Outcome, _)) => return Ok(Said::Outcome(self.read_mark(name)?)),
             // Only a prune asks for them, so they are not wanted.
-            Some((MarkKind::Record, _)) => {
+            Some((MarkKind::Record | MarkKind::Begun, _)) => {
                 return Err(Error::new(Kind::NotCovered, format!("{name} is not read")));
             }
             None => {}
@@ -180,7 +180,7 @@ fn wanted<'a>(catalog: &Catalog, objects: &'a [ObjectInfo]) -> Vec<Wanted<'a>> {
         let name = object.name.as_str();
         let (mark, folder) = match (MarkKind::of_object(name), name.split_once('/')) {
             // Only a prune asks for them.
-            (Some((MarkKind::Record, _, _)), _) => continue,
+            (Some((MarkKind::Record | MarkKind::Begun, _, _)), _) => continue,
             (Some((kind, folder, backup)), _) => (Some((kind, backup)), folder),
             // A file `*.json` right in a source's folder is a manifest.
             (None, Some((folder, file)))

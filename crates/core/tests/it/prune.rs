@@ -294,7 +294,7 @@ fn garbage_goes_and_what_only_looks_like_it_stays() {
         assert!(world.crash.reboot());
         interrupted.extend(world.names().difference(&before).cloned());
     }
-    assert_eq!(interrupted.len(), 3);
+    assert_eq!(interrupted.len(), 4, "three artifacts, and a mark: {interrupted:?}");
     let strangers = [
         ("app/notes.txt", &b"mine"[..]),
         (
@@ -313,22 +313,58 @@ fn garbage_goes_and_what_only_looks_like_it_stays() {
     world.days(5);
     let plan = world.plan();
     let marked: Vec<_> = plan.with(Action::Mark).filter(|item| item.id.is_none()).collect();
-    assert_eq!(marked.len(), 2);
+    // The bytes of two show that they are ours, and the third run said that it began.
+    assert_eq!(marked.len(), 3);
     let left: Vec<_> = plan.with(Action::Leave).flat_map(|item| &item.files).collect();
-    assert_eq!(left.len(), 4, "{left:?}");
+    assert_eq!(left.len(), 3, "{left:?}");
     world.prune_approved().unwrap();
     interrupted.iter().for_each(|name| assert!(world.names().contains(name)));
     world.days(8);
     world.prune_approved().unwrap();
     let names = world.names();
     let still: Vec<_> = interrupted.iter().filter(|name| names.contains(*name)).collect();
-    assert_eq!(still.len(), 1, "{still:?}");
-    assert!(still[0].ends_with(".files.tar"));
+    assert!(still.is_empty(), "{still:?}");
     strangers.iter().for_each(|(name, _)| assert!(names.contains(*name), "{name}"));
     assert!(!names.iter().any(|name| interrupted.iter().any(|gone| {
         gone.ends_with("st") && name.starts_with(&format!("tombstones/{}", &gone[..19]))
     })));
     world.assert_whole("garbage");
+}
+
+#[test]
+fn a_run_without_compression_says_that_it_began_and_takes_it_back() {
+    let world = World::new(keep_last(4));
+    let begun = || -> Vec<String> {
+        world.names().into_iter().filter(|name| name.starts_with("begun/")).collect()
+    };
+    world.days(2);
+    world.pass(24);
+    world.try_backup(None, "none").unwrap();
+    assert!(begun().is_empty());
+    for (point, manifest) in [("backup.artifact.streamed", false), ("backup.after_manifest", true)]
+    {
+        world.pass(24);
+        world.crash.arm(point, 0);
+        world.try_backup(None, "none").unwrap_err();
+        world.crash.reboot();
+        let mark = begun().pop().unwrap();
+        let made = mark.replace("begun/", "");
+        assert_eq!(world.names().contains(&made), manifest, "{point}");
+        // Too young to be judged: the run may go on.
+        assert!(world.plan().begun_over.is_empty(), "{point}");
+        world.days(8);
+        assert_eq!(world.plan().begun_over.len(), 1, "{point}");
+        world.prune_approved().unwrap();
+        assert!(begun().is_empty(), "{point}");
+        assert_eq!(world.plan().begun_over.len(), 0, "{point}");
+        world.assert_whole(point);
+    }
+    // What another source said, or what cannot be read, makes nothing ours.
+    world.put("app/app-20240101-000000.db", b"SQLite format 3\0");
+    world.put("begun/app/app-20240101-000000.json", b"{\"format\": 1}");
+    world.days(20);
+    world.prune_approved().unwrap();
+    assert!(world.names().contains("app/app-20240101-000000.db"));
 }
 
 #[test]

@@ -207,3 +207,60 @@ fn killed_at_every_point_it_goes_on() {
         world.run(&["verify", "--level", "full"]).expect(0);
     }
 }
+
+/// What a killed writer left is known by its name and age, and by that nobody holds it.
+#[test]
+fn unfinished_objects_of_killed_runs_go_in_two_steps() {
+    let world = world(4, "{ last = 3 }");
+    // A real one, of a run that was killed while it wrote.
+    let mut command = world.command(&["backup", "app"]);
+    let ended = ran(command.env("LIFEBOAT_CRASH_AT", "backup.artifact.streamed").output().unwrap());
+    assert_eq!(ended.code, 128 + 9);
+    let parts = || -> Vec<String> {
+        let names = world.names("repo/app").into_iter();
+        names.filter(|name| name.ends_with(".part")).collect()
+    };
+    let left = parts();
+    assert_eq!(left.len(), 1, "{left:?}");
+    let folder = world.path("repo/app");
+    let held = ".app-20250101-000000.db.zst.0123456789abcdef.part";
+    let strangers = [".notes.part", ".x.db.zst.0123456789ABCDEF.part", "app.0123456789abcdef.part"];
+    for name in strangers.iter().chain([&held]) {
+        fs::write(folder.join(name), "half").unwrap();
+    }
+    let make_old = || {
+        for name in strangers.iter().chain([&held, &left[0].as_str()]) {
+            let file = fs::File::options().write(true).open(folder.join(name)).unwrap();
+            let old = std::time::SystemTime::now() - std::time::Duration::from_secs(30 * 86_400);
+            file.set_modified(old).unwrap();
+        }
+    };
+    // Young, they are nobody's business.
+    let names = |plan: &Value| -> Vec<String> {
+        let items = plan["items"].as_array().unwrap().iter();
+        let ours = items.filter(|item| item["id"].is_null());
+        ours.map(|item| item["files"][0].as_str().unwrap().to_owned()).collect()
+    };
+    assert!(names(&plan(&world)).is_empty());
+    make_old();
+    // One whose writer lives stays, however old it is.
+    let writer = fs::File::open(folder.join(held)).unwrap();
+    writer.lock().unwrap();
+    assert_eq!(names(&plan(&world)), left);
+    world.run(&["prune", "--yes"]).expect(0);
+    assert_eq!(parts().len(), 1 + strangers.len() + 1, "not before the grace time");
+    end_the_grace_time(&world);
+    more(&world, 1);
+    let pruned = world.run(&["prune", "--yes", "--json"]).expect(0).json();
+    assert!(
+        pruned[0]["deleted"]
+            .to_string()
+            .contains(left[0].trim_start_matches('.').trim_end_matches(".part"))
+    );
+    assert!(!parts().contains(&left[0]));
+    assert!(parts().contains(&held.to_owned()));
+    strangers.iter().for_each(|name| assert!(folder.join(name).exists(), "{name}"));
+    drop(writer);
+    assert_eq!(names(&plan(&world)), [held]);
+    world.run(&["verify", "--level", "full"]).expect(0);
+}
