@@ -426,6 +426,13 @@ fn a_file_whose_source_is_not_known_is_asked_for() {
     assert_eq!(names(&world), ["superchat-20250108-140000"]);
     adopt(&world, &["--source", "strange=nobody"]).expect(3).says("no source is named `nobody`");
     adopt(&world, &["--source", "strange="]).expect(2);
+    // What is said of all is said of the databases: a dump beside them has a source of its own.
+    fs::write(world.path("old/admin_postgres_20250108_140000.sql"), DUMP).unwrap();
+    let plan = adopt(&world, &["--source", "superchat", "--dry-run", "--json"]).expect(0).json();
+    let sources: Vec<&Value> =
+        plan["files"].as_array().unwrap().iter().map(|file| &file["source"]).collect();
+    assert_eq!(sources, ["admin_postgres", "superchat", "superchat"]);
+    script(&world, "rm *.sql");
     // A database that is gone: its place is what its later backups are known by.
     let gone = world.text("data/gone.db");
     adopt(&world, &["--source", &format!("strange={gone}")]).expect(0);

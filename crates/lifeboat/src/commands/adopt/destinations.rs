@@ -192,7 +192,11 @@ impl Sorter {
         let folder = file.path.parent().unwrap_or(Path::new("/"));
         let is_named = |of: &str| of == script.base || of == script.group();
         let for_it = self.said.iter().find(|(of, _)| of.as_deref().is_some_and(is_named));
-        let for_all = self.said.iter().find(|(of, _)| of.is_none());
+        // A database that was named for all does not take the dumps beside its copies.
+        let for_all = self.said.iter().find(|(of, said)| match said {
+            Said::Known(destination) => of.is_none() && destination.identity.kind == kind,
+            Said::Name(_) => of.is_none(),
+        });
         let found = candidates(script, folder, known);
         let said = match for_it {
             Some((_, said)) => Some(said),
