@@ -474,3 +474,93 @@ fn rows_of_the_log_alone_are_in_both_kinds_of_backups() {
     repo(&world, &["restore", "app", "--to", "elsewhere.db"]).expect(0);
     assert_eq!(rows(&world.path("data/elsewhere.db")), 800);
 }
+
+/// A command that is killed within a transaction leaves a journal, which must not be played back
+/// over the database that is restored.
+#[test]
+fn a_transaction_that_was_cut_off_is_rolled_back_with_the_rest() {
+    let world = World::new();
+    let path = chat(&world, "app.db");
+    Connection::open(&path).unwrap().execute_batch("PRAGMA journal_mode = DELETE").unwrap();
+    let before = content(&path);
+    let copy = world.path("tmp/work.db");
+    fs::copy(&path, &copy).unwrap();
+    let connection = Connection::open(&copy).unwrap();
+    connection
+        .execute_batch(
+            "PRAGMA journal_mode = DELETE; PRAGMA cache_size = 1; BEGIN IMMEDIATE;
+             UPDATE message SET body = 'cut off ' || id || hex(randomblob(300))",
+        )
+        .unwrap();
+    // As a kill would leave it: the pages that were written, and the journal that undoes them.
+    for suffix in ["", "-journal"] {
+        let from = format!("{}{suffix}", copy.display());
+        fs::copy(from, world.path("tmp").join(format!("left{suffix}"))).unwrap();
+    }
+    drop(connection);
+    let tmp = world.text("tmp");
+    let script =
+        format!("cp '{tmp}/left' app.db && cp '{tmp}/left-journal' app.db-journal && kill -9 $$");
+    let run = repo(&world, &["guard", "app.db", "--rollback", "--", "sh", "-c", &script]);
+    run.expect(1).says("rolled back, the schema is v8 again");
+    assert!(!world.path("data/app.db-journal").exists());
+    assert_eq!(content(&path), before);
+}
+
+/// The configuration and the commands of the page `docs/guard.md`, as they stand there.
+#[test]
+fn what_the_page_says_works() {
+    let world = World::new();
+    let path = chat(&world, "superchat.db");
+    let user = "CREATE TABLE User(id); INSERT INTO User VALUES (1);
+        CREATE TABLE Channel(id); INSERT INTO Channel VALUES (1)";
+    Connection::open(&path).unwrap().execute_batch(user).unwrap();
+    let migrations = world.path("data/migrations");
+    fs::create_dir(&migrations).unwrap();
+    fs::write(migrations.join("009_next.sql"), NINTH).unwrap();
+    fs::write(world.path("data/migrate"), format!("#!/bin/sh\nsqlite3 superchat.db \"{NINTH}\"\n"))
+        .unwrap();
+    set_mode(&world.path("data/migrate"), 0o755);
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/guard.md");
+    let here = |text: &str| {
+        let text = text.replace("/var/lib/superchat", &world.text("data"));
+        text.replace("/usr/share/superchat/migrations", &world.text("data/migrations"))
+    };
+    let page = here(&fs::read_to_string(page).unwrap());
+    let block = |start: &str| {
+        let from = page.find(start).unwrap_or_else(|| panic!("{start} is not on the page"));
+        let rest = &page[from + start.len()..];
+        rest[..rest.find("\n```").unwrap()].trim().to_owned()
+    };
+    let repository = "[repository.local]\nurl = \"file://$REPO\"\n";
+    world.configure(&format!("{repository}{}", block("```toml\n")));
+    let program = format!("'{}'", env!("CARGO_BIN_EXE_lifeboat"));
+    let say = |line: &str| {
+        let known = world.command(&[]);
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(line.replacen("lifeboat", &program, 1));
+        shell.env_clear().current_dir(world.path("data"));
+        for (name, value) in known.get_envs() {
+            shell.env(name, value.unwrap());
+        }
+        ran(shell.output().unwrap())
+    };
+    let watch = page.lines().find(|line| line.starts_with("lifeboat guard --watch")).unwrap();
+    let drop_in = say(watch).expect(0).out;
+    let start = drop_in.lines().find_map(|line| line.strip_prefix("ExecStartPre=+")).unwrap();
+    ran(world.command(&[]).args(start.split(' ').skip(1)).output().unwrap())
+        .expect(0)
+        .says("after v8 come 009_next.sql");
+    say(&block("```\nlifeboat guard superchat -- ").replacen(
+        "",
+        "lifeboat guard superchat -- ",
+        1,
+    ))
+    .expect(0);
+    assert_eq!(version(&path), 9);
+    // Once more it fails, as the ninth is there, and is rolled back as the page configures it.
+    let asked = page.find("lifeboat guard superchat \\\n").unwrap();
+    let asked = &page[asked..][..page[asked..].find("\n```").unwrap()];
+    say(asked).expect(1).says("rolled back, the schema is v9 again");
+    assert_eq!(copies(&world).len(), 3);
+}
