@@ -1,6 +1,7 @@
 //! `lifeboat init`: a configuration of what is on this host, or of a system that we know.
 
 mod found;
+mod grouping;
 mod preset;
 mod proposal;
 

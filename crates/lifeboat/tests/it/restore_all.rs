@@ -170,6 +170,24 @@ fn what_can_be_refused_is_refused_before_anything_is_changed() {
     }
 }
 
+#[test]
+fn a_kill_half_way_leaves_each_source_as_it_was_or_restored_and_can_be_run_again() {
+    let world = world();
+    world.run(&["backup"]).expect(0);
+    for (name, more) in [("chat.db", 1), ("shop.db", 2)] {
+        let connection = Connection::open(world.path("data").join(name)).unwrap();
+        add_rows(&connection, 1000, more);
+    }
+    fs::write(world.path("etc/key"), "key 2").unwrap();
+    let mut command = world.command(&["restore", "--all", "--yes"]);
+    let killed = command.env("LIFEBOAT_CRASH_AT", "restore.verified").output().unwrap();
+    assert_eq!(crate::support::ran(killed).code, 137);
+    assert_eq!(fs::read_to_string(world.path("etc/key")).unwrap(), "key 1", "the first was done");
+    assert_eq!((rows(&world.path("data/chat.db")), rows(&world.path("data/shop.db"))), (11, 22));
+    world.run(&["restore", "--all", "--yes"]).expect(0);
+    assert_eq!((rows(&world.path("data/chat.db")), rows(&world.path("data/shop.db"))), (10, 20));
+}
+
 /// On a bare host a glob matches nothing: the repository knows what it meant.
 #[test]
 fn databases_of_a_glob_come_back_when_all_of_them_are_lost() {

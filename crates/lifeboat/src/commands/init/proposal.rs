@@ -6,27 +6,18 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use jiff::Timestamp;
-use lifeboat_core::names;
-
+use super::grouping::{free, free_name, groups, pattern, tenant, unit};
 use super::inner;
 use crate::discover::{Database, Findings, Search};
 use crate::repositories::local_url;
 use crate::ui::units;
+use jiff::Timestamp;
 
 /// What was written within so many hours is in use.
 const IN_USE_HOURS: i64 = 7 * 24;
 
 /// A database larger than this is backed up daily, not hourly.
 const HOURLY_BYTES_MAX: u64 = 10_000_000_000;
-
-/// Names that say what a file is, and nothing of whose.
-const COMMON: &[&str] =
-    &["app", "data", "database", "db", "main", "sqlite", "prod", "production", "store", "storage"];
-
-/// Folders that say as little.
-const COMMON_FOLDERS: &[&str] =
-    &["data", "_data", "db", "database", "databases", "lib", "share", "storage", "var", "srv"];
 
 /// Files beside a database that no database brings back, how they are called, and what is said
 /// of them.
@@ -85,31 +76,8 @@ impl<'a> Proposal<'a> {
             findings.databases.iter().partition(|database| database.path.to_str().is_some());
         proposal.unnameable.extend(unnameable.iter().map(|database| database.path.clone()));
         for databases in groups(&nameable) {
-            let first = databases[0];
-            let mut name = match pattern(first).filter(|_| databases.len() > 1) {
-                Some((_, folder)) => free_name(&folder, &mut taken),
-                None => free_name(&first.path, &mut taken),
-            };
-            if databases.len() > 1 {
-                let stem = name.clone();
-                while databases.iter().any(|database| taken.contains(&tenant(&name, database))) {
-                    name = free(Vec::new(), &stem, &mut taken);
-                }
-                taken.extend(databases.iter().map(|database| tenant(&name, database)));
-            }
-            let is_small = databases.iter().all(|database| database.bytes <= HOURLY_BYTES_MAX);
-            let in_use = databases.iter().any(|database| is_in_use(database, now));
-            let pattern = pattern(first).filter(|_| databases.len() > 1).map(|found| found.0);
-            let path = pattern.unwrap_or_else(|| first.path.to_string_lossy().into_owned());
-            let files = companions(search, &databases, &mut files_taken);
-            let files = files.into_iter().map(|(companion, files)| {
-                let wanted = format!("{name}-{}", companion.suffix);
-                (free(vec![wanted.clone()], &wanted, &mut taken), companion, files)
-            });
-            let files = files.collect();
-            let service = unit(first);
-            let is_hourly = is_small && in_use;
-            proposal.sources.push(Proposed { name, databases, service, path, is_hourly, files });
+            let source = Proposed::of(search, databases, now, &mut taken, &mut files_taken);
+            proposal.sources.push(source);
         }
         proposal
     }
@@ -172,7 +140,43 @@ fn unprotected(findings: &Findings) -> String {
     text
 }
 
-impl Proposed<'_> {
+impl<'a> Proposed<'a> {
+    /// What is proposed for databases that make one source. `taken` and `files_taken` are the
+    /// names and the files that are in the configuration already.
+    fn of(
+        search: &Search,
+        databases: Vec<&'a Database>,
+        now: Timestamp,
+        taken: &mut BTreeSet<String>,
+        files_taken: &mut BTreeSet<PathBuf>,
+    ) -> Self {
+        let first = databases[0];
+        let mut name = match pattern(first).filter(|_| databases.len() > 1) {
+            Some((_, folder)) => free_name(&folder, taken),
+            None => free_name(&first.path, taken),
+        };
+        if databases.len() > 1 {
+            let stem = name.clone();
+            while databases.iter().any(|database| taken.contains(&tenant(&name, database))) {
+                name = free(Vec::new(), &stem, taken);
+            }
+            taken.extend(databases.iter().map(|database| tenant(&name, database)));
+        }
+        let is_small = databases.iter().all(|database| database.bytes <= HOURLY_BYTES_MAX);
+        let in_use = databases.iter().any(|database| is_in_use(database, now));
+        let pattern = pattern(first).filter(|_| databases.len() > 1).map(|found| found.0);
+        let path = pattern.unwrap_or_else(|| first.path.to_string_lossy().into_owned());
+        let files = companions(search, &databases, files_taken);
+        let files = files.into_iter().map(|(companion, files)| {
+            let wanted = format!("{name}-{}", companion.suffix);
+            (free(vec![wanted.clone()], &wanted, taken), companion, files)
+        });
+        let files = files.collect();
+        let service = unit(first);
+        let is_hourly = is_small && in_use;
+        Proposed { name, databases, service, path, is_hourly, files }
+    }
+
     /// Each database with the name that its backups will have.
     pub(super) fn each(&self) -> Vec<(String, &Database)> {
         match self.databases[..] {
@@ -279,83 +283,6 @@ fn is_in_use(database: &Database, now: Timestamp) -> bool {
     !database.openers.is_empty() || age.is_some_and(|hours| hours <= IN_USE_HOURS)
 }
 
-/// The unit of all that have it open; `None` where they differ, as one of them may be a visitor.
-fn unit(database: &Database) -> Option<String> {
-    let mut units = database.openers.iter().filter_map(|opener| opener.unit.as_ref());
-    let first = units.next()?;
-    units.all(|unit| unit == first).then(|| first.clone())
-}
-
-/// A name for a database: that of its file, of its folder where the file's says nothing, both
-/// where that is taken, then with a number.
-fn free_name(path: &Path, taken: &mut BTreeSet<String>) -> String {
-    let text = |part: Option<&std::ffi::OsStr>| {
-        part.map(|part| names::source_name(&part.to_string_lossy())).unwrap_or_default()
-    };
-    let stem = text(path.file_stem());
-    let folders = path.ancestors().skip(1).map(|folder| text(folder.file_name()));
-    let folder = folders
-        .map(|name| name.trim_start_matches('.').to_owned())
-        .find(|name| !name.is_empty() && !COMMON_FOLDERS.contains(&name.as_str()));
-    let both = folder.as_ref().map(|folder| names::source_name(&format!("{folder}-{stem}")));
-    let is_common = COMMON.contains(&stem.as_str());
-    let mut wanted: Vec<String> = Vec::new();
-    wanted.extend(folder.filter(|_| is_common));
-    wanted.push(stem.clone());
-    wanted.extend(both);
-    free(wanted, &stem, taken)
-}
-
-/// The first of those names that is free, else the last one with a number.
-fn free(wanted: Vec<String>, stem: &str, taken: &mut BTreeSet<String>) -> String {
-    let numbered = (2..).map(|number| names::source_name(&format!("{stem}-{number}")));
-    let free = wanted.into_iter().chain(numbered).find(|name| taken.insert(name.clone()));
-    free.unwrap_or_else(|| stem.to_owned())
-}
-
-/// So many databases of one name in folders beside each other are tenants of one application.
-const TENANTS_MIN: usize = 4;
-
-/// Folders of applications that have nothing to do with each other.
-const NO_TENANTS: &[&str] =
-    &["/", "/var/lib", "/var/www", "/srv", "/opt", "/data", "/home", "/root", "/usr/local"];
-
-/// Databases that one source stands for: those of tenants together, every other alone.
-fn groups<'a>(databases: &[&'a Database]) -> Vec<Vec<&'a Database>> {
-    let mut groups: Vec<Vec<&'a Database>> = Vec::new();
-    for database in databases {
-        let same = |group: &&mut Vec<&Database>| {
-            pattern(database).is_some_and(|found| pattern(group[0]).as_ref() == Some(&found))
-                && unit(group[0]) == unit(database)
-        };
-        match groups.iter_mut().find(same) {
-            Some(group) => group.push(database),
-            None => groups.push(vec![database]),
-        }
-    }
-    let split = |group: Vec<&'a Database>| match group.len() >= TENANTS_MIN {
-        true => vec![group],
-        false => group.into_iter().map(|database| vec![database]).collect(),
-    };
-    groups.into_iter().flat_map(split).collect()
-}
-
-/// The glob that stands for a tenant's database and those beside it, and the folder of all.
-fn pattern(database: &Database) -> Option<(String, PathBuf)> {
-    let name = database.path.file_name()?.to_str()?;
-    let folder = database.path.parent()?.parent()?;
-    let text = folder.to_str()?;
-    let is_plain = !text.contains(['*', '?']) && !name.contains(['*', '?']);
-    let is_one = !NO_TENANTS.contains(&text) && folder.parent() != Some(Path::new("/home"));
-    (is_plain && is_one).then(|| (format!("{text}/*/{name}"), folder.to_owned()))
-}
-
-/// The name that a glob's source gives to one of its databases.
-fn tenant(name: &str, database: &Database) -> String {
-    let folder = database.path.parent().and_then(Path::file_name).unwrap_or_default();
-    names::source_name(&format!("{name}-{}", folder.to_string_lossy()))
-}
-
 /// What lies beside a database, and in the folder of its name below `/etc`; each file once.
 fn companions(
     search: &Search,
@@ -428,19 +355,6 @@ fn comment(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_tell_databases_apart() {
-        let mut taken = BTreeSet::new();
-        let mut name = |path: &str| free_name(Path::new(path), &mut taken);
-        assert_eq!(name("/var/lib/superchat/superchat.db"), "superchat");
-        assert_eq!(name("/srv/bot/data/app.db"), "bot");
-        assert_eq!(name("/srv/shop/app.db"), "shop");
-        assert_eq!(name("/opt/superchat/superchat.db"), "superchat-superchat");
-        assert_eq!(name("/home/a/.superchat/superchat.db"), "superchat-2");
-        assert_eq!(name("/data.db"), "data");
-        assert_eq!(name("/data/data.db"), "data-2");
-    }
 
     #[test]
     fn a_comment_never_ends_before_its_text_does() {
