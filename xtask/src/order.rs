@@ -15,8 +15,9 @@ const CRATES: &[(&str, &[&str])] = &[
     ("stores", &["core"]),
     ("sqlite", &["core"]),
     ("guard", &[]),
+    ("postgres", &["core"]),
     ("sim", &["core", "stores", "sqlite"]),
-    ("lifeboat", &["core", "stores", "sqlite"]),
+    ("lifeboat", &["core", "stores", "sqlite", "postgres"]),
 ];
 
 /// One line for each wrong arrow.

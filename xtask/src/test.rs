@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::process::{is_there, run};
-use crate::{root, tidy};
+use crate::{postgres, root, tidy};
 
 /// The programs that tests restore with and check units with, and the Debian packages that
 /// bring them.
@@ -23,6 +23,7 @@ const TOOLS: &[(&str, &str)] = &[
 pub(crate) fn all() -> Result<()> {
     let began = Instant::now();
     step("tools of the tests", install_tools)?;
+    step("servers of the tests", postgres::install)?;
     step("components of the compiler", install_components)?;
     step("format", || cargo(&["fmt", "--all", "--check"]))?;
     step("tidy", tidy::run_but_generated)?;

@@ -1,0 +1,442 @@
+//! Reads a dump in PostgreSQL's custom format (`pg_dump -Fc -Z0`) while it goes by.
+//!
+//! The format is that of `pg_backup_archiver.c` and `pg_backup_custom.c`: a head, a table of
+//! contents, then one block of data for each entry that has data. A block is a kind, the entry's
+//! number, and pieces with their lengths, up to one of length 0. Nothing marks the end of the file:
+//! that it is whole follows from every entry with data having had its block, and from every block
+//! of rows ending as the server's COPY does (`\.` on a line of its own).
+//!
+//! Rows are counted from these very bytes: a row is a line, for COPY writes a line break within a
+//! value as `\n`. Only archives without compression inside are read this way.
+
+use std::collections::BTreeMap;
+
+use lifeboat_core::{Error, Kind, Result};
+
+/// A table of contents larger than this is not one.
+const CONTENTS_BYTES_MAX: usize = 512 << 20;
+/// A text or number of entries larger than this is damage.
+const LENGTH_MAX: i64 = 256 << 20;
+/// What `pg_dump` writes behind the last row of a table.
+const END_OF_ROWS: &[u8] = b"\\.\n\n\n";
+
+/// An entry of the table of contents, as far as we need it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its number in the archive.
+    pub id: i64,
+    /// Its kind: "TABLE DATA", "EXTENSION", "BLOBS".
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// Its schema; empty where it has none.
+    pub schema: String,
+    /// Its owner; empty where it has none.
+    pub owner: String,
+    /// The statement that makes it.
+    pub definition: String,
+    /// Whether a block of data follows.
+    pub has_data: bool,
+    /// Whether its data are the rows of a COPY.
+    pub has_rows: bool,
+}
+
+/// What an archive says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// The format's version: (1, 14).
+    pub format: (u8, u8),
+    /// The database that was dumped.
+    pub database: String,
+    /// The server's version, as text.
+    pub server_version: String,
+    /// The version of `pg_dump`.
+    pub dump_version: String,
+    /// The entries, in the order of the archive.
+    pub entries: Vec<Entry>,
+}
+
+/// Reads an archive in pieces of any size. [`ArchiveReader::finish`] says whether it was whole.
+#[derive(Debug, Default)]
+pub struct ArchiveReader {
+    head: Vec<u8>,
+    /// The next attempt to read the head is worth it from this size on.
+    head_bytes_wanted: usize,
+    contents: Option<Contents>,
+    int_bytes: usize,
+    /// By entry number: the place in `contents.entries`.
+    places: BTreeMap<i64, usize>,
+    rows: BTreeMap<String, u64>,
+    seen: Vec<bool>,
+    state: State,
+    block: Block,
+    /// Bytes of a number that is not complete yet.
+    partial: Vec<u8>,
+    large_objects: u64,
+}
+
+/// What the next byte of the data part is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    BlockKind,
+    EntryNumber,
+    ObjectNumber,
+    PieceLength,
+    Piece {
+        left: u64,
+    },
+}
+
+/// The block that is being read.
+#[derive(Debug, Default)]
+struct Block {
+    of_objects: bool,
+    place: usize,
+    line_breaks: u64,
+    tail: Vec<u8>,
+}
+
+const BLOCK_OF_DATA: u8 = 1;
+const BLOCK_OF_OBJECTS: u8 = 3;
+
+impl ArchiveReader {
+    /// A reader at the beginning of an archive.
+    pub fn new() -> Self {
+        ArchiveReader { head_bytes_wanted: 64, ..ArchiveReader::default() }
+    }
+
+    /// Takes the next bytes.
+    pub fn push(&mut self, mut bytes: &[u8]) -> Result<()> {
+        if self.contents.is_none() {
+            self.head.extend_from_slice(bytes);
+            if self.head.len() < self.head_bytes_wanted {
+                return Ok(());
+            }
+            let Some(used) = self.read_head()? else { return Ok(()) };
+            let head = std::mem::take(&mut self.head);
+            return self.push_data(&head[used..]);
+        }
+        self.push_data(std::mem::take(&mut bytes))
+    }
+
+    /// Says whether all of it came, and how many rows each table has.
+    pub fn finish(mut self) -> Result<(Contents, BTreeMap<String, u64>)> {
+        if self.contents.is_none()
+            && !self.head.is_empty()
+            && let Some(used) = self.read_head()?
+        {
+            let head = std::mem::take(&mut self.head);
+            self.push_data(&head[used..])?;
+        }
+        let Some(contents) = self.contents else {
+            return Err(match self.head.is_empty() {
+                true => damaged("the dump is empty (0 bytes)"),
+                false => damaged("the dump ends within its table of contents"),
+            });
+        };
+        if self.state != State::BlockKind {
+            let entry = contents.entries.get(self.block.place).map(described);
+            return Err(damaged(format!(
+                "the dump ends within the data of {}",
+                entry.unwrap_or_else(|| "an entry".to_owned())
+            )));
+        }
+        let missing = contents.entries.iter().zip(&self.seen);
+        if let Some((entry, _)) = missing.clone().find(|(entry, seen)| entry.has_data && !**seen) {
+            let count = missing.filter(|(entry, seen)| entry.has_data && !**seen).count();
+            return Err(damaged(format!(
+                "the dump lacks the data of {count} entries, the first is {}",
+                described(entry)
+            )));
+        }
+        Ok((contents, self.rows))
+    }
+
+    /// What the table of contents says, once it was read.
+    pub fn contents(&self) -> Option<&Contents> {
+        self.contents.as_ref()
+    }
+
+    /// How many large objects there were so far.
+    pub fn large_objects(&self) -> u64 {
+        self.large_objects
+    }
+
+    /// Reads head and contents, if all of it is there. Gives back how many bytes they take.
+    fn read_head(&mut self) -> Result<Option<usize>> {
+        let mut input = Input { bytes: &self.head, position: 0, int_bytes: 4, offset_bytes: 8 };
+        match head(&mut input) {
+            Ok(contents) => {
+                self.int_bytes = input.int_bytes;
+                let ids = contents.entries.iter().enumerate();
+                self.places = ids.map(|(place, entry)| (entry.id, place)).collect();
+                self.seen = vec![false; contents.entries.len()];
+                self.contents = Some(contents);
+                Ok(Some(input.position))
+            }
+            Err(Stop::Short) if self.head.len() > CONTENTS_BYTES_MAX => {
+                Err(damaged("the table of contents has no end"))
+            }
+            // Each attempt reads from the beginning: with doubled sizes that stays cheap.
+            Err(Stop::Short) => {
+                self.head_bytes_wanted = self.head.len() * 2;
+                Ok(None)
+            }
+            Err(Stop::Wrong(why)) => Err(damaged(why)),
+        }
+    }
+
+    fn push_data(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            match self.state {
+                State::BlockKind => {
+                    self.block = Block::default();
+                    self.block.of_objects = match bytes[0] {
+                        BLOCK_OF_DATA => false,
+                        BLOCK_OF_OBJECTS => true,
+                        other => {
+                            return Err(damaged(format!("a block has the unknown kind {other}")));
+                        }
+                    };
+                    bytes = &bytes[1..];
+                    self.state = State::EntryNumber;
+                }
+                State::Piece { left } => {
+                    let count = left.min(bytes.len() as u64) as usize;
+                    self.take_rows(&bytes[..count]);
+                    bytes = &bytes[count..];
+                    self.state = match left - count as u64 {
+                        0 => State::PieceLength,
+                        left => State::Piece { left },
+                    };
+                }
+                State::EntryNumber | State::ObjectNumber | State::PieceLength => {
+                    let missing = 1 + self.int_bytes - self.partial.len();
+                    let count = missing.min(bytes.len());
+                    self.partial.extend_from_slice(&bytes[..count]);
+                    bytes = &bytes[count..];
+                    if count == missing {
+                        let number = number(&self.partial);
+                        self.partial.clear();
+                        self.take_number(number)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take_number(&mut self, number: i64) -> Result<()> {
+        self.state = match self.state {
+            State::EntryNumber => {
+                self.begin_block(number)?;
+                match self.block.of_objects {
+                    true => State::ObjectNumber,
+                    false => State::PieceLength,
+                }
+            }
+            State::ObjectNumber if number == 0 => self.end_block()?,
+            State::ObjectNumber => {
+                self.large_objects += 1;
+                State::PieceLength
+            }
+            State::PieceLength if number == 0 => match self.block.of_objects {
+                true => State::ObjectNumber,
+                false => self.end_block()?,
+            },
+            State::PieceLength if (1..=LENGTH_MAX * 8).contains(&number) => {
+                State::Piece { left: number.unsigned_abs() }
+            }
+            _ => return Err(damaged(format!("a piece of data has the length {number}"))),
+        };
+        Ok(())
+    }
+
+    fn begin_block(&mut self, id: i64) -> Result<()> {
+        let place = self.places.get(&id).copied();
+        let place = place
+            .ok_or_else(|| damaged(format!("data of an entry {id} that is not in the contents")))?;
+        if std::mem::replace(&mut self.seen[place], true) {
+            return Err(damaged(format!("the data of the entry {id} come twice")));
+        }
+        self.block.place = place;
+        Ok(())
+    }
+
+    fn end_block(&mut self) -> Result<State> {
+        let contents = self.contents.as_ref();
+        let entry = contents.and_then(|contents| contents.entries.get(self.block.place));
+        let Some(entry) = entry.filter(|entry| entry.has_rows) else { return Ok(State::BlockKind) };
+        if self.block.tail != END_OF_ROWS {
+            return Err(damaged(format!(
+                "the rows of {} do not end as they must",
+                described(entry)
+            )));
+        }
+        let rows = self.block.line_breaks.saturating_sub(3);
+        *self.rows.entry(format!("{}.{}", entry.schema, entry.name)).or_default() += rows;
+        Ok(State::BlockKind)
+    }
+
+    fn take_rows(&mut self, bytes: &[u8]) {
+        self.block.line_breaks += count_line_breaks(bytes);
+        let keep = END_OF_ROWS.len();
+        match bytes.len() >= keep {
+            true => self.block.tail = bytes[bytes.len() - keep..].to_vec(),
+            false => {
+                self.block.tail.extend_from_slice(bytes);
+                let excess = self.block.tail.len().saturating_sub(keep);
+                self.block.tail.drain(..excess);
+            }
+        }
+    }
+}
+
+/// Counts in a way that the compiler makes vector instructions of.
+pub(crate) fn count_line_breaks(bytes: &[u8]) -> u64 {
+    let chunks = bytes.chunks(192);
+    chunks
+        .map(|chunk| u64::from(chunk.iter().map(|byte| u8::from(*byte == b'\n')).sum::<u8>()))
+        .sum()
+}
+
+fn described(entry: &Entry) -> String {
+    match entry.schema.is_empty() {
+        true => format!("{} {}", entry.kind, entry.name),
+        false => format!("{} {}.{}", entry.kind, entry.schema, entry.name),
+    }
+}
+
+fn damaged(why: impl Into<String>) -> Error {
+    Error::new(Kind::CheckFailed, why)
+}
+
+/// A number of the archive: a sign, then bytes from the lowest on.
+fn number(bytes: &[u8]) -> i64 {
+    let magnitude = bytes[1..].iter().rev().fold(0_i64, |sum, byte| (sum << 8) | i64::from(*byte));
+    if bytes[0] == 0 { magnitude } else { -magnitude }
+}
+
+/// Why a head could not be read.
+enum Stop {
+    /// More bytes are needed.
+    Short,
+    /// It is not one.
+    Wrong(String),
+}
+
+struct Input<'a> {
+    bytes: &'a [u8],
+    position: usize,
+    int_bytes: usize,
+    offset_bytes: usize,
+}
+
+impl<'a> Input<'a> {
+    fn take(&mut self, count: usize) -> Result<&'a [u8], Stop> {
+        let end = self.position.checked_add(count).ok_or(Stop::Short)?;
+        let taken = self.bytes.get(self.position..end).ok_or(Stop::Short)?;
+        self.position = end;
+        Ok(taken)
+    }
+
+    fn byte(&mut self) -> Result<u8, Stop> {
+        self.take(1).map(|bytes| bytes[0])
+    }
+
+    fn int(&mut self) -> Result<i64, Stop> {
+        self.take(1 + self.int_bytes).map(number)
+    }
+
+    /// A text; `None` for one that is absent.
+    fn text(&mut self) -> Result<Option<String>, Stop> {
+        match self.int()? {
+            length if length < 0 => Ok(None),
+            length if length > LENGTH_MAX => {
+                Err(Stop::Wrong(format!("a text of the contents has {length} bytes")))
+            }
+            length => {
+                let bytes = self.take(length.unsigned_abs() as usize)?;
+                Ok(Some(String::from_utf8_lossy(bytes).into_owned()))
+            }
+        }
+    }
+
+    fn some_text(&mut self) -> Result<String, Stop> {
+        self.text().map(Option::unwrap_or_default)
+    }
+}
+
+fn head(input: &mut Input<'_>) -> Result<Contents, Stop> {
+    let magic = &input.bytes[..input.bytes.len().min(5)];
+    if !b"PGDMP".starts_with(magic) {
+        return Err(Stop::Wrong("the dump does not begin as one of pg_dump -Fc does".to_owned()));
+    }
+    input.take(5)?;
+    let format = (input.byte()?, input.byte()?);
+    input.byte()?;
+    if format.0 != 1 || !(12..=16).contains(&format.1) {
+        let (major, minor) = format;
+        return Err(Stop::Wrong(format!("the dump has the unknown format {major}.{minor}")));
+    }
+    (input.int_bytes, input.offset_bytes) = (input.byte()?.into(), input.byte()?.into());
+    if !(1..=8).contains(&input.int_bytes) || !(1..=8).contains(&input.offset_bytes) {
+        return Err(Stop::Wrong("the dump's head is damaged".to_owned()));
+    }
+    if input.byte()? != 1 {
+        return Err(Stop::Wrong("the dump is not in the custom format".to_owned()));
+    }
+    let compression = match format.1 >= 15 {
+        true => i64::from(input.byte()?),
+        false => input.int()?,
+    };
+    if compression != 0 {
+        return Err(Stop::Wrong(
+            "the dump is compressed inside: its rows cannot be counted".to_owned(),
+        ));
+    }
+    // Second, minute, hour, day, month, year, daylight saving time.
+    for _ in 0..7 {
+        input.int()?;
+    }
+    let (database, server_version, dump_version) =
+        (input.some_text()?, input.some_text()?, input.some_text()?);
+    let count = input.int()?;
+    if !(0..=LENGTH_MAX).contains(&count) {
+        return Err(Stop::Wrong(format!("the table of contents has {count} entries")));
+    }
+    let mut entries = Vec::new();
+    for _ in 0..count {
+        entries.push(entry(input, format.1)?);
+    }
+    Ok(Contents { format, database, server_version, dump_version, entries })
+}
+
+fn entry(input: &mut Input<'_>, minor: u8) -> Result<Entry, Stop> {
+    let id = input.int()?;
+    let has_data = input.int()? != 0;
+    // Number of the catalog's table, and of the object.
+    input.text()?;
+    input.text()?;
+    let (name, kind) = (input.some_text()?, input.some_text()?);
+    let _section = input.int()?;
+    let definition = input.some_text()?;
+    let _drop = input.text()?;
+    let copy = input.some_text()?;
+    let schema = input.some_text()?;
+    let _tablespace = input.text()?;
+    if minor >= 14 {
+        let _access_method = input.text()?;
+    }
+    if minor >= 16 {
+        let _relation_kind = input.int()?;
+    }
+    let owner = input.some_text()?;
+    let _with_oids = input.text()?;
+    while input.text()?.is_some() {}
+    // Where the data are: a flag and an offset, which a pipe leaves unset.
+    input.take(1 + input.offset_bytes)?;
+    let has_rows = has_data && kind == "TABLE DATA" && copy.starts_with("COPY ");
+    Ok(Entry { id, kind, name, schema, owner, definition, has_data, has_rows })
+}

@@ -1,0 +1,124 @@
+//! Child processes whose errors are kept apart from their data, and which never outlive us.
+
+use std::io::Read;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::thread::JoinHandle;
+
+use lifeboat_core::{Error, Kind, Result};
+
+use crate::failure;
+
+/// So much of standard error is kept: its beginning, and as much of its end.
+const STDERR_BYTES_MAX: usize = 32 << 10;
+
+/// A child. Killed when dropped before it was waited for.
+pub(crate) struct Running {
+    child: Option<Child>,
+    errors: Option<JoinHandle<String>>,
+    what: String,
+    program: String,
+}
+
+impl Running {
+    /// Starts a program; standard input is the caller's to set before. `what` says what is tried,
+    /// for errors: "cannot read the database `chat`".
+    pub(crate) fn start(mut command: Command, what: impl Into<String>) -> Result<Self> {
+        let what = what.into();
+        let program = command.get_program().to_string_lossy().into_owned();
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(|error| {
+                Error::io(Kind::SourceUnavailable, format!("{what}: cannot run {program}"), error)
+            })?;
+        let errors = child.stderr.take().map(|stderr| std::thread::spawn(move || kept(stderr)));
+        Ok(Running { child: Some(child), errors, what, program })
+    }
+
+    /// Its standard output, once.
+    pub(crate) fn stdout(&mut self) -> Option<ChildStdout> {
+        self.child.as_mut().and_then(|child| child.stdout.take())
+    }
+
+    /// Its standard input, once, where it was piped.
+    pub(crate) fn stdin(&mut self) -> Option<std::process::ChildStdin> {
+        self.child.as_mut().and_then(|child| child.stdin.take())
+    }
+
+    /// Waits for its end. Gives back what it said on standard error, or the error that this means.
+    pub(crate) fn finish(mut self) -> Result<String> {
+        let (status, errors) = self.wait()?;
+        match status.success() {
+            true => Ok(errors),
+            false => {
+                Err(failure::of_child(&self.what, &self.program, &status.to_string(), &errors))
+            }
+        }
+    }
+
+    /// What a reader of its output may say instead of an end that came too soon: the child's own
+    /// error, if it has one.
+    pub(crate) fn blame(mut self, otherwise: Error) -> Error {
+        match self.wait() {
+            Ok((status, errors)) if !status.success() => {
+                failure::of_child(&self.what, &self.program, &status.to_string(), &errors)
+            }
+            _ => otherwise,
+        }
+    }
+
+    fn wait(&mut self) -> Result<(std::process::ExitStatus, String)> {
+        let Some(mut child) = self.child.take() else {
+            return Err(Error::new(Kind::Failed, format!("{} was waited for twice", self.program)));
+        };
+        drop((child.stdin.take(), child.stdout.take()));
+        let status = child.wait().map_err(|error| {
+            Error::io(Kind::Failed, format!("cannot wait for {}", self.program), error)
+        })?;
+        let errors = self.errors.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
+        Ok((status, errors))
+    }
+
+    /// Runs a program to its end. Gives back its output, which must not be longer than that.
+    pub(crate) fn output(
+        command: Command,
+        what: impl Into<String>,
+        bytes_max: usize,
+    ) -> Result<(Vec<u8>, String)> {
+        let mut running = Running::start(command, what)?;
+        let mut output = Vec::new();
+        if let Some(stdout) = running.stdout() {
+            let read = stdout.take(bytes_max as u64 + 1).read_to_end(&mut output);
+            read.map_err(|error| Error::io(Kind::Failed, running.what.clone(), error))?;
+        }
+        if output.len() > bytes_max {
+            let message = format!("{}: more than {bytes_max} bytes came", running.what);
+            return Err(Error::new(Kind::Failed, message));
+        }
+        let errors = running.finish()?;
+        Ok((output, errors))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Reads to the end, and keeps the beginning and the end.
+fn kept(mut stderr: impl Read) -> String {
+    let (mut kept, mut buffer) = (Vec::new(), vec![0_u8; 8 << 10]);
+    while let Ok(count) = stderr.read(&mut buffer) {
+        if count == 0 {
+            break;
+        }
+        kept.extend_from_slice(&buffer[..count]);
+        if kept.len() > 4 * STDERR_BYTES_MAX {
+            let end = kept.len() - STDERR_BYTES_MAX;
+            kept.drain(STDERR_BYTES_MAX..end);
+        }
+    }
+    String::from_utf8_lossy(&kept).into_owned()
+}

@@ -1,0 +1,36 @@
+//! Everything about PostgreSQL: where a server is, the client programs that fit it, dumps that are
+//! read while they go by, and restores that never touch what is there.
+//!
+//! All talk with a server goes through PostgreSQL's own client programs: `psql` for questions,
+//! `pg_dump`, `pg_dumpall` and `pg_restore` for the data. They are needed anyway, they read service
+//! files, password files, certificates and sockets exactly as an administrator expects, and they
+//! work behind a prefix such as `docker exec`. A second client library in the process would do each
+//! of these a little differently.
+
+mod address;
+mod archive;
+mod capture;
+mod child;
+mod client;
+mod cluster;
+mod engine;
+mod facts;
+mod failure;
+mod mend;
+mod quote;
+mod rehearse;
+pub mod restore;
+mod script;
+mod session;
+mod source;
+
+pub use address::{Address, Secret};
+pub use archive::ArchiveReader;
+pub use client::{Client, ClientOptions, Program};
+pub use cluster::ThrowAwayCluster;
+pub use engine::PostgresEngine;
+pub use facts::ServerFacts;
+pub use quote::{identifier, literal};
+pub use script::ScriptReader;
+pub use session::Session;
+pub use source::{DumpFormat, KIND, PostgresSource, Selection};

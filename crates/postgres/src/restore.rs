@@ -1,0 +1,124 @@
+//! The way back: into a scratch database, counted and checked, then swapped by name.
+//!
+//! Nothing of the live database is touched before its replacement stands complete beside it. Then,
+//! in one transaction, the old one is renamed to `NAME_before_restore_TIME` and the new one takes
+//! its name. Sessions of the old one are ended while the rename holds its lock: whatever they
+//! committed is in the old database, which stays, and new sessions wait until the new one is there.
+//! `undo` swaps back the same way.
+
+mod counts;
+mod load;
+mod plan;
+mod roles;
+mod stage;
+mod swap;
+mod undo;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use lifeboat_core::Result;
+use lifeboat_core::env::Env;
+use lifeboat_core::restore::Origin;
+
+use crate::client::Client;
+
+pub use plan::{RestorePlan, plan};
+pub use undo::{UndoPlan, undo, undo_plan};
+
+/// What is to be restored, and where to.
+pub struct RestoreRequest<'a> {
+    /// The dump.
+    pub origin: Origin<'a>,
+    /// The database that the dump will be, on the server where it will be.
+    pub target: &'a Client,
+    /// Whether owners and rights are restored. Without them everything belongs to our role.
+    pub with_owners: bool,
+    /// Only these schemas, of an archive; none means all.
+    pub schemas: &'a [String],
+    /// Only these tables, of an archive; none means all.
+    pub tables: &'a [String],
+    /// Where the dump is unpacked.
+    pub scratch_folder: &'a Path,
+}
+
+/// What a restore did.
+#[derive(Debug)]
+pub struct RestoreOutcome {
+    /// The database that was restored.
+    pub database: String,
+    /// The name under which the old one stays, if there was one.
+    pub kept_as: Option<String>,
+    /// Rows per table as counted in the new database.
+    pub rows: BTreeMap<String, u64>,
+    /// Roles that were made.
+    pub roles: Vec<String>,
+    /// Sessions of the old database that were ended.
+    pub sessions_ended: u64,
+    /// What a person should know.
+    pub warnings: Vec<String>,
+    /// How long it took.
+    pub elapsed_ms: u64,
+}
+
+/// What the beginning of a dump says of what it needs.
+pub(crate) struct Needs {
+    /// The major version of the server that it is of.
+    pub(crate) server_major: Option<u32>,
+    /// The roles that it names.
+    pub(crate) roles: Vec<String>,
+}
+
+/// Reads the beginning of a dump.
+pub(crate) fn head(env: &Env, origin: Origin<'_>) -> Result<Needs> {
+    let head = stage::head(env, origin)?;
+    let Some(contents) = head.contents else {
+        return Ok(Needs { server_major: None, roles: Vec::new() });
+    };
+    let digits = contents.server_version.split(|letter: char| !letter.is_ascii_digit()).next();
+    Ok(Needs {
+        server_major: digits.and_then(|digits| digits.parse().ok()),
+        roles: roles::named_by(&contents).into_iter().collect(),
+    })
+}
+
+/// Whether a file, plain or compressed, begins as a dump of PostgreSQL does.
+pub fn is_dump(env: &Env, path: &Path) -> bool {
+    stage::head(env, Origin::File { path }).is_ok()
+}
+
+/// Carries out a plan. On failure what was there is still there, under its own name.
+pub fn apply(
+    env: &Env,
+    request: &RestoreRequest<'_>,
+    plan: &RestorePlan,
+) -> Result<RestoreOutcome> {
+    let begun_ms = env.clock.monotonic_ms();
+    let staged = stage::stage(env, request)?;
+    env.crash.pass("restore.staged")?;
+    let server = plan.maintenance(request.target)?;
+    let roles = roles::make(&server, &plan.roles_to_make)?;
+    let scratch = load::ScratchDatabase::make(&server, plan)?;
+    load::load(env, request, plan, &staged, &scratch)?;
+    let rows = counts::compare(request, plan, &staged, scratch.client())?;
+    load::finish(plan, &scratch)?;
+    env.crash.pass("restore.verified")?;
+    let swapped = swap::swap(env, &server, plan, scratch)?;
+    env.crash.pass("restore.swapped")?;
+    let mut warnings = plan.warnings.clone();
+    if staged.noise_lines > 0 {
+        warnings.push(format!(
+            "{} lines of pg_dump's messages among the statements were left out",
+            staged.noise_lines
+        ));
+    }
+    Ok(RestoreOutcome {
+        database: plan.database.clone(),
+        kept_as: plan.kept_as.clone(),
+        rows,
+        roles,
+        sessions_ended: swapped.sessions_ended,
+        warnings,
+        elapsed_ms: env.elapsed_ms(begun_ms),
+    })
+}

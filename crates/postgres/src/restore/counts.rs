@@ -1,0 +1,80 @@
+//! Rows of the new database against those of the dump and of the manifest.
+
+use std::collections::BTreeMap;
+
+use lifeboat_core::verify::row_differences;
+use lifeboat_core::{Error, Kind, Result};
+use serde_json::Value;
+
+use crate::client::Client;
+use crate::quote::{identifier, literal};
+use crate::session::Session;
+
+use super::RestoreRequest;
+use super::plan::RestorePlan;
+use super::stage::Staged;
+
+/// So many tables are counted by one query.
+const TABLES_AT_ONCE: usize = 50;
+
+/// Counts, and compares. A restore of some tables only compares those.
+pub(super) fn compare(
+    request: &RestoreRequest<'_>,
+    plan: &RestorePlan,
+    staged: &Staged,
+    client: &Client,
+) -> Result<BTreeMap<String, u64>> {
+    let mut session = Session::open(client, "cannot count the rows of the new database")?;
+    // A policy that hides rows from us must be an error, not a smaller number.
+    session.execute("SET row_security = off")?;
+    let counted = count(&mut session, staged)?;
+    let partly = !request.schemas.is_empty() || !request.tables.is_empty();
+    let mut wrong = row_differences(Some(&staged.rows), Some(&counted));
+    let missing = staged.rows.keys().filter(|table| !counted.contains_key(*table));
+    wrong.extend(missing.filter(|_| !partly).map(|table| format!("table {table} is missing")));
+    if let Some(manifest) = request.origin.manifest() {
+        let differs = manifest.rows.as_ref().is_some_and(|rows| *rows != staged.rows);
+        wrong.extend(differs.then(|| "the dump and its manifest do not agree on rows".to_owned()));
+    }
+    match wrong.is_empty() {
+        true => Ok(counted),
+        false => {
+            let lines: Vec<&str> = wrong.iter().take(3).map(String::as_str).collect();
+            Err(Error::new(
+                Kind::CheckFailed,
+                format!("{} came back incomplete: {}", plan.what, lines.join("; ")),
+            )
+            .hint("nothing was changed: the old database is in its place"))
+        }
+    }
+}
+
+fn count(session: &mut Session, staged: &Staged) -> Result<BTreeMap<String, u64>> {
+    let rows = session.rows(
+        "SELECT n.nspname AS schema, c.relname AS name FROM pg_catalog.pg_class c \
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE c.relkind = 'r' AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'",
+    )?;
+    let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
+    let tables: Vec<(String, String)> = rows
+        .iter()
+        .map(|row| (text(row.get("schema")), text(row.get("name"))))
+        .filter(|(schema, name)| staged.rows.contains_key(&format!("{schema}.{name}")))
+        .collect();
+    let mut counted = BTreeMap::new();
+    for some in tables.chunks(TABLES_AT_ONCE) {
+        let parts: Vec<String> = some
+            .iter()
+            .map(|(schema, name)| {
+                let key = literal(&format!("{schema}.{name}"));
+                let table = format!("{}.{}", identifier(schema), identifier(name));
+                format!("SELECT {key} AS name, count(*) AS rows FROM ONLY {table}")
+            })
+            .collect();
+        for row in session.rows(&parts.join(" UNION ALL "))? {
+            let rows = row.get("rows").and_then(Value::as_u64).unwrap_or(0);
+            counted.insert(text(row.get("name")), rows);
+        }
+    }
+    Ok(counted)
+}

@@ -1,0 +1,212 @@
+//! Loads a dump into a new database of its own.
+
+use std::fs::File;
+use std::process::Stdio;
+
+use lifeboat_core::env::Env;
+use lifeboat_core::event::Event;
+use lifeboat_core::{Error, Kind, Result};
+use serde_json::Value;
+
+use crate::child::Running;
+use crate::client::Client;
+use crate::quote::{identifier, literal};
+use crate::session::Session;
+use crate::source::DumpFormat;
+
+use super::RestoreRequest;
+use super::plan::RestorePlan;
+use super::stage::Staged;
+
+/// More jobs than this do not help a small server.
+const JOBS_MAX: usize = 8;
+/// Settings whose value is a list of names: it is written as it stands.
+const LISTS: &[&str] = &[
+    "search_path",
+    "temp_tablespaces",
+    "session_preload_libraries",
+    "local_preload_libraries",
+    "shared_preload_libraries",
+];
+
+/// The database that is loaded. Dropped, unless it was swapped in.
+pub(super) struct ScratchDatabase {
+    client: Client,
+    server: Client,
+    name: String,
+    placed: bool,
+}
+
+impl ScratchDatabase {
+    /// Makes it empty, with the encoding and collation of the dump's.
+    pub(super) fn make(server: &Client, plan: &RestorePlan) -> Result<Self> {
+        let client = server.with_database(&plan.scratch)?;
+        let mut session = Session::open(server, "cannot make a database to load the dump into")?;
+        session.execute(&format!(
+            "CREATE DATABASE {} TEMPLATE template0{}",
+            identifier(&plan.scratch),
+            locale(plan)
+        ))?;
+        let server = server.with_database(&plan.maintenance)?;
+        Ok(ScratchDatabase { client, server, name: plan.scratch.clone(), placed: false })
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// It has its final name now.
+    pub(super) fn placed(mut self) {
+        self.placed = true;
+    }
+}
+
+impl Drop for ScratchDatabase {
+    fn drop(&mut self) {
+        if self.placed {
+            return;
+        }
+        if let Ok(mut session) = Session::open(&self.server, "cannot remove a scratch database") {
+            let _ = session.execute(&format!("DROP DATABASE {}", identifier(&self.name)));
+        }
+    }
+}
+
+/// Encoding and collation as options of `CREATE DATABASE`; nothing where no manifest says them.
+fn locale(plan: &RestorePlan) -> String {
+    let text = |name: &str| plan.facts.get(name).and_then(Value::as_str);
+    let mut options = String::new();
+    let mut add = |name: &str, value: Option<&str>| {
+        if let Some(value) = value {
+            options.push_str(&format!(" {name} {}", literal(value)));
+        }
+    };
+    add("ENCODING", text("encoding"));
+    add("LC_COLLATE", text("collate"));
+    add("LC_CTYPE", text("ctype"));
+    let provider = text("locale_provider").filter(|_| plan.server_major >= 15);
+    match (provider, text("locale")) {
+        (Some("i"), Some(locale)) => {
+            add("ICU_LOCALE", Some(locale));
+            options.push_str(" LOCALE_PROVIDER icu");
+        }
+        (Some("b"), Some(locale)) if plan.server_major >= 17 => {
+            add("BUILTIN_LOCALE", Some(locale));
+            options.push_str(" LOCALE_PROVIDER builtin");
+        }
+        (Some("c"), _) => options.push_str(" LOCALE_PROVIDER libc"),
+        _ => {}
+    }
+    options
+}
+
+/// Loads all of it; the first error ends it.
+pub(super) fn load(
+    env: &Env,
+    request: &RestoreRequest<'_>,
+    plan: &RestorePlan,
+    staged: &Staged,
+    scratch: &ScratchDatabase,
+) -> Result<()> {
+    let phase = "loading";
+    env.tell(Event::PhaseBegan { subject: &plan.what, phase, bytes_total: None });
+    let what = format!("cannot load {} into {}", plan.what, scratch.name());
+    let client = scratch.client();
+    let failed = |error| Error::io(Kind::Failed, what.as_str(), error);
+    let mut command = client.command(&plan.loader);
+    match staged.format {
+        DumpFormat::Custom => {
+            command.args(["--exit-on-error", "--no-tablespaces"]);
+            if !request.with_owners {
+                command.args(["--no-owner", "--no-privileges"]);
+            }
+            command.args(request.schemas.iter().map(|schema| format!("--schema={schema}")));
+            command.args(request.tables.iter().map(|table| format!("--table={table}")));
+            match client.is_local() {
+                // From a file, several jobs at once; it is read where it is.
+                true => {
+                    let jobs = env.threads.clamp(1, JOBS_MAX);
+                    command.arg(format!("--jobs={jobs}")).arg(staged.path()).stdin(Stdio::null());
+                }
+                false => {
+                    command.stdin(File::open(staged.path()).map_err(failed)?);
+                }
+            }
+        }
+        DumpFormat::Plain => {
+            command.args(["-X", "-q", "-o", "/dev/null", "-v", "ON_ERROR_STOP=1", "-f", "-"]);
+            command.stdin(Stdio::piped());
+        }
+    }
+    // Durability is not needed before the swap: its own commit comes last and is synced.
+    command.env("PGOPTIONS", "-c synchronous_commit=off -c statement_timeout=0");
+    let mut running = Running::start(command, what.as_str())?;
+    if staged.format == DumpFormat::Plain {
+        feed(&mut running, staged)?;
+    }
+    running.finish().map(drop)?;
+    env.tell(Event::PhaseEnded { phase });
+    Ok(())
+}
+
+/// Gives psql the script within a guard that lets no command of psql through.
+fn feed(running: &mut Running, staged: &Staged) -> Result<()> {
+    use std::io::Write;
+    let Some(mut stdin) = running.stdin() else {
+        return Err(Error::new(Kind::Failed, "psql has no input"));
+    };
+    let mut file = File::open(staged.path())
+        .map_err(|error| Error::io(Kind::Failed, "cannot read the unpacked dump", error))?;
+    // Where psql ends early, its own error says why: a broken pipe is not the reason.
+    let key = staged.guard();
+    let _ = writeln!(stdin, "\\restrict {key}")
+        .and_then(|()| std::io::copy(&mut file, &mut stdin))
+        .and_then(|_| writeln!(stdin, "\n\\unrestrict {key}"));
+    Ok(())
+}
+
+/// What belongs to the database itself and is in no dump of its objects: settings, owner. Then the
+/// statistics that make its first queries quick.
+pub(super) fn finish(plan: &RestorePlan, scratch: &ScratchDatabase) -> Result<()> {
+    let mut session = Session::open(scratch.client(), "cannot finish the new database")?;
+    let name = identifier(scratch.name());
+    if plan.with_owners {
+        for statement in settings(plan, &name) {
+            session.execute(&statement)?;
+        }
+        if let Some(owner) = plan.facts.get("owner").and_then(Value::as_str) {
+            session.execute(&format!("ALTER DATABASE {name} OWNER TO {}", identifier(owner)))?;
+        }
+    }
+    session.execute("ANALYZE")
+}
+
+fn settings(plan: &RestorePlan, database: &str) -> Vec<String> {
+    let mut statements = Vec::new();
+    for one in plan.facts.get("settings").and_then(Value::as_array).into_iter().flatten() {
+        let whose = match one.get("role").and_then(Value::as_str) {
+            Some(role) => format!("ALTER ROLE {} IN DATABASE {database}", identifier(role)),
+            None => format!("ALTER DATABASE {database}"),
+        };
+        for setting in one.get("set").and_then(Value::as_array).into_iter().flatten() {
+            let Some((name, value)) = setting.as_str().and_then(|text| text.split_once('=')) else {
+                continue;
+            };
+            let is_word =
+                name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.".contains(&byte));
+            let value = match LISTS.contains(&name) {
+                true if value.is_empty() => "''".to_owned(),
+                true => value.to_owned(),
+                false => literal(value),
+            };
+            if is_word {
+                statements.push(format!("{whose} SET {name} TO {value}"));
+            }
+        }
+    }
+    statements
+}

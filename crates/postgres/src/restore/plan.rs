@@ -1,0 +1,364 @@
+//! What a restore would do, decided before anything is done.
+
+use lifeboat_core::env::Env;
+use lifeboat_core::moment::{age, date_and_time};
+use lifeboat_core::restore::Origin;
+use lifeboat_core::{Error, Kind, Result};
+use serde_json::{Map, Value};
+
+use crate::archive::Contents;
+use crate::client::{Client, Program};
+use crate::facts::ServerFacts;
+use crate::quote::literal;
+use crate::session::{Row, Session};
+use crate::source::DumpFormat;
+
+use super::RestoreRequest;
+use super::roles::{self, MissingRole};
+use super::stage;
+
+/// Names of databases and other things are cut to so many bytes by the server.
+const NAME_BYTES_MAX: usize = 63;
+/// Where a session lives that renames databases.
+const MAINTENANCE: &[&str] = &["postgres", "template1"];
+
+/// What a restore would do; `--dry-run` prints it, and the question before it shows it.
+#[derive(Clone, Debug)]
+pub struct RestorePlan {
+    /// What a person calls what is restored.
+    pub what: String,
+    /// The database that it will be.
+    pub database: String,
+    /// The server, as a URL without secrets.
+    pub server: String,
+    /// Whether a database of that name is there and will be swapped out.
+    pub replaces: bool,
+    /// The name that the old database gets.
+    pub kept_as: Option<String>,
+    /// The name under which the new one is loaded.
+    pub scratch: String,
+    /// Roles that the dump names and the server lacks; they are made.
+    pub roles_to_make: Vec<MissingRole>,
+    /// Sessions of the old database, which will be ended: who, from where.
+    pub sessions: Vec<String>,
+    /// What a person should know.
+    pub warnings: Vec<String>,
+    /// The steps, a line each.
+    pub steps: Vec<String>,
+    /// Plain size of the dump, where it is known.
+    pub plain_bytes: Option<u64>,
+    pub(super) maintenance: String,
+    pub(super) loader: Program,
+    pub(super) facts: Map<String, Value>,
+    pub(super) with_owners: bool,
+    pub(super) server_major: u32,
+}
+
+impl RestorePlan {
+    /// A client of the database from which others are made and renamed.
+    pub(super) fn maintenance(&self, target: &Client) -> Result<Client> {
+        target.with_database(&self.maintenance)
+    }
+}
+
+/// Plans a restore. Refuses what can be refused before anything is written.
+pub fn plan(env: &Env, request: &RestoreRequest<'_>) -> Result<RestorePlan> {
+    let Some(database) = request.target.address().database().map(str::to_owned) else {
+        return Err(Error::new(Kind::Usage, "which database should it be?")
+            .hint("name it in the URL: --to postgresql://HOST/DATABASE"));
+    };
+    let (mut session, maintenance) = maintenance(request.target)?;
+    let server_facts = ServerFacts::read(&mut session)?;
+    let existing = existing(&mut session, &database)?;
+    let looked = look(env, request)?;
+    let manifest = request.origin.manifest();
+    let facts = manifest.map(|manifest| manifest.facts.clone()).unwrap_or_default();
+    let loader = loader(request.target, &looked, server_facts.major)?;
+    let now = env.clock.now();
+    let (date, time) = date_and_time(now);
+    let name = |word: &str| short_name(&database, &format!("_{word}_{date}_{time}"));
+    let mut plan = RestorePlan {
+        what: request.origin.name(),
+        server: request.target.address().label(),
+        replaces: existing.is_some(),
+        kept_as: existing.as_ref().map(|_| name("before_restore")),
+        scratch: name("restore"),
+        roles_to_make: Vec::new(),
+        sessions: Vec::new(),
+        warnings: Vec::new(),
+        steps: Vec::new(),
+        plain_bytes: manifest.and_then(|manifest| Some(manifest.artifacts.first()?.plain_bytes)),
+        maintenance,
+        loader,
+        facts,
+        with_owners: request.with_owners,
+        server_major: server_facts.major,
+        database,
+    };
+    if let Some(manifest) = manifest {
+        let taken = age(now.duration_since(manifest.taken_at));
+        plan.steps.push(format!(
+            "take {} (backed up {taken} ago; what was written since then is not in it)",
+            manifest.name
+        ));
+    }
+    may_create(&mut session, &plan)?;
+    if let Some(existing) = &existing {
+        may_rename(&mut session, &mut plan, existing)?;
+    }
+    if let Some(contents) = &looked.contents {
+        plan_roles(env, &mut session, request, contents, &mut plan)?;
+        extensions(&mut session, contents)?;
+    }
+    versions(&looked, &mut plan);
+    steps(request, &mut plan);
+    Ok(plan)
+}
+
+/// A session from which databases can be made and renamed.
+fn maintenance(target: &Client) -> Result<(Session, String)> {
+    let what = format!("cannot restore to {}", target.address().label());
+    let mut last = None;
+    for database in MAINTENANCE {
+        let client = target.with_database(database)?;
+        // Whoever restores the database `postgres` itself must be connected to another one.
+        if target.address().database() == Some(*database) {
+            continue;
+        }
+        match Session::open(&client, &what) {
+            Ok(session) => return Ok((session, (*database).to_owned())),
+            Err(error) => last = last.or(Some(error)),
+        }
+    }
+    Err(last.unwrap_or_else(|| Error::new(Kind::Failed, what)))
+}
+
+fn existing(session: &mut Session, database: &str) -> Result<Option<Row>> {
+    let query = format!(
+        "SELECT d.datname, pg_catalog.pg_get_userbyid(d.datdba) AS owner, \
+          pg_catalog.pg_has_role(d.datdba, 'USAGE') AS is_ours, d.datistemplate AS is_template \
+         FROM pg_catalog.pg_database d WHERE d.datname = {}",
+        literal(database)
+    );
+    Ok(session.rows(&query)?.pop())
+}
+
+/// What can be known of the dump without unpacking all of it.
+struct Looked {
+    format: DumpFormat,
+    contents: Option<Contents>,
+    dump_major: Option<u32>,
+}
+
+/// Reads as far as the table of contents reaches.
+fn look(env: &Env, request: &RestoreRequest<'_>) -> Result<Looked> {
+    let manifest = request.origin.manifest();
+    let head = stage::head(env, request.origin)?;
+    let version = match (&head.contents, manifest) {
+        (Some(contents), _) => Some(contents.dump_version.clone()),
+        (None, Some(manifest)) => {
+            let program = manifest.facts.get("dump_program").and_then(Value::as_str);
+            program.map(|program| program.trim_start_matches("pg_dump ").to_owned())
+        }
+        (None, None) => None,
+    };
+    let digits = |text: String| {
+        text.split(|letter: char| !letter.is_ascii_digit())
+            .next()
+            .and_then(|text| text.parse().ok())
+    };
+    Ok(Looked {
+        format: head.format,
+        contents: head.contents,
+        dump_major: version.and_then(digits),
+    })
+}
+
+fn loader(target: &Client, looked: &Looked, server_major: u32) -> Result<Program> {
+    match looked.format {
+        DumpFormat::Custom => {
+            target.program("pg_restore", looked.dump_major.or(Some(server_major)))
+        }
+        DumpFormat::Plain => target.program("psql", Some(server_major)),
+    }
+}
+
+fn may_create(session: &mut Session, plan: &RestorePlan) -> Result<()> {
+    let row = session.row(
+        "SELECT current_user AS role, rolcreatedb OR rolsuper AS may \
+         FROM pg_catalog.pg_roles WHERE rolname = current_user",
+    )?;
+    if row.get("may") == Some(&Value::Bool(true)) {
+        return Ok(());
+    }
+    let role = row.get("role").and_then(Value::as_str).unwrap_or_default();
+    Err(Error::new(
+        Kind::Refused,
+        format!(
+            "the role {role} may not create databases: a restore to {} needs that",
+            plan.server
+        ),
+    )
+    .hint(format!("as a superuser: ALTER ROLE \"{role}\" CREATEDB; or name another user in --to")))
+}
+
+/// What stands against renaming the old database, and who is in it.
+fn may_rename(session: &mut Session, plan: &mut RestorePlan, existing: &Row) -> Result<()> {
+    let database = literal(&plan.database);
+    let refused = |message: String, hint: &str| Err(Error::new(Kind::Refused, message).hint(hint));
+    let owner = existing.get("owner").and_then(Value::as_str).unwrap_or_default();
+    if existing.get("is_ours") != Some(&Value::Bool(true)) {
+        return refused(
+            format!("the database {} belongs to {owner}, whose rights we lack", plan.database),
+            "connect as its owner or a superuser, or restore to another database with --to",
+        );
+    }
+    let prepared = session.rows(&format!(
+        "SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE database = {database}"
+    ))?;
+    if !prepared.is_empty() {
+        return refused(
+            format!("{} prepared transactions of {} are open", prepared.len(), plan.database),
+            "end them with COMMIT PREPARED or ROLLBACK PREPARED: SELECT * FROM pg_prepared_xacts",
+        );
+    }
+    let slots = session.rows(&format!(
+        "SELECT slot_name FROM pg_catalog.pg_replication_slots WHERE database = {database}"
+    ))?;
+    for slot in slots.iter().filter_map(|row| row.get("slot_name")?.as_str()) {
+        plan.warnings.push(format!(
+            "the replication slot {slot} stays with the old database: make it anew in the new one"
+        ));
+    }
+    let sessions = session.rows(&format!(
+        "SELECT pid, coalesce(usename::text, '') AS role, \
+          coalesce(nullif(application_name, ''), backend_type) AS name, \
+          coalesce(client_addr::text, 'local') AS place \
+         FROM pg_catalog.pg_stat_activity WHERE datname = {database} ORDER BY pid"
+    ))?;
+    for row in sessions {
+        let text =
+            |name: &str| row.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        plan.sessions.push(format!("{} as {} from {}", text("name"), text("role"), text("place")));
+    }
+    Ok(())
+}
+
+/// Which roles are missing, and whether we can make them.
+fn plan_roles(
+    env: &Env,
+    session: &mut Session,
+    request: &RestoreRequest<'_>,
+    contents: &Contents,
+    plan: &mut RestorePlan,
+) -> Result<()> {
+    if !request.with_owners {
+        plan.warnings.push("owners and rights of the dump are left out, as asked".to_owned());
+        return Ok(());
+    }
+    let globals = stage::globals(env, request)?;
+    let mut named = roles::named_by(contents);
+    if let Some(owner) = plan.facts.get("owner").and_then(Value::as_str) {
+        named.insert(owner.to_owned());
+    }
+    let missing = roles::missing(session, &named, globals.as_deref())?;
+    let unknown: Vec<&str> = missing
+        .iter()
+        .filter(|role| role.statements.is_empty())
+        .map(|role| role.name.as_str())
+        .collect();
+    if !unknown.is_empty() {
+        let list = unknown.join(", ");
+        return Err(Error::new(
+            Kind::Refused,
+            format!("the server lacks roles that the dump names: {list}"),
+        )
+        .hint("make them (CREATE ROLE), or restore without owners and rights: --no-owner"));
+    }
+    let row = session.row(
+        "SELECT rolcreaterole OR rolsuper AS may FROM pg_catalog.pg_roles \
+         WHERE rolname = current_user",
+    )?;
+    if !missing.is_empty() && row.get("may") != Some(&Value::Bool(true)) {
+        let list: Vec<&str> = missing.iter().map(|role| role.name.as_str()).collect();
+        return Err(Error::new(
+            Kind::Refused,
+            format!("our role may not make the missing roles: {}", list.join(", ")),
+        )
+        .hint("connect as a superuser, make them by hand, or restore with --no-owner"));
+    }
+    plan.roles_to_make = missing;
+    Ok(())
+}
+
+/// All extensions of the dump must be installed on the server's host.
+fn extensions(session: &mut Session, contents: &Contents) -> Result<()> {
+    let rows = session.rows("SELECT name FROM pg_catalog.pg_available_extensions")?;
+    let there: Vec<&str> = rows.iter().filter_map(|row| row.get("name")?.as_str()).collect();
+    let wanted = contents.entries.iter().filter(|entry| entry.kind == "EXTENSION");
+    let missing: Vec<&str> =
+        wanted.map(|entry| entry.name.as_str()).filter(|name| !there.contains(name)).collect();
+    match missing.is_empty() {
+        true => Ok(()),
+        false => Err(Error::new(
+            Kind::Refused,
+            format!("the server lacks extensions of the dump: {}", missing.join(", ")),
+        )
+        .hint("install the package that brings them, such as postgresql-contrib or postgis")),
+    }
+}
+
+fn versions(looked: &Looked, plan: &mut RestorePlan) {
+    let from = plan.facts.get("server_major").and_then(Value::as_u64);
+    if let Some(from) = from.filter(|from| *from > u64::from(plan.server_major)) {
+        plan.warnings.push(format!(
+            "the dump is of PostgreSQL {from}, the server is older ({}): what it does not know \
+             fails the restore, and nothing is changed then",
+            plan.server_major
+        ));
+    }
+    if looked.format == DumpFormat::Plain && plan.facts.is_empty() {
+        plan.warnings.push(
+            "an SQL script says little of itself before it is loaded: missing roles show then"
+                .to_owned(),
+        );
+    }
+}
+
+fn steps(request: &RestoreRequest<'_>, plan: &mut RestorePlan) {
+    let mut steps = Vec::new();
+    for role in &plan.roles_to_make {
+        steps.push(format!("make the role {}", role.name));
+    }
+    steps.push(format!("load it into the new database {}", plan.scratch));
+    if !request.schemas.is_empty() || !request.tables.is_empty() {
+        let parts: Vec<&str> =
+            request.schemas.iter().chain(request.tables).map(String::as_str).collect();
+        steps.push(format!("only of it: {}", parts.join(", ")));
+    }
+    steps.push("count its rows and compare, then ANALYZE".to_owned());
+    if let Some(kept_as) = &plan.kept_as {
+        let sessions = match plan.sessions.len() {
+            0 => String::new(),
+            count => format!(", ending the {count} sessions that it has now"),
+        };
+        steps.push(format!("rename {} to {kept_as}{sessions}", plan.database));
+    }
+    steps.push(format!("rename {} to {}", plan.scratch, plan.database));
+    plan.steps.extend(steps);
+    if let Origin::File { .. } = request.origin
+        && plan.facts.is_empty()
+    {
+        plan.warnings.push(
+            "a file has no manifest: its rows are counted against what the file itself holds"
+                .to_owned(),
+        );
+    }
+}
+
+/// `name` with that ending, cut so that the server does not cut it.
+pub(super) fn short_name(name: &str, ending: &str) -> String {
+    let room = NAME_BYTES_MAX.saturating_sub(ending.len());
+    let end = (0..=room.min(name.len())).rev().find(|end| name.is_char_boundary(*end));
+    format!("{}{ending}", &name[..end.unwrap_or(0)])
+}

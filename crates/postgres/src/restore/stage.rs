@@ -1,0 +1,308 @@
+//! The dump, unpacked into a private file and read on the way: one that is cut or hostile stops
+//! here, before the server hears of it.
+//!
+//! Messages that a script wrote among the statements are left out. Lines `\restrict` and
+//! `\unrestrict` are left out too: we put our own around the whole, so that psql takes no command
+//! of its own from the dump.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Read, Write};
+use std::path::PathBuf;
+
+use lifeboat_core::env::Env;
+use lifeboat_core::event::Event;
+use lifeboat_core::pipeline::{Compression, Expectation, decode};
+use lifeboat_core::restore::Origin;
+use lifeboat_core::scratch::{Scratch, compression_of, free_bytes, stored_expectation};
+use lifeboat_core::store::get_bytes;
+use lifeboat_core::{Error, Kind, Result};
+
+use crate::archive::{ArchiveReader, Contents};
+use crate::capture::ROLE_GLOBALS;
+use crate::engine::format_of;
+use crate::script::ScriptReader;
+use crate::source::DumpFormat;
+
+use super::RestoreRequest;
+
+/// Globals larger than this are no globals.
+const GLOBALS_STORED_BYTES_MAX: u64 = 64 << 20;
+
+/// A line longer than this is taken in pieces.
+const LINE_BYTES_MAX: usize = 1 << 20;
+
+/// A dump on our disk, as PostgreSQL's programs read it.
+pub(super) struct Staged {
+    scratch: Scratch,
+    pub(super) format: DumpFormat,
+    /// Rows per table, as the dump holds them.
+    pub(super) rows: BTreeMap<String, u64>,
+    /// Lines that were left out.
+    pub(super) noise_lines: u64,
+}
+
+impl Staged {
+    pub(super) fn path(&self) -> PathBuf {
+        self.scratch.path()
+    }
+
+    /// A word that is nowhere in the dump: the random part of our file's name.
+    pub(super) fn guard(&self) -> String {
+        let name = self.scratch.path();
+        let name = name.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        name.chars().filter(char::is_ascii_alphanumeric).collect()
+    }
+}
+
+/// Unpacks the dump, and compares hashes.
+pub(super) fn stage(env: &Env, request: &RestoreRequest<'_>) -> Result<Staged> {
+    let subject = request.origin.name();
+    let phase = "restoring to a scratch place";
+    let (reader, compression, artifact) = open(request.origin)?;
+    let bytes_total = artifact.map(|artifact| artifact.plain_bytes);
+    env.tell(Event::PhaseBegan { subject: &subject, phase, bytes_total });
+    let mut scratch = Scratch::new(request.scratch_folder, bytes_total.unwrap_or(0))?;
+    let place = scratch.path();
+    let mut writer = Unpacker::new(scratch.file(), place.clone());
+    let name;
+    let expectation = match artifact {
+        Some(artifact) => stored_expectation(artifact),
+        None => {
+            name = subject.clone();
+            Expectation {
+                object: &name,
+                plain_bytes_max: Some(free_bytes(request.scratch_folder)?),
+                ..Expectation::default()
+            }
+        }
+    };
+    decode(reader, compression, env.threads, &expectation, &mut |plain| {
+        env.tell(Event::Advanced { bytes: plain.len() as u64 });
+        writer.push(plain)
+    })?;
+    let read = writer.finish().map_err(|error| match error.kind() {
+        Kind::CheckFailed => error
+            .context(format!("{subject} is not a whole dump"))
+            .hint("nothing was changed; choose another backup"),
+        _ => error,
+    })?;
+    env.tell(Event::PhaseEnded { phase });
+    let (format, rows, noise_lines) = read;
+    Ok(Staged { scratch, format, rows, noise_lines })
+}
+
+type Opened<'a> =
+    (Box<dyn Read + Send>, Compression, Option<&'a lifeboat_core::manifest::Artifact>);
+
+fn open(origin: Origin<'_>) -> Result<Opened<'_>> {
+    match origin {
+        Origin::Backup { repository, folder, manifest } => {
+            let artifact = manifest.artifacts.first().ok_or_else(|| {
+                let message = format!("the manifest of {} names no artifact", manifest.name);
+                Error::new(Kind::CheckFailed, message)
+            })?;
+            let object = repository.object(folder, &artifact.name)?;
+            let reader = repository.store().get(&object, None)?;
+            Ok((reader, compression_of(artifact)?, Some(artifact)))
+        }
+        Origin::File { path } => {
+            let failed = |error| {
+                let message = format!("cannot read {}", path.display());
+                Error::io(Kind::SourceUnavailable, message, error)
+            };
+            let mut file = File::open(path).map_err(failed)?;
+            let mut first = Vec::new();
+            Read::by_ref(&mut file).take(16).read_to_end(&mut first).map_err(failed)?;
+            let compression = Compression::detect(&first);
+            Ok((Box::new(std::io::Cursor::new(first).chain(file)), compression, None))
+        }
+    }
+}
+
+/// Roles and other globals that were stored beside a dump, as SQL.
+pub(super) fn globals(env: &Env, request: &RestoreRequest<'_>) -> Result<Option<String>> {
+    let Origin::Backup { repository, folder, manifest } = request.origin else { return Ok(None) };
+    let Some(artifact) = manifest.artifact(ROLE_GLOBALS) else { return Ok(None) };
+    let object = repository.object(folder, &artifact.name)?;
+    let stored = get_bytes(repository.store(), &object, GLOBALS_STORED_BYTES_MAX)?;
+    let mut plain = Vec::new();
+    let reader = Box::new(std::io::Cursor::new(stored));
+    let expectation = stored_expectation(artifact);
+    decode(reader, compression_of(artifact)?, env.threads, &expectation, &mut |bytes| {
+        plain.extend_from_slice(bytes);
+        Ok(())
+    })?;
+    Ok(Some(String::from_utf8_lossy(&plain).into_owned()))
+}
+
+/// Writes what it is given, and reads it as a dump.
+struct Unpacker<'a> {
+    file: BufWriter<&'a mut File>,
+    place: PathBuf,
+    first: Vec<u8>,
+    reader: Option<Reader>,
+}
+
+enum Reader {
+    Archive(Box<ArchiveReader>),
+    Script { reader: Box<ScriptReader>, line: Vec<u8>, is_rest: bool, noise_lines: u64 },
+}
+
+/// Format, rows per table, and lines that were left out.
+type Unpacked = (DumpFormat, BTreeMap<String, u64>, u64);
+
+impl<'a> Unpacker<'a> {
+    fn new(file: &'a mut File, place: PathBuf) -> Self {
+        let file = BufWriter::with_capacity(1 << 20, file);
+        Unpacker { file, place, first: Vec::new(), reader: None }
+    }
+
+    fn push(&mut self, bytes: &[u8]) -> Result<()> {
+        if self.reader.is_none() {
+            self.first.extend_from_slice(bytes);
+            if self.first.len() < 8 {
+                return Ok(());
+            }
+            let first = std::mem::take(&mut self.first);
+            self.begin(&first)?;
+            return self.take(&first);
+        }
+        self.take(bytes)
+    }
+
+    fn begin(&mut self, first: &[u8]) -> Result<()> {
+        self.reader = Some(match format_of(first) {
+            Some(DumpFormat::Custom) => Reader::Archive(Box::new(ArchiveReader::new())),
+            Some(DumpFormat::Plain) => Reader::Script {
+                reader: Box::new(ScriptReader::new()),
+                line: Vec::new(),
+                is_rest: false,
+                noise_lines: 0,
+            },
+            None => {
+                return Err(Error::new(Kind::CheckFailed, "it does not begin as a dump does"));
+            }
+        });
+        Ok(())
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> Result<()> {
+        let failed = |place: &PathBuf, error| {
+            Error::io(Kind::Failed, format!("cannot write {}", place.display()), error)
+        };
+        match &mut self.reader {
+            Some(Reader::Archive(reader)) => {
+                reader.push(bytes)?;
+                self.file.write_all(bytes).map_err(|error| failed(&self.place, error))
+            }
+            Some(Reader::Script { reader, line, is_rest, noise_lines }) => {
+                for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+                    line.extend_from_slice(piece);
+                    if !piece.ends_with(b"\n") && line.len() < LINE_BYTES_MAX {
+                        break;
+                    }
+                    // A line so long is a row: its rest begins no other one.
+                    if std::mem::replace(is_rest, !piece.ends_with(b"\n")) {
+                        reader.push(line)?;
+                        self.file.write_all(line).map_err(|error| failed(&self.place, error))?;
+                        line.clear();
+                        continue;
+                    }
+                    let is_guard =
+                        line.starts_with(b"\\restrict ") || line.starts_with(b"\\unrestrict ");
+                    let is_guard = is_guard && reader.is_outside();
+                    let is_noise = reader.is_noise(line);
+                    reader.push(line)?;
+                    *noise_lines += u64::from(is_noise);
+                    if !is_noise && !is_guard {
+                        self.file.write_all(line).map_err(|error| failed(&self.place, error))?;
+                    }
+                    line.clear();
+                }
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn finish(mut self) -> Result<Unpacked> {
+        if self.reader.is_none() {
+            let first = std::mem::take(&mut self.first);
+            if first.is_empty() {
+                return Err(Error::new(Kind::CheckFailed, "the dump is empty (0 bytes)"));
+            }
+            self.begin(&first)?;
+            self.take(&first)?;
+        }
+        let read = match self.reader.take() {
+            Some(Reader::Archive(reader)) => {
+                let (_, rows) = reader.finish()?;
+                (DumpFormat::Custom, rows, 0)
+            }
+            Some(Reader::Script { mut reader, line, noise_lines, .. }) => {
+                reader.push(&line)?;
+                let script = reader.finish()?;
+                if let Some(command) = script.commands.first() {
+                    return Err(Error::new(
+                        Kind::CheckFailed,
+                        format!("the dump holds a command for psql, as no dump does: {command}"),
+                    ));
+                }
+                (DumpFormat::Plain, script.rows, noise_lines)
+            }
+            None => return Err(Error::new(Kind::CheckFailed, "the dump is empty (0 bytes)")),
+        };
+        self.file.flush().map_err(|error| {
+            Error::io(Kind::Failed, format!("cannot write {}", self.place.display()), error)
+        })?;
+        Ok(read)
+    }
+}
+
+/// What the beginning of a dump shows.
+pub(super) struct Head {
+    pub(super) format: DumpFormat,
+    pub(super) contents: Option<Contents>,
+}
+
+/// Reads as far as the table of contents reaches, and no further.
+pub(super) fn head(env: &Env, origin: Origin<'_>) -> Result<Head> {
+    let (reader, compression, _) = open(origin)?;
+    let name = origin.name();
+    let expectation = Expectation { object: &name, ..Expectation::default() };
+    let mut first = Vec::new();
+    let (mut format, mut archive) = (None, ArchiveReader::new());
+    let enough = || Error::new(Kind::Interrupted, "enough was read");
+    let read = decode(reader, compression, env.threads, &expectation, &mut |plain| {
+        if format.is_none() {
+            first.extend_from_slice(plain);
+            if first.len() < 8 {
+                return Ok(());
+            }
+            format = format_of(&first);
+            if format != Some(DumpFormat::Custom) {
+                return Err(enough());
+            }
+            archive.push(&first)?;
+        } else {
+            archive.push(plain)?;
+        }
+        match archive.contents() {
+            Some(_) => Err(enough()),
+            None => Ok(()),
+        }
+    });
+    match read {
+        Err(error) if error.kind() != Kind::Interrupted => return Err(error),
+        _ => {}
+    }
+    let format = format.ok_or_else(|| {
+        let message = match first.is_empty() {
+            true => format!("{name} is empty (0 bytes)"),
+            false => format!("{name} does not begin as a dump of PostgreSQL does"),
+        };
+        Error::new(Kind::CheckFailed, message).hint("nothing was changed; choose another backup")
+    })?;
+    Ok(Head { format, contents: archive.contents().cloned() })
+}

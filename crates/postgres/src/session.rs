@@ -1,0 +1,126 @@
+//! A session with a server: questions in SQL, answers as JSON.
+//!
+//! `psql` is the other side of two pipes. Each question is followed by an `\echo` of a mark that no
+//! answer can hold, so that we know where an answer ends. The first error ends the session
+//! (`ON_ERROR_STOP`), and its words are those of the server.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{ChildStdin, ChildStdout, Stdio};
+
+use lifeboat_core::{Error, Kind, Result};
+use serde_json::{Map, Value};
+
+use crate::child::Running;
+use crate::client::Client;
+
+/// One row of an answer: columns by name.
+pub(crate) type Row = Map<String, Value>;
+
+/// An answer larger than this is refused.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
+
+/// A session. Its open transaction is rolled back when it is dropped.
+pub struct Session {
+    running: Option<Running>,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+    questions: u64,
+}
+
+impl Session {
+    /// Connects. `what` says what for, in errors: "cannot read the database `chat`".
+    pub fn open(client: &Client, what: &str) -> Result<Self> {
+        let program = client.program("psql", None)?;
+        let mut command = client.command(&program);
+        command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]).stdin(Stdio::piped());
+        let mut running = Running::start(command, what)?;
+        let pipes = running.stdin().zip(running.stdout());
+        let (stdin, stdout) = pipes.ok_or_else(|| Error::new(Kind::Failed, "psql has no pipes"))?;
+        let stdout = BufReader::with_capacity(64 << 10, stdout);
+        let mut session = Session { running: Some(running), stdin, stdout, questions: 0 };
+        // Settings of the role or the database must not change what we read.
+        session.execute(
+            "SET statement_timeout = 0; SET lock_timeout = 0; SET search_path = ''; \
+             SET standard_conforming_strings = on; SET client_min_messages = warning; \
+             SET DateStyle = ISO; SET TimeZone = UTC; SET client_encoding = UTF8",
+        )?;
+        Ok(session)
+    }
+
+    /// The databases of the server that are worth a backup: no templates, and none that a restore
+    /// or an undo of ours left.
+    pub fn databases(&mut self) -> Result<Vec<String>> {
+        let rows = self.rows(
+            "SELECT datname FROM pg_catalog.pg_database \
+             WHERE datallowconn AND NOT datistemplate AND datname !~ \
+             '_(before_restore|before_undo|restore)_[0-9]{8}_[0-9]{6}$' ORDER BY datname",
+        )?;
+        let name = |row: &Row| row.get("datname")?.as_str().map(str::to_owned);
+        Ok(rows.iter().filter_map(name).collect())
+    }
+
+    /// Runs statements whose answers nobody needs.
+    pub fn execute(&mut self, statements: &str) -> Result<()> {
+        self.ask(statements).map(drop)
+    }
+
+    /// The rows of a query.
+    pub(crate) fn rows(&mut self, query: &str) -> Result<Vec<Row>> {
+        let text = self.ask(&format!(
+            "SELECT coalesce(pg_catalog.json_agg(lifeboat_row), '[]') FROM ({query}) AS lifeboat_row"
+        ))?;
+        serde_json::from_str(&text).map_err(|error| {
+            Error::new(Kind::Failed, "psql gave an answer that is not JSON").caused_by(error)
+        })
+    }
+
+    /// The only row of a query.
+    pub(crate) fn row(&mut self, query: &str) -> Result<Row> {
+        let mut rows = self.rows(query)?;
+        match (rows.pop(), rows.is_empty()) {
+            (Some(row), true) => Ok(row),
+            _ => Err(Error::new(Kind::Failed, "the server gave no row, or several")),
+        }
+    }
+
+    /// Sends statements, and reads what comes until the mark.
+    fn ask(&mut self, statements: &str) -> Result<String> {
+        self.questions += 1;
+        let mark = format!("\u{1}lifeboat {}\u{1}", self.questions);
+        let sent = writeln!(self.stdin, "{statements}\n;\n\\echo '{mark}'")
+            .and_then(|()| self.stdin.flush());
+        if sent.is_err() {
+            return Err(self.ended());
+        }
+        let mut answer = Vec::new();
+        loop {
+            let begin = answer.len();
+            let read = self
+                .stdout
+                .read_until(b'\n', &mut answer)
+                .map_err(|error| Error::io(Kind::Failed, "cannot read what psql answers", error))?;
+            if read == 0 {
+                return Err(self.ended());
+            }
+            if answer[begin..].trim_ascii_end() == mark.as_bytes() {
+                answer.truncate(begin);
+                break;
+            }
+            if answer.len() > ANSWER_BYTES_MAX {
+                return Err(Error::new(Kind::Failed, "the server's answer is too long"));
+            }
+        }
+        String::from_utf8(answer).map_err(|error| {
+            Error::new(Kind::Failed, "psql's answer is not UTF-8").caused_by(error)
+        })
+    }
+
+    /// Why it ended before its time.
+    fn ended(&mut self) -> Error {
+        let otherwise = Error::new(Kind::Failed, "psql ended without an error");
+        match self.running.take() {
+            Some(running) => running.blame(otherwise),
+            None => Error::new(Kind::Failed, "the session has ended"),
+        }
+    }
+}

