@@ -11,6 +11,7 @@ mod commands;
 mod config;
 mod discover;
 mod hooks;
+mod postgres;
 mod repositories;
 mod rotation;
 mod runs;
@@ -18,7 +19,6 @@ mod selection;
 mod session;
 mod signals;
 mod sources;
-mod stored_dump;
 mod ui;
 mod world;
 

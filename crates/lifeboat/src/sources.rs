@@ -20,16 +20,19 @@ use lifeboat_core::{Error, Kind, Result};
 use lifeboat_sqlite::{SqliteEngine, SqliteSource};
 use uuid::Uuid;
 
-use crate::config::model::{FileConfig, GuardConfig, PruneWhen, ServiceConfig, SqliteConfig, When};
+use crate::config::model::{
+    FileConfig, GuardConfig, OneOrMany, PruneWhen, ServiceConfig, SqliteConfig, When,
+};
+use crate::config::postgres::PostgresConfig;
 use crate::config::values::TextOr;
 use crate::config::{Config, SourceConfig, diagnose};
+use crate::postgres::{self, Database};
 use crate::runs::Manner;
-use crate::stored_dump::StoredDumpEngine;
 use crate::ui::units;
 
 /// The engines of all kinds of sources.
 pub(crate) fn engines() -> Vec<&'static dyn Engine> {
-    vec![&SqliteEngine, &FilesEngine, &StoredDumpEngine]
+    vec![&SqliteEngine, &FilesEngine, postgres::engine()]
 }
 
 /// The engine of a kind.
@@ -58,6 +61,8 @@ pub(crate) struct Target {
     pub(crate) source: Box<dyn Source>,
     /// The database's file; `None` for a source of files.
     pub(crate) path: Option<PathBuf>,
+    /// The database's server, where it has one.
+    pub(crate) database: Option<Database>,
     /// What belongs to the same restore point.
     pub(crate) companions: Option<FilesSource>,
     /// Its id, where it is configured.
@@ -110,6 +115,9 @@ impl Target {
 
     /// What one section of the configuration stands for.
     pub(crate) fn configured(name: &str, config: &SourceConfig) -> Result<Vec<Target>> {
+        if let Some(postgres) = &config.postgres {
+            return Target::of_servers(name, config, &postgres.0);
+        }
         let Some(sqlite) = config.sqlite.as_ref().map(|sqlite| &sqlite.0) else {
             let source = Box::new(files(&config.files)?);
             return Ok(vec![Target::new(name.to_owned(), source, None).with(config, None)]);
@@ -142,6 +150,42 @@ impl Target {
             .collect()
     }
 
+    /// One database of a server, or several.
+    fn of_servers(
+        name: &str,
+        config: &SourceConfig,
+        postgres: &PostgresConfig,
+    ) -> Result<Vec<Target>> {
+        let database = Database::configured(postgres)?;
+        let databases = match postgres.databases.as_ref().map(OneOrMany::names) {
+            None => vec![(name.to_owned(), database)],
+            Some([all]) if all == "all" => {
+                let named = database.all_of_server()?.into_iter();
+                named.map(|one| (format!("{name}-{one}"), database.named(&one))).collect()
+            }
+            Some(names) => {
+                names.iter().map(|one| (format!("{name}-{one}"), database.named(one))).collect()
+            }
+        };
+        databases
+            .into_iter()
+            .map(|(name, database)| {
+                let name = names::source_name(&name);
+                let mut target = Target::server(name, database).with(config, None);
+                if !config.files.is_empty() {
+                    target.companions = Some(files(&config.files)?);
+                }
+                Ok(target)
+            })
+            .collect()
+    }
+
+    /// A database of a server.
+    pub(crate) fn server(name: String, database: Database) -> Target {
+        let source = Box::new(database.clone().source());
+        Target { database: Some(database), ..Target::new(name, source, None) }
+    }
+
     /// A database by its path, which nobody configured.
     pub(crate) fn database(name: String, path: PathBuf) -> Target {
         let source = Box::new(SqliteSource::new(path.clone()));
@@ -153,6 +197,7 @@ impl Target {
             name,
             source,
             path,
+            database: None,
             companions: None,
             id: None,
             options: CaptureOptions {
@@ -300,8 +345,33 @@ fn one(config: &Config, argument: &str) -> Result<Vec<Target>> {
     Ok(vec![Target::database(name, PathBuf::from(argument))])
 }
 
+/// The database at an address: the configured one, else one that nobody configured, named after
+/// the database.
+fn at_address(config: &Config, argument: &str) -> Result<Target> {
+    let address = postgres::typed(argument)?;
+    let label = address.label();
+    for (name, source) in &config.source {
+        let Ok(targets) = Target::configured(name, source) else { continue };
+        let is_it = |target: &Target| {
+            let database = target.database.as_ref();
+            database.is_some_and(|database| database.address().label() == label)
+        };
+        if let Some(target) = targets.into_iter().find(is_it) {
+            return Ok(target);
+        }
+    }
+    let Some(database) = address.database().map(names::source_name) else {
+        return Err(Error::new(Kind::Usage, format!("{label} names no database"))
+            .hint("write postgresql://HOST/DATABASE"));
+    };
+    Ok(Target::server(database, Database::at(address)))
+}
+
 /// The configured source that has this name after its glob was expanded, or is at this place.
 pub(crate) fn configured_at(config: &Config, argument: &str) -> Result<Option<Target>> {
+    if postgres::is_address(argument) {
+        return at_address(config, argument).map(Some);
+    }
     let place = place_of(Path::new(argument))?;
     for (name, source) in &config.source {
         // A glob whose folder is gone must not hinder the backup of another database.

@@ -1,6 +1,7 @@
 //! `lifeboat restore`: the way back.
 
 mod all;
+mod server;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,6 +36,9 @@ use crate::ui::units;
 /// before the moment, with its companion files: one plan, one question, then one after the other,
 /// sources of files first, so that a service starts with all of them in place. It stops at the
 /// first that fails and says what was done and what was not.
+///
+/// A dump of PostgreSQL is loaded into a new database beside the old one, counted, and then takes
+/// its name; the old one stays as NAME_before_restore_TIME, and `lifeboat undo` goes back to it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// What: SOURCE, SOURCE@TIME, the name of a backup, the path of one of its files, or a file
@@ -50,8 +54,8 @@ pub(crate) struct Args {
     /// -2h
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     at: Option<String>,
-    /// Where to, instead of where it was
-    #[arg(long, value_name = "PATH")]
+    /// Where to, instead of where it was: a path, or postgresql://HOST/DATABASE for a dump
+    #[arg(long, value_name = "PATH|URL")]
     to: Option<PathBuf>,
     /// The companion files as well, or they alone with --files=only
     #[arg(long, value_enum, value_name = "WHICH", num_args = 0..=1, require_equals = true,
@@ -60,6 +64,8 @@ pub(crate) struct Args {
     /// How thoroughly the database is checked before it takes its place [default: quick]
     #[arg(long, value_name = "LEVEL")]
     check: Option<CheckWord>,
+    #[command(flatten)]
+    server: server::ServerArgs,
     /// Print what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -90,6 +96,14 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
         }
         Wanted::File(path) => (Origin::File { path }, lifeboat_sqlite::KIND),
     };
+    let is_file_of_dump = match &wanted {
+        Wanted::File(path) => lifeboat_postgres::restore::is_dump(&env, path),
+        Wanted::Backup(_) => false,
+    };
+    if is_file_of_dump || server::is_meant(kind, args.to.as_deref()) {
+        return server::run(session, &env, &args, origin, target.as_ref());
+    }
+    args.server.refuse_elsewhere()?;
     let request = RestoreRequest {
         origin,
         engine: sources::engine(kind)?,

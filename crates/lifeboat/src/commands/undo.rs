@@ -1,18 +1,22 @@
 //! `lifeboat undo`: back to what was there before the last restore.
 
+mod server;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use lifeboat_core::env::Env;
 use lifeboat_core::restore::{self, UndoPlan, UndoRequest};
 use lifeboat_core::{Error, Kind, Result};
+use lifeboat_postgres::Address;
 use lifeboat_sqlite::SqliteEngine;
 use serde_json::json;
 
+use crate::postgres::{self, Database};
 use crate::repositories;
 use crate::selection;
 use crate::session::Session;
-use crate::sources;
+use crate::sources::{self, Target};
 use crate::ui::confirm::confirm;
 use crate::ui::printer::Style;
 use crate::ui::units;
@@ -22,8 +26,8 @@ use crate::ui::units;
 /// What is there now is kept beside it under the name NAME.before_undo.TIME.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The name of a source, or the path of a database
-    #[arg(value_name = "SOURCE|PATH")]
+    /// The name of a source, the path of a database, or its URL
+    #[arg(value_name = "SOURCE|PATH|URL")]
     what: String,
     /// Print what would be done, and do nothing
     #[arg(long)]
@@ -33,6 +37,9 @@ pub(crate) struct Args {
 pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     let env = session.env()?;
     let target = selection::target_of(session, &args.what)?;
+    if let Some(database) = database(session, &env, &args.what, target.as_ref())? {
+        return server::run(session, &env, &args, &database);
+    }
     let place = match target.as_ref().and_then(|target| target.path.clone()) {
         Some(path) => path,
         None => place(session, &env, &args.what)?,
@@ -72,6 +79,28 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     }
     session.printer.note(&text);
     Ok(ExitCode::SUCCESS)
+}
+
+/// The database of a server that is meant, if it is one.
+fn database(
+    session: &Session,
+    env: &Env,
+    what: &str,
+    target: Option<&Target>,
+) -> Result<Option<Database>> {
+    if let Some(target) = target {
+        return Ok(target.database.clone());
+    }
+    if what.contains('/') || Path::new(what).exists() {
+        return Ok(None);
+    }
+    let (opened, _) = repositories::open_all(session, env)?;
+    let found = selection::entries(session, env, &opened, what).unwrap_or_default();
+    let found = found.iter().find(|found| found.entry.record.kind == postgres::KIND);
+    match found {
+        Some(found) => Address::parse(&found.entry.record.location).map(Database::at).map(Some),
+        None => Ok(None),
+    }
 }
 
 /// The place of a database that nobody configured: its path, or what a repository says of it.

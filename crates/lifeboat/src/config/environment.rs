@@ -11,6 +11,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use lifeboat_core::names::source_name;
 use lifeboat_core::source::Engine as _;
 use lifeboat_core::{Error, Kind, Result};
 use lifeboat_sqlite::SqliteEngine;
@@ -19,6 +20,7 @@ use super::application::{self, Opens};
 use super::diagnose::shown;
 use super::dotenv;
 use super::model::{Config, KeepConfig, PruneWhen, RepositoryConfig, SourceConfig, SqliteConfig};
+use super::postgres::PostgresConfig;
 use super::values::{Period, Text, TextOr};
 use crate::repositories::local_url;
 use crate::rotation::Days;
@@ -40,7 +42,9 @@ pub(crate) fn config(
     env_file: Option<&Path>,
 ) -> Result<Option<Config>> {
     let variables = Variables::of(surroundings, env_file)?;
-    variables.only_sqlite()?;
+    if let Some(url) = variables.postgres()? {
+        return variables.config_of_server(url).map(Some);
+    }
     let Some(path) = variables.path("ADMIN_DB_PATH")? else {
         return match env_file {
             None => Ok(None),
@@ -51,8 +55,7 @@ pub(crate) fn config(
         };
     };
     let place = sources::place_of(&path)?;
-    let folder = variables.path("BACKUP_DIR")?.unwrap_or_else(|| FOLDER_DEFAULT.into());
-    let repository = RepositoryConfig { url: local_url(&folder), compression: None, keep: None };
+    let repository = variables.repository()?;
     let pattern = "admin_sqlite_{date}_{time}".parse()?;
     let mut source = SourceConfig {
         sqlite: Some(TextOr(SqliteConfig { path: Some(path), ..SqliteConfig::default() })),
@@ -208,27 +211,52 @@ impl<'a> Variables<'a> {
         }
     }
 
-    fn only_sqlite(&self) -> Result<()> {
-        let kind = self.text("ADMIN_DB_TYPE");
-        let message = match kind.as_deref() {
-            Some("sqlite") => return Ok(()),
-            Some(kind @ ("postgres" | "postgresql")) => {
-                format!("ADMIN_DB_TYPE is `{kind}`, and this version backs up SQLite only")
-            }
-            Some(kind) => format!("ADMIN_DB_TYPE is `{kind}`, which is no kind of database"),
-            None if self.text("ADMIN_DB_PATH").is_none()
-                && self.text("ADMIN_DATABASE_URL").is_some() =>
-            {
-                "ADMIN_DATABASE_URL names a PostgreSQL database, and this version backs up SQLite \
-                 only"
-                    .to_owned()
-            }
-            None => return Ok(()),
+    /// The address of the PostgreSQL database, where one is meant.
+    fn postgres(&self) -> Result<Option<String>> {
+        let wrong = |message: String, hint: &str| Err(Error::new(Kind::Usage, message).hint(hint));
+        let url = self.text("ADMIN_DATABASE_URL");
+        match (self.text("ADMIN_DB_TYPE").as_deref(), url) {
+            (Some("sqlite"), _) => Ok(None),
+            (Some("postgres" | "postgresql" | "pgsql"), Some(url)) => Ok(Some(url)),
+            (Some(kind @ ("postgres" | "postgresql" | "pgsql")), None) => wrong(
+                format!("ADMIN_DB_TYPE is `{kind}`, and ADMIN_DATABASE_URL is not set"),
+                "write ADMIN_DATABASE_URL=postgresql://USER:PASSWORD@HOST:5432/DATABASE",
+            ),
+            (Some(kind), _) => wrong(
+                format!("ADMIN_DB_TYPE is `{kind}`, which is no kind of database"),
+                "write ADMIN_DB_TYPE=sqlite and ADMIN_DB_PATH, or ADMIN_DB_TYPE=postgres and \
+                 ADMIN_DATABASE_URL",
+            ),
+            (None, url) => Ok(url.filter(|_| self.text("ADMIN_DB_PATH").is_none())),
+        }
+    }
+
+    /// The source and the repository of a PostgreSQL database.
+    fn config_of_server(&self, url: String) -> Result<Config> {
+        let postgres = PostgresConfig { url: Some(url), ..PostgresConfig::default() };
+        let address = postgres.address().map_err(|error| {
+            error.context("ADMIN_DATABASE_URL is not the address of a database")
+        })?;
+        let Some(name) = address.database().map(source_name) else {
+            return Err(Error::new(Kind::Usage, "ADMIN_DATABASE_URL names no database")
+                .hint("write postgresql://USER:PASSWORD@HOST:5432/DATABASE"));
         };
-        Err(Error::new(Kind::Usage, message).hint(
-            "set ADMIN_DB_TYPE=sqlite and ADMIN_DB_PATH; a configuration file goes before these \
-             variables: lifeboat config init",
-        ))
+        let source = SourceConfig {
+            postgres: Some(TextOr(postgres)),
+            name: Some(Text("admin_postgres_{date}_{time}".parse()?)),
+            keep: Some(self.keep()?),
+            prune: Some(PruneWhen::AfterBackup),
+            ..SourceConfig::default()
+        };
+        let mut config = Config::default();
+        config.repository.insert("backup-dir".to_owned(), self.repository()?);
+        config.source.insert(name, source);
+        Ok(config)
+    }
+
+    fn repository(&self) -> Result<RepositoryConfig> {
+        let folder = self.path("BACKUP_DIR")?.unwrap_or_else(|| FOLDER_DEFAULT.into());
+        Ok(RepositoryConfig { url: local_url(&folder), compression: None, keep: None })
     }
 
     /// As those scripts rotate: after each backup, what is older than so many days.
@@ -305,12 +333,31 @@ mod tests {
     }
 
     #[test]
+    fn the_address_of_a_server_makes_a_source() {
+        for variables in [
+            &[("ADMIN_DATABASE_URL", "postgresql://u:p%40@h/chat?sslmode=require")][..],
+            &[("ADMIN_DATABASE_URL", "postgres://h/chat"), ("ADMIN_DB_TYPE", "postgres")][..],
+            &[("ADMIN_DATABASE_URL", "pgsql:host=h;dbname=chat"), ("ADMIN_DB_TYPE", "pgsql")][..],
+        ] {
+            let config = config(&Surroundings::for_test(variables, true), None).unwrap().unwrap();
+            let source = &config.source["chat"];
+            let postgres = source.postgres.as_ref().unwrap();
+            assert_eq!(postgres.0.address().unwrap().get("host"), Some("h"));
+            assert_eq!(source.name.as_ref().unwrap().0.to_string(), "admin_postgres_{date}_{time}");
+            let shown = toml::to_string(source).unwrap();
+            assert!(!shown.contains("p%40") && !shown.contains("p@"), "{shown}");
+        }
+    }
+
+    #[test]
     fn another_engine_is_refused_and_no_path_is_no_configuration() {
         let none = Surroundings::for_test(&[("BACKUP_DIR", "/mnt/b")], true);
         assert!(config(&none, None).unwrap().is_none());
         for variables in [
             &[("ADMIN_DB_PATH", "/a.db"), ("ADMIN_DB_TYPE", "postgres")][..],
-            &[("ADMIN_DATABASE_URL", "postgresql://u:p@h/d")][..],
+            &[("ADMIN_DB_PATH", "/a.db"), ("ADMIN_DB_TYPE", "mysql")][..],
+            &[("ADMIN_DATABASE_URL", "postgresql://u:p@h/")][..],
+            &[("ADMIN_DATABASE_URL", "mysql://u:p@h/d")][..],
             &[("ADMIN_DB_PATH", "/a.db"), ("RETENTION_DAYS", "a week")][..],
             &[("ADMIN_DB_PATH", "/a.db"), ("RETENTION_DAYS", "0")][..],
         ] {

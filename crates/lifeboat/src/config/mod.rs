@@ -4,7 +4,8 @@
 //! files, `environment` makes one of variables where there is no file, `dotenv` reads them out
 //! of a `.env`, `diagnose` points at
 //! mistakes, `validate` checks what no type can, `schedule` says when a source is backed up,
-//! `runs` how (hooks, retries, overlap), `trust` who else can write what is run,
+//! `runs` how (hooks, retries, overlap), `trust` who else can write what is run, `postgres` where
+//! a server is and what of it is dumped,
 //! `example` writes the example and the reference from the doc comments, `origin` shows what is in
 //! force.
 
@@ -16,6 +17,7 @@ pub(crate) mod example;
 pub(crate) mod load;
 pub(crate) mod model;
 pub(crate) mod origin;
+pub(crate) mod postgres;
 pub(crate) mod runs;
 pub(crate) mod schedule;
 pub(crate) mod trust;

@@ -15,6 +15,7 @@ use lifeboat_core::policy::Keep;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::postgres::PostgresConfig;
 use super::runs::{HooksConfig, Overlap, RetryConfig};
 use super::values::{FromText, Period, Size, Text, TextOr};
 
@@ -62,7 +63,8 @@ pub(crate) struct RepositoryConfig {
     pub(crate) keep: Option<TextOr<KeepConfig>>,
 }
 
-/// Something to protect: a SQLite database with its companion files, or a set of files.
+/// Something to protect: a SQLite or PostgreSQL database with its companion files, or a set of
+/// files.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SourceConfig {
@@ -70,7 +72,11 @@ pub(crate) struct SourceConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"/var/lib/superchat/superchat.db")]
     pub(crate) sqlite: Option<TextOr<SqliteConfig>>,
-    /// Beside `sqlite`: companion files, backed up in the same run. Alone: a source of files.
+    /// The database: its URL, or a table that says how it is reached and dumped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"postgresql://chatbot@localhost/chatbot_admin")]
+    pub(crate) postgres: Option<TextOr<PostgresConfig>>,
+    /// Beside a database: companion files, backed up in the same run. Alone: a source of files.
     /// Each is a path, { path = "...", optional = true } where it may be missing, or
     /// { glob = "..." } for a pattern.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

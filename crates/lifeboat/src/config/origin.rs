@@ -68,7 +68,7 @@ fn source_defaults(source: &SourceConfig) -> Table {
     let mut add = |key: &str, value: &str| defaults.insert(key.into(), Value::String(value.into()));
     add("name", &NamePattern::default().to_string());
     add("keep", "forever");
-    match source.sqlite.is_some() {
+    match source.sqlite.is_some() || source.postgres.is_some() {
         true => add("check", "quick"),
         false => add("when", "always"),
     };

@@ -68,8 +68,24 @@ pub(crate) fn plain_name(what: &str, name: &str) -> Result<(), String> {
 type Add<'a> = dyn FnMut(&[&str], &str) + 'a;
 
 fn check_kind(source: &SourceConfig, add: &mut Add<'_>) {
+    if let Some(postgres) = &source.postgres {
+        if source.sqlite.is_some() {
+            add(&["postgres"], "`sqlite` and `postgres` exclude each other: make two sources");
+        }
+        for (key, message) in postgres.0.mistakes() {
+            add(&["postgres", key], &message);
+        }
+        if postgres.0.databases.is_some() && source.id.is_some() {
+            add(&["id"], "one `id` cannot stand for several databases");
+        }
+        if source.when == Some(When::OnChange) {
+            add(&["when"], "`when = \"on-change\"` is for sources of files alone");
+        }
+    }
     match &source.sqlite {
-        None if source.files.is_empty() => add(&[], "it has neither `sqlite` nor `files`"),
+        None if source.files.is_empty() && source.postgres.is_none() => {
+            add(&[], "it has neither `sqlite` nor `postgres` nor `files`");
+        }
         None => {}
         Some(sqlite) => {
             let sqlite = &sqlite.0;
@@ -99,13 +115,13 @@ fn check_kind(source: &SourceConfig, add: &mut Add<'_>) {
     }
     if let Some(guard) = &source.guard {
         if source.sqlite.is_none() {
-            add(&["guard"], "`guard` is for databases; files have no migrations");
+            add(&["guard"], "`guard` is for SQLite databases");
         }
         if guard.pending.as_ref().is_some_and(|folder| !folder.is_absolute()) {
             add(&["guard", "pending"], "the folder is not absolute (`~` is not expanded)");
         }
     }
-    if source.sqlite.is_none() && source.check.is_some() {
+    if source.sqlite.is_none() && source.postgres.is_none() && source.check.is_some() {
         add(&["check"], "`check` is for databases; files have none to check");
     }
     for file in source.files.iter().map(|file| &file.0) {

@@ -95,6 +95,14 @@ fn find(session: &Session, env: &Env, opened: &[Opened], at: Timestamp) -> Resul
             }
         };
         for target in targets {
+            if target.database.is_some() {
+                let message =
+                    format!("`{}` is on a server, and is restored by itself", target.name);
+                let error = Error::new(Kind::Incomplete, message);
+                let hint = format!("lifeboat restore {}", units::shell_word(&target.name));
+                found.missing.push((target.name, error.hint(hint)));
+                continue;
+            }
             match selection::of_target(env, opened, &target, at) {
                 Ok(selected) => {
                     let (name, target) = (target.name.clone(), Some(target));

@@ -1,0 +1,224 @@
+//! What a configuration says of a PostgreSQL database: where it is, who we are there, what of it is
+//! dumped.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use lifeboat_postgres::{Address, DumpFormat, Selection};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::model::OneOrMany;
+use super::values::FromText;
+
+/// How a PostgreSQL database is reached and dumped.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PostgresConfig {
+    /// Its address: postgresql://user@host:5432/database?sslmode=require. Instead of it, or beside
+    /// it, the parts below.
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "shown")]
+    #[schemars(example = &"postgresql://chatbot@localhost/chatbot_admin")]
+    pub(crate) url: Option<String>,
+    /// A service of pg_service.conf.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"chatbot")]
+    pub(crate) service: Option<String>,
+    /// The server's name, or the folder of its socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"/var/run/postgresql")]
+    pub(crate) host: Option<String>,
+    /// The server's port. Default: 5432.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 5432)]
+    pub(crate) port: Option<u16>,
+    /// The role that reads. pg_read_all_data is enough for the data; the passwords of roles need
+    /// a superuser.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"backup")]
+    pub(crate) user: Option<String>,
+    /// The database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"chatbot_admin")]
+    pub(crate) dbname: Option<String>,
+    /// Several databases of the server, or "all": each becomes a source named after this one and
+    /// the database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"all")]
+    pub(crate) databases: Option<OneOrMany>,
+    /// Where the password is: { file = "..." }, { env = "..." }, { command = [...] }, or
+    /// { credential = "..." } of systemd. Without it, ~/.pgpass and PGPASSFILE are read as always.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) password: Option<SecretConfig>,
+    /// How it is dumped: "custom" for pg_restore, or "plain" for SQL text. Default: "custom".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"custom")]
+    pub(crate) format: Option<FormatName>,
+    /// Only these schemas, by name or pattern.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(example = ["public"])]
+    pub(crate) schemas: Vec<String>,
+    /// Not these schemas.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(example = ["scratch"])]
+    pub(crate) exclude_schemas: Vec<String>,
+    /// Only these tables.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(example = ["public.message"])]
+    pub(crate) tables: Vec<String>,
+    /// Not these tables.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(example = ["public.cache"])]
+    pub(crate) exclude_tables: Vec<String>,
+    /// These tables without their rows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(example = ["public.session"])]
+    pub(crate) exclude_table_data: Vec<String>,
+    /// The folder of the client programs, where they are not found by themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"/usr/lib/postgresql/16/bin")]
+    pub(crate) programs: Option<PathBuf>,
+    /// What is put before each client program, for a server in a container.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(example = ["docker", "exec", "-i", "db"])]
+    pub(crate) command: Vec<String>,
+}
+
+/// Where a secret is. One of the four.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SecretConfig {
+    /// A file that holds it alone, not readable by others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"/etc/lifeboat/chatbot.password")]
+    pub(crate) file: Option<PathBuf>,
+    /// A variable of the environment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"CHATBOT_PASSWORD")]
+    pub(crate) env: Option<String>,
+    /// A command that prints it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(example = ["pass", "show", "chatbot"])]
+    pub(crate) command: Vec<String>,
+    /// A credential that systemd gives to the unit: LoadCredential= in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"chatbot")]
+    pub(crate) credential: Option<String>,
+}
+
+/// The words of [`DumpFormat`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(crate) enum FormatName {
+    /// The archive of pg_dump.
+    Custom,
+    /// SQL text.
+    Plain,
+}
+
+impl From<FormatName> for DumpFormat {
+    fn from(name: FormatName) -> Self {
+        match name {
+            FormatName::Custom => DumpFormat::Custom,
+            FormatName::Plain => DumpFormat::Plain,
+        }
+    }
+}
+
+impl FromText for PostgresConfig {
+    const EXPECTED: &'static str = "the URL of a database, or a table with `url`, or `host` and \
+                                    `dbname`";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        let config = PostgresConfig { url: Some(text.to_owned()), ..PostgresConfig::default() };
+        config.address().map(|_| config.clone()).map_err(|error| error.message().to_owned())
+    }
+
+    fn to_text(&self) -> Option<String> {
+        let alone = PostgresConfig { url: self.url.clone(), ..PostgresConfig::default() };
+        (*self == alone).then(|| self.url.as_deref().map(without_password))?
+    }
+}
+
+/// A configuration is shown and stored: the password in a URL is not.
+fn without_password(url: &str) -> String {
+    match Address::parse(url) {
+        Ok(address) if address.password.is_none() => url.to_owned(),
+        Ok(address) => address.label(),
+        Err(_) => "not an address".to_owned(),
+    }
+}
+
+fn shown<S: Serializer>(url: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
+    url.as_deref().map(without_password).serialize(serializer)
+}
+
+impl PostgresConfig {
+    /// Where it is. A password in the URL comes with it.
+    pub(crate) fn address(&self) -> lifeboat_core::Result<Address> {
+        let mut address = match &self.url {
+            Some(url) => Address::parse(url)?,
+            None => Address::default(),
+        };
+        let port = self.port.map(|port| port.to_string());
+        let parts: BTreeMap<&str, &Option<String>> = [
+            ("service", &self.service),
+            ("host", &self.host),
+            ("port", &port),
+            ("user", &self.user),
+            ("dbname", &self.dbname),
+        ]
+        .into();
+        for (name, value) in parts {
+            if let Some(value) = value {
+                address = address.with(name, value.as_str());
+            }
+        }
+        Ok(address)
+    }
+
+    /// What of it is dumped.
+    pub(crate) fn selection(&self) -> Selection {
+        Selection {
+            schemas: self.schemas.clone(),
+            exclude_schemas: self.exclude_schemas.clone(),
+            tables: self.tables.clone(),
+            exclude_tables: self.exclude_tables.clone(),
+            exclude_table_data: self.exclude_table_data.clone(),
+        }
+    }
+
+    /// What is wrong with it: the key, and why.
+    pub(crate) fn mistakes(&self) -> Vec<(&'static str, String)> {
+        let mut found = Vec::new();
+        match self.address() {
+            Err(error) => found.push(("url", error.message().to_owned())),
+            Ok(address) => {
+                let named = address.database().is_some() || address.get("service").is_some();
+                if !named && self.databases.is_none() {
+                    found.push(("dbname", "nothing names the database".to_owned()));
+                }
+                if self.databases.is_some() && self.dbname.is_some() {
+                    found.push(("databases", "`databases` and `dbname` exclude each other".into()));
+                }
+                if address.password.is_some() && self.password.is_some() {
+                    found.push(("password", "the URL has a password already".to_owned()));
+                }
+            }
+        }
+        if let Some(secret) = &self.password {
+            let set = [
+                secret.file.is_some(),
+                secret.env.is_some(),
+                !secret.command.is_empty(),
+                secret.credential.is_some(),
+            ];
+            if set.iter().filter(|set| **set).count() != 1 {
+                let message = "one of `file`, `env`, `command` and `credential` says where it is";
+                found.push(("password", message.to_owned()));
+            }
+        }
+        found
+    }
+}

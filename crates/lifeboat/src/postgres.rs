@@ -1,0 +1,276 @@
+//! PostgreSQL databases as the configuration, the command line and manifests name them.
+//!
+//! Nothing connects, and no secret is fetched, before a run needs it: `list` works while a server
+//! is down.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use lifeboat_core::env::Env;
+use lifeboat_core::source::{Capture, CaptureOptions, Inspection, Source};
+use lifeboat_core::{Error, Kind, Result};
+use lifeboat_postgres::{
+    Address, Client, ClientOptions, DumpFormat, PostgresEngine, PostgresSource, Secret, Selection,
+    Session,
+};
+
+use crate::config::postgres::{PostgresConfig, SecretConfig};
+use crate::world;
+
+/// The kind of these sources.
+pub(crate) use lifeboat_postgres::KIND;
+
+/// A password longer than this is a file that was named by mistake.
+const SECRET_BYTES_MAX: usize = 64 << 10;
+
+/// Whether an argument is the address of a PostgreSQL database.
+pub(crate) fn is_address(argument: &str) -> bool {
+    ["postgres://", "postgresql://"].iter().any(|scheme| argument.starts_with(scheme))
+}
+
+/// The address that was typed. One with a password is refused: everybody on the host could see it.
+pub(crate) fn typed(argument: &str) -> Result<Address> {
+    let address = Address::parse(argument)?;
+    match address.password {
+        None => Ok(address),
+        Some(_) => Err(Error::new(
+            Kind::Usage,
+            format!("the address of {} has a password in it", address.label()),
+        )
+        .hint(
+            "everybody can read a command line: put the password into ~/.pgpass, or into a \
+             configuration as password = { file = \"...\" }",
+        )),
+    }
+}
+
+/// A database of a server: how it is reached, and what of it is dumped.
+#[derive(Clone, Debug)]
+pub(crate) struct Database {
+    address: Address,
+    secret: Option<SecretConfig>,
+    options: ClientOptions,
+    format: DumpFormat,
+    selection: Selection,
+}
+
+impl Database {
+    /// One that nobody configured.
+    pub(crate) fn at(address: Address) -> Self {
+        Database {
+            address,
+            secret: None,
+            options: options(),
+            format: DumpFormat::Custom,
+            selection: Selection::default(),
+        }
+    }
+
+    /// What the configuration says.
+    pub(crate) fn configured(config: &PostgresConfig) -> Result<Self> {
+        let mut options = options();
+        options.folders.extend(config.programs.clone());
+        options.prefix = config.command.clone();
+        Ok(Database {
+            address: config.address()?,
+            secret: config.password.clone(),
+            options,
+            format: config.format.map(DumpFormat::from).unwrap_or_default(),
+            selection: config.selection(),
+        })
+    }
+
+    /// The same server and role, another database.
+    pub(crate) fn named(&self, database: &str) -> Self {
+        Database { address: self.address.clone().with_database(database), ..self.clone() }
+    }
+
+    /// Where it is.
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// A client of it, with its password.
+    pub(crate) fn client(&self) -> Result<Client> {
+        let mut address = self.address.clone();
+        if let Some(secret) = &self.secret {
+            address.password = Some(fetch(secret)?);
+        }
+        Client::new(address, self.options.clone())
+    }
+
+    /// The databases of its server that are worth a backup.
+    pub(crate) fn all_of_server(&self) -> Result<Vec<String>> {
+        let there = match self.address.database() {
+            Some(_) => self.clone(),
+            None => self.named("postgres"),
+        };
+        let what = format!("cannot list the databases of {}", self.address.label());
+        Session::open(&there.client()?, &what)?.databases()
+    }
+
+    /// As a source.
+    pub(crate) fn source(self) -> LazySource {
+        LazySource { database: self, opened: OnceLock::new() }
+    }
+}
+
+/// A source that fetches its secrets when it is first read.
+pub(crate) struct LazySource {
+    database: Database,
+    opened: OnceLock<PostgresSource>,
+}
+
+impl LazySource {
+    fn open(&self) -> Result<&PostgresSource> {
+        if let Some(opened) = self.opened.get() {
+            return Ok(opened);
+        }
+        let source = PostgresSource {
+            client: self.database.client()?,
+            format: self.database.format,
+            selection: self.database.selection.clone(),
+        };
+        Ok(self.opened.get_or_init(|| source))
+    }
+}
+
+impl Source for LazySource {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
+    fn location(&self) -> Result<String> {
+        Ok(self.database.address.label())
+    }
+
+    fn inspect(&self) -> Result<Inspection> {
+        self.open()?.inspect()
+    }
+
+    fn capture<'a>(
+        &'a self,
+        env: &'a Env,
+        options: &CaptureOptions,
+    ) -> Result<Box<dyn Capture + 'a>> {
+        self.open()?.capture(env, options)
+    }
+}
+
+/// The engine of these sources, which knows where programs are.
+pub(crate) fn engine() -> &'static PostgresEngine {
+    static ENGINE: OnceLock<PostgresEngine> = OnceLock::new();
+    ENGINE.get_or_init(|| PostgresEngine { options: options() })
+}
+
+fn options() -> ClientOptions {
+    ClientOptions { search_path: world::search_path(), ..ClientOptions::default() }
+}
+
+/// Reads a secret from where it is.
+fn fetch(secret: &SecretConfig) -> Result<Secret> {
+    let text = if let Some(path) = &secret.file {
+        of_file(path)?
+    } else if let Some(name) = &secret.env {
+        world::secret_variable(name).ok_or_else(|| {
+            Error::new(Kind::Usage, format!("the variable {name} holds no password"))
+                .hint("set it, or name another place for the password")
+        })?
+    } else if let Some(name) = &secret.credential {
+        of_file(&credential(name)?)?
+    } else {
+        of_command(&secret.command)?
+    };
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    match text.is_empty() || text.len() > SECRET_BYTES_MAX {
+        true => Err(Error::new(Kind::Usage, "the place of a password holds nothing, or too much")
+            .hint("it must hold the password alone, in one line")),
+        false => Ok(Secret::new(text)),
+    }
+}
+
+fn of_file(path: &Path) -> Result<String> {
+    let failed = |error| {
+        let message = format!("cannot read the password in {}", path.display());
+        Error::io(Kind::Usage, message, error)
+    };
+    let found = fs::metadata(path).map_err(failed)?;
+    if found.mode() & 0o007 != 0 {
+        return Err(Error::new(
+            Kind::Usage,
+            format!("everybody can read the password in {}", path.display()),
+        )
+        .hint(format!("chmod 600 {}", path.display())));
+    }
+    if found.len() > SECRET_BYTES_MAX as u64 {
+        return Err(Error::new(Kind::Usage, format!("{} is no password file", path.display())));
+    }
+    fs::read_to_string(path).map_err(failed)
+}
+
+fn credential(name: &str) -> Result<PathBuf> {
+    let folder = world::credentials_folder().ok_or_else(|| {
+        Error::new(Kind::Usage, format!("there is no credential {name}: systemd gave none"))
+            .hint("LoadCredential= in the unit gives it; at a terminal name a file instead")
+    })?;
+    match Path::new(name).components().count() {
+        1 => Ok(folder.join(name)),
+        _ => Err(Error::new(Kind::Usage, format!("`{name}` is not the name of a credential"))),
+    }
+}
+
+fn of_command(command: &[String]) -> Result<String> {
+    let Some((program, arguments)) = command.split_first() else {
+        return Err(Error::new(Kind::Usage, "nothing says where the password is"));
+    };
+    let failed = |why: String| {
+        Error::new(Kind::Usage, format!("`{program}` gave no password: {why}"))
+            .hint("run it by hand: it must print the password alone")
+    };
+    let output = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| failed(error.to_string()))?;
+    match output.status.success() {
+        true => String::from_utf8(output.stdout).map_err(|_| failed("it is not UTF-8".to_owned())),
+        false => Err(failed(output.status.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_typed_password_is_refused_and_not_repeated() {
+        let error = typed("postgresql://ann:hush@localhost/chat").unwrap_err();
+        assert_eq!(error.kind(), Kind::Usage);
+        assert!(!format!("{error:?}").contains("hush"), "{error:?}");
+        assert_eq!(typed("postgres://ann@localhost/chat").unwrap().database(), Some("chat"));
+    }
+
+    #[test]
+    fn secrets_come_from_private_files_and_commands() {
+        use std::os::unix::fs::PermissionsExt;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "hush\n").unwrap();
+        let secret = SecretConfig { file: Some(file.path().into()), ..SecretConfig::default() };
+        assert_eq!(fetch(&secret).unwrap().expose(), "hush");
+        fs::set_permissions(file.path(), fs::Permissions::from_mode(0o644)).unwrap();
+        let error = fetch(&secret).unwrap_err();
+        assert!(error.message().starts_with("everybody can read"), "{error}");
+        let command = |words: &[&str]| SecretConfig {
+            command: words.iter().map(|word| (*word).to_owned()).collect(),
+            ..SecretConfig::default()
+        };
+        assert_eq!(fetch(&command(&["echo", "a b"])).unwrap().expose(), "a b");
+        for wrong in [command(&["false"]), command(&["true"]), command(&["/no/such"])] {
+            assert_eq!(fetch(&wrong).unwrap_err().kind(), Kind::Usage);
+        }
+    }
+}
