@@ -2,8 +2,8 @@
 //! it that no dump holds.
 //!
 //! A dump of `pg_dump` begins and ends with a comment of its own, and each `COPY ... FROM stdin;`
-//! ends with `\.` on a line of its own. Lines of `pg_dump`'s messages among the statements come from
-//! scripts that wrote standard error into the same file: they are counted, and
+//! ends with `\.` on a line of its own. Lines of `pg_dump`'s messages among the statements come
+//! from scripts that wrote standard error into the same file: they are counted, and
 //! [`ScriptReader::is_noise`] tells a cleaner which to leave out. Commands of psql (`\!`, `\i`) are
 //! in no dump: one that has them is hostile, but for `\restrict` and `\unrestrict`, and `\connect`
 //! of a whole cluster's.
