@@ -279,6 +279,7 @@ impl<'a> Run<'a> {
         }
         env.crash.pass("backup.artifact.read_back")?;
         self.timed("store_page_hashes", |_| stored.store_page_hashes(&name))?;
+        let taken_at = report.taken_at.unwrap_or(taken_at);
         let captured = Captured { report, companions, taken_at };
         let checks = self.checks(stored, &captured)?;
         self.timings.insert("total".into(), env.elapsed_ms(begun_ms));

@@ -9,6 +9,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use crate::env::Env;
 use crate::error::Result;
 use crate::manifest::{CheckLevel, CheckOutcome, FileFacts, Method, SchemaVersion};
@@ -77,6 +79,8 @@ pub trait Capture {
 pub struct CaptureReport {
     /// Facts of the engine, for the manifest: page size, journal mode, version.
     pub facts: serde_json::Map<String, serde_json::Value>,
+    /// The moment that was captured, where it was held before the capture began.
+    pub taken_at: Option<Timestamp>,
     /// The version of the application's schema, where a known table holds one.
     pub schema_version: Option<SchemaVersion>,
     /// Rows per table.

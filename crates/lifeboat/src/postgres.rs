@@ -3,18 +3,19 @@
 //! Nothing connects, and no secret is fetched, before a run needs it: `list` works while a server
 //! is down.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use lifeboat_core::env::Env;
 use lifeboat_core::source::{Capture, CaptureOptions, Inspection, Source};
 use lifeboat_core::{Error, Kind, Result};
 use lifeboat_postgres::{
-    Address, Client, ClientOptions, DumpFormat, PostgresEngine, PostgresSource, Secret, Selection,
-    Session,
+    Address, Client, ClientOptions, DumpFormat, MomentGroup, PostgresEngine, PostgresSource,
+    Secret, Selection, Session,
 };
 
 use crate::config::postgres::{PostgresConfig, SecretConfig};
@@ -25,6 +26,9 @@ pub(crate) use lifeboat_postgres::KIND;
 
 /// A password longer than this is a file that was named by mistake.
 const SECRET_BYTES_MAX: usize = 64 << 10;
+
+/// So many databases are taken hold of at once.
+const HOLDERS_MAX: usize = 16;
 
 /// Whether an argument is the address of a PostgreSQL database.
 pub(crate) fn is_address(argument: &str) -> bool {
@@ -48,13 +52,15 @@ pub(crate) fn typed(argument: &str) -> Result<Address> {
 }
 
 /// A database of a server: how it is reached, and what of it is dumped.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Database {
     address: Address,
     secret: Option<SecretConfig>,
     options: ClientOptions,
     format: DumpFormat,
     selection: Selection,
+    /// What was made of it when it was first read: its secrets are fetched once.
+    opened: Arc<OnceLock<PostgresSource>>,
 }
 
 impl Database {
@@ -66,6 +72,7 @@ impl Database {
             options: options(),
             format: DumpFormat::Custom,
             selection: Selection::default(),
+            opened: Arc::default(),
         }
     }
 
@@ -80,12 +87,14 @@ impl Database {
             options,
             format: config.format.map(DumpFormat::from).unwrap_or_default(),
             selection: config.selection(),
+            opened: Arc::default(),
         })
     }
 
     /// The same server and role, another database.
     pub(crate) fn named(&self, database: &str) -> Self {
-        Database { address: self.address.clone().with_database(database), ..self.clone() }
+        let address = self.address.clone().with_database(database);
+        Database { address, opened: Arc::default(), ..self.clone() }
     }
 
     /// Where it is.
@@ -114,28 +123,53 @@ impl Database {
 
     /// As a source.
     pub(crate) fn source(self) -> LazySource {
-        LazySource { database: self, opened: OnceLock::new() }
+        LazySource { database: self }
+    }
+
+    /// Takes hold of the moment that its next backup shows, together with others.
+    pub(crate) fn hold(&self, env: &Env, group: &Arc<MomentGroup>) -> Result<()> {
+        self.open()?.hold(env, group)
+    }
+
+    /// What tells one server from another.
+    pub(crate) fn server(&self) -> String {
+        self.address.clone().with_database("").label()
+    }
+
+    fn open(&self) -> Result<&PostgresSource> {
+        if let Some(opened) = self.opened.get() {
+            return Ok(opened);
+        }
+        let source = PostgresSource::new(self.client()?, self.format, self.selection.clone());
+        Ok(self.opened.get_or_init(|| source))
+    }
+}
+
+/// Holds all databases of a run that share a server with another one, at once. One that cannot be
+/// held is no matter here: its own backup says why.
+pub(crate) fn hold_together(env: &Env, databases: &[&Database]) {
+    let mut groups: BTreeMap<String, Vec<&Database>> = BTreeMap::new();
+    for database in databases {
+        groups.entry(database.server()).or_default().push(database);
+    }
+    for members in groups.values().filter(|members| members.len() > 1) {
+        let group = Arc::new(MomentGroup::default());
+        std::thread::scope(|scope| {
+            for some in members.chunks(members.len().div_ceil(HOLDERS_MAX)) {
+                let group = &group;
+                scope.spawn(move || {
+                    for database in some {
+                        let _ = database.hold(env, group);
+                    }
+                });
+            }
+        });
     }
 }
 
 /// A source that fetches its secrets when it is first read.
 pub(crate) struct LazySource {
     database: Database,
-    opened: OnceLock<PostgresSource>,
-}
-
-impl LazySource {
-    fn open(&self) -> Result<&PostgresSource> {
-        if let Some(opened) = self.opened.get() {
-            return Ok(opened);
-        }
-        let source = PostgresSource {
-            client: self.database.client()?,
-            format: self.database.format,
-            selection: self.database.selection.clone(),
-        };
-        Ok(self.opened.get_or_init(|| source))
-    }
 }
 
 impl Source for LazySource {
@@ -148,7 +182,7 @@ impl Source for LazySource {
     }
 
     fn inspect(&self) -> Result<Inspection> {
-        self.open()?.inspect()
+        self.database.open()?.inspect()
     }
 
     fn capture<'a>(
@@ -156,7 +190,7 @@ impl Source for LazySource {
         env: &'a Env,
         options: &CaptureOptions,
     ) -> Result<Box<dyn Capture + 'a>> {
-        self.open()?.capture(env, options)
+        self.database.open()?.capture(env, options)
     }
 }
 

@@ -6,9 +6,11 @@
 //! roles and other globals of the cluster follow as an artifact of their own.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::process::Stdio;
+use std::sync::Arc;
 
+use jiff::Timestamp;
+use lifeboat_core::env::Env;
 use lifeboat_core::manifest::{CheckLevel, CheckOutcome};
 use lifeboat_core::source::{ArtifactPlan, Capture, CaptureReport, CheckReport, Sink};
 use lifeboat_core::{Error, Kind, Result};
@@ -18,6 +20,7 @@ use crate::archive::ArchiveReader;
 use crate::child::Running;
 use crate::client::Program;
 use crate::facts::ServerFacts;
+use crate::moment::{Held, MomentGroup};
 use crate::script::ScriptReader;
 use crate::session::Session;
 use crate::source::{DumpFormat, PostgresSource};
@@ -35,9 +38,12 @@ const WARNINGS_MAX: usize = 20;
 
 /// A database held at one moment.
 pub(crate) struct DumpCapture<'a> {
+    env: &'a Env,
     source: &'a PostgresSource,
     session: Session,
     snapshot: Option<String>,
+    at: Timestamp,
+    group: Option<Arc<MomentGroup>>,
     facts: ServerFacts,
     dump: Program,
     check: CheckLevel,
@@ -49,17 +55,22 @@ pub(crate) struct DumpCapture<'a> {
 }
 
 impl<'a> DumpCapture<'a> {
-    pub(crate) fn begin(source: &'a PostgresSource, check: CheckLevel) -> Result<Self> {
-        let mut session = Session::open(&source.client, &source.attempt())?;
-        session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
+    pub(crate) fn begin(
+        env: &'a Env,
+        source: &'a PostgresSource,
+        check: CheckLevel,
+    ) -> Result<Self> {
+        let (held, group) = source.moment(env)?;
+        let Held { mut session, snapshot, at } = held;
         let facts = ServerFacts::read(&mut session)?;
-        let row = session.row("SELECT pg_catalog.pg_export_snapshot() AS snapshot")?;
-        let snapshot = row.get("snapshot").and_then(Value::as_str).map(str::to_owned);
         let dump = source.client.program("pg_dump", Some(facts.major))?;
         let mut capture = DumpCapture {
+            env,
             source,
             session,
             snapshot,
+            at,
+            group,
             facts,
             dump,
             check,
@@ -120,9 +131,7 @@ impl<'a> DumpCapture<'a> {
         let mut reader = DumpReader::new(source.format);
         loop {
             let buffer = sink.buffer();
-            let count = stdout
-                .read(buffer)
-                .map_err(|error| Error::io(Kind::Failed, format!("{what}: pg_dump"), error))?;
+            let count = running.read(self.env, &mut stdout, buffer)?;
             if count == 0 {
                 break;
             }
@@ -167,6 +176,9 @@ impl<'a> DumpCapture<'a> {
         facts.insert("large_objects".into(), json!(self.large_objects));
         // A dump reads through the server's cache: a page that is damaged on disk may go unseen.
         facts.insert("disk_pages".into(), json!("not verified"));
+        if let Some(together) = self.group.as_ref().and_then(|group| group.to_manifest()) {
+            facts.insert("held_together".into(), together);
+        }
         if !self.source.selection.is_everything() {
             facts.insert("selection".into(), json!(self.source.selection.options()));
         }
@@ -223,6 +235,7 @@ impl Capture for DumpCapture<'_> {
             .then(|| "a full check loads the dump into a throw-away cluster".to_owned());
         Ok(CaptureReport {
             facts: self.manifest_facts(),
+            taken_at: Some(self.at),
             rows: self.rows.take(),
             check: check.filter(|_| deferred.is_none()),
             check_deferred: deferred,

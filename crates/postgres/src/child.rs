@@ -4,12 +4,19 @@ use std::io::Read;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread::JoinHandle;
 
+use lifeboat_core::env::Env;
 use lifeboat_core::{Error, Kind, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use crate::failure;
 
 /// So much of standard error is kept: its beginning, and as much of its end.
 const STDERR_BYTES_MAX: usize = 32 << 10;
+/// How often a run that waits for output looks whether it must end.
+const LOOK_AGAIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+/// How often a child is asked whether it has ended, in milliseconds.
+const WAIT_MS: u64 = 10;
 
 /// A child. Killed when dropped before it was waited for.
 pub(crate) struct Running {
@@ -36,6 +43,43 @@ impl Running {
     /// Its standard output, once.
     pub(crate) fn stdout(&mut self) -> Option<ChildStdout> {
         self.child.as_mut().and_then(|child| child.stdout.take())
+    }
+
+    /// Reads what comes next of its output; meanwhile a run that must end is ended.
+    pub(crate) fn read(
+        &self,
+        env: &Env,
+        stdout: &mut ChildStdout,
+        buffer: &mut [u8],
+    ) -> Result<usize> {
+        let failed = |error| Error::io(Kind::Failed, format!("{}: reading", self.what), error);
+        loop {
+            env.proceed()?;
+            let mut wanted = [PollFd::new(&*stdout, PollFlags::IN)];
+            match poll(&mut wanted, Some(&LOOK_AGAIN)) {
+                Ok(0) | Err(Errno::INTR) => continue,
+                Ok(_) => {}
+                Err(error) => return Err(failed(error.into())),
+            }
+            match stdout.read(buffer) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                read => return read.map_err(failed),
+            }
+        }
+    }
+
+    /// Waits for its end, as [`Running::finish`] does; a run that must end kills it.
+    pub(crate) fn finish_within(mut self, env: &Env) -> Result<String> {
+        while let Some(child) = self.child.as_mut() {
+            let ended = child.try_wait().map_err(|error| {
+                Error::io(Kind::Failed, format!("cannot wait for {}", self.program), error)
+            })?;
+            if ended.is_some() {
+                break;
+            }
+            env.pause_ms(WAIT_MS)?;
+        }
+        self.finish()
     }
 
     /// Its standard input, once, where it was piped.

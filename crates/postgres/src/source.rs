@@ -1,5 +1,7 @@
 //! A PostgreSQL database as a source.
 
+use std::sync::{Arc, Mutex};
+
 use lifeboat_core::env::Env;
 use lifeboat_core::manifest::Method;
 use lifeboat_core::source::{Capture, CaptureOptions, Inspection, Source};
@@ -8,6 +10,7 @@ use lifeboat_core::{Error, Kind, Result};
 use crate::capture::DumpCapture;
 use crate::client::Client;
 use crate::facts::ServerFacts;
+use crate::moment::{Held, MomentGroup, hold, hold_with};
 use crate::session::Session;
 
 /// The kind of these sources.
@@ -66,7 +69,6 @@ impl Selection {
 }
 
 /// One database of a server.
-#[derive(Debug)]
 pub struct PostgresSource {
     /// How it is reached.
     pub client: Client,
@@ -74,9 +76,33 @@ pub struct PostgresSource {
     pub format: DumpFormat,
     /// What of it is dumped.
     pub selection: Selection,
+    held: Mutex<Option<(Held, Arc<MomentGroup>)>>,
 }
 
 impl PostgresSource {
+    /// A database as a source.
+    pub fn new(client: Client, format: DumpFormat, selection: Selection) -> Self {
+        PostgresSource { client, format, selection, held: Mutex::new(None) }
+    }
+
+    /// Takes hold of the moment that the next capture shows, together with others of a group. All
+    /// of them must be held before the first capture begins.
+    pub fn hold(&self, env: &Env, group: &Arc<MomentGroup>) -> Result<()> {
+        let held = hold_with(env, &self.client, &self.attempt(), group)?;
+        let mut place = self.held.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        *place = Some((held, Arc::clone(group)));
+        Ok(())
+    }
+
+    /// What is held, or the present moment.
+    pub(crate) fn moment(&self, env: &Env) -> Result<(Held, Option<Arc<MomentGroup>>)> {
+        let held = self.held.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+        match held {
+            Some((held, group)) => Ok((held, Some(group))),
+            None => Ok((hold(env, &self.client, &self.attempt())?, None)),
+        }
+    }
+
     /// What is tried, for errors.
     pub(crate) fn attempt(&self) -> String {
         format!("cannot read the PostgreSQL database {}", self.client.address().label())
@@ -107,7 +133,7 @@ impl Source for PostgresSource {
 
     fn capture<'a>(
         &'a self,
-        _env: &'a Env,
+        env: &'a Env,
         options: &CaptureOptions,
     ) -> Result<Box<dyn Capture + 'a>> {
         if options.method != Method::Online {
@@ -120,6 +146,6 @@ impl Source for PostgresSource {
             )
             .hint("leave `method` away, or write method = \"online\""));
         }
-        Ok(Box::new(DumpCapture::begin(self, options.check)?))
+        Ok(Box::new(DumpCapture::begin(env, self, options.check)?))
     }
 }

@@ -252,6 +252,7 @@ impl Capture for SqliteCapture {
             ));
         }
         Ok(CaptureReport {
+            taken_at: None,
             facts: self.facts,
             schema_version: self.schema_version,
             rows,

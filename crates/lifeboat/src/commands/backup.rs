@@ -13,6 +13,7 @@ use lifeboat_core::{Error, Kind, Result};
 use serde_json::{Value, json};
 
 use super::words::{CheckWord, MethodWord};
+use crate::postgres;
 use crate::repositories::{self, Place};
 use crate::rotation::{self, Days, Rule};
 use crate::runs::{self, RunArgs, RunHooks};
@@ -98,6 +99,9 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
         return runs.end();
     }
     hooks.around(|| {
+        let databases: Vec<_> =
+            targets.iter().filter_map(|target| target.database.as_ref()).collect();
+        postgres::hold_together(&env, &databases);
         runs.all(&targets, &places)?;
         runs.end()
     })

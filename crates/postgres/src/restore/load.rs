@@ -148,7 +148,7 @@ pub(super) fn load(
     if staged.format == DumpFormat::Plain {
         feed(&mut running, staged)?;
     }
-    running.finish().map(drop)?;
+    running.finish_within(env).map(drop)?;
     env.tell(Event::PhaseEnded { phase });
     Ok(())
 }

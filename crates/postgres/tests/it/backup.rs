@@ -1,12 +1,13 @@
 //! Backups: what is stored is whole, and known to be.
 
 use std::process::Command;
+use std::sync::Arc;
 
 use lifeboat_core::manifest::{CheckLevel, Condition};
-use lifeboat_postgres::DumpFormat;
+use lifeboat_postgres::{DumpFormat, MomentGroup};
 
 use crate::shop::{ITEMS, STATEMENTS};
-use crate::support::{MAJORS, back_up, cluster, place, run, source, stored};
+use crate::support::{MAJORS, back_up, cluster, env, place, run, source, stored};
 
 #[test]
 fn rows_are_counted_from_the_dump_of_every_version() {
@@ -51,4 +52,37 @@ fn a_full_check_loads_the_dump_into_a_cluster_of_its_own() {
         assert!(names.contains(&"load_into_throw_away_cluster"), "{names:?}");
         assert_eq!(manifest.condition, Condition::Good);
     }
+}
+
+#[test]
+fn databases_of_one_server_are_held_together_and_the_manifests_say_how_near() {
+    let cluster = cluster(15);
+    let names = ["one", "two", "three"];
+    let sources: Vec<_> = names
+        .iter()
+        .map(|name| {
+            run(&cluster.client("postgres").unwrap(), &format!("CREATE DATABASE {name}"));
+            run(&cluster.client(name).unwrap(), "CREATE TABLE public.t AS SELECT 1 AS id");
+            source(cluster.client(name).unwrap())
+        })
+        .collect();
+    let group = Arc::new(MomentGroup::default());
+    sources.iter().for_each(|source| source.hold(&env(), &group).unwrap());
+    // Written after the moment: in none of the backups.
+    for name in names {
+        run(&cluster.client(name).unwrap(), "INSERT INTO public.t VALUES (2)");
+    }
+    let after = env().clock.now();
+    for source in &sources {
+        let manifest = back_up(&place(), source, CheckLevel::Quick).unwrap();
+        assert_eq!(manifest.rows.unwrap()["public.t"], 1);
+        assert!(manifest.taken_at < after);
+        let together = &manifest.facts["held_together"];
+        assert_eq!(together["databases"], serde_json::json!(["one", "three", "two"]));
+        assert!(together["spread_ms"].as_u64().unwrap() < 60_000);
+    }
+    // What was held is held once.
+    let manifest = back_up(&place(), &sources[0], CheckLevel::Quick).unwrap();
+    assert_eq!(manifest.rows.unwrap()["public.t"], 2);
+    assert!(!manifest.facts.contains_key("held_together"));
 }

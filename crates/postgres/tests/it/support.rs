@@ -91,7 +91,7 @@ pub(crate) fn place() -> Place {
 }
 
 pub(crate) fn source(client: Client) -> PostgresSource {
-    PostgresSource { client, format: DumpFormat::Custom, selection: Selection::default() }
+    PostgresSource::new(client, DumpFormat::Custom, Selection::default())
 }
 
 /// A backup of a source, read back.
