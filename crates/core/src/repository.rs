@@ -274,7 +274,10 @@ Restore by hand, without lifeboat:
   SQLite database     zstd -d NAME.db.zst -o restored.db      (or: gunzip -k NAME.db.gz)
                       sqlite3 restored.db 'PRAGMA integrity_check'
                       Never put it beside an old restored.db-wal or restored.db-journal.
-  PostgreSQL dump     zstd -d NAME.sql.zst -o restored.sql    (or: gunzip -k NAME.sql.gz)
+  PostgreSQL dump     zstd -dc NAME.globals.sql.zst | psql -d postgres     (missing roles)
+                      createdb restored
+                      zstd -dc NAME.dump.zst | pg_restore --exit-on-error -d restored
+                      NAME.sql.zst is a dump as SQL: psql -v ON_ERROR_STOP=1 -d restored
                       Lines that begin with `pg_dump: ` are messages: grep -v '^pg_dump: '
   files beside it     zstd -d < NAME.files.tar.zst | tar -xpf -   (unpacks below this folder;
                       or: tar -xpzf NAME.files.tar.gz)

@@ -26,7 +26,7 @@ use crate::session::Session;
 use crate::source::{DumpFormat, PostgresSource};
 
 /// What the rows and statements are in.
-pub(crate) const ROLE_DATABASE: &str = "database";
+pub(crate) const ROLE_DUMP: &str = "dump";
 /// Roles, tablespaces and their rights: what no dump of one database holds.
 pub(crate) const ROLE_GLOBALS: &str = "globals";
 /// How long a table may be locked exclusively by others before the dump gives up.
@@ -201,7 +201,7 @@ impl Capture for DumpCapture<'_> {
             DumpFormat::Plain => "sql",
         };
         vec![
-            plan(ROLE_DATABASE, extension, self.facts.database_bytes),
+            plan(ROLE_DUMP, extension, self.facts.database_bytes),
             plan(ROLE_GLOBALS, "globals.sql", self.globals.len() as u64),
         ]
     }

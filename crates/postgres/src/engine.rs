@@ -84,7 +84,7 @@ impl Engine for PostgresEngine {
         match read_whole(path)? {
             Whole::Archive(contents, rows) => {
                 description.facts.insert("server_version".into(), contents.server_version.into());
-                description.facts.insert("dump_version".into(), contents.dump_version.into());
+                description.facts.insert("pg_dump_version".into(), contents.dump_version.into());
                 description.rows = Some(rows);
             }
             Whole::Script(script) => {

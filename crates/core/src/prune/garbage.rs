@@ -14,7 +14,7 @@ use crate::repository::Repository;
 use crate::store::ObjectInfo;
 
 /// The endings of artifacts, before that of their compression.
-const ENDINGS: [&str; 4] = [".files.tar", ".db", ".sql", ".pages"];
+const ENDINGS: [&str; 6] = [".files.tar", ".globals.sql", ".db", ".sql", ".dump", ".pages"];
 const GZIP_BYTES: usize = 16;
 const SEEK_TABLE_END: [u8; 4] = 0x8f92_eab1_u32.to_le_bytes();
 
@@ -102,7 +102,15 @@ mod tests {
 
     #[test]
     fn only_names_of_artifacts_have_a_stem() {
-        for file in ["a-1.db", "a-1.db.zst", "a-1.db.gz", "a-1.files.tar.zst", "a-1.pages.zst"] {
+        for file in [
+            "a-1.dump.zst",
+            "a-1.globals.sql.zst",
+            "a-1.db",
+            "a-1.db.zst",
+            "a-1.db.gz",
+            "a-1.files.tar.zst",
+            "a-1.pages.zst",
+        ] {
             assert_eq!(stem_of(file), Some("a-1"), "{file}");
         }
         let others =
