@@ -30,6 +30,9 @@ const SECRET_BYTES_MAX: usize = 64 << 10;
 /// So many databases are taken hold of at once.
 const HOLDERS_MAX: usize = 16;
 
+/// Variables in which addresses with passwords are kept. The client programs have no use for them.
+const SECRET_VARIABLES: &[&str] = &["ADMIN_DATABASE_URL", "DATABASE_URL"];
+
 /// Whether an argument is the address of a PostgreSQL database.
 pub(crate) fn is_address(argument: &str) -> bool {
     ["postgres://", "postgresql://"].iter().any(|scheme| argument.starts_with(scheme))
@@ -81,6 +84,8 @@ impl Database {
         let mut options = options();
         options.folders.extend(config.programs.clone());
         options.prefix = config.command.clone();
+        let variable = config.password.as_ref().and_then(|secret| secret.env.clone());
+        options.secret_variables.extend(variable);
         Ok(Database {
             address: config.address()?,
             secret: config.password.clone(),
@@ -201,7 +206,11 @@ pub(crate) fn engine() -> &'static PostgresEngine {
 }
 
 fn options() -> ClientOptions {
-    ClientOptions { search_path: world::search_path(), ..ClientOptions::default() }
+    ClientOptions {
+        search_path: world::search_path(),
+        secret_variables: SECRET_VARIABLES.iter().map(|name| (*name).to_owned()).collect(),
+        ..ClientOptions::default()
+    }
 }
 
 /// Reads a secret from where it is.

@@ -33,6 +33,8 @@ pub struct ClientOptions {
     /// Put before each program and its arguments: `["docker", "exec", "-i", "db"]`. The programs
     /// are then those of the container.
     pub prefix: Vec<String>,
+    /// Variables of our environment that hold secrets: no child gets them.
+    pub secret_variables: Vec<String>,
 }
 
 /// A client program that was found.
@@ -185,6 +187,9 @@ impl Client {
         words.push(path.into());
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).env("LC_ALL", "C");
+        for name in &self.options.secret_variables {
+            command.env_remove(name);
+        }
         command
     }
 

@@ -23,6 +23,8 @@ mod init;
 mod install;
 mod lost_backups;
 mod output;
+mod postgres;
+mod postgres_server;
 mod prune;
 mod restore;
 mod restore_all;
