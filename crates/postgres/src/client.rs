@@ -7,11 +7,13 @@
 //! that `PGPASSFILE` names: nothing secret is in its command line or its environment. Its messages
 //! are in English, so that [`crate::failure`] knows them.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use lifeboat_core::{Error, Kind, Result};
 use tempfile::TempPath;
@@ -119,7 +121,7 @@ impl Client {
             if !path.is_file() {
                 continue;
             }
-            let Some(program) = self.version_of(&path) else { continue };
+            let Some(program) = self.known_version_of(&path) else { continue };
             if !found.iter().any(|other| other.major == program.major) {
                 found.push(program);
             }
@@ -147,6 +149,18 @@ impl Client {
         }
         folders.extend(self.options.search_path.iter().cloned());
         folders
+    }
+
+    /// The same, asked once in the life of this process: a restore runs a dozen programs.
+    fn known_version_of(&self, path: &Path) -> Option<Program> {
+        static KNOWN: Mutex<BTreeMap<PathBuf, Option<Program>>> = Mutex::new(BTreeMap::new());
+        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(program) = known.get(path) {
+            return program.clone();
+        }
+        let program = self.version_of(path);
+        known.insert(path.to_owned(), program.clone());
+        program
     }
 
     /// Asks a program for its version: `pg_dump (PostgreSQL) 15.18 (Debian ...)`.

@@ -61,6 +61,7 @@ const KNOWN: &[(&str, Kind, &str)] = &[
         Kind::SourceUnavailable,
         "back up as the table's owner or a role with BYPASSRLS: others would see some rows only",
     ),
+    ("no matching ", Kind::Usage, "mend the pattern, or say what there is: psql -c '\\d'"),
     (
         "does not exist",
         Kind::SourceUnavailable,

@@ -32,8 +32,8 @@ pub(crate) struct PostgresConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = 5432)]
     pub(crate) port: Option<u16>,
-    /// The role that reads. pg_read_all_data is enough for the data; the passwords of roles need
-    /// a superuser.
+    /// The role that reads. A member of pg_read_all_data may read all of it, the passwords of
+    /// roles too; row security needs BYPASSRLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"backup")]
     pub(crate) user: Option<String>,

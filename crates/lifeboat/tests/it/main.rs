@@ -24,6 +24,7 @@ mod install;
 mod lost_backups;
 mod output;
 mod postgres;
+mod postgres_bad_input;
 mod postgres_server;
 mod prune;
 mod restore;
