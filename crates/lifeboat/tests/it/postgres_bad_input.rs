@@ -2,7 +2,7 @@
 //! names the object, a hint that mends it, and no backup that is none.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
 use crate::postgres_server::{Server, command, configure, run, shop, world_of, world_with};
@@ -145,9 +145,14 @@ $real \"$@\" | {
 fn held(world: &World) -> Child {
     let mut command = command(world, &["backup"]);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until_there(&world.path("tmp/held"));
+    child
+}
+
+fn wait_until_there(path: &Path) {
     for _ in 0..3_000 {
-        if world.path("tmp/held").exists() {
-            return child;
+        if path.exists() {
+            return;
         }
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
