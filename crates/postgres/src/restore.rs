@@ -84,7 +84,7 @@ pub(crate) fn head(env: &Env, origin: Origin<'_>) -> Result<Needs> {
 
 /// Whether a file, plain or compressed, begins as a dump of PostgreSQL does.
 pub fn is_dump(env: &Env, path: &Path) -> bool {
-    stage::head(env, Origin::File { path }).is_ok()
+    stage::head(env, Origin::File { path }).is_ok_and(|head| head.is_dump)
 }
 
 /// Carries out a plan. On failure what was there is still there, under its own name.

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use super::backup::level_or;
 use super::words::CheckWord;
+use crate::postgres;
 use crate::selection::{self, Wanted};
 use crate::session::Session;
 use crate::sources::{self, CHECK_MEMORY_BYTES, Target};
@@ -96,11 +97,11 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
         }
         Wanted::File(path) => (Origin::File { path }, lifeboat_sqlite::KIND),
     };
-    let is_file_of_dump = match &wanted {
-        Wanted::File(path) => lifeboat_postgres::restore::is_dump(&env, path),
-        Wanted::Backup(_) => false,
+    let kind = match &wanted {
+        Wanted::File(path) if server::takes(&env, path, args.to.as_deref()) => postgres::KIND,
+        _ => kind,
     };
-    if is_file_of_dump || server::is_meant(kind, args.to.as_deref()) {
+    if server::is_meant(kind, args.to.as_deref()) {
         return server::run(session, &env, &args, origin, target.as_ref());
     }
     args.server.refuse_elsewhere()?;

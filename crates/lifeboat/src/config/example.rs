@@ -94,9 +94,10 @@ mod tests {
         let as_it_is: Config = toml::from_str(&example).unwrap();
         assert_eq!(as_it_is.repository.len(), 1);
         let is_key = |line: &str| line.starts_with("# [") || line.contains(" = ");
+        let is_prose = |rest: &str| rest.contains("{ path") || rest.starts_with("{ glob");
         let unmarked: Vec<&str> = example
             .lines()
-            .map(|line| match line.strip_prefix("# ").filter(|rest| !rest.contains("{ path")) {
+            .map(|line| match line.strip_prefix("# ").filter(|rest| !is_prose(rest)) {
                 Some(rest) if is_key(line) => rest,
                 _ => line,
             })

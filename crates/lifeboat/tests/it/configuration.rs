@@ -66,7 +66,10 @@ fn broken_toml_has_a_place() {
 #[test]
 fn what_does_not_fit_together_is_refused() {
     for (text, line) in [
-        ("[source.a]\nkeep = \"forever\"\n", "c.toml:1:9: it has neither `sqlite` nor `files`"),
+        (
+            "[source.a]\nkeep = \"forever\"\n",
+            "c.toml:1:9: it has neither `sqlite` nor `postgres` nor `files`",
+        ),
         (
             "[source.a]\nsqlite = \"x.db\"\n",
             "c.toml:2:1: the path is not absolute (`~` is not expanded)",
@@ -271,8 +274,8 @@ fn a_file_of_variables_that_cannot_be_meant_is_an_error() {
     let with = |text: &str| fs::write(&env, text).unwrap();
     with("ADMIN_DB_PATH=$(find . -name app.db)\n");
     world.run(&["backup"]).expect(2).says("line 1: ADMIN_DB_PATH is given with the command");
-    with("ADMIN_DB_TYPE=postgres\nADMIN_DATABASE_URL=postgresql://u:secret@h/d\n");
-    let ran = world.run(&["backup"]).expect(2).says("backs up SQLite only");
+    with("ADMIN_DB_TYPE=postgres\nADMIN_DATABASE_URL=postgresql://u:secret@h:x/d\n");
+    let ran = world.run(&["backup"]).expect(2).says("ADMIN_DATABASE_URL is not the address");
     assert!(!ran.err.contains("secret"), "{}", ran.err);
     world.run(&["backup", "--env-file", "gone"]).expect(2).says("cannot read gone");
     // Of another program: nothing in it is ours, whatever it says.

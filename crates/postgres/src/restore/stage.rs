@@ -15,12 +15,13 @@ use lifeboat_core::event::Event;
 use lifeboat_core::pipeline::{Compression, Expectation, decode};
 use lifeboat_core::restore::Origin;
 use lifeboat_core::scratch::{Scratch, compression_of, free_bytes, stored_expectation};
+use lifeboat_core::source::Engine;
 use lifeboat_core::store::get_bytes;
 use lifeboat_core::{Error, Kind, Result};
 
 use crate::archive::{ArchiveReader, Contents};
 use crate::capture::ROLE_GLOBALS;
-use crate::engine::format_of;
+use crate::engine::{PostgresEngine, format_of};
 use crate::script::ScriptReader;
 use crate::source::DumpFormat;
 
@@ -264,6 +265,8 @@ impl<'a> Unpacker<'a> {
 pub(super) struct Head {
     pub(super) format: DumpFormat,
     pub(super) contents: Option<Contents>,
+    /// Whether it says of itself that it is a dump.
+    pub(super) is_dump: bool,
 }
 
 /// Reads as far as the table of contents reaches, and no further.
@@ -304,5 +307,6 @@ pub(super) fn head(env: &Env, origin: Origin<'_>) -> Result<Head> {
         };
         Error::new(Kind::CheckFailed, message).hint("nothing was changed; choose another backup")
     })?;
-    Ok(Head { format, contents: archive.contents().cloned() })
+    let is_dump = PostgresEngine::default().recognizes(&first);
+    Ok(Head { format, contents: archive.contents().cloned(), is_dump })
 }

@@ -70,6 +70,12 @@ pub(super) fn is_meant(kind: &str, to: Option<&Path>) -> bool {
     kind == postgres::KIND && to_server
 }
 
+/// Whether a file that nobody knows is a dump, or is meant as one.
+pub(super) fn takes(env: &Env, path: &Path, to: Option<&Path>) -> bool {
+    let to_server = to.is_some_and(|to| postgres::is_address(&to.to_string_lossy()));
+    to_server || restore::is_dump(env, path)
+}
+
 /// Restores a dump.
 pub(super) fn run(
     session: &Session,
