@@ -119,6 +119,10 @@ pub trait Store: Send + Sync {
     fn discard(&self, _name: &ObjectName) -> Result<bool> {
         Ok(false)
     }
+    /// Whether objects can be put and deleted, as far as that can be known without a trace.
+    fn check_writable(&self) -> Result<()> {
+        Ok(())
+    }
     /// How full its place is, where the store knows.
     fn space(&self) -> Result<Option<Space>>;
     /// How many objects may be read at once: as many as make it faster. 1 unless it says more.

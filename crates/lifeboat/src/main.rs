@@ -4,8 +4,9 @@
 //! file per verb, `config` the configuration, `ui` all that is seen, `world` the clock and the
 //! environment; `sources` and `repositories` list what can be protected and where.
 
-mod cache;
 mod attempts;
+mod cache;
+mod checks;
 mod cli;
 mod commands;
 mod config;

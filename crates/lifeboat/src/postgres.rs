@@ -107,6 +107,16 @@ impl Database {
         &self.address
     }
 
+    /// Where its programs are.
+    pub(crate) fn options(&self) -> &ClientOptions {
+        &self.options
+    }
+
+    /// What of it is dumped.
+    pub(crate) fn selection(&self) -> &Selection {
+        &self.selection
+    }
+
     /// A client of it, with its password.
     pub(crate) fn client(&self) -> Result<Client> {
         let mut address = self.address.clone();

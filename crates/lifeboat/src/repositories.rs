@@ -218,5 +218,7 @@ mod tests {
         assert_eq!(named("/c", &configured).unwrap().url, "file:///c");
         let error = named("locla", &configured).unwrap_err();
         assert_eq!(error.message(), "unknown repository `locla`, did you mean `local`?");
+        let error = named("local", &[]).unwrap_err();
+        assert_eq!(error.message(), "unknown repository `local`, none is configured");
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! This is the only place that reads the clock, the environment and the host's name; everything
 //! else gets them as values, so that it can be run with others. In debug builds the crash and
-//! pause points, the clock and the disk that tests use are set here; a release build knows none.
+//! pause points, the clock, the disk and the default repository that tests use are set here; a release build knows none.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -55,6 +55,7 @@ const VARIABLES: &[&str] = &[
     "NO_COLOR",
     "TERM",
     "TMPDIR",
+    "PGPASSFILE",
     "ADMIN_DB_TYPE",
     "ADMIN_DB_PATH",
     "ADMIN_DATABASE_URL",
@@ -66,6 +67,7 @@ const VARIABLES: &[&str] = &[
     "LIFEBOAT_PAUSE_AT",
     "LIFEBOAT_CLOCK_AT",
     "LIFEBOAT_DISK_USED",
+    "LIFEBOAT_DEFAULT_REPOSITORY",
 ];
 
 impl Surroundings {
@@ -292,8 +294,12 @@ impl CrashPoints for ArmedPoints {
 }
 
 /// The default repository where nothing is configured: `/var/backups/lifeboat` for root, else
-/// the user's data folder.
+/// the user's data folder. In a debug build a test may say otherwise: none must write to root's.
 pub(crate) fn default_repository(surroundings: &Surroundings) -> Option<PathBuf> {
+    let of_test = surroundings.path("LIFEBOAT_DEFAULT_REPOSITORY");
+    if cfg!(debug_assertions) && of_test.is_some() {
+        return of_test;
+    }
     match surroundings.is_root {
         true => Some(Path::new("/var/backups/lifeboat").to_owned()),
         false => surroundings.data_folder(),

@@ -17,7 +17,7 @@ use lifeboat_core::env::Env;
 use lifeboat_core::parallel::in_parallel;
 use lifeboat_core::store::{ObjectInfo, ObjectName, ObjectReader, Put, Space, Store};
 use lifeboat_core::{Error, Kind, Result};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{Access, CWD, RenameFlags, renameat_with};
 
 /// How many bytes are written before the disk is asked to begin with them, so that the sync at
 /// the end has little left to do.
@@ -285,6 +285,15 @@ impl Store for LocalStore {
             true => Ok(false),
             false => self.delete(name).map(|()| true),
         }
+    }
+
+    fn check_writable(&self) -> Result<()> {
+        // What is missing will be made in the nearest folder that exists.
+        let root = std::path::absolute(&self.root).unwrap_or_else(|_| self.root.clone());
+        let place = root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+        let wanted = Access::WRITE_OK | Access::EXEC_OK;
+        rustix::fs::access(place, wanted)
+            .map_err(|error| unavailable(place, "cannot write to", error.into()))
     }
 
     fn space(&self) -> Result<Option<Space>> {

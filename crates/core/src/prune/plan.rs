@@ -467,11 +467,11 @@ fn marked(plan: &PrunePlan) -> Vec<(&str, Option<Uuid>)> {
     plan.with(Action::Mark).map(|item| (item.name.as_str(), item.id)).collect()
 }
 
-/// The record of the last prune: an error text where it cannot be read.
+/// The record of the last prune, and its object's name: an error text where it cannot be read.
 fn last_record(
     repository: &Repository,
     folder: &str,
-) -> Result<Option<Result<PruneRecord, String>>> {
+) -> Result<Option<(ObjectName, Result<PruneRecord, String>)>> {
     let records = repository.store().list(Some(&MarkKind::Record.prefix(folder)))?;
     let names = records.into_iter().map(|object| object.name);
     let is_record = |name: &ObjectName| {
@@ -480,9 +480,9 @@ fn last_record(
     // Their names are times, so the last by name is the last that any clock has seen.
     let Some(last) = names.filter(is_record).max() else { return Ok(None) };
     match repository.read_mark::<PruneRecord>(&last) {
-        Ok(record) => Ok(Some(Ok(record))),
+        Ok(record) => Ok(Some((last, Ok(record)))),
         Err(error) if matches!(error.kind(), Kind::CheckFailed | Kind::Failed) => {
-            Ok(Some(Err(error.message().to_owned())))
+            Ok(Some((last, Err(error.message().to_owned()))))
         }
         Err(error) => Err(error),
     }
@@ -491,7 +491,7 @@ fn last_record(
 fn gates(
     now: Timestamp,
     plan: &PrunePlan,
-    last: Option<&Result<PruneRecord, String>>,
+    last: Option<&(ObjectName, Result<PruneRecord, String>)>,
 ) -> Vec<Gate> {
     let removes = |item: &&Item| item.action == Action::Delete || item.action == Action::Mark;
     if !plan.items.iter().any(|item| removes(&item)) {
@@ -501,9 +501,10 @@ fn gates(
     let mut gate = |opens_with_approval, message: String| {
         gates.push(Gate { opens_with_approval, message });
     };
+    let object = last.map(|(object, _)| object);
     let last = match last {
-        Some(Ok(record)) => Some(record),
-        Some(Err(reason)) => {
+        Some((_, Ok(record))) => Some(record),
+        Some((_, Err(reason))) => {
             gate(true, format!("what the last prune did is not known: {reason}"));
             None
         }
@@ -522,8 +523,16 @@ fn gates(
         }
         _ => {}
     }
-    if let Some(last) = last.filter(|last| now < last.pruned_at) {
-        gate(false, format!("the clock says {now}, before the last prune at {}", last.pruned_at));
+    if let Some((last, object)) = last.zip(object).filter(|(last, _)| now < last.pruned_at) {
+        let pruned_at = last.pruned_at;
+        gate(
+            false,
+            format!(
+                "the clock says {now}, before the last prune at {pruned_at}; if the clock is right \
+                 now and was ahead then, remove {object} from the repository, the record of that \
+                 prune"
+            ),
+        );
     }
     let good = |item: &&Item| {
         item.condition == Some(Condition::Good) && item.taken_at.is_some_and(|at| at <= now)

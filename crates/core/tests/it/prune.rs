@@ -167,7 +167,7 @@ fn nothing_goes_while_the_clock_is_behind_the_last_prune() {
     world.days(2);
     let now = world.clock.now();
     let last = world.names().into_iter().rfind(|name| name.starts_with("prunes/")).unwrap();
-    world.store.damage(&ObjectName::new(last).unwrap(), |bytes| {
+    world.store.damage(&ObjectName::new(last.clone()).unwrap(), |bytes| {
         let mut record: PruneRecord = serde_json::from_slice(bytes).unwrap();
         record.pruned_at = now + hours(1);
         *bytes = marks::to_bytes(&record);
@@ -175,6 +175,8 @@ fn nothing_goes_while_the_clock_is_behind_the_last_prune() {
     let error = world.prune_approved().unwrap_err();
     assert_eq!(error.kind(), Kind::Refused);
     assert!(error.message().contains("the clock says"), "{error}");
+    // A person whose clock was ahead then must know what holds everything up.
+    assert!(error.message().contains(&format!("remove {last} from")), "{error}");
     world.pass(2);
     world.prune(None).unwrap();
 }

@@ -10,6 +10,7 @@ use lifeboat_core::source::Source as _;
 use lifeboat_core::{Error, Kind, Result};
 use serde_json::json;
 
+use crate::checks;
 use crate::config::diagnose::shown;
 use crate::config::{example, origin, trust, validate};
 use crate::repositories;
@@ -39,7 +40,12 @@ struct ShowArgs {}
 
 /// Read the configuration, and look at each source and repository
 #[derive(Debug, clap::Args)]
-struct CheckArgs {}
+struct CheckArgs {
+    /// Try all that the sources and repositories need, as `lifeboat doctor` does: connections,
+    /// rights, client programs, free space
+    #[arg(long)]
+    online: bool,
+}
 
 /// Print the JSON schema of the configuration
 #[derive(Debug, clap::Args)]
@@ -49,7 +55,7 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     match args.action {
         Action::Init(args) => super::init::run(session, args),
         Action::Show(ShowArgs {}) => show(session),
-        Action::Check(CheckArgs {}) => check(session),
+        Action::Check(args) => check(session, &args),
         Action::Schema(SchemaArgs {}) => {
             session.printer.json_data(&example::schema())?;
             Ok(ExitCode::SUCCESS)
@@ -149,13 +155,54 @@ fn show(session: &Session) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn check(session: &Session) -> Result<ExitCode> {
+fn check(session: &Session, args: &CheckArgs) -> Result<ExitCode> {
     let loaded = session.loaded()?;
     let files = session.config_files()?;
     if files.is_empty() {
         return Err(no_configuration());
     }
+    let later = validate::used_later(loaded);
+    let doubts = match trust::has_commands(&loaded.config) {
+        true => trust::doubts(&files, rustix::process::geteuid().as_raw()),
+        false => Vec::new(),
+    };
+    let (lines, values, end) = match args.online {
+        true => {
+            let findings = checks::run(session, Path::new("/"), true);
+            let line = |finding: &checks::Finding| finding.text(&session.printer);
+            let lines: Vec<String> = findings.iter().map(line).collect();
+            let values: Vec<_> = findings.iter().map(checks::Finding::as_json).collect();
+            (lines, values, checks::conclude(&findings))
+        }
+        false => {
+            let findings = findings(session)?;
+            let lines = findings.iter().map(|finding| format!("{}\n", finding.text(session)));
+            let (lines, values) = (lines.collect(), findings.iter().map(Finding::as_json));
+            (lines, values.collect(), conclude(findings))
+        }
+    };
+    if session.printer.json() {
+        session.printer.json_data(&json!({
+            "files": files, "findings": values, "used_later": later, "doubts": doubts,
+        }))?;
+    } else {
+        session.printer.data(&lines.concat())?;
+        for doubt in doubts {
+            let message = format!("{doubt}: whoever can, runs commands in the next backup");
+            session.printer.warning("", &message);
+        }
+        for key in later {
+            let message = format!("{key} is accepted, used from a later version on");
+            session.printer.warning("", &message);
+        }
+    }
+    end.map(|()| ExitCode::SUCCESS)
+}
+
+/// A look at each repository and source.
+fn findings(session: &Session) -> Result<Vec<Finding>> {
     let env = session.env()?;
+    let config = &session.loaded()?.config;
     let mut findings = Vec::new();
     for place in repositories::places(session)? {
         let found = place.open(&env).map(|repository| format!("{} is there", repository.url()));
@@ -168,37 +215,13 @@ fn check(session: &Session) -> Result<ExitCode> {
             found => Finding::of("repository", place.label(), found),
         });
     }
-    for name in loaded.config.source.keys() {
-        match sources::named(&loaded.config, std::slice::from_ref(name)) {
+    for name in config.source.keys() {
+        match sources::named(config, std::slice::from_ref(name)) {
             Ok(targets) => findings.extend(targets.iter().map(look)),
             Err(error) => findings.push(Finding::of("source", name, Err(error))),
         }
     }
-    let later = validate::used_later(loaded);
-    let doubts = match trust::has_commands(&loaded.config) {
-        true => trust::doubts(&files, rustix::process::geteuid().as_raw()),
-        false => Vec::new(),
-    };
-    if session.printer.json() {
-        let findings: Vec<_> = findings.iter().map(Finding::as_json).collect();
-        session.printer.json_data(&json!({
-            "files": files, "findings": findings, "used_later": later,
-            "doubts": doubts,
-        }))?;
-    } else {
-        for finding in &findings {
-            session.printer.data(&format!("{}\n", finding.text(session)))?;
-        }
-        for doubt in doubts {
-            let message = format!("{doubt}: whoever can, runs commands in the next backup");
-            session.printer.warning("", &message);
-        }
-        for key in later {
-            let message = format!("{key} is accepted, used from a later version on");
-            session.printer.warning("", &message);
-        }
-    }
-    conclude(findings)
+    Ok(findings)
 }
 
 /// What a source is, and that it can be read.
@@ -254,12 +277,12 @@ impl Finding {
 }
 
 /// The first failure decides the exit code; with one of them it is the error itself.
-fn conclude(findings: Vec<Finding>) -> Result<ExitCode> {
+fn conclude(findings: Vec<Finding>) -> Result<()> {
     let all = findings.len();
     let mut errors: Vec<Error> =
         findings.into_iter().filter_map(|finding| finding.found.err()).collect();
     match errors.len() {
-        0 => Ok(ExitCode::SUCCESS),
+        0 => Ok(()),
         1 => Err(errors.remove(0)),
         count => {
             let message = format!("{count} of {all} sources and repositories failed");

@@ -14,10 +14,11 @@ use std::process::ExitCode;
 use lifeboat_core::{Error, Kind, Result};
 use serde_json::json;
 
+pub(crate) use self::cron::words as cron_words;
+pub(crate) use self::files::MARK;
 use self::files::Plan;
-use self::jobs::Job;
-pub(crate) use self::jobs::Program;
-pub(crate) use self::systemd::argument;
+pub(crate) use self::jobs::{Job, Program, of as jobs_of};
+pub(crate) use self::systemd::{argument, timer_of};
 use crate::config::diagnose::shown;
 use crate::session::Session;
 use crate::ui::confirm::confirm;

@@ -5,9 +5,10 @@ mod backup;
 mod completions;
 mod config;
 mod demo;
+mod doctor;
 mod guard;
 mod init;
-mod install;
+pub(crate) mod install;
 mod list;
 mod man;
 mod pin;
@@ -33,6 +34,7 @@ pub(crate) enum Command {
     List(list::Args),
     Show(show::Args),
     Status(status::Args),
+    Doctor(doctor::Args),
     Verify(verify::Args),
     Restore(restore::Args),
     Undo(undo::Args),
@@ -71,6 +73,7 @@ impl Command {
             Command::List(args) => list::run(session, args),
             Command::Show(args) => show::run(session, args),
             Command::Status(args) => status::run(session, args),
+            Command::Doctor(args) => doctor::run(session, args),
             Command::Verify(args) => verify::run(session, args),
             Command::Restore(args) => restore::run(session, args),
             Command::Undo(args) => undo::run(session, args),

@@ -37,8 +37,8 @@ pub(crate) struct UnpinArgs {
 
 /// Take back a backup that a prune removed
 ///
-/// Possible until its bytes are deleted, seven days after it was removed. The next prune removes it
-/// again, unless it is pinned.
+/// Possible until its bytes are deleted: by the first prune after seven days, or after 24 hours
+/// while the repository's disk is 80 % full. The next prune removes it again, unless it is pinned.
 #[derive(Debug, clap::Args)]
 pub(crate) struct UndeleteArgs {
     /// The backup's name, as `lifeboat prune --dry-run` shows it

@@ -82,6 +82,7 @@ pub(crate) fn reworded(message: &str) -> String {
 pub(crate) fn unknown_word(what: &str, word: &str, known: &[&str]) -> String {
     match closest(word, known) {
         Some(meant) => format!("unknown {what} `{word}`, did you mean `{meant}`?"),
+        None if known.is_empty() => format!("unknown {what} `{word}`, none is configured"),
         None => format!("unknown {what} `{word}`, expected one of {}", known.join(", ")),
     }
 }

@@ -16,6 +16,7 @@ mod configuration;
 mod crash;
 mod daily;
 mod demo;
+mod doctor;
 mod files;
 mod from_scripts;
 mod guard;

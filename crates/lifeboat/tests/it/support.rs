@@ -79,6 +79,8 @@ impl World {
             .env("TZ", "UTC")
             // The disk below may be nearly full, which shortens the grace time of a prune.
             .env("LIFEBOAT_DISK_USED", "50")
+            // Root's is a folder of the host, to which no test may write.
+            .env("LIFEBOAT_DEFAULT_REPOSITORY", self.path("home/data/lifeboat"))
             .current_dir(self.path("data"))
             .stdin(Stdio::null());
         command

@@ -5,5 +5,6 @@
 
 mod backup;
 mod restore;
+mod rights;
 mod shop;
 mod support;

@@ -39,10 +39,18 @@ pub(crate) fn text(program: &Program, jobs: &[Job], with_user: bool) -> Result<S
 fn command(program: &Program, job: &Job) -> String {
     let mut words = Vec::new();
     for (name, value) in &program.environment {
-        words.push(format!("{name}={}", units::shell_word(value)));
+        words.push(format!("{name}={}", units::shell_word(value)).replace('%', "\\%"));
     }
     let command = program.command(job);
-    words.extend(command.iter().map(|word| units::shell_word(word)));
+    let own = command.len() - job.arguments.len();
+    words.extend(command[..own].iter().map(|word| units::shell_word(word).replace('%', "\\%")));
+    words.push(self::words(job));
+    words.join(" ")
+}
+
+/// The end of a job's line, by which it is known whatever the program's place is.
+pub(crate) fn words(job: &Job) -> String {
+    let mut words: Vec<String> = job.arguments.iter().map(|word| units::shell_word(word)).collect();
     words.push("--quiet".to_owned());
     words.join(" ").replace('%', "\\%")
 }

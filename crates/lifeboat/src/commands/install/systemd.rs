@@ -68,15 +68,25 @@ pub(crate) fn units(
     user: bool,
     on_failure: Option<&str>,
 ) -> Result<[(String, String); 2]> {
+    let name = unit_name(job)?;
+    Ok([
+        (format!("{name}.service"), service(program, job, user, on_failure)),
+        (format!("{name}.timer"), timer(job)),
+    ])
+}
+
+/// The name and the text of a job's timer.
+pub(crate) fn timer_of(job: &Job) -> Result<(String, String)> {
+    Ok((format!("{}.timer", unit_name(job)?), timer(job)))
+}
+
+fn unit_name(job: &Job) -> Result<String> {
     let name = format!("{PREFIX}{}", escaped(&job.name));
     if name.len() + ".service".len() > UNIT_NAME_BYTES_MAX {
         let message = format!("the name of `{}` is too long for a unit", job.name);
         return Err(Error::new(Kind::Usage, message).hint("give the source a shorter name"));
     }
-    Ok([
-        (format!("{name}.service"), service(program, job, user, on_failure)),
-        (format!("{name}.timer"), timer(job)),
-    ])
+    Ok(name)
 }
 
 fn service(program: &Program, job: &Job, user: bool, on_failure: Option<&str>) -> String {

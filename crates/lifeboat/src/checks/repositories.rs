@@ -1,0 +1,115 @@
+//! Repositories: reachable, writable, with room, and no newer than the clock.
+
+use jiff::{SignedDuration, Timestamp};
+use lifeboat_core::catalog::Catalog;
+use lifeboat_core::{Error, Kind, Result};
+
+use super::{Finding, Subject};
+use crate::repositories::{self, Place};
+use crate::ui::units;
+
+const CHECK: &str = "repository";
+/// Two hosts that write into one repository may differ by so much.
+const AHEAD_MAX: SignedDuration = SignedDuration::from_secs(60);
+
+pub(super) fn places(subject: &Subject<'_>) -> Vec<Finding> {
+    match repositories::places(subject.session) {
+        Ok(places) => places.iter().flat_map(|place| one(subject, place)).collect(),
+        Err(error) => vec![Finding::bad(CHECK, "", &error)],
+    }
+}
+
+fn one(subject: &Subject<'_>, place: &Place) -> Vec<Finding> {
+    let label = place.label();
+    let mut findings = Vec::new();
+    let opened =
+        place.open(subject.env).and_then(|repository| Ok((repository.catalog()?, repository)));
+    let catalog = match opened {
+        Ok((catalog, repository)) => {
+            let written = repository.store().check_writable();
+            let count: usize = catalog.sources.iter().map(|source| source.backups.len()).sum();
+            let message = format!("{}, writable, {count} backups", repository.url());
+            findings.push(Finding::of(CHECK, label, written.map(|()| message)));
+            Some(catalog)
+        }
+        // The first backup makes it, if it may.
+        Err(error) if error.kind() == Kind::NoRepository => {
+            let written = lifeboat_stores::open(subject.env, &place.url)
+                .and_then(|store| store.check_writable());
+            let message = format!("{}: none yet, the first backup makes it", place.url);
+            findings.push(Finding::of(CHECK, label, written.map(|()| message)));
+            None
+        }
+        Err(error) => {
+            findings.push(Finding::bad(CHECK, label, &error));
+            return findings;
+        }
+    };
+    findings.extend(space(subject, place, catalog.as_ref()));
+    findings.extend(catalog.iter().flat_map(|catalog| unreadable(label, catalog)));
+    findings.extend(catalog.and_then(|catalog| clock(subject.env.clock.now(), label, &catalog)));
+    findings
+}
+
+/// Room for another backup of everything.
+fn space(subject: &Subject<'_>, place: &Place, catalog: Option<&Catalog>) -> Option<Finding> {
+    const CHECK: &str = "free space";
+    let label = place.label();
+    let space = lifeboat_stores::open(subject.env, &place.url).and_then(|store| store.space());
+    let space = match space {
+        Ok(space) => space?,
+        Err(error) => return Some(Finding::bad(CHECK, label, &error).at_most_a_warning()),
+    };
+    let newest = catalog.map_or(0, next_bytes);
+    let percent = space.used_percent();
+    let message = format!("{} are free ({percent} % used)", units::bytes(space.free_bytes));
+    let hint = "lifeboat prune --dry-run; or a larger disk";
+    Some(if space.free_bytes < newest {
+        let needed = units::bytes(newest);
+        let message = format!("{message}; the newest backups take {needed}: the next do not fit");
+        Finding::bad(CHECK, label, &Error::new(Kind::NoSpace, message).hint(hint))
+    } else if space.is_full() {
+        Finding::warning(CHECK, label, message, hint)
+    } else {
+        Finding::good(CHECK, label, message)
+    })
+}
+
+/// What the next backups of all sources will take: as much as the newest ones did.
+fn next_bytes(catalog: &Catalog) -> u64 {
+    let newest = catalog.sources.iter().filter_map(|source| source.backups.last());
+    newest.flat_map(|backup| &backup.artifacts).map(|artifact| artifact.stored_bytes).sum()
+}
+
+fn unreadable(label: &str, catalog: &Catalog) -> Vec<Finding> {
+    let all = catalog.sources.iter().flat_map(|source| &source.unreadable);
+    let finding = |one: &lifeboat_core::catalog::Unreadable| {
+        let message = format!("{} cannot be read: {}", one.object, one.reason);
+        Finding::warning(CHECK, label, message, "lifeboat verify")
+    };
+    all.map(finding).collect()
+}
+
+/// A backup from the future: the clock is wrong now, or was when it was made.
+fn clock(now: Timestamp, label: &str, catalog: &Catalog) -> Option<Finding> {
+    const CHECK: &str = "clock";
+    let moments = catalog.sources.iter().flat_map(|source| source.backups.iter());
+    let newest = moments.max_by_key(|backup| backup.taken_at)?;
+    let ahead = newest.taken_at.duration_since(now);
+    Some(match ahead > AHEAD_MAX {
+        false => {
+            Finding::good(CHECK, label, format!("later than the newest backup, {}", newest.name))
+        }
+        true => {
+            let error: Result<String> = Err(Error::new(
+                Kind::Failed,
+                format!("it shows {now}, but {} is dated {}", newest.name, newest.taken_at),
+            )
+            .hint(
+                "set the clock (timedatectl set-ntp true); if it is right now, that backup was \
+                   made under a wrong one: make a new backup",
+            ));
+            Finding::of(CHECK, label, error)
+        }
+    })
+}
