@@ -2,7 +2,8 @@
 //!
 //! This is the only place that reads the clock, the environment and the host's name; everything
 //! else gets them as values, so that it can be run with others. In debug builds the crash and
-//! pause points, the clock, the disk and the default repository that tests use are set here; a release build knows none.
+//! pause points, the clock, the disk and the default repository that tests use are set here; a
+//! release build knows none.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
