@@ -1,5 +1,6 @@
 //! Restores: what comes back is what was, and what was there stays.
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -167,14 +168,15 @@ fn no_acknowledged_commit_of_a_live_application_is_lost() {
             for _ in 0..3 {
                 std::thread::sleep(std::time::Duration::from_millis(1_100));
                 let target = cluster.client("app").unwrap();
-                kept.extend(restore(&place, &manifest, &target).unwrap().kept_as);
+                let outcome = restore(&place, &manifest, &target).unwrap();
+                kept.extend(outcome.kept_as);
             }
             std::thread::sleep(std::time::Duration::from_millis(300));
             stop.store(true, Ordering::Release);
             writer.join().unwrap();
         });
         kept.push("app".to_owned());
-        let mut found = Vec::new();
+        let mut found = HashSet::new();
         for name in &kept {
             let client = cluster.client(name).unwrap();
             let program = client.program("psql", None).unwrap();
