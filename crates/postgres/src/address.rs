@@ -107,7 +107,17 @@ impl Address {
         pairs.collect::<Vec<_>>().join(" ")
     }
 
-    /// A URL for people and for labels: never with a password, nor with details of TLS.
+    /// A URL that a person can use: with the role, never with a password.
+    pub fn url(&self) -> String {
+        let label = self.label();
+        match (self.get("user"), label.strip_prefix("postgresql://")) {
+            (Some(user), Some(rest)) => format!("postgresql://{}@{rest}", encoded(user)),
+            _ => label,
+        }
+    }
+
+    /// A URL for labels: what names the same database whoever reads it. Never with a password, nor
+    /// with details of TLS.
     pub fn label(&self) -> String {
         let mut label = String::from("postgresql://");
         if let Some(service) = self.get("service") {
@@ -413,6 +423,15 @@ mod tests {
                 assert_eq!(Address::parse(label).unwrap().label(), label);
             }
         }
+    }
+
+    #[test]
+    fn a_url_for_people_names_the_role() {
+        let address = Address::parse("postgresql://a%20b:hush@h/chat").unwrap();
+        assert_eq!(address.url(), "postgresql://a%20b@h/chat");
+        let address = Address::parse("postgresql://ann@/chat?host=/run/pg&port=5").unwrap();
+        assert_eq!(address.url(), "postgresql://ann@/chat?host=/run/pg&port=5");
+        assert_eq!(Address::parse(&address.url()).unwrap(), address);
     }
 
     proptest::proptest! {

@@ -14,6 +14,8 @@ pub struct ServerFacts {
     pub version: String,
     /// The database's name.
     pub database: String,
+    /// The role that asks.
+    pub role: String,
     /// The database's owner.
     pub owner: String,
     /// What the database takes on the server's disk, in bytes.
@@ -33,7 +35,7 @@ pub struct ServerFacts {
 const FACTS: &str = "\
 SELECT current_setting('server_version_num')::int AS version_number, \
  current_setting('server_version') AS version, \
- current_database() AS database, \
+ current_database() AS database, current_user AS role, \
  pg_catalog.pg_get_userbyid(d.datdba) AS owner, \
  pg_catalog.pg_database_size(d.oid) AS bytes, \
  pg_catalog.pg_encoding_to_char(d.encoding) AS encoding_name, \
@@ -85,6 +87,7 @@ impl ServerFacts {
             major,
             version: text(row.get("version")),
             database: text(row.get("database")),
+            role: text(row.get("role")),
             owner: text(row.get("owner")),
             database_bytes: number(row.get("bytes")),
             row: database_row,
@@ -108,6 +111,7 @@ impl ServerFacts {
             "server_version": self.version,
             "server_major": self.major,
             "database": self.database,
+            "role": self.role,
             "owner": self.owner,
             "database_bytes": self.database_bytes,
             "encoding": text("encoding"),

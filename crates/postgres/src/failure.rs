@@ -63,6 +63,11 @@ const KNOWN: &[(&str, Kind, &str)] = &[
     ),
     ("no matching ", Kind::Usage, "mend the pattern, or say what there is: psql -c '\\d'"),
     (
+        "FATAL:  role \"",
+        Kind::SourceUnavailable,
+        "name the role: postgresql://ROLE@HOST/DATABASE, or user = \"ROLE\" in the configuration",
+    ),
+    (
         "does not exist",
         Kind::SourceUnavailable,
         "look what there is: psql -l; then mend the name in the configuration",

@@ -143,7 +143,14 @@ fn destination(
     let place = &manifest.source.location;
     match configured(place)? {
         Some(database) => Ok(database),
-        None if postgres::is_address(place) => Ok(Database::at(Address::parse(place)?)),
+        None if postgres::is_address(place) => {
+            let role = manifest.facts.get("role").and_then(|role| role.as_str());
+            let address = Address::parse(place)?;
+            Ok(Database::at(match role.filter(|_| address.get("service").is_none()) {
+                Some(role) => address.with("user", role),
+                None => address,
+            }))
+        }
         None => Err(Error::new(
             Kind::Refused,
             format!("nothing says on which server {} was", manifest.name),
@@ -273,7 +280,8 @@ fn say(
     let printer = &session.printer;
     let label = database.address().label();
     let undo = outcome.kept_as.is_some();
-    let undo = undo.then(|| format!("lifeboat undo {}", units::shell_word(&label)));
+    let url = database.address().url();
+    let undo = undo.then(|| format!("lifeboat undo {}", units::shell_word(&url)));
     for warning in &outcome.warnings {
         printer.warning(&units::one_line(&plan.what), warning);
     }
