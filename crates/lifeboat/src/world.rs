@@ -57,6 +57,7 @@ const VARIABLES: &[&str] = &[
     "TERM",
     "TMPDIR",
     "PGPASSFILE",
+    "PGSERVICEFILE",
     "ADMIN_DB_TYPE",
     "ADMIN_DB_PATH",
     "ADMIN_DATABASE_URL",

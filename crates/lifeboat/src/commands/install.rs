@@ -46,6 +46,9 @@ enum Action {
 /// configuration needs. Units that an earlier run wrote for sources which are gone are removed.
 /// A file that lifeboat did not write is never overwritten; changes of your own belong into
 /// `systemctl edit UNIT`.
+///
+/// A password that the configuration calls { credential = "NAME" } is read from
+/// /etc/credstore/NAME; ~/.pgpass of whoever installs is read as always.
 #[derive(Debug, clap::Args)]
 struct SystemdArgs {
     #[command(flatten)]

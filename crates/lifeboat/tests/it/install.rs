@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use crate::support::{Ran, World, mode};
+use crate::support::{Ran, World, mode, ran};
 
 /// A source whose name has all that must be escaped, one that is stopped, one of files.
 fn configured() -> World {
@@ -299,4 +299,66 @@ fn a_scheduled_prune_waits_without_failing_and_an_approval_is_asked_for() {
     world.run(&["backup", "app", "--no-hooks"]).expect(0);
     world.run(&["prune", "--unattended"]).expect(23).says("--approve");
     assert_eq!(world.run(&["list", "app", "--json"]).expect(0).json().as_array().unwrap().len(), 6);
+}
+
+/// Sources of servers: each in another place, with its password from elsewhere.
+fn servers(world: &World) {
+    world.configure(
+        "[repository.local]\nurl = \"file://$REPO\"\n\
+         [source.socket]\npostgres = { host = \"/var/run/postgresql\", dbname = \"a\" }\n\
+         schedule = \"daily\"\n\
+         [source.host]\npostgres = { url = \"postgresql://ann@localhost/a\", \
+         password = { credential = \"ann\" } }\nschedule = \"daily\"\n\
+         [source.away]\npostgres = { url = \"postgresql://ann@db.example/a?sslmode=require\", \
+         password = { env = \"ANN\" } }\nschedule = \"daily\"\n\
+         [source.named]\npostgres = { service = \"main\" }\nschedule = \"daily\"\n\
+         [source.box]\npostgres = { dbname = \"a\", command = [\"docker\", \"exec\", \"-i\", \"db\"] }\n\
+         schedule = \"daily\"\n",
+    );
+}
+
+#[test]
+fn the_units_of_servers_reach_them_and_nothing_else() {
+    let world = World::new();
+    servers(&world);
+    let root = world.text("root");
+    let passwords = world.text("home/pgpass");
+    let mut command = world.command(&["install", "systemd", "--yes", "--root", &root]);
+    ran(command.env("PGPASSFILE", &passwords).output().unwrap())
+        .expect(0)
+        .says("away: its password is in the variable ANN, which no schedule has");
+    let service = |name: &str| {
+        text(&world.path(&format!("root/etc/systemd/system/lifeboat-backup-{name}.service")))
+    };
+    let families = "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6\n";
+    let socket = service("socket");
+    assert!(socket.contains("PrivateNetwork=yes\n") && !socket.contains(families), "{socket}");
+    // All who may come in by the password file still do.
+    assert!(socket.contains(&format!("Environment=\"PGPASSFILE={passwords}\"\n")), "{socket}");
+    let host = service("host");
+    assert!(host.contains(families) && !host.contains("PrivateNetwork"), "{host}");
+    assert!(host.contains("IPAddressDeny=any\nIPAddressAllow=localhost\n"), "{host}");
+    assert!(host.contains("LoadCredential=ann\n"), "{host}");
+    for name in ["away", "named", "box"] {
+        let other = service(name);
+        assert!(other.contains(families) && !other.contains("IPAddressDeny"), "{name}: {other}");
+    }
+    assert!(service("away").contains("CapabilityBoundingSet=CAP_DAC_OVERRIDE CAP_CHOWN\n"));
+    let units = units(&world);
+    let Some(output) = analyze(&["verify", "--man=no"], &units) else { return };
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !said.contains("lifeboat"), "{said}");
+}
+
+#[test]
+fn a_socket_in_a_temporary_folder_is_not_hidden() {
+    let world = World::new();
+    world.configure(
+        "[repository.local]\nurl = \"file:///srv/lifeboat-of-test\"\n\
+         [source.tmp]\npostgres = { host = \"/tmp/sockets\", dbname = \"a\" }\n\
+         schedule = \"daily\"\n",
+    );
+    let ran = install(&world, &["systemd", "--dry-run"]).expect(0);
+    let backup = ran.out.split("==>").find(|text| text.contains("backup-tmp.service")).unwrap();
+    assert!(backup.contains("PrivateTmp=no\n"), "{backup}");
 }

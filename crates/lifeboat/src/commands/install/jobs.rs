@@ -3,11 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
-use lifeboat_core::manifest::Method;
+use lifeboat_core::manifest::{CheckLevel, Method};
 use lifeboat_core::{Error, Kind, Result};
+use lifeboat_postgres::Address;
 
 use crate::config::diagnose::shown;
 use crate::config::model::{PruneWhen, SourceConfig};
+use crate::config::postgres::PostgresConfig;
 use crate::config::schedule::Schedule;
 use crate::repositories::{self, Place};
 use crate::session::Session;
@@ -15,6 +17,12 @@ use crate::sources::place_of;
 
 /// The variables that decide which configuration and which folders a run finds.
 const VARIABLES: &[&str] = &["HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"];
+
+/// The variables that say where PostgreSQL's programs find passwords and services.
+const SERVER_VARIABLES: &[&str] = &["PGPASSFILE", "PGSERVICEFILE"];
+
+/// Where PostgreSQL's programs look for a socket, as distributions build them.
+const SOCKETS: &str = "/var/run/postgresql";
 
 /// How lifeboat is started, so that it finds what this run finds.
 #[derive(Debug)]
@@ -36,7 +44,7 @@ impl Program {
         let named = session.globals.config.clone().or_else(|| surroundings.path("LIFEBOAT_CONFIG"));
         let config = named.map(|path| text_of(&place_of(&path)?)).transpose()?;
         let mut environment = Vec::new();
-        for name in VARIABLES {
+        for name in VARIABLES.iter().chain(SERVER_VARIABLES) {
             if let Some(path) = surroundings.path(name).filter(|path| path.is_absolute()) {
                 environment.push((*name, text_of(&path)?));
             }
@@ -60,6 +68,17 @@ const TIMEOUT_S: u64 = 6 * 3600;
 /// What a run may take beyond the limits of its backups, in seconds.
 const TIMEOUT_MARGIN_S: u64 = 600;
 
+/// How much of the network a run needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Network {
+    /// Nothing but sockets that are files.
+    Files,
+    /// This host.
+    Host,
+    /// Any server.
+    Any,
+}
+
 /// One scheduled command.
 #[derive(Debug)]
 pub(crate) struct Job {
@@ -79,6 +98,10 @@ pub(crate) struct Job {
     pub(crate) made: Vec<PathBuf>,
     /// Whether a service is stopped meanwhile.
     pub(crate) stops: bool,
+    /// How much of the network it needs.
+    pub(crate) network: Network,
+    /// Credentials that systemd hands to it, by name.
+    pub(crate) credentials: Vec<String>,
     /// Whether it runs commands of the configuration, which may need anything.
     pub(crate) runs_commands: bool,
     /// When systemd ends it, in seconds; `None` for never.
@@ -157,6 +180,8 @@ fn of_repositories(
         sees,
         made: missing(&kept),
         stops: false,
+        network: Network::Files,
+        credentials: Vec::new(),
         runs_commands: false,
         timeout_s: Some(TIMEOUT_S),
     })
@@ -205,6 +230,11 @@ fn backup(
     let cold = source.sqlite.as_ref().is_some_and(|sqlite| sqlite.0.method == Some(Method::Cold));
     let service = source.service.as_ref().filter(|_| cold);
     let hooks = source.hooks.is_some() || session.loaded()?.config.hooks.is_some();
+    let server = match &source.postgres {
+        Some(postgres) => Server::of(session, name, source, &postgres.0)?,
+        None => Server::default(),
+    };
+    sees.extend(server.sees);
     Ok(Job {
         name: format!("backup-{name}"),
         title: format!("Backup of {name}"),
@@ -214,9 +244,82 @@ fn backup(
         sees,
         made,
         stops: service.is_some(),
-        runs_commands: hooks || service.is_some_and(|service| service.0.unit.is_none()),
+        network: server.network,
+        credentials: server.credentials,
+        runs_commands: hooks
+            || server.runs_commands
+            || service.is_some_and(|service| service.0.unit.is_none()),
         timeout_s: timeout_s(source, places.len()),
     })
+}
+
+/// What a backup of a server needs beyond that of a file.
+struct Server {
+    network: Network,
+    credentials: Vec<String>,
+    runs_commands: bool,
+    sees: Vec<PathBuf>,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        let (credentials, sees) = (Vec::new(), Vec::new());
+        Server { network: Network::Files, credentials, runs_commands: false, sees }
+    }
+}
+
+impl Server {
+    fn of(
+        session: &Session,
+        name: &str,
+        source: &SourceConfig,
+        postgres: &PostgresConfig,
+    ) -> Result<Self> {
+        let address = postgres.address()?;
+        let mut server = Server {
+            network: network_of(&address),
+            // A prefix reaches into a container; a full check starts a server as another user.
+            runs_commands: !postgres.command.is_empty() || source.check == Some(CheckLevel::Full),
+            ..Server::default()
+        };
+        match address.get("host") {
+            Some(host) if host.starts_with('/') => server.sees.push(host.into()),
+            None if !Path::new(SOCKETS).exists() => server.sees.push("/tmp".into()),
+            _ => {}
+        }
+        for variable in SERVER_VARIABLES {
+            server.sees.extend(session.surroundings.path(variable));
+        }
+        if let Some(secret) = &postgres.password {
+            server.runs_commands |= !secret.command.is_empty();
+            server.sees.extend(secret.file.clone());
+            server.credentials.extend(secret.credential.clone());
+            if let Some(variable) = &secret.env {
+                let message = format!(
+                    "its password is in the variable {variable}, which no schedule has: use \
+                     password = {{ file = \"...\" }}"
+                );
+                session.printer.warning(name, &message);
+            }
+        }
+        Ok(server)
+    }
+}
+
+/// What of the network leads to a server.
+fn network_of(address: &Address) -> Network {
+    // What a service of pg_service.conf names is not known here.
+    if address.get("service").is_some() {
+        return Network::Any;
+    }
+    let hosts = [address.get("host"), address.get("hostaddr")].into_iter().flatten();
+    let of = |host: &str| match host {
+        "localhost" | "::1" => Network::Host,
+        host if host.starts_with("127.") || host.starts_with('@') => Network::Host,
+        host if host.is_empty() || host.starts_with('/') => Network::Files,
+        _ => Network::Any,
+    };
+    hosts.flat_map(|hosts| hosts.split(',')).map(of).max().unwrap_or(Network::Files)
 }
 
 /// Later than the run ends by itself. How many databases a pattern will match nobody knows.

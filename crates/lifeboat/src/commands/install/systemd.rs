@@ -7,6 +7,9 @@
 //! - systemd lets root stop a unit by its socket, whatever capabilities it has; a service that is
 //!   stopped for a cold backup is started again by a process of its own, which must not be killed
 //!   with the run: `KillMode=process`.
+//! - The network: a server on this host or elsewhere, as its address says; its socket is a file that
+//!   is there whatever is cut off. Passwords come from where the configuration says, those of
+//!   `{ credential = }` by `LoadCredential=`; `~/.pgpass` is read, as homes are not hidden.
 //! - Commands of the configuration (hooks, those of a service) may need anything; their job keeps
 //!   the rest of the sandbox: they write only where the run does, unless a drop-in says more.
 //!
@@ -19,7 +22,7 @@ use std::process::{Command, Stdio};
 
 use lifeboat_core::{Error, Kind, Result};
 
-use super::jobs::{Job, Program};
+use super::jobs::{Job, Network, Program};
 
 const PREFIX: &str = "lifeboat-";
 /// How the names of our units go on.
@@ -108,9 +111,13 @@ fn service(program: &Program, job: &Job, user: bool, on_failure: Option<&str>) -
         text.push_str("KillMode=process\n");
     }
     let _ = write!(text, "\n{COMMON}");
-    match job.runs_commands {
+    match job.runs_commands || job.network > Network::Files {
         true => text.push_str("RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6\n"),
         false => text.push_str("RestrictAddressFamilies=AF_UNIX\n"),
+    }
+    for name in &job.credentials {
+        // From /etc/credstore, or what the manager itself was given.
+        let _ = writeln!(text, "LoadCredential={}", name.replace('%', "%%"));
     }
     if !user {
         sandbox(&mut text, program, job);
@@ -121,7 +128,11 @@ fn service(program: &Program, job: &Job, user: bool, on_failure: Option<&str>) -
 fn sandbox(text: &mut String, program: &Program, job: &Job) {
     text.push_str(SYSTEM);
     if !job.runs_commands {
-        text.push_str("PrivateNetwork=yes\nIPAddressDeny=any\n");
+        text.push_str(match job.network {
+            Network::Files => "PrivateNetwork=yes\nIPAddressDeny=any\n",
+            Network::Host => "IPAddressDeny=any\nIPAddressAllow=localhost\n",
+            Network::Any => "",
+        });
         text.push_str("CapabilityBoundingSet=CAP_DAC_OVERRIDE CAP_CHOWN\n");
     }
     // A private /tmp would hide what lies in the real one.
