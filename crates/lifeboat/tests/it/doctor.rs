@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::postgres_server::{MAJORS, Server, configure, run, world_of};
 use crate::support::{Ran, World, ran, set_mode};
 
 /// A doctor that looks for schedules in this world.
@@ -206,4 +207,61 @@ fn config_check_tries_the_same_when_it_is_asked_to() {
     fs::remove_file(world.path("data/app.db")).unwrap();
     let ran = world.run(&["config", "check", "--online"]).expect(15);
     assert!(ran.out.contains("bad     source app"), "{}", ran.out);
+}
+
+#[test]
+fn a_server_is_asked_for_all_that_a_backup_and_a_restore_need() {
+    for major in MAJORS {
+        let server = Server::new(*major);
+        server.sql("postgres", "CREATE ROLE clerk LOGIN");
+        server.sql("postgres", "CREATE DATABASE shop");
+        server.sql(
+            "shop",
+            "CREATE TABLE public.mine(x int); CREATE TABLE public.\"not mine\"(x int)",
+        );
+        let world = world_of(&server.url("shop"));
+        let root = world.text("root");
+        let doctor = || run(&world, &["doctor", "--json", "--root", &root]);
+        let report = doctor().expect(0).json();
+        for check in ["client programs", "rights", "role passwords", "restore", "full check"] {
+            assert_eq!(found(&report, check)[0].1, "good", "{major} {check}: {report:#}");
+        }
+        let said = format!("as postgres, PostgreSQL {major}");
+        expect(&report, "connection", "good", &said);
+
+        server.sql("shop", "GRANT SELECT ON public.mine TO clerk");
+        configure(&world, &server.url_as("clerk", "shop"), "");
+        let report = doctor().expect(15).json();
+        expect(&report, "rights", "bad", "clerk may not read public.\"not mine\" | as a superuser");
+        expect(&report, "role passwords", "warning", "clerk may not read them");
+        expect(&report, "restore", "warning", "clerk may not make databases or rename");
+        let online = run(&world, &["config", "check", "--online"]).expect(15);
+        assert!(online.out.contains("bad     rights shop: clerk may not"), "{}", online.out);
+        run(&world, &["backup"]).expect(15);
+        // What is left out of the dump need not be readable.
+        let left_out = "exclude_tables = ['public.\"not mine\"']";
+        configure(&world, &server.url_as("clerk", "shop"), left_out);
+        expect(&doctor().expect(0).json(), "rights", "warning", "not mine");
+        run(&world, &["backup"]).expect(0);
+        // What it says to do is enough.
+        configure(&world, &server.url_as("clerk", "shop"), "");
+        server.sql("postgres", "GRANT pg_read_all_data TO clerk");
+        expect(&doctor().expect(0).json(), "rights", "good", "clerk may read all of shop");
+        run(&world, &["backup"]).expect(0);
+
+        configure(&world, &server.url_as("nobody here", "shop"), "");
+        let report = doctor().expect(15).json();
+        expect(&report, "connection", "bad", "role \"nobody here\" does not exist");
+    }
+}
+
+#[test]
+fn programs_that_are_older_than_the_server_are_named_with_their_package() {
+    let server = Server::new(18);
+    let world = world_of(&server.url("postgres"));
+    let root = world.text("root");
+    let mut command = world.command(&["doctor", "--json", "--root", &root]);
+    let report = ran(command.env("PATH", "/usr/bin:/bin").output().unwrap()).expect(15).json();
+    expect(&report, "client programs", "bad", "apt-get install postgresql-client-18");
+    expect(&report, "full check", "warning", "apt-get install postgresql-18");
 }
