@@ -7,8 +7,8 @@
 //! - systemd lets root stop a unit by its socket, whatever capabilities it has; a service that is
 //!   stopped for a cold backup is started again by a process of its own, which must not be killed
 //!   with the run: `KillMode=process`.
-//! - The network: a server on this host or elsewhere, as its address says; its socket is a file that
-//!   is there whatever is cut off. Passwords come from where the configuration says, those of
+//! - The network: a server on this host or elsewhere, as its address says; its socket is a file
+//!   that is there whatever is cut off. Passwords come from where the configuration says, those of
 //!   `{ credential = }` by `LoadCredential=`; `~/.pgpass` is read, as homes are not hidden.
 //! - Commands of the configuration (hooks, those of a service) may need anything; their job keeps
 //!   the rest of the sandbox: they write only where the run does, unless a drop-in says more.
