@@ -393,7 +393,9 @@ fn head(input: &mut Input<'_>) -> Result<Contents, Stop> {
     };
     if compression != 0 {
         return Err(Stop::Wrong(
-            "the dump is compressed inside: its rows cannot be counted".to_owned(),
+            "the dump is compressed inside, so its rows cannot be counted; pg_restore -f \
+             NAME.sql makes SQL text of it, which can be"
+                .to_owned(),
         ));
     }
     // Second, minute, hour, day, month, year, daylight saving time.

@@ -22,6 +22,7 @@ use lifeboat_core::env::Env;
 use lifeboat_core::restore::Origin;
 
 use crate::client::Client;
+use crate::source::DumpFormat;
 
 pub use plan::{RestorePlan, plan};
 pub use undo::{UndoPlan, undo, undo_plan};
@@ -84,7 +85,13 @@ pub(crate) fn head(env: &Env, origin: Origin<'_>) -> Result<Needs> {
 
 /// Whether a file, plain or compressed, begins as a dump of PostgreSQL does.
 pub fn is_dump(env: &Env, path: &Path) -> bool {
-    stage::head(env, Origin::File { path }).is_ok_and(|head| head.is_dump)
+    let origin = Origin::File { path };
+    match stage::begins_as(env, origin) {
+        // Also one that cannot be restored: why not is said then.
+        Ok(Some(DumpFormat::Custom)) => true,
+        Ok(Some(DumpFormat::Plain)) => stage::head(env, origin).is_ok_and(|head| head.is_dump),
+        _ => false,
+    }
 }
 
 /// Carries out a plan. On failure what was there is still there, under its own name.

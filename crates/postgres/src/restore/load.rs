@@ -126,6 +126,10 @@ pub(super) fn load(
             }
             command.args(request.schemas.iter().map(|schema| format!("--schema={schema}")));
             command.args(request.tables.iter().map(|table| format!("--table={table}")));
+            if !request.schemas.is_empty() || !request.tables.is_empty() {
+                // A part that the dump does not have is a mistake, not an empty database.
+                command.arg("--strict-names");
+            }
             match client.is_local() {
                 // From a file, several jobs at once; it is read where it is.
                 true => {

@@ -1,5 +1,6 @@
 //! What a restore would do, decided before anything is done.
 
+use jiff::{SignedDuration, Timestamp};
 use lifeboat_core::env::Env;
 use lifeboat_core::moment::{age, date_and_time};
 use lifeboat_core::restore::Origin;
@@ -9,7 +10,7 @@ use serde_json::{Map, Value};
 use crate::archive::Contents;
 use crate::client::{Client, Program};
 use crate::facts::ServerFacts;
-use crate::quote::literal;
+use crate::quote::{identifier, literal};
 use crate::session::{Row, Session};
 use crate::source::DumpFormat;
 
@@ -75,17 +76,17 @@ pub fn plan(env: &Env, request: &RestoreRequest<'_>) -> Result<RestorePlan> {
     let facts = manifest.map(|manifest| manifest.facts.clone()).unwrap_or_default();
     let loader = loader(request.target, &looked, server_facts.major)?;
     let now = env.clock.now();
-    let (date, time) = date_and_time(now);
-    let name = |word: &str| short_name(&database, &format!("_{word}_{date}_{time}"));
+    let databases = databases(&mut session)?;
+    let (kept_as, scratch) = free_names(&database, now, &databases);
     let mut plan = RestorePlan {
         what: request.origin.name(),
         server: request.target.address().label(),
         replaces: existing.is_some(),
-        kept_as: existing.as_ref().map(|_| name("before_restore")),
-        scratch: name("restore"),
+        kept_as: existing.as_ref().map(|_| kept_as),
+        scratch,
         roles_to_make: Vec::new(),
         sessions: Vec::new(),
-        warnings: Vec::new(),
+        warnings: leftovers(&database, &databases),
         steps: Vec::new(),
         plain_bytes: manifest.and_then(|manifest| Some(manifest.artifacts.first()?.plain_bytes)),
         maintenance,
@@ -131,6 +132,51 @@ fn maintenance(target: &Client) -> Result<(Session, String)> {
         }
     }
     Err(last.unwrap_or_else(|| Error::new(Kind::Failed, what)))
+}
+
+/// The names of all databases.
+fn databases(session: &mut Session) -> Result<Vec<String>> {
+    let rows = session.rows("SELECT datname FROM pg_catalog.pg_database ORDER BY datname")?;
+    let name = |row: &Row| row.get("datname")?.as_str().map(str::to_owned);
+    Ok(rows.iter().filter_map(name).collect())
+}
+
+/// The names that the old and the new database get: of this moment, or of the first second after
+/// it in which neither is taken.
+fn free_names(database: &str, now: Timestamp, taken: &[String]) -> (String, String) {
+    let mut moment = now;
+    loop {
+        let (date, time) = date_and_time(moment);
+        let name = |word: &str| short_name(database, &format!("_{word}_{date}_{time}"));
+        let (kept_as, scratch) = (name("before_restore"), name("restore"));
+        let is_free = !taken.contains(&kept_as) && !taken.contains(&scratch);
+        match moment.checked_add(SignedDuration::from_secs(1)) {
+            Ok(later) if !is_free => moment = later,
+            _ => return (kept_as, scratch),
+        }
+    }
+}
+
+/// What restores of that database left that were killed, a warning each.
+fn leftovers(database: &str, databases: &[String]) -> Vec<String> {
+    // What was kept of `chat` looks like a leftover of `chat_before`.
+    if database.ends_with("_before") {
+        return Vec::new();
+    }
+    let sample = short_name(database, "_restore_00000000_000000");
+    let stem = &sample[..sample.len() - "00000000_000000".len()];
+    let is_time = |text: &str| {
+        text.len() == 15 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'_')
+    };
+    let left = databases.iter().filter(|name| name.strip_prefix(stem).is_some_and(is_time));
+    left.map(|name| {
+        format!(
+            "{name} was left by a restore that did not end; if none is running, drop it: \
+             DROP DATABASE {}",
+            identifier(name)
+        )
+    })
+    .collect()
 }
 
 fn existing(session: &mut Session, database: &str) -> Result<Option<Row>> {
@@ -361,4 +407,43 @@ pub(super) fn short_name(name: &str, ending: &str) -> String {
     let room = NAME_BYTES_MAX.saturating_sub(ending.len());
     let end = (0..=room.min(name.len())).rev().find(|end| name.is_char_boundary(*end));
     format!("{}{ending}", &name[..end.unwrap_or(0)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_taken_is_not_given_again() {
+        let now: Timestamp = "2026-01-02T03:04:59Z".parse().unwrap();
+        let names = |taken: &[&str]| {
+            let taken: Vec<String> = taken.iter().map(|name| (*name).to_owned()).collect();
+            free_names("chat", now, &taken)
+        };
+        assert_eq!(names(&["chat"]).0, "chat_before_restore_20260102_030459");
+        assert_eq!(names(&["chat"]).1, "chat_restore_20260102_030459");
+        let later = names(&["chat_restore_20260102_030459", "chat_before_restore_20260102_030500"]);
+        assert_eq!(later.0, "chat_before_restore_20260102_030501");
+        let long = "é".repeat(40);
+        let (kept_as, scratch) = free_names(&long, now, &[]);
+        assert!(kept_as.len() <= 63 && scratch.len() <= 63 && kept_as != scratch);
+    }
+
+    #[test]
+    fn only_what_a_restore_of_ours_left_is_named() {
+        let of = |database: &str| {
+            let there = [
+                "chat",
+                "chat_restore_20260102_030405",
+                "chat_restore_of_may",
+                "chat_before_restore_20260102_030405",
+                "chatter_restore_20260102_030405",
+            ];
+            leftovers(database, &there.map(str::to_owned))
+        };
+        assert_eq!(of("chat").len(), 1, "{:?}", of("chat"));
+        assert!(of("chat")[0].contains("DROP DATABASE \"chat_restore_20260102_030405\""));
+        assert!(of("chat_before").is_empty());
+        assert!(of("other").is_empty());
+    }
 }

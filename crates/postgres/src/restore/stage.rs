@@ -269,6 +269,25 @@ pub(super) struct Head {
     pub(super) is_dump: bool,
 }
 
+/// The format that the first bytes show, if they are those of a dump.
+pub(super) fn begins_as(env: &Env, origin: Origin<'_>) -> Result<Option<DumpFormat>> {
+    let (reader, compression, _) = open(origin)?;
+    let name = origin.name();
+    let expectation = Expectation { object: &name, ..Expectation::default() };
+    let mut first = Vec::new();
+    let read = decode(reader, compression, env.threads, &expectation, &mut |plain| {
+        first.extend_from_slice(plain);
+        match first.len() < 8 {
+            true => Ok(()),
+            false => Err(Error::new(Kind::Interrupted, "enough was read")),
+        }
+    });
+    match read {
+        Err(error) if error.kind() != Kind::Interrupted => Err(error),
+        _ => Ok(format_of(&first)),
+    }
+}
+
 /// Reads as far as the table of contents reaches, and no further.
 pub(super) fn head(env: &Env, origin: Origin<'_>) -> Result<Head> {
     let (reader, compression, _) = open(origin)?;
