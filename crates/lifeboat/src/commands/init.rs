@@ -4,6 +4,7 @@ mod found;
 mod grouping;
 mod preset;
 mod proposal;
+mod servers;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -34,7 +35,12 @@ const ENTRIES_MAX: usize = 300_000;
 /// (/var/lib, /var/www, /srv, /opt, /data, homes, the current folder), and that .env files name.
 /// They are recognized by their first bytes and not opened by SQLite. Caches, profiles of
 /// browsers, what the system makes anew, copies and repositories of backups are left out, and it
-/// says so. PostgreSQL clusters are found and named in comments: nothing protects them yet.
+/// says so.
+///
+/// PostgreSQL clusters are found by their files and sockets, databases of other servers by
+/// DATABASE_URL and ADMIN_DATABASE_URL of .env files. Those that let us in as we are become
+/// sources; the others comments that say what is missing. A password of a .env file goes into a
+/// file of its own beside the configuration.
 ///
 /// The configuration is written to the file that --config names, else $LIFEBOAT_CONFIG, else
 /// /etc/lifeboat/config.toml for root, else ~/.config/lifeboat/config.toml. A file that exists is
@@ -93,7 +99,7 @@ fn find(session: &Session, args: &Args) -> Result<ExitCode> {
     let findings = discover::search(&search, &clock);
     let repository =
         world::default_repository(&session.surroundings).ok_or_else(preset::no_home)?;
-    let proposal = Proposal::of(&search, &findings, clock.now());
+    let proposal = Proposal::of(&search, &findings, &path, clock.now());
     let text = proposal.text(&findings, &repository);
     let shown = found::Shown { session, findings: &findings, proposal: &proposal };
     if args.dry_run {
@@ -111,27 +117,52 @@ fn find(session: &Session, args: &Args) -> Result<ExitCode> {
         shown.say_doubts();
     }
     if proposal.is_empty() {
-        return Err(none_found(&findings));
+        return Err(none_found(&proposal));
     }
     if !session.globals.yes {
-        let count = proposal.sources().len();
+        let count = proposal.sources().len() + proposal.reached().count();
         let sources = if count == 1 { "1 source" } else { &format!("{count} sources") };
         let question = format!("writing {} with {sources}", self::shown(&path));
         confirm(&session.surroundings, &session.printer, &question, "config.toml")?;
     }
-    config::write_new(&path, &text)?;
+    let passwords = write_all(&proposal, &path, &text)?;
     match session.printer.json() {
         true => session.printer.json_data(&shown.as_json("written", &path, None))?,
-        false => say_written(session, &path, false),
+        false => {
+            for file in &passwords {
+                session.printer.note(&format!("{} holds a password", self::shown(file)));
+            }
+            say_written(session, &path, false);
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes the configuration and, before it, the passwords that it refers to: all or none. Gives
+/// back the files of the passwords.
+fn write_all(proposal: &Proposal<'_>, path: &Path, text: &str) -> Result<Vec<PathBuf>> {
+    let mut written: Vec<PathBuf> = Vec::new();
+    let secrets = proposal.reached().filter_map(|server| server.secret.as_ref());
+    let all = || {
+        for (file, password) in secrets {
+            config::write_new(file, &format!("{}\n", password.expose()))?;
+            written.push(file.clone());
+        }
+        config::write_new(path, text)
+    };
+    let done = all();
+    if done.is_err() {
+        // A password without a configuration is of no use to anybody.
+        written.iter().for_each(|file| drop(std::fs::remove_file(file)));
+    }
+    done.map(|()| written)
 }
 
 fn say_written(session: &Session, path: &Path, is_example: bool) {
     session.printer.note(&format!("{} is written", shown(path)));
     session.printer.note(match is_example {
         true => "edit it, then run `lifeboat config check`",
-        false => "read it, then run `lifeboat config check` and `lifeboat backup`",
+        false => "read it, then run `lifeboat doctor` and `lifeboat backup`",
     });
 }
 
@@ -178,15 +209,19 @@ fn search(session: &Session, args: &Args) -> Result<Search> {
     })
 }
 
-fn none_found(findings: &discover::Findings) -> Error {
-    let also = match findings.clusters.is_empty() {
+fn none_found(proposal: &Proposal<'_>) -> Error {
+    let also = match proposal.servers().is_empty() {
         true => "",
-        false => ", and nothing protects PostgreSQL yet",
+        false => ", and no PostgreSQL server lets us in",
     };
-    Error::new(Kind::SourceUnavailable, format!("no SQLite database was found{also}")).hint(
-        "name the folders to look in: lifeboat init DIR; or write an example to edit: lifeboat \
-         init --example",
-    )
+    let error = Error::new(Kind::SourceUnavailable, format!("no SQLite database was found{also}"));
+    match proposal.servers().is_empty() {
+        true => error.hint(
+            "name the folders to look in: lifeboat init DIR; or write an example to edit: lifeboat \
+             init --example",
+        ),
+        false => error.hint("lifeboat init --dry-run says how one would let us in"),
+    }
 }
 
 /// A text as it stands between the quotes of a TOML string.

@@ -1,7 +1,7 @@
 //! PostgreSQL clusters: by their configuration, data folders, sockets and processes.
 //!
-//! No server is asked anything. What is found is told, so that nobody takes a host for protected
-//! where a cluster is on it that no source stands for.
+//! No server is asked anything here. What is found is told, so that nobody takes a host for
+//! protected where a cluster is on it that no source stands for.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,6 +27,8 @@ pub(crate) struct Cluster {
     pub(crate) data: Option<PathBuf>,
     /// The port, and name of the socket.
     pub(crate) port: Option<u16>,
+    /// The folder of its socket.
+    pub(crate) sockets: Option<PathBuf>,
     /// Whether a server runs on it.
     pub(crate) is_running: bool,
 }
@@ -60,19 +62,30 @@ pub(super) fn find(search: &Search, seen: &Seen, walked: &[PathBuf]) -> Vec<Clus
             }
         }
     }
-    for folder in data_folders(search, walked) {
+    // Clusters of our own last as long as a check; somebody who names one means it.
+    let is_wanted = |data: &Path| {
+        !is_throw_away(data) || search.named.iter().any(|folder| data.starts_with(folder))
+    };
+    for folder in data_folders(search, walked).into_iter().filter(|folder| is_wanted(folder)) {
         merge(&mut clusters, of_data(search, folder));
     }
     for (_, data) in &seen.clusters {
-        let Some(data) = data else { continue };
+        let Some(data) = data.as_ref().filter(|data| is_wanted(data)) else { continue };
         let running = Cluster { is_running: true, ..of_data(search, data.clone()) };
         merge(&mut clusters, running);
     }
-    for port in sockets(search) {
-        let socket = Cluster { port: Some(port), is_running: true, ..Cluster::default() };
+    for (port, folder) in sockets(search) {
+        let sockets = Some(folder);
+        let socket = Cluster { port: Some(port), sockets, is_running: true, ..Cluster::default() };
         merge(&mut clusters, socket);
     }
     clusters
+}
+
+fn is_throw_away(data: &Path) -> bool {
+    let is_ours =
+        |part: &std::ffi::OsStr| part.as_encoded_bytes().starts_with(b"lifeboat-cluster-");
+    data.iter().any(is_ours)
 }
 
 /// Joins what two ways say of one cluster: the data folder tells them apart, else the port.
@@ -87,6 +100,7 @@ fn merge(clusters: &mut Vec<Cluster>, new: Cluster) {
             old.version = old.version.take().or(new.version);
             old.data = old.data.take().or(new.data);
             old.port = old.port.or(new.port);
+            old.sockets = old.sockets.take().or(new.sockets);
             old.is_running |= new.is_running;
         }
     }
@@ -124,7 +138,9 @@ fn of_data(search: &Search, folder: PathBuf) -> Cluster {
         let alive = pid.parse::<u32>().is_ok();
         alive && search.real(&Path::new("/proc").join(pid)).exists()
     });
-    Cluster { version, data: Some(folder), port, is_running }
+    // Its first folder of sockets, where it has any.
+    let sockets = line(4).filter(|folder| folder.starts_with('/')).map(PathBuf::from);
+    Cluster { version, data: Some(folder), port, sockets, is_running }
 }
 
 fn data_folders(search: &Search, walked: &[PathBuf]) -> Vec<PathBuf> {
@@ -145,17 +161,19 @@ fn data_folders(search: &Search, walked: &[PathBuf]) -> Vec<PathBuf> {
     found
 }
 
-fn sockets(search: &Search) -> Vec<u16> {
-    let mut ports: Vec<u16> = Vec::new();
+fn sockets(search: &Search) -> Vec<(u16, PathBuf)> {
+    let mut ports: Vec<(u16, PathBuf)> = Vec::new();
     for folder in SOCKETS {
         let entries = fs::read_dir(search.real(Path::new(folder))).into_iter().flatten().flatten();
         ports.extend(entries.filter_map(|entry| {
             let name = entry.file_name();
-            name.to_str()?.strip_prefix(".s.PGSQL.")?.parse::<u16>().ok()
+            let port = name.to_str()?.strip_prefix(".s.PGSQL.")?.parse::<u16>().ok()?;
+            Some((port, PathBuf::from(folder)))
         }));
     }
-    ports.sort_unstable();
-    ports.dedup();
+    // The first folder that has it: one of them is a link to another.
+    ports.sort_by_key(|(port, _)| *port);
+    ports.dedup_by_key(|(port, _)| *port);
     ports
 }
 
@@ -199,6 +217,7 @@ mod tests {
                 version: Some("15".into()),
                 port: Some(5432),
                 data: data.clone(),
+                sockets: None,
                 is_running: false,
             },
         );

@@ -5,9 +5,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use lifeboat_postgres::Address;
+
 use super::{Database, Search};
 use crate::config::application::{self, Opens};
 use crate::config::dotenv;
+use crate::postgres;
 
 /// A file larger than this holds no variables.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -26,6 +29,8 @@ pub(crate) struct Settings {
     pub(crate) application: Option<Opens>,
     /// Whether the script would dump PostgreSQL.
     pub(crate) script_takes_postgres: bool,
+    /// Databases of PostgreSQL by the variables that name them; a password in one is kept apart.
+    pub(crate) servers: Vec<(&'static str, Address)>,
     /// Why the file could not be read.
     pub(crate) problem: Option<String>,
 }
@@ -75,6 +80,15 @@ impl Settings {
             || (kind.is_empty()
                 && self.script.is_none()
                 && variable("ADMIN_DATABASE_URL").is_some());
+        for name in ["DATABASE_URL", "ADMIN_DATABASE_URL"] {
+            let taken = name != "ADMIN_DATABASE_URL" || self.script_takes_postgres;
+            let address = variable(name).filter(|_| taken).and_then(|text| {
+                let is_postgres = postgres::is_address(&text);
+                is_postgres.then(|| Address::parse(&text).ok()).flatten()
+            });
+            let named = address.filter(|address| address.database().is_some());
+            self.servers.extend(named.map(|address| (name, address)));
+        }
         let is_chatbot = SCRIPT.iter().any(|name| variable(name).is_some());
         let says = application::NAMES.iter().any(|name| variable(name).is_some());
         if is_chatbot || says {
@@ -100,10 +114,14 @@ impl Settings {
     pub(crate) fn elsewhere(&self) -> Vec<String> {
         let file = self.file.display();
         let mut lines = Vec::new();
-        if let Some(Opens::Other { by, engine }) = &self.application {
+        // What is a source, or a comment of its own, is told there.
+        let is_told = |name: &str| self.servers.iter().any(|(variable, _)| *variable == name);
+        if let Some(Opens::Other { by, engine }) = &self.application
+            && !is_told(by)
+        {
             lines.push(format!("{engine}, which {by} in {file} names"));
         }
-        if self.script_takes_postgres {
+        if self.script_takes_postgres && !is_told("ADMIN_DATABASE_URL") {
             lines.push(format!("PostgreSQL, which ADMIN_DATABASE_URL in {file} names"));
         }
         lines

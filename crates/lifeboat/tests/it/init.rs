@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 
 use rusqlite::Connection;
 
+use crate::postgres_server::{self, Server};
 use crate::support::{Holder, Ran, World, is_root, make_database, mode, ran, set_mode};
 
 /// A host below `root`.
@@ -258,7 +259,7 @@ fn clusters_of_postgresql_are_named_and_not_called_protected() {
     assert!(ran.err.contains("found, not yet protected: PostgreSQL 15"), "{}", ran.err);
     // With nothing else there is nothing to write.
     fs::remove_dir_all(world.path("root/srv/app")).unwrap();
-    init(&world, &["--yes"]).expect(15).says("nothing protects PostgreSQL yet");
+    init(&world, &["--yes"]).expect(15).says("no PostgreSQL server lets us in");
     assert!(!world.path("root/etc/lifeboat").exists());
 }
 
@@ -423,4 +424,65 @@ fn the_answer_at_a_terminal_decides() {
         let is_there = world.path("root/etc/lifeboat/config.toml").exists();
         assert_eq!(is_there, code == 0, "{answer}");
     }
+}
+
+/// A database of a server as a `.env` names it: the source has no password in it, and backs up.
+#[test]
+fn the_server_of_a_file_of_variables_becomes_a_source_without_its_password() {
+    let server = Server::tcp(15);
+    server.sql("postgres", "CREATE ROLE ann LOGIN PASSWORD 'hu:s/h@1'");
+    server.sql("postgres", "CREATE DATABASE admin OWNER ann");
+    server.sql("admin", "CREATE TABLE public.t(x int); ALTER TABLE public.t OWNER TO ann");
+    let world = World::new();
+    let url =
+        |password: &str| format!("postgresql://ann:{password}@127.0.0.1:{}/admin", server.port());
+    let variables = |password: &str| {
+        let text = format!("DATABASE_URL={0}\nADMIN_DATABASE_URL={0}\n", url(password));
+        fs::write(world.path("data/.env"), text).unwrap();
+    };
+    variables("wrong");
+    let ran = world.run(&["init", "--dry-run"]).expect(0);
+    let said = "found, not yet protected: DATABASE_URL in";
+    assert!(ran.out.contains(said) && ran.err.contains(said), "{ran:?}");
+    assert!(ran.out.contains("# It does not let us in:"), "{}", ran.out);
+    assert!(ran.out.contains("\n# [source.admin]\n"), "{}", ran.out);
+    assert!(!ran.out.contains("wrong") && !ran.err.contains("wrong"), "{ran:?}");
+
+    variables("hu%3As%2Fh%401");
+    let json = world.run(&["init", "--dry-run", "--json"]).expect(0).json();
+    let servers = json["servers"].as_array().unwrap();
+    let ours: Vec<_> = servers.iter().filter(|server| server["name"] == "admin").collect();
+    assert_eq!(ours.len(), 1, "both variables name one database: {json}");
+    assert_eq!(ours[0]["reached"], true, "{json}");
+    assert!(!world.path("home/config").exists(), "a dry run keeps no password");
+    let ran = world.run(&["init", "--yes"]).expect(0).says("holds a password");
+    assert!(!format!("{ran:?}").contains("hu:s"), "{ran:?}");
+    let text = fs::read_to_string(world.path("home/config/lifeboat/config.toml")).unwrap();
+    assert!(!text.contains("hu:s") && !text.contains("hu%3A"), "{text}");
+    let secret = world.path("home/config/lifeboat/admin.password");
+    assert_eq!(mode(&secret), 0o600);
+    assert_eq!(fs::read_to_string(&secret).unwrap(), "hu:s/h@1\n");
+    world.run(&["backup", "admin"]).expect(0);
+    world.run(&["verify", "admin"]).expect(0);
+}
+
+/// A cluster that lets us in by its socket is taken whole.
+#[test]
+fn a_cluster_that_lets_us_in_becomes_a_source_of_all_its_databases() {
+    let server = Server::new(16);
+    server.sql("postgres", "CREATE DATABASE shop");
+    let world = World::new();
+    let folder = server.sockets();
+    let ran = postgres_server::run(&world, &["init", &folder, "--yes"]).expect(0);
+    let text = fs::read_to_string(world.path("home/config/lifeboat/config.toml")).unwrap();
+    let line = format!(
+        "postgres = {{ host = \"{folder}\", port = 5432, user = \"postgres\", databases = \"all\" }}"
+    );
+    assert!(text.contains(&line), "{text}");
+    let name = text.split(&line).next().unwrap().rsplit("[source.").next().unwrap();
+    let name = name.trim().trim_end_matches(']').to_owned();
+    assert!(ran.out.contains(&name), "{}", ran.out);
+    postgres_server::run(&world, &["backup", &name]).expect(0);
+    let made = world.names(&format!("home/data/lifeboat/{name}-shop"));
+    assert!(made.iter().any(|name| name.ends_with(".dump.zst")), "{made:?}");
 }

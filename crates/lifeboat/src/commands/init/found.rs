@@ -43,6 +43,11 @@ impl Shown<'_> {
             ];
             table.row(cells.into_iter().map(|cell| (cell, None)).collect());
         }
+        for server in self.proposal.reached() {
+            let place = units::one_line(&server.label);
+            let cells = [server.name.clone(), String::new(), String::new(), String::new(), place];
+            table.row(cells.into_iter().map(|cell| (cell, None)).collect());
+        }
         table.to_text(&self.session.printer)
     }
 
@@ -56,11 +61,7 @@ impl Shown<'_> {
             let path = units::one_line(&path.to_string_lossy());
             printer.warning(&path, "its path is not UTF-8: no configuration can name it");
         }
-        for cluster in &self.findings.clusters {
-            let line = units::one_line(&cluster.describe());
-            printer.warning("", &format!("found, not yet protected: {line}"));
-        }
-        for line in self.findings.settings.iter().flat_map(|settings| settings.elsewhere()) {
+        for line in self.proposal.unprotected(self.findings) {
             printer.warning("", &format!("found, not yet protected: {}", units::one_line(&line)));
         }
         if self.proposal.sources().iter().any(Proposed::is_superchat) {
@@ -100,7 +101,14 @@ impl Shown<'_> {
             "outcome": outcome,
             "path": path,
             "sources": self.proposal.sources().iter().flat_map(sources).collect::<Vec<_>>(),
-            "unprotected": self.unprotected(),
+            "servers": self.proposal.servers().iter()
+                .map(|server| json!({
+                    "name": server.name, "address": server.label, "found": server.facts,
+                    "reached": server.is_reached(),
+                    "hindrance": server.hindrance.as_ref().filter(|why| !why.is_empty()),
+                }))
+                .collect::<Vec<_>>(),
+            "unprotected": self.proposal.unprotected(self.findings),
             "left_out": self.findings.left_out.iter()
                 .map(|left| json!({ "path": left.path.to_string_lossy(), "reason": left.reason }))
                 .collect::<Vec<_>>(),
@@ -111,12 +119,6 @@ impl Shown<'_> {
             value["configuration"] = text.into();
         }
         value
-    }
-
-    fn unprotected(&self) -> Vec<String> {
-        let clusters = self.findings.clusters.iter().map(|cluster| cluster.describe());
-        let others = self.findings.settings.iter().flat_map(|settings| settings.elsewhere());
-        clusters.chain(others).collect()
     }
 }
 

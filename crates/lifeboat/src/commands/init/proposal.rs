@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::grouping::{free, free_name, groups, pattern, tenant, unit};
 use super::inner;
+use super::servers::{self, Server};
 use crate::discover::{Database, Findings, Search};
 use crate::repositories::local_url;
 use crate::ui::units;
@@ -61,6 +62,8 @@ pub(super) struct Proposed<'a> {
 /// All that is proposed.
 pub(super) struct Proposal<'a> {
     sources: Vec<Proposed<'a>>,
+    /// Servers, also those that do not let us in.
+    servers: Vec<Server>,
     /// Databases whose paths no configuration can hold.
     unnameable: Vec<PathBuf>,
     now: Timestamp,
@@ -68,8 +71,16 @@ pub(super) struct Proposal<'a> {
 
 impl<'a> Proposal<'a> {
     /// What is proposed for what was found.
-    pub(super) fn of(search: &Search, findings: &'a Findings, now: Timestamp) -> Self {
-        let mut proposal = Proposal { sources: Vec::new(), unnameable: Vec::new(), now };
+    ///
+    /// Servers are asked whether they let us in; `config` is the path of the configuration.
+    pub(super) fn of(
+        search: &Search,
+        findings: &'a Findings,
+        config: &Path,
+        now: Timestamp,
+    ) -> Self {
+        let (sources, servers) = (Vec::new(), Vec::new());
+        let mut proposal = Proposal { sources, servers, unnameable: Vec::new(), now };
         let mut taken = BTreeSet::new();
         let mut files_taken = BTreeSet::new();
         let (nameable, unnameable): (Vec<&Database>, Vec<&Database>) =
@@ -79,11 +90,28 @@ impl<'a> Proposal<'a> {
             let source = Proposed::of(search, databases, now, &mut taken, &mut files_taken);
             proposal.sources.push(source);
         }
+        proposal.servers = servers::of(search, findings, config, &mut taken);
         proposal
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.sources.is_empty()
+        self.sources.is_empty() && self.reached().next().is_none()
+    }
+
+    /// All servers that were found.
+    pub(super) fn servers(&self) -> &[Server] {
+        &self.servers
+    }
+
+    /// Those that can be backed up as they are.
+    pub(super) fn reached(&self) -> impl Iterator<Item = &Server> {
+        self.servers.iter().filter(|server| server.is_reached())
+    }
+
+    /// What is here and no source stands for: a line for each.
+    pub(super) fn unprotected(&self, findings: &Findings) -> Vec<String> {
+        let servers = self.servers.iter().filter_map(Server::complaint);
+        servers.chain(findings.settings.iter().flat_map(|found| found.elsewhere())).collect()
     }
 
     pub(super) fn sources(&self) -> &[Proposed<'a>] {
@@ -120,6 +148,7 @@ impl<'a> Proposal<'a> {
         for source in &self.sources {
             text.push_str(&source.text(self.now));
         }
+        text.extend(self.servers.iter().map(Server::text));
         text.push_str(&unprotected(findings));
         text
     }
@@ -127,11 +156,9 @@ impl<'a> Proposal<'a> {
 
 /// Comments for what is here and has no source.
 fn unprotected(findings: &Findings) -> String {
-    let mut lines: Vec<String> =
-        findings.clusters.iter().map(|cluster| cluster.describe()).collect();
-    lines.extend(findings.settings.iter().flat_map(|settings| settings.elsewhere()));
+    let lines = findings.settings.iter().flat_map(|settings| settings.elsewhere());
     let mut text = String::new();
-    for (index, line) in lines.iter().enumerate() {
+    for (index, line) in lines.enumerate() {
         if index == 0 {
             text.push('\n');
         }
@@ -326,7 +353,7 @@ fn folders_of(database: &Path) -> Vec<PathBuf> {
 }
 
 /// A name as it stands in the brackets of a section.
-fn key(name: &str) -> String {
+pub(super) fn key(name: &str) -> String {
     let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     match !name.is_empty() && name.chars().all(bare) {
         true => name.to_owned(),
@@ -335,7 +362,7 @@ fn key(name: &str) -> String {
 }
 
 /// A text as lines of comment. What was found may have any name: nothing of it may end the line.
-fn comment(text: &str) -> String {
+pub(super) fn comment(text: &str) -> String {
     let mut lines = String::new();
     let mut line = String::from("#");
     for word in units::one_line(text).split(' ') {
