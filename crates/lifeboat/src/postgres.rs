@@ -102,6 +102,16 @@ impl Database {
         Database { address, opened: Arc::default(), ..self.clone() }
     }
 
+    /// The same database as the role that was typed, if one was: a backup is made by a role that
+    /// may read, a restore needs one that may write.
+    pub(crate) fn as_typed(&self, typed: &Address) -> Self {
+        let role = typed.get("user").filter(|role| self.address.get("user") != Some(role));
+        let Some(role) = role else { return self.clone() };
+        let mut address = self.address.clone().with("user", role);
+        address.password = None;
+        Database { address, secret: None, opened: Arc::default(), ..self.clone() }
+    }
+
     /// Where it is.
     pub(crate) fn address(&self) -> &Address {
         &self.address
@@ -305,6 +315,21 @@ mod tests {
         assert_eq!(error.kind(), Kind::Usage);
         assert!(!format!("{error:?}").contains("hush"), "{error:?}");
         assert_eq!(typed("postgres://ann@localhost/chat").unwrap().database(), Some("chat"));
+    }
+
+    #[test]
+    fn another_role_that_is_typed_comes_without_the_password_of_the_first() {
+        let url = "postgresql://backup:hush@localhost/chat?sslmode=require".to_owned();
+        let config = PostgresConfig { url: Some(url), ..PostgresConfig::default() };
+        let configured = Database::configured(&config).unwrap();
+        let with = |typed: &str| configured.as_typed(&Address::parse(typed).unwrap());
+        let other = with("postgresql://postgres@localhost/chat");
+        assert_eq!(other.address.get("user"), Some("postgres"));
+        assert_eq!(other.address.get("sslmode"), Some("require"));
+        assert!(other.address.password.is_none());
+        for same in ["postgresql://backup@localhost/chat", "postgresql://localhost/chat"] {
+            assert!(with(same).address.password.is_some(), "{same}");
+        }
     }
 
     #[test]

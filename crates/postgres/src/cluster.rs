@@ -25,6 +25,8 @@ const SOCKET_FOLDER_BYTES_MAX: usize = 80;
 /// Nothing in it must survive anything: no sync, little memory, no background work.
 const SETTINGS: &[&str] = &[
     "listen_addresses=",
+    // Else PGPORT of our environment would decide.
+    "port=5432",
     "fsync=off",
     "synchronous_commit=off",
     "full_page_writes=off",

@@ -89,7 +89,14 @@ fn database(
     target: Option<&Target>,
 ) -> Result<Option<Database>> {
     if let Some(target) = target {
-        return Ok(target.database.clone());
+        let database = target.database.as_ref();
+        return match postgres::is_address(what) {
+            true => {
+                let typed = postgres::typed(what)?;
+                Ok(database.map(|database| database.as_typed(&typed)))
+            }
+            false => Ok(database.cloned()),
+        };
     }
     if what.contains('/') || Path::new(what).exists() {
         return Ok(None);

@@ -26,6 +26,7 @@ mod lost_backups;
 mod output;
 mod postgres;
 mod postgres_bad_input;
+mod postgres_page;
 mod postgres_restore;
 mod postgres_server;
 mod prune;

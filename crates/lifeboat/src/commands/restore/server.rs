@@ -129,7 +129,10 @@ fn destination(
     };
     if let Some(to) = &args.to {
         let address = postgres::typed(&to.to_string_lossy())?;
-        return Ok(configured(&address.label())?.unwrap_or_else(|| Database::at(address)));
+        return Ok(match configured(&address.label())? {
+            Some(database) => database.as_typed(&address),
+            None => Database::at(address),
+        });
     }
     if let Some(database) = target.and_then(|target| target.database.clone()) {
         return Ok(database);
