@@ -79,6 +79,12 @@ impl Database {
         }
     }
 
+    /// The same, with that before each client program.
+    pub(crate) fn behind(mut self, command: &[String]) -> Self {
+        self.options.prefix = command.to_vec();
+        self
+    }
+
     /// What the configuration says.
     pub(crate) fn configured(config: &PostgresConfig) -> Result<Self> {
         let mut options = options();

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::postgres_server::{MAJORS, Server, configure, run, world_of};
-use crate::support::{Ran, World, ran, set_mode};
+use crate::support::{Holder, Ran, World, is_root, ran, set_mode};
 
 /// A doctor that looks for schedules in this world.
 fn doctor(world: &World, arguments: &[&str]) -> Ran {
@@ -264,4 +264,39 @@ fn programs_that_are_older_than_the_server_are_named_with_their_package() {
     let report = ran(command.env("PATH", "/usr/bin:/bin").output().unwrap()).expect(15).json();
     expect(&report, "client programs", "bad", "apt-get install postgresql-client-18");
     expect(&report, "full check", "warning", "apt-get install postgresql-18");
+}
+
+#[test]
+fn what_this_user_may_not_do_is_bad() {
+    use std::os::unix::process::CommandExt as _;
+    let world = healthy();
+    let path = world.path("data/app.db");
+    // A reader that is still there keeps the side files.
+    let _holder = Holder::of(&path);
+    world.run(&["backup"]).expect(0);
+    for name in ["repo", "state", "data"] {
+        set_mode(&world.path(name), 0o555);
+    }
+    for file in ["app.db", "app.db-wal", "app.db-shm"] {
+        set_mode(&world.path("data").join(file), 0o444);
+    }
+    let root = world.text("root");
+    let mut command = world.command(&["doctor", "--json", "--root", &root]);
+    if is_root() {
+        // The repository as a whole can be read, as can its way there.
+        for name in ["", "repo/app", "home", "home/config", "home/config/lifeboat"] {
+            set_mode(&world.path(name), 0o755);
+        }
+        for name in world.names("repo/app") {
+            set_mode(&world.path("repo/app").join(name), 0o644);
+        }
+        set_mode(&world.path("repo/lifeboat.json"), 0o644);
+        set_mode(&world.path("home/config/lifeboat/config.toml"), 0o644);
+        command.uid(65_534).gid(65_534);
+    }
+    let report = ran(command.output().unwrap()).expect(1).json();
+    expect(&report, "repository", "bad", "cannot write to");
+    expect(&report, "source", "bad", "app.db-shm");
+    expect(&report, "source", "bad", "run backups as user");
+    expect(&report, "state folder", "warning", "cannot write to");
 }

@@ -486,3 +486,36 @@ fn a_cluster_that_lets_us_in_becomes_a_source_of_all_its_databases() {
     let made = world.names(&format!("home/data/lifeboat/{name}-shop"));
     assert!(made.iter().any(|name| name.ends_with(".dump.zst")), "{made:?}");
 }
+
+/// As distributions set servers up: only the system's user `postgres` is the administrator.
+#[test]
+fn root_becomes_the_administrator_where_the_server_goes_by_the_user() {
+    let users = fs::read_to_string("/etc/passwd").unwrap();
+    if !is_root() || !users.lines().any(|line| line.starts_with("postgres:")) {
+        return;
+    }
+    let world = World::new();
+    let access = tempfile::NamedTempFile::new().unwrap();
+    fs::write(access.path(), "local all all peer\n").unwrap();
+    set_mode(access.path(), 0o644);
+    let hba = format!("hba_file={}", access.path().display());
+    let server = Server::with(15, &[&hba]);
+    let folder = server.sockets();
+    world.run(&["init", &folder, "--yes"]).expect(0);
+    let path = world.path("home/config/lifeboat/config.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let line = text.lines().find(|line| line.contains(&folder) && !line.starts_with('#')).unwrap();
+    assert!(line.contains("user = \"postgres\", databases = \"all\""), "{line}");
+    assert!(
+        line.ends_with(
+            "command = [\"setpriv\", \"--reuid=postgres\", \
+                            \"--regid=postgres\", \"--init-groups\", \"--\"] }"
+        ),
+        "{line}"
+    );
+    let name = text.split(line).next().unwrap().rsplit("[source.").next().unwrap();
+    let name = name.trim().trim_end_matches(']').to_owned();
+    world.run(&["backup", &name]).expect(0);
+    let made = world.names(&format!("home/data/lifeboat/{name}-postgres"));
+    assert!(made.iter().any(|name| name.ends_with(".dump.zst")), "{made:?}");
+}

@@ -15,6 +15,9 @@ use crate::postgres::Database;
 
 /// How long a server may take to answer, in seconds.
 const CONNECT_TIMEOUT_S: &str = "3";
+/// How root becomes the user whom a server takes for its administrator (`peer`).
+const AS_POSTGRES: &[&str] =
+    &["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--"];
 /// The port of a server that says none.
 const PORT: u16 = 5432;
 /// How often a server is backed up, and what is kept.
@@ -80,9 +83,11 @@ fn of_cluster(cluster: &Cluster, is_here: bool, taken: &mut BTreeSet<String>) ->
         true => Some(enter(&address)),
         false => None,
     };
-    let value = |host: &str, user: &str| {
+    let value = |host: &str, user: &str, more: &str| {
         let (host, user) = (inner(host), inner(user));
-        format!("{{ host = \"{host}\", port = {port}, user = \"{user}\", databases = \"all\" }}")
+        format!(
+            "{{ host = \"{host}\", port = {port}, user = \"{user}\", databases = \"all\"{more} }}"
+        )
     };
     let mut server = Server {
         name,
@@ -95,8 +100,14 @@ fn of_cluster(cluster: &Cluster, is_here: bool, taken: &mut BTreeSet<String>) ->
         port_of_all: None,
     };
     match asked {
-        Some(Ok((user, databases))) => {
-            server.value = value(address.get("host").unwrap_or_default(), &user);
+        Some(Ok(Entrance { role, command, databases })) => {
+            let words: Vec<String> =
+                command.iter().map(|word| format!("\"{}\"", inner(word))).collect();
+            let more = match words.is_empty() {
+                true => String::new(),
+                false => format!(", command = [{}]", words.join(", ")),
+            };
+            server.value = value(address.get("host").unwrap_or_default(), &role, &more);
             server.facts.push_str(&format!(", databases {}", databases.join(", ")));
             server.port_of_all = Some(port);
         }
@@ -109,7 +120,7 @@ fn of_cluster(cluster: &Cluster, is_here: bool, taken: &mut BTreeSet<String>) ->
                  goes into ~/.pgpass (chmod 600). Or run backups as the user postgres, with host = \
                  \"/var/run/postgresql\" and user = \"postgres\". Then take the # away:"
             ));
-            server.value = value("localhost", "lifeboat");
+            server.value = value("localhost", "lifeboat", "");
         }
     }
     server
@@ -129,7 +140,7 @@ fn of_address(
     let file = folder.with_file_name(format!("{name}.password"));
     let secret = address.password.clone().map(|password| (file, password));
     let hindrance = match is_here {
-        true => session(address).err(),
+        true => session(address, &[]).err(),
         false => Some(String::new()),
     };
     let help = hindrance.is_some().then(|| match &secret {
@@ -164,14 +175,29 @@ fn value_of(address: &Address, secret: Option<&Path>) -> String {
     value
 }
 
-/// As whom a server lets us in, and its databases; else why not.
-fn enter(address: &Address) -> Result<(String, Vec<String>), String> {
-    let there = address.clone().with_database("postgres");
-    let mut why = String::new();
+/// How a server lets us in.
+struct Entrance {
+    role: String,
+    command: Vec<String>,
+    databases: Vec<String>,
+}
+
+/// As whom a server lets us in; else why not.
+fn enter(address: &Address) -> Result<Entrance, String> {
+    let own = address.clone().with_database("postgres");
+    let administrator = own.clone().with("user", "postgres");
     // As the administrator, else under the name of whoever asks.
-    for there in [there.clone().with("user", "postgres"), there] {
-        match session(&there).and_then(|mut session| look(&mut session).map_err(said)) {
-            Ok(found) => return Ok(found),
+    let mut ways = vec![(administrator.clone(), Vec::new()), (own, Vec::new())];
+    if rustix::process::geteuid().is_root() {
+        let command = AS_POSTGRES.iter().map(|word| (*word).to_owned()).collect();
+        ways.push((administrator, command));
+    }
+    let mut why = String::new();
+    for (address, command) in ways {
+        let entered = session(&address, &command)
+            .and_then(|mut session| look(&mut session, command).map_err(said));
+        match entered {
+            Ok(entrance) => return Ok(entrance),
             Err(error) if why.is_empty() => why = error,
             Err(_) => {}
         }
@@ -179,14 +205,16 @@ fn enter(address: &Address) -> Result<(String, Vec<String>), String> {
     Err(why)
 }
 
-fn look(session: &mut Session) -> Result<(String, Vec<String>)> {
-    Ok((Rights::read(session)?.role, session.databases()?))
+fn look(session: &mut Session, command: Vec<String>) -> Result<Entrance> {
+    let role = Rights::read(session)?.role;
+    Ok(Entrance { role, command, databases: session.databases()? })
 }
 
-fn session(address: &Address) -> Result<Session, String> {
+fn session(address: &Address, command: &[String]) -> Result<Session, String> {
     let bounded = address.clone().with("connect_timeout", CONNECT_TIMEOUT_S);
     let what = format!("cannot connect to {}", address.label());
-    Database::at(bounded).client().and_then(|client| Session::open(&client, &what)).map_err(said)
+    let client = Database::at(bounded).behind(command).client();
+    client.and_then(|client| Session::open(&client, &what)).map_err(said)
 }
 
 fn said(error: lifeboat_core::Error) -> String {
