@@ -28,6 +28,10 @@ cargo xtask bench sqlite  measures us, a guide's script and Litestream on one da
     --runs N              how often each is run (3)
     --large               also peak memory on a database of five times the size
     --only NAME           only the contenders whose name contains NAME
+cargo xtask bench postgres-logical  measures us, a guide's script and zstd on one PostgreSQL database
+    --scale N             scale of pgbench (50)
+    --text-mb N           size of a table of texts in millions of bytes (500)
+    --runs N              how often each is run (3)
 cargo xtask bench retention  times list, status and prune --dry-run on many backups; as root cold
     --backups N           how many (10000)
     --runs N              how often each is run (5)
@@ -51,6 +55,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ["tidy"] => tidy::run(),
         ["docs"] => docs::write(),
         ["bench", "sqlite", options @ ..] => bench::run(options),
+        ["bench", "postgres-logical", options @ ..] => bench::postgres::run(options),
         ["bench", "retention", options @ ..] => bench::retention::run(options),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");

@@ -73,6 +73,13 @@ pub struct ArchiveReader {
     /// Bytes of a number that is not complete yet.
     partial: Vec<u8>,
     large_objects: u64,
+    /// How many bytes were read.
+    position: u64,
+    /// In the order of `contents.entries`: where the entry says where its data are.
+    offset_places: Vec<usize>,
+    offset_bytes: usize,
+    /// Where the data of each entry begin that came so far: the entry's place, the position.
+    data_begins: Vec<(usize, u64)>,
 }
 
 /// What the next byte of the data part is.
@@ -91,12 +98,15 @@ enum State {
 /// The block that is being read.
 #[derive(Debug, Default)]
 struct Block {
+    begins_at: u64,
     of_objects: bool,
     place: usize,
     line_breaks: u64,
     tail: Vec<u8>,
 }
 
+/// An entry says with this that the offset behind it is where its data are.
+const OFFSET_IS_SET: u8 = 2;
 const BLOCK_OF_DATA: u8 = 1;
 const BLOCK_OF_OBJECTS: u8 = 3;
 
@@ -163,17 +173,33 @@ impl ArchiveReader {
         self.large_objects
     }
 
+    /// What a dump that went through a pipe lacks: where the data of each entry are. Places in the
+    /// file, and the bytes that belong there. With them `pg_restore` finds the data of a table at
+    /// once, and begins with the largest ones.
+    pub fn offsets(&self) -> Vec<(u64, Vec<u8>)> {
+        let of = |(place, begins_at): &(usize, u64)| {
+            let mut bytes = vec![OFFSET_IS_SET];
+            bytes.extend_from_slice(&begins_at.to_le_bytes()[..self.offset_bytes]);
+            Some((*self.offset_places.get(*place)? as u64, bytes))
+        };
+        self.data_begins.iter().filter_map(of).collect()
+    }
+
     /// Reads head and contents, if all of it is there. Gives back how many bytes they take.
     fn read_head(&mut self) -> Result<Option<usize>> {
-        let mut input = Input { bytes: &self.head, position: 0, int_bytes: 4, offset_bytes: 8 };
+        let mut input = Input::new(&self.head);
         match head(&mut input) {
             Ok(contents) => {
                 self.int_bytes = input.int_bytes;
+                self.offset_bytes = input.offset_bytes;
+                self.position = input.position as u64;
+                let used = input.position;
+                self.offset_places = input.offset_places;
                 let ids = contents.entries.iter().enumerate();
                 self.places = ids.map(|(place, entry)| (entry.id, place)).collect();
                 self.seen = vec![false; contents.entries.len()];
                 self.contents = Some(contents);
-                Ok(Some(input.position))
+                Ok(Some(used))
             }
             Err(Stop::Short) if self.head.len() > CONTENTS_BYTES_MAX => {
                 Err(damaged("the table of contents has no end"))
@@ -188,10 +214,12 @@ impl ArchiveReader {
     }
 
     fn push_data(&mut self, mut bytes: &[u8]) -> Result<()> {
+        self.position += bytes.len() as u64;
         while !bytes.is_empty() {
             match self.state {
                 State::BlockKind => {
                     self.block = Block::default();
+                    self.block.begins_at = self.position - bytes.len() as u64;
                     self.block.of_objects = match bytes[0] {
                         BLOCK_OF_DATA => false,
                         BLOCK_OF_OBJECTS => true,
@@ -210,6 +238,12 @@ impl ArchiveReader {
                         0 => State::PieceLength,
                         left => State::Piece { left },
                     };
+                }
+                // Almost all numbers are the lengths of rows: no detour for those.
+                State::PieceLength if self.partial.is_empty() && bytes.len() > self.int_bytes => {
+                    let (length, rest) = bytes.split_at(1 + self.int_bytes);
+                    bytes = rest;
+                    self.take_number(number(length))?;
                 }
                 State::EntryNumber | State::ObjectNumber | State::PieceLength => {
                     let missing = 1 + self.int_bytes - self.partial.len();
@@ -261,6 +295,7 @@ impl ArchiveReader {
             return Err(damaged(format!("the data of the entry {id} come twice")));
         }
         self.block.place = place;
+        self.data_begins.push((place, self.block.begins_at));
         Ok(())
     }
 
@@ -282,14 +317,13 @@ impl ArchiveReader {
     fn take_rows(&mut self, bytes: &[u8]) {
         self.block.line_breaks += count_line_breaks(bytes);
         let keep = END_OF_ROWS.len();
-        match bytes.len() >= keep {
-            true => self.block.tail = bytes[bytes.len() - keep..].to_vec(),
-            false => {
-                self.block.tail.extend_from_slice(bytes);
-                let excess = self.block.tail.len().saturating_sub(keep);
-                self.block.tail.drain(..excess);
-            }
+        let tail = &mut self.block.tail;
+        if bytes.len() >= keep {
+            tail.clear();
         }
+        tail.extend_from_slice(&bytes[bytes.len().saturating_sub(keep)..]);
+        let excess = tail.len().saturating_sub(keep);
+        tail.drain(..excess);
     }
 }
 
@@ -331,9 +365,14 @@ struct Input<'a> {
     position: usize,
     int_bytes: usize,
     offset_bytes: usize,
+    offset_places: Vec<usize>,
 }
 
 impl<'a> Input<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        Input { bytes, position: 0, int_bytes: 4, offset_bytes: 8, offset_places: Vec::new() }
+    }
+
     fn take(&mut self, count: usize) -> Result<&'a [u8], Stop> {
         let end = self.position.checked_add(count).ok_or(Stop::Short)?;
         let taken = self.bytes.get(self.position..end).ok_or(Stop::Short)?;
@@ -438,6 +477,7 @@ fn entry(input: &mut Input<'_>, minor: u8) -> Result<Entry, Stop> {
     let _with_oids = input.text()?;
     while input.text()?.is_some() {}
     // Where the data are: a flag and an offset, which a pipe leaves unset.
+    input.offset_places.push(input.position);
     input.take(1 + input.offset_bytes)?;
     let has_rows = has_data && kind == "TABLE DATA" && copy.starts_with("COPY ");
     Ok(Entry { id, kind, name, schema, owner, definition, has_data, has_rows })

@@ -1,5 +1,5 @@
 //! `cargo xtask bench sqlite`: us, a guide's shell script and Litestream on one database. (The
-//! other benchmark, `retention`, has a file of its own.)
+//! other benchmarks, `retention` and `postgres`, have files of their own.)
 //!
 //! Each contender makes a backup of the same database, one after the other, several times; then
 //! each restores what it stored. The numbers are medians. A floor is measured beside them: the
@@ -9,6 +9,7 @@
 mod contenders;
 mod litestream;
 mod measure;
+pub(crate) mod postgres;
 mod report;
 pub(crate) mod retention;
 

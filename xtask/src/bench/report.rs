@@ -6,7 +6,7 @@ use super::contenders::Place;
 use super::measure::{Measured, Run};
 
 /// A bar: a ratio that must be at least, or at most, a number.
-struct Bar {
+pub(super) struct Bar {
     what: &'static str,
     /// The run whose number is divided.
     above: &'static str,
@@ -17,7 +17,7 @@ struct Bar {
 }
 
 #[derive(Clone, Copy)]
-enum Limit {
+pub(super) enum Limit {
     AtLeast(f64),
     AtMost(f64),
 }
@@ -37,7 +37,7 @@ const LITESTREAM_BACK: &str = "restore: litestream replicate -once";
 const OURS_BACK: &str = "restore: lifeboat (defaults)";
 const FLOOR_BACK: &str = "restore: floor zstd:3, written and synced";
 
-fn wall(run: &Run) -> f64 {
+pub(super) fn wall(run: &Run) -> f64 {
     run.taken.wall_s
 }
 
@@ -45,11 +45,11 @@ fn cpu(run: &Run) -> f64 {
     run.taken.cpu_s
 }
 
-fn bytes(run: &Run) -> f64 {
+pub(super) fn bytes(run: &Run) -> f64 {
     run.bytes as f64
 }
 
-const fn bar(
+pub(super) const fn bar(
     what: &'static str,
     above: &'static str,
     below: &'static str,
@@ -138,7 +138,7 @@ fn memory_line(run: &Run, size: u64) -> String {
     )
 }
 
-fn table(measured: &Measured) -> String {
+pub(super) fn table(measured: &Measured) -> String {
     let mut table = String::from(
         "| | wall s | CPU s | bytes MB | peak memory MB | extra disk MB |\n|---|--:|--:|--:|--:|--:|\n",
     );
@@ -156,7 +156,7 @@ fn table(measured: &Measured) -> String {
     table
 }
 
-fn bar_line(bar: &Bar, measured: &Measured) -> String {
+pub(super) fn bar_line(bar: &Bar, measured: &Measured) -> String {
     let asked = match bar.limit {
         Limit::AtLeast(limit) => format!("at least {limit}"),
         Limit::AtMost(limit) => format!("at most {limit}"),
@@ -175,7 +175,7 @@ fn bar_line(bar: &Bar, measured: &Measured) -> String {
     }
 }
 
-fn verdict(reached: bool) -> &'static str {
+pub(super) fn verdict(reached: bool) -> &'static str {
     match reached {
         true => "reached",
         false => "**missed**",

@@ -12,7 +12,7 @@ use super::gzip::GzipWriter;
 use super::hashes::{BlockHash, Sha256Hex, block_hash};
 use super::lane::{self, Entry, Exit, Pool};
 use super::zstd_frames::{ZstdWriter, seek_table};
-use super::{BATCH_BYTES, Compression, FRAME_BYTES_MAX};
+use super::{BATCH_BYTES, Compression, FRAME_BYTES_MAX, STREAM_FRAME_BYTES};
 use crate::error::{Error, Kind, Result};
 use crate::source::{BlockObserver, Sink};
 use crate::store::Put;
@@ -120,6 +120,7 @@ struct Packed {
 
 struct Worker {
     codec: Codec,
+    frame_bytes: usize,
     block_bytes: Option<usize>,
     observer: Option<Arc<dyn BlockObserver>>,
     plain_pool: Pool,
@@ -134,14 +135,19 @@ enum Codec {
 
 impl Worker {
     fn new(options: &EncodeOptions, plain_pool: Pool, stored_pool: Pool) -> Self {
+        let frame_bytes = match (options.block_bytes, options.compression) {
+            // Nobody looks for a page in it.
+            (None, Compression::Zstd { .. }) => STREAM_FRAME_BYTES,
+            _ => FRAME_BYTES_MAX,
+        };
         let codec = match options.compression {
             Compression::None => Codec::Plain,
-            Compression::Zstd { level } => Codec::Zstd(ZstdWriter::new(level)),
+            Compression::Zstd { level } => Codec::Zstd(ZstdWriter::new(level, frame_bytes)),
             Compression::Gzip { level } => Codec::Gzip(GzipWriter::new(level)),
         };
         let block_bytes = options.block_bytes.map(|bytes| bytes as usize);
         let observer = options.observer.clone();
-        Worker { codec, block_bytes, observer, plain_pool, stored_pool }
+        Worker { codec, frame_bytes, block_bytes, observer, plain_pool, stored_pool }
     }
 
     fn work(&mut self, batch: Batch) -> Result<Packed> {
@@ -155,8 +161,8 @@ impl Worker {
         };
         // An empty stream still needs one frame: standard tools refuse a file of no bytes.
         let empty: &[&[u8]] = if last && offset == 0 && plain.is_empty() { &[&[]] } else { &[] };
-        let chunks = plain.chunks(FRAME_BYTES_MAX).chain(empty.iter().copied());
-        let mut frames = Vec::with_capacity(BATCH_BYTES / FRAME_BYTES_MAX);
+        let chunks = plain.chunks(self.frame_bytes).chain(empty.iter().copied());
+        let mut frames = Vec::with_capacity(BATCH_BYTES / self.frame_bytes);
         let mut stored = self.stored_pool.take();
         stored.clear();
         match &mut self.codec {

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use lifeboat_core::env::Env;
@@ -236,8 +237,13 @@ impl<'a> Unpacker<'a> {
             self.begin(&first)?;
             self.take(&first)?;
         }
+        let failed = |error| {
+            Error::io(Kind::Failed, format!("cannot write {}", self.place.display()), error)
+        };
+        let mut offsets = Vec::new();
         let read = match self.reader.take() {
             Some(Reader::Archive(reader)) => {
+                offsets = reader.offsets();
                 let (_, rows) = reader.finish()?;
                 (DumpFormat::Custom, rows, 0)
             }
@@ -254,9 +260,10 @@ impl<'a> Unpacker<'a> {
             }
             None => return Err(Error::new(Kind::CheckFailed, "the dump is empty (0 bytes)")),
         };
-        self.file.flush().map_err(|error| {
-            Error::io(Kind::Failed, format!("cannot write {}", self.place.display()), error)
-        })?;
+        self.file.flush().map_err(failed)?;
+        for (place, bytes) in offsets {
+            self.file.get_ref().write_all_at(&bytes, place).map_err(failed)?;
+        }
         Ok(read)
     }
 }

@@ -4,7 +4,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use lifeboat_core::manifest::{CheckLevel, Condition};
-use lifeboat_postgres::{DumpFormat, MomentGroup};
+use lifeboat_postgres::{ArchiveReader, DumpFormat, MomentGroup};
 
 use crate::shop::{ITEMS, STATEMENTS};
 use crate::support::{MAJORS, back_up, cluster, env, place, run, source, stored};
@@ -85,4 +85,36 @@ fn databases_of_one_server_are_held_together_and_the_manifests_say_how_near() {
     let manifest = back_up(&place(), &sources[0], CheckLevel::Quick).unwrap();
     assert_eq!(manifest.rows.unwrap()["public.t"], 2);
     assert!(!manifest.facts.contains_key("held_together"));
+}
+
+#[test]
+fn the_offsets_that_a_pipe_leaves_out_are_those_that_pg_dump_writes_into_a_file() {
+    for major in MAJORS {
+        let cluster = cluster(*major);
+        run(&cluster.client("postgres").unwrap(), "CREATE DATABASE \"my shop\"");
+        let client = cluster.client("my shop").unwrap();
+        run(&client, STATEMENTS);
+        let dump = client.program("pg_dump", Some(*major)).unwrap();
+        let custom = || {
+            let mut command = client.command(&dump);
+            command.args(["--format=custom", "--compress=0"]);
+            command
+        };
+        let piped = custom().output().unwrap().stdout;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("shop.dump");
+        assert!(custom().arg("-f").arg(&path).status().unwrap().success());
+        let written = std::fs::read(&path).unwrap();
+        assert_eq!(piped.len(), written.len());
+        let mut reader = ArchiveReader::new();
+        piped.chunks(1000).try_for_each(|piece| reader.push(piece)).unwrap();
+        let offsets = reader.offsets();
+        let (contents, _) = reader.finish().unwrap();
+        assert_eq!(offsets.len(), contents.entries.iter().filter(|entry| entry.has_data).count());
+        for (place, bytes) in offsets {
+            let place = place as usize..place as usize + bytes.len();
+            assert_ne!(&piped[place.clone()], bytes, "PostgreSQL {major} has them already");
+            assert_eq!(&written[place], bytes, "PostgreSQL {major}");
+        }
+    }
 }
