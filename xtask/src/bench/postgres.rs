@@ -46,7 +46,7 @@ const BARS: &[Bar] = &[
     bar("guide / lifeboat, restore, wall", GUIDE_BACK, OURS_BACK, wall, Limit::AtLeast(1.6)),
 ];
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Options {
     scale: u64,
     text_mb: u64,
@@ -83,13 +83,15 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     let plain_bytes = place.make_database(&options)?;
     let wanted = place.fingerprint("app")?;
     let mut measured = Measured::default();
+    let path = folder.join("report.md");
+    let mut page = String::new();
     for round in 1..=options.runs {
         eprintln!("round {round} of {}", options.runs);
         place.round(&mut measured, &wanted)?;
+        // A run takes its time: what is known is there already, of as many rounds as were made.
+        page = report_page(&Options { runs: round, ..options }, &measured, plain_bytes);
+        fs::write(&path, &page).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    let page = page(&options, &measured, plain_bytes);
-    let path = folder.join("report.md");
-    fs::write(&path, &page).with_context(|| format!("cannot write {}", path.display()))?;
     println!("{page}");
     eprintln!("the same is in {}", path.display());
     Ok(())
@@ -236,7 +238,8 @@ impl Place {
         let mut backup = |name: &str, mut command: Command, stored_in: &str| -> Result<()> {
             eprintln!("  {name}");
             self.settle()?;
-            let taken = measure::with_disk(&mut command, &self.said, &[self.arena.clone()])?;
+            let taken =
+                measure::with_disk(&mut command, &self.said, std::slice::from_ref(&self.arena))?;
             measured.add(name, taken, stored(stored_in));
             Ok(())
         };
@@ -252,7 +255,8 @@ impl Place {
         {
             eprintln!("  {name}");
             self.settle()?;
-            let taken = measure::with_disk(&mut command, &self.said, &[self.arena.clone()])?;
+            let taken =
+                measure::with_disk(&mut command, &self.said, std::slice::from_ref(&self.arena))?;
             if self.fingerprint("again")? != wanted {
                 bail!("{name}: the database that came back is another one");
             }
@@ -264,7 +268,7 @@ impl Place {
     }
 }
 
-fn page(options: &Options, measured: &Measured, size_bytes: u64) -> String {
+fn report_page(options: &Options, measured: &Measured, size_bytes: u64) -> String {
     let Options { scale, text_mb, runs } = options;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
@@ -310,7 +314,7 @@ mod tests {
     #[test]
     fn the_page_has_every_bar_also_of_what_was_not_measured() {
         let options = Options { scale: 1, text_mb: 1, runs: 1 };
-        let page = page(&options, &Measured::default(), 1);
+        let page = report_page(&options, &Measured::default(), 1);
         assert_eq!(page.matches("not measured").count(), BARS.len(), "{page}");
     }
 }
