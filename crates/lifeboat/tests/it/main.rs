@@ -29,6 +29,7 @@ mod postgres_bad_input;
 mod postgres_page;
 mod postgres_restore;
 mod postgres_server;
+mod postgres_silent_failures;
 mod prune;
 mod restore;
 mod restore_all;

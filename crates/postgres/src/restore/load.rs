@@ -152,7 +152,10 @@ pub(super) fn load(
     if staged.format == DumpFormat::Plain {
         feed(&mut running, staged)?;
     }
-    running.finish_within(env).map(drop)?;
+    running.finish_within(env).map_err(|error| match error.hint_text() {
+        Some(_) => error,
+        None => error.hint("nothing was changed: mend the dump, or choose another backup"),
+    })?;
     env.tell(Event::PhaseEnded { phase });
     Ok(())
 }
