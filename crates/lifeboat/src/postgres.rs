@@ -27,6 +27,9 @@ pub(crate) use lifeboat_postgres::KIND;
 /// A password longer than this is a file that was named by mistake.
 const SECRET_BYTES_MAX: usize = 64 << 10;
 
+/// Where systemd looks for the credentials that a unit asks for by name.
+const CREDENTIALS: &str = "/etc/credstore";
+
 /// So many databases are taken hold of at once.
 const HOLDERS_MAX: usize = 16;
 
@@ -249,7 +252,7 @@ fn fetch(secret: &SecretConfig) -> Result<Secret> {
                 .hint("set it, or name another place for the password")
         })?
     } else if let Some(name) = &secret.credential {
-        of_file(&credential(name)?)?
+        of_file(&credential(name, world::credentials_folder(), Path::new(CREDENTIALS))?)?
     } else {
         of_command(&secret.command)?
     };
@@ -280,15 +283,19 @@ fn of_file(path: &Path) -> Result<String> {
     fs::read_to_string(path).map_err(failed)
 }
 
-fn credential(name: &str) -> Result<PathBuf> {
-    let folder = world::credentials_folder().ok_or_else(|| {
-        Error::new(Kind::Usage, format!("there is no credential {name}: systemd gave none"))
-            .hint("LoadCredential= in the unit gives it; at a terminal name a file instead")
-    })?;
-    match Path::new(name).components().count() {
-        1 => Ok(folder.join(name)),
-        _ => Err(Error::new(Kind::Usage, format!("`{name}` is not the name of a credential"))),
+/// The file of a credential: in the folder that systemd gave to the unit, else where systemd takes
+/// it from, so that a person at a terminal has what the schedule has.
+fn credential(name: &str, given: Option<PathBuf>, store: &Path) -> Result<PathBuf> {
+    if Path::new(name).components().count() != 1 || name.starts_with('.') {
+        return Err(Error::new(Kind::Usage, format!("`{name}` is not the name of a credential")));
     }
+    let stored = || store.join(name).exists().then(|| store.to_owned());
+    let folder = given.or_else(stored).ok_or_else(|| {
+        let store = store.display();
+        Error::new(Kind::Usage, format!("there is no credential {name}: systemd gave none"))
+            .hint(format!("put the password alone into {store}/{name}, with mode 600"))
+    })?;
+    Ok(folder.join(name))
 }
 
 fn of_command(command: &[String]) -> Result<String> {
@@ -335,6 +342,21 @@ mod tests {
         assert!(other.address.password.is_none());
         for same in ["postgresql://backup@localhost/chat", "postgresql://localhost/chat"] {
             assert!(with(same).address.password.is_some(), "{same}");
+        }
+    }
+
+    #[test]
+    fn a_credential_is_what_systemd_gave_or_would_give() {
+        let (given, store) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let of = |name: &str, given: Option<&Path>| {
+            credential(name, given.map(Path::to_owned), store.path())
+        };
+        assert!(of("ann", None).unwrap_err().hint_text().unwrap().contains("mode 600"));
+        fs::write(store.path().join("ann"), "hush\n").unwrap();
+        assert_eq!(of("ann", None).unwrap(), store.path().join("ann"));
+        assert_eq!(of("ann", Some(given.path())).unwrap(), given.path().join("ann"));
+        for wrong in ["../ann", "a/b", "/etc/passwd", "", ".."] {
+            assert_eq!(of(wrong, None).unwrap_err().kind(), Kind::Usage, "{wrong}");
         }
     }
 

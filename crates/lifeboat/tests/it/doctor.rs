@@ -148,7 +148,9 @@ fn timers_of_another_schedule_and_missing_tools_are_warnings() {
     fs::write(&path, text).unwrap();
     let root = world.text("root");
     let mut command = world.command(&["doctor", "--json", "--root", &root]);
-    let report = ran(command.env("PATH", world.path("tmp")).output().unwrap()).expect(0).json();
+    command.env("PATH", world.path("tmp")).env("TZ", "No/Such");
+    let report = ran(command.output().unwrap()).expect(0).json();
+    expect(&report, "time zone", "warning", "apt-get install tzdata");
     expect(&report, "schedule", "warning", "at other times than the configuration says");
     expect(&report, "tools", "warning", "apt-get install sqlite3");
     expect(&report, "tools", "warning", "apt-get install zstd");

@@ -114,8 +114,12 @@ fn of_cluster(cluster: &Cluster, is_here: bool, taken: &mut BTreeSet<String>) ->
         not => {
             let why = not.map(|asked| asked.err().unwrap_or_default());
             server.hindrance = Some(why.unwrap_or_default());
+            let start = match is_here && !cluster.is_running {
+                true => "Start it, and run `lifeboat init` again. Or: give it a role",
+                false => "Give it a role",
+            };
             server.help = Some(format!(
-                "Give it a role that may read, as its administrator: CREATE ROLE lifeboat LOGIN \
+                "{start} that may read, as its administrator: CREATE ROLE lifeboat LOGIN \
                  PASSWORD '...' IN ROLE pg_read_all_data; the line localhost:{port}:*:lifeboat:... \
                  goes into ~/.pgpass (chmod 600). Or run backups as the user postgres, with host = \
                  \"/var/run/postgresql\" and user = \"postgres\". Then take the # away:"
