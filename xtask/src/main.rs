@@ -6,6 +6,7 @@
 mod bench;
 mod docs;
 mod order;
+mod packages;
 mod postgres;
 mod process;
 mod test;

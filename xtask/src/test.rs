@@ -4,10 +4,10 @@
 use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::process::{is_there, run};
-use crate::{postgres, root, tidy};
+use crate::{packages, postgres, root, tidy};
 
 /// The programs that tests restore with and check units with, and the Debian packages that
 /// bring them.
@@ -63,22 +63,9 @@ fn install_tools() -> Result<()> {
         println!("sqlite3, zstd, gzip, tar and systemd-analyze are there");
         return Ok(());
     }
-    let mut packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
-    packages.dedup();
-    let by_hand = format!("apt-get install -y {}", packages.join(" "));
-    // SAFETY: it takes nothing and cannot fail.
-    let is_root = unsafe { libc::geteuid() } == 0;
-    if !is_root || !is_there("apt-get") {
-        bail!("the tests need {}; as root: {by_hand}", packages.join(", "));
-    }
-    println!("installing {}", packages.join(", "));
-    let quiet = || {
-        let mut command = Command::new("apt-get");
-        command.env("DEBIAN_FRONTEND", "noninteractive").arg("-qq");
-        command
-    };
-    run(quiet().arg("update"))?;
-    run(quiet().args(["install", "-y", "--no-install-recommends"]).args(packages))
+    let mut wanted: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
+    wanted.dedup();
+    packages::install(&wanted)
 }
 
 /// A compiler that was installed with the minimal profile has neither rustfmt nor clippy.
