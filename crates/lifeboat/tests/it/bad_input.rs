@@ -233,7 +233,7 @@ fn two_databases_of_the_same_file_name_do_not_mix() {
 
 /// A shell that can mount a file system of its own. `None`, told aloud, where the kernel or a
 /// container does not allow that.
-fn in_own_namespace(script: &str) -> Option<Command> {
+pub(crate) fn in_own_namespace(script: &str) -> Option<Command> {
     let shell = |script: &str| {
         let mut command = Command::new("unshare");
         command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]);

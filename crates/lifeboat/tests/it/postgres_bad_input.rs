@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
+use crate::bad_input::in_own_namespace;
 use crate::postgres_server::{Server, command, configure, run, shop, world_of, world_with};
 use crate::support::{Ran, World, ran, set_mode};
 
@@ -226,6 +227,35 @@ fn a_repository_that_cannot_be_written_is_said() {
     assert!(ran.err.contains("repo"), "{}", ran.err);
     fs::remove_file(world.path("repo")).unwrap();
     run(&world, &["backup"]).expect(0);
+}
+
+#[test]
+fn a_repository_that_is_full_holds_no_half_backup() {
+    let server = Server::tcp(15);
+    server.sql("postgres", "ALTER ROLE postgres PASSWORD 'hush'; CREATE DATABASE shop");
+    server.sql(
+        "shop",
+        "CREATE TABLE public.message AS SELECT i AS id, md5(i::text) || md5(i::text || 'x') AS body \
+         FROM generate_series(1, 40000) AS i",
+    );
+    let world = world_of(&format!("postgresql://postgres:hush@127.0.0.1:{}/shop", server.port()));
+    fs::create_dir(world.path("small")).unwrap();
+    // In a namespace of its own we are no superuser to the server's files: TCP it is.
+    let script = "mount -t tmpfs -o size=\"$3\" tmpfs \"$1\" && \"$2\" backup --repo \"$1\"; \
+                  code=$?; find \"$1\" -type f | sort; exit $code";
+    for size in ["12k", "600k"] {
+        let Some(mut command) = in_own_namespace(script) else { return };
+        command.arg(world.path("small")).args([env!("CARGO_BIN_EXE_lifeboat"), size]);
+        command.env("XDG_CONFIG_HOME", world.path("home/config"));
+        command.env("XDG_STATE_HOME", world.path("state")).env("TMPDIR", world.path("tmp"));
+        let ran = ran(command.current_dir(world.path("data")).output().unwrap());
+        assert_eq!(ran.code, 14, "{size}: {ran:?}");
+        for file in ran.out.lines().map(|line| line.rsplit('/').next().unwrap()) {
+            let harmless = ["README.txt", "lifeboat.json", "source.json"].contains(&file);
+            assert!(harmless, "{size}: {file} is left");
+        }
+    }
+    assert!(server.ask("shop", &format!("SELECT 1 {DUMPERS}")).is_empty(), "a dumper is left");
 }
 
 #[test]
