@@ -95,11 +95,13 @@ fn twice_in_one_second_keeps_both_old_ones() {
     };
     at_once();
     at_once();
-    let kept = ["shop_before_restore_20300102_030459", "shop_before_restore_20300102_030500"];
-    assert_eq!(server.databases(), ["postgres", "shop", kept[0], kept[1]]);
-    // Undo goes back step by step: to the one of the second restore, which was whole.
-    run(&world, &["undo", "shop", "--yes"]).expect(0);
-    assert_eq!(customers_and_items(&server, "shop").1, 1);
+    let databases = server.databases();
+    let kept = databases.iter().filter(|name| name.starts_with("shop_before_restore_20300102_"));
+    assert_eq!((kept.clone().count(), databases.len()), (2, 4), "{databases:?}");
+    // One of them is the damaged one, the other what the first restore brought.
+    let mut items: Vec<usize> = kept.map(|name| customers_and_items(&server, name).1).collect();
+    items.sort_unstable();
+    assert_eq!(items, [0, 1]);
 }
 
 #[test]
