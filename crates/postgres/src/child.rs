@@ -13,6 +13,8 @@ use crate::failure;
 
 /// So much of standard error is kept: its beginning, and as much of its end.
 const STDERR_BYTES_MAX: usize = 32 << 10;
+/// What a pipe of anybody's may hold, in bytes; it begins with 64 KiB.
+const PIPE_BYTES: usize = 1 << 20;
 /// How often a run that waits for output looks whether it must end.
 const LOOK_AGAIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 /// How often a child is asked whether it has ended, in milliseconds.
@@ -40,9 +42,13 @@ impl Running {
         Ok(Running { child: Some(child), errors, what, program })
     }
 
-    /// Its standard output, once.
+    /// Its standard output, once. The pipe holds as much as the kernel lets anybody have, so that a
+    /// child goes on writing while we compress.
     pub(crate) fn stdout(&mut self) -> Option<ChildStdout> {
-        self.child.as_mut().and_then(|child| child.stdout.take())
+        let stdout = self.child.as_mut().and_then(|child| child.stdout.take())?;
+        // Where it stays smaller all is slower, and nothing else is.
+        let _ = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_BYTES);
+        Some(stdout)
     }
 
     /// Reads what comes next of its output; meanwhile a run that must end is ended.

@@ -33,10 +33,10 @@ const MESSAGE_ROW_BYTES: u64 = 253;
 /// What our own process may take, and any child of its.
 const MEMORY_BYTES_MAX: u64 = 64_000_000;
 
-const GUIDE: &str = "backup: pg_dump | gzip (the guide)";
-const ZSTD: &str = "backup: pg_dump | zstd -3";
+const GUIDE: &str = "backup: pg_dump to gzip (the guide)";
+const ZSTD: &str = "backup: pg_dump to zstd -3";
 const OURS: &str = "backup: lifeboat";
-const GUIDE_BACK: &str = "restore: zcat | psql (the guide)";
+const GUIDE_BACK: &str = "restore: zcat to psql (the guide)";
 const OURS_BACK: &str = "restore: lifeboat";
 
 const BARS: &[Bar] = &[
