@@ -82,6 +82,12 @@ const KNOWN: &[(&str, Kind, &str)] = &[
         Kind::SourceUnavailable,
         "the server has no connection left; raise max_connections, or try again later",
     ),
+    (
+        "out of shared memory",
+        Kind::SourceUnavailable,
+        "a dump locks every table: raise max_locks_per_transaction in postgresql.conf (times \
+         max_connections it must exceed their number), and restart the server",
+    ),
     ("the database system is", Kind::SourceUnavailable, "try again when the server is up"),
     (
         "server closed the connection unexpectedly",
@@ -164,6 +170,14 @@ mod tests {
         assert!(error.message().contains("permission denied for table secrets"), "{error}");
         assert!(!error.message().contains("reading tables"), "{error}");
         assert!(error.hint_text().unwrap().contains("pg_read_all_data"));
+    }
+
+    #[test]
+    fn too_many_tables_for_the_locks_of_the_server_are_told() {
+        let stderr = "pg_dump: error: query failed: ERROR:  out of shared memory\n";
+        let error = of_child("cannot read `chat`", "pg_dump", "exit status: 1", stderr);
+        assert_eq!(error.kind(), Kind::SourceUnavailable);
+        assert!(error.hint_text().unwrap().contains("max_locks_per_transaction"));
     }
 
     #[test]
