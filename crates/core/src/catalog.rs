@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::{Error, Kind, Result};
-use crate::manifest::{Condition, Manifest};
+use crate::manifest::{Condition, Manifest, Purpose};
 use crate::marks::{self, Marker, Outcome, Pin, Tombstone};
 use crate::moment;
 use crate::policy::Hold;
@@ -150,6 +150,19 @@ impl SourceEntry {
         self.backups.iter().rev().find(|backup| backup.condition != Condition::Damaged)
     }
 
+    /// The backup that an expression means. Without a moment the newest, but not what a restore was
+    /// about to replace: to restore again must not bring the damage back.
+    pub fn meant_by(&self, expression: &BackupExpression) -> Option<&Manifest> {
+        let is_asked_for = |backup: &&Manifest| {
+            backup.purpose != Some(Purpose::BeforeRestore) && backup.taken_at <= expression.at
+        };
+        let newest = match expression.text.as_str() {
+            "latest" | "now" => self.backups.iter().rev().find(is_asked_for),
+            _ => None,
+        };
+        newest.or_else(|| self.at_or_before(expression.at))
+    }
+
     /// The newest backup at or before a moment. A name to the second means that second.
     pub fn at_or_before(&self, at: Timestamp) -> Option<&Manifest> {
         // Names have whole seconds: `@20250108-140000` means the backup taken at 14:00:00.7 too.
@@ -208,7 +221,7 @@ impl Catalog {
     /// The backup that an expression means.
     pub fn backup(&self, expression: &BackupExpression) -> Result<(&SourceEntry, &Manifest)> {
         let entry = self.source(&expression.source)?;
-        let found = entry.at_or_before(expression.at);
+        let found = entry.meant_by(expression);
         let found = found.ok_or_else(|| match entry.backups.first() {
             Some(oldest) => Error::new(
                 Kind::NotCovered,

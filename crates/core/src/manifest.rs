@@ -106,6 +106,8 @@ pub enum Condition {
 pub enum Purpose {
     /// To go back to, should a migration of the schema go wrong.
     Migration,
+    /// To keep what a restore was about to replace. Not what "the newest backup" means.
+    BeforeRestore,
     /// Something that a newer program knows, and this one treats as any other backup.
     #[serde(other)]
     Other,

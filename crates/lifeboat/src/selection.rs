@@ -195,7 +195,7 @@ pub(crate) fn backup(
             // By its folder, as a name may be shared.
             let expression =
                 BackupExpression { source: entry.folder.clone(), ..expression.clone() };
-            match entry.at_or_before(expression.at) {
+            match entry.meant_by(&expression) {
                 Some(manifest) => Ok((entry, manifest)),
                 None => Err(none_of(entry, one.catalog.backup(&expression).err())),
             }

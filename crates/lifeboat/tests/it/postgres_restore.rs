@@ -276,3 +276,27 @@ fn the_undo_that_is_printed_works_as_it_is_printed() {
     ran(output).expect(0);
     assert_eq!(customers_and_items(&server, "shop").1, 0);
 }
+
+#[test]
+fn to_restore_again_brings_no_damage_back() {
+    let (server, world) = damaged(15);
+    let whole = ("100".to_owned(), 1);
+    run(&world, &["restore", "shop", "--yes"]).expect(0);
+    assert_eq!(customers_and_items(&server, "shop"), whole);
+    // What the restore saved first is the newest of all, and not meant.
+    let again = run(&world, &["restore", "shop", "--yes", "--json"]).expect(0).json();
+    assert_eq!(customers_and_items(&server, "shop"), whole);
+    // By its name it comes back like any other.
+    let saved = run(&world, &["list", "--json"]).expect(0).json();
+    let saved: Vec<&str> = saved
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|backup| backup["name"].as_str().unwrap())
+        .filter(|name| *name != again["what"].as_str().unwrap())
+        .collect();
+    assert_eq!(saved.len(), 2, "{saved:?}");
+    let oldest = saved.iter().min().unwrap();
+    run(&world, &["restore", oldest, "--yes", "--without-safety-backup"]).expect(0);
+    assert_eq!(customers_and_items(&server, "shop"), ("100".to_owned(), 0));
+}

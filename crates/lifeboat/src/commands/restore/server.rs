@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use lifeboat_core::backup::{self, BackupOutcome};
 use lifeboat_core::env::Env;
-use lifeboat_core::manifest::CheckLevel;
+use lifeboat_core::manifest::{CheckLevel, Purpose};
 use lifeboat_core::names::source_name;
 use lifeboat_core::policy::Hold;
 use lifeboat_core::restore::Origin;
@@ -228,7 +228,9 @@ fn make_safety_backup(
         reason: format!("before the restore of {}", plan.what),
         until: env.clock.now().checked_add(jiff::SignedDuration::from_hours(SAFETY_PIN_HOURS)).ok(),
     };
-    let choices = Choices { check: Some(CheckLevel::Quick), pin: Some(pin), ..Choices::default() };
+    let purpose = Some(Purpose::BeforeRestore);
+    let check = Some(CheckLevel::Quick);
+    let choices = Choices { check, pin: Some(pin), purpose, ..Choices::default() };
     let request = request(session, env, target, &place, choices)?;
     let repository = place.open_or_create(env)?;
     match backup::run(env, &repository, &request)? {
