@@ -121,9 +121,9 @@ fn the_page_works_as_it_is_written() {
     assert_eq!(server.text("chatbot"), before);
     host.runs(&format!("lifeboat undo{undo}"));
     assert_eq!(server.ask("chatbot", "SELECT count(*) FROM message"), ["7"]);
-    // The newest one is the one that was made before the restore.
+    // The one that was made before the restore is newer, and not meant.
     host.runs(&shell[3]);
-    assert_eq!(server.ask("part", "SELECT count(*) FROM message"), ["7"]);
+    assert_eq!(server.ask("part", "SELECT count(*) FROM message"), ["500"]);
 
     let counted = host.runs(&shell[4]).out;
     assert!(counted.contains("CREATE ROLE backup;") && counted.ends_with("\n500\n"), "{counted}");
