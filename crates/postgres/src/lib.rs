@@ -18,6 +18,7 @@ mod facts;
 mod failure;
 mod mend;
 mod moment;
+pub mod page;
 mod quote;
 mod rehearse;
 pub mod restore;
