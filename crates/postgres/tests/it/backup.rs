@@ -7,11 +7,11 @@ use lifeboat_core::manifest::{CheckLevel, Condition};
 use lifeboat_postgres::{ArchiveReader, DumpFormat, MomentGroup};
 
 use crate::shop::{ITEMS, STATEMENTS};
-use crate::support::{MAJORS, back_up, cluster, env, place, run, source, stored};
+use crate::support::{back_up, cluster, env, majors, place, run, source, stored};
 
 #[test]
 fn rows_are_counted_from_the_dump_of_every_version() {
-    for major in MAJORS {
+    for major in majors() {
         let cluster = cluster(*major);
         run(&cluster.client("postgres").unwrap(), "CREATE DATABASE \"my shop\"");
         run(&cluster.client("my shop").unwrap(), STATEMENTS);
@@ -41,7 +41,7 @@ fn rows_are_counted_from_the_dump_of_every_version() {
 
 #[test]
 fn a_full_check_loads_the_dump_into_a_cluster_of_its_own() {
-    for major in MAJORS {
+    for major in majors() {
         let cluster = cluster(*major);
         run(&cluster.client("postgres").unwrap(), "CREATE DATABASE \"my shop\"");
         run(&cluster.client("my shop").unwrap(), STATEMENTS);
@@ -89,7 +89,7 @@ fn databases_of_one_server_are_held_together_and_the_manifests_say_how_near() {
 
 #[test]
 fn the_offsets_that_a_pipe_leaves_out_are_those_that_pg_dump_writes_into_a_file() {
-    for major in MAJORS {
+    for major in majors() {
         let cluster = cluster(*major);
         run(&cluster.client("postgres").unwrap(), "CREATE DATABASE \"my shop\"");
         let client = cluster.client("my shop").unwrap();

@@ -2,7 +2,7 @@
 
 use lifeboat_postgres::{Rights, Session};
 
-use crate::support::{MAJORS, back_up, cluster, place, run, source};
+use crate::support::{back_up, cluster, majors, place, run, source};
 use lifeboat_core::manifest::CheckLevel;
 
 const SHOP: &str = "\
@@ -24,7 +24,7 @@ fn rights(client: &lifeboat_postgres::Client) -> Rights {
 
 #[test]
 fn what_a_role_may_not_read_is_named() {
-    for major in MAJORS {
+    for major in majors() {
         let cluster = cluster(*major);
         let admin = cluster.client("postgres").unwrap();
         run(&admin, SHOP);
