@@ -235,7 +235,12 @@ pub(crate) fn engine() -> &'static PostgresEngine {
 }
 
 fn options() -> ClientOptions {
+    let (variables, password) = world::postgres_variables();
     ClientOptions {
+        variables,
+        password_variable: password.map(Secret::new),
+        home: world::home(),
+        system_user: lifeboat_core::owner::user_name(rustix::process::geteuid().as_raw()),
         search_path: world::search_path(),
         secret_variables: SECRET_VARIABLES.iter().map(|name| (*name).to_owned()).collect(),
         ..ClientOptions::default()

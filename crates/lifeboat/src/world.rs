@@ -190,6 +190,22 @@ pub(crate) fn secret_variable(name: &str) -> Option<String> {
     std::env::var_os(name)?.into_string().ok()
 }
 
+/// The variables that PostgreSQL's client library knows, and the password among them.
+pub(crate) fn postgres_variables() -> (BTreeMap<String, String>, Option<String>) {
+    let all = std::env::vars_os().filter_map(|(name, value)| {
+        let name = name.into_string().ok().filter(|name| name.starts_with("PG"))?;
+        Some((name, value.into_string().ok()?))
+    });
+    let mut variables: BTreeMap<String, String> = all.collect();
+    let password = variables.remove("PGPASSWORD").filter(|password| !password.is_empty());
+    (variables, password)
+}
+
+/// The home folder of the user that we run as, as the environment has it.
+pub(crate) fn home() -> Option<PathBuf> {
+    std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from)
+}
+
 /// Where systemd puts the credentials of a unit.
 pub(crate) fn credentials_folder() -> Option<PathBuf> {
     std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from)

@@ -75,6 +75,11 @@ impl Address {
         Ok(self)
     }
 
+    /// All parameters by their names, without the password.
+    pub(crate) fn parameters(&self) -> &BTreeMap<String, String> {
+        &self.parameters
+    }
+
     /// A parameter that is set.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.parameters.get(name).map(String::as_str)

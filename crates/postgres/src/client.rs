@@ -18,7 +18,7 @@ use std::sync::{Mutex, PoisonError};
 use lifeboat_core::{Error, Kind, Result};
 use tempfile::TempPath;
 
-use crate::address::Address;
+use crate::address::{Address, Secret};
 
 /// Where Debian and its relatives keep each major version: `/usr/lib/postgresql/15/bin`.
 const VERSIONED: &[(&str, &str)] = &[("/usr/lib/postgresql", "bin"), ("/usr", "bin")];
@@ -37,6 +37,15 @@ pub struct ClientOptions {
     pub prefix: Vec<String>,
     /// Variables of our environment that hold secrets: no child gets them.
     pub secret_variables: Vec<String>,
+    /// The variables of our environment that the client library knows, by name: PGHOST, PGSSLMODE.
+    /// Child processes inherit them; our own connections look here.
+    pub variables: BTreeMap<String, String>,
+    /// PGPASSWORD of our environment.
+    pub password_variable: Option<Secret>,
+    /// The folder in which `.pgpass` is.
+    pub home: Option<PathBuf>,
+    /// The user that we run as: the role where nothing names one.
+    pub system_user: Option<String>,
 }
 
 /// A client program that was found.
@@ -84,6 +93,11 @@ impl Client {
     /// Where it leads.
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// Where its programs are, and what our environment says.
+    pub(crate) fn options(&self) -> &ClientOptions {
+        &self.options
     }
 
     /// Whether the programs run on this host and read our files.

@@ -5,8 +5,13 @@
 
 use lifeboat_core::{Error, Kind};
 
+use crate::replication::ServerMessage;
+
 /// So much of a child's last words is shown.
 const SHOWN_BYTES_MAX: usize = 600;
+/// Where the server lets nobody in, in whatever language.
+const REFUSED_HINT: &str = "see pg_hba.conf of the server (a physical backup needs a line for the \
+                            database `replication`), and the password";
 
 /// A part of a message, the kind that it means, and what mends it.
 const KNOWN: &[(&str, Kind, &str)] = &[
@@ -23,7 +28,8 @@ const KNOWN: &[(&str, Kind, &str)] = &[
     (
         "no pg_hba.conf entry",
         Kind::SourceUnavailable,
-        "let this user and host in: pg_hba.conf of the server",
+        "let this user and host in: pg_hba.conf of the server (a physical backup connects to the \
+         database `replication`)",
     ),
     (
         "Peer authentication failed",
@@ -50,6 +56,43 @@ const KNOWN: &[(&str, Kind, &str)] = &[
         "server version mismatch",
         Kind::SourceUnavailable,
         "install client programs that are not older than the server",
+    ),
+    (
+        "to start WAL sender",
+        Kind::SourceUnavailable,
+        "as a superuser: ALTER ROLE that_role REPLICATION",
+    ),
+    (
+        "to start walsender",
+        Kind::SourceUnavailable,
+        "as a superuser: ALTER ROLE that_role REPLICATION",
+    ),
+    (
+        "max_wal_senders",
+        Kind::SourceUnavailable,
+        "raise max_wal_senders in postgresql.conf (a physical backup needs one, a receiver of the \
+         WAL another) and restart the server",
+    ),
+    (
+        "WAL level not sufficient",
+        Kind::SourceUnavailable,
+        "set wal_level = replica in postgresql.conf and restart the server",
+    ),
+    (
+        "WAL summarization is",
+        Kind::SourceUnavailable,
+        "set summarize_wal = on in postgresql.conf and reload; or make a full backup",
+    ),
+    (
+        "WAL summaries are required",
+        Kind::SourceUnavailable,
+        "the server no longer knows what changed since then: make a full backup; raise \
+         wal_summary_keep_time if it happens again",
+    ),
+    (
+        "has already been removed",
+        Kind::SourceUnavailable,
+        "the server wrote more WAL than it keeps: raise wal_keep_size, or max_slot_wal_keep_size",
     ),
     (
         "permission denied",
@@ -136,6 +179,51 @@ pub(crate) fn of_child(what: &str, program: &str, status: &str, stderr: &str) ->
     }
 }
 
+/// The code that a server gives an error.
+#[derive(Debug)]
+struct SqlState(String);
+
+impl std::fmt::Display for SqlState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SQLSTATE {}", self.0)
+    }
+}
+
+impl std::error::Error for SqlState {}
+
+/// The code of an error that a server sent itself.
+pub(crate) fn code_of(error: &Error) -> Option<&str> {
+    let state: &SqlState = std::error::Error::source(error)?.downcast_ref()?;
+    Some(&state.0)
+}
+
+/// The error that a server sent itself. Its code says what it is where the server speaks another
+/// language than the patterns.
+pub(crate) fn of_server(what: &str, said: &ServerMessage) -> Error {
+    let text = format!("{}:  {} {}", said.severity, said.message, said.detail);
+    // A file that the server lacks is not the socket that a client does not find.
+    let known =
+        KNOWN.iter().find(|(part, ..)| text.contains(part) && *part != "No such file or directory");
+    let (kind, hint) = match (known, said.code.as_str()) {
+        (Some((_, kind, hint)), _) => (*kind, Some(*hint)),
+        (None, "28P01" | "28000") => (Kind::SourceUnavailable, Some(REFUSED_HINT)),
+        (None, code) if code.starts_with("53") || code.starts_with("57") => {
+            (Kind::SourceUnavailable, Some("the server's log says more"))
+        }
+        (None, _) => (Kind::Failed, Some("the server's log says more")),
+    };
+    let mut words = said.message.clone();
+    if !said.detail.is_empty() {
+        words.push_str(&format!(" ({})", said.detail));
+    }
+    let error = Error::new(kind, format!("{what}: {}", bounded(words)));
+    let error = error.caused_by(SqlState(said.code.clone()));
+    match hint {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
+
 /// The errors in what a child said, or its last lines, in one line.
 fn last_words(stderr: &str) -> String {
     let lines: Vec<&str> = stderr.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
@@ -147,7 +235,11 @@ fn last_words(stderr: &str) -> String {
         true => &lines[lines.len().saturating_sub(3)..],
         false => &errors[..errors.len().min(3)],
     };
-    let mut text = chosen.join("; ");
+    bounded(chosen.join("; "))
+}
+
+/// A text of others as it may be shown: in one line, and not without end.
+fn bounded(mut text: String) -> String {
     text.retain(|letter| !letter.is_control());
     if text.len() > SHOWN_BYTES_MAX {
         let end = (0..=SHOWN_BYTES_MAX).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);

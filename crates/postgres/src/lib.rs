@@ -21,6 +21,7 @@ mod moment;
 pub mod page;
 mod quote;
 mod rehearse;
+pub mod replication;
 pub mod restore;
 mod rights;
 mod script;

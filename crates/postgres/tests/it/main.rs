@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
 mod backup;
+mod replication;
 mod restore;
 mod rights;
 mod shop;

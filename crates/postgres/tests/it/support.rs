@@ -73,7 +73,11 @@ pub(crate) fn options() -> ClientOptions {
 }
 
 pub(crate) fn cluster(major: u32) -> ThrowAwayCluster {
-    ThrowAwayCluster::start(&env(), &options(), Some(major), Path::new("/var/tmp"), &[])
+    cluster_with(major, &[])
+}
+
+pub(crate) fn cluster_with(major: u32, settings: &[&str]) -> ThrowAwayCluster {
+    ThrowAwayCluster::start(&env(), &options(), Some(major), Path::new("/var/tmp"), settings)
         .unwrap_or_else(|error| {
             panic!("PostgreSQL {major} (cargo xtask test installs it): {error:?}")
         })
