@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use lifeboat_core::{Error, Kind, Result};
 
-/// A position in the write-ahead log: the number of the byte, shown as PostgreSQL does, `0/3000028`.
+/// A position in the write-ahead log: the number of a byte, shown as `0/3000028`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lsn(pub u64);
 

@@ -12,7 +12,7 @@ use lifeboat_postgres::replication::{
 };
 use lifeboat_postgres::{Address, Client, ClientOptions, Secret, ThrowAwayCluster};
 
-use crate::support::{MAJORS, cluster, cluster_with, env, options, run};
+use crate::support::{cluster, cluster_with, env, majors, options, run};
 
 fn open(client: &Client) -> Result<ReplicationConnection> {
     ReplicationConnection::open(&env(), client, "cannot read the test's cluster")
@@ -40,7 +40,7 @@ fn files(archive: &[u8]) -> Vec<String> {
 
 #[test]
 fn commands_are_answered_by_every_version() {
-    for major in MAJORS {
+    for major in majors() {
         let cluster = cluster(*major);
         let client = cluster.client("postgres").unwrap();
         let mut connection = open(&client).unwrap();
@@ -64,7 +64,7 @@ fn commands_are_answered_by_every_version() {
 
 #[test]
 fn a_base_backup_comes_whole_with_its_tablespaces() {
-    for major in MAJORS {
+    for major in majors() {
         let cluster = cluster(*major);
         let client = cluster.client("postgres").unwrap();
         run(
@@ -113,7 +113,7 @@ fn a_base_backup_comes_whole_with_its_tablespaces() {
 
 #[test]
 fn the_log_is_streamed_and_confirmed() {
-    for major in MAJORS {
+    for major in majors() {
         let cluster = cluster(*major);
         let client = cluster.client("postgres").unwrap();
         let mut connection = open(&client).unwrap();
@@ -174,7 +174,7 @@ fn client_of(text: &str, password: Option<&str>) -> Client {
 
 #[test]
 fn every_kind_of_password_is_taken_and_a_wrong_one_refused() {
-    for major in MAJORS {
+    for major in majors() {
         let rules = "host replication scram 127.0.0.1/32 scram-sha-256\n\
                      host replication hash 127.0.0.1/32 md5\n\
                      host replication clear 127.0.0.1/32 password\n\
