@@ -114,6 +114,11 @@ impl ThrowAwayCluster {
         self.major
     }
 
+    /// Its data directory.
+    pub fn data_folder(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
     /// The address of a database in it.
     pub fn address(&self, database: &str) -> Address {
         Address::default()
@@ -205,6 +210,7 @@ fn initialize(initdb: &Path, data: &Path, home: &Path, run_as: Option<&RunAs>) -
     let mut command = Command::new(initdb);
     as_user(&mut command, run_as)
         .args(["-A", "trust", "-U", "postgres", "--no-sync", "--locale=C", "--encoding=UTF8"])
+        .arg("--data-checksums")
         .arg("-D")
         .arg(data)
         .env("LC_ALL", "C")

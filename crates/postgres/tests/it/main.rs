@@ -5,6 +5,7 @@
 
 mod backup;
 mod replication;
+mod recovery;
 mod restore;
 mod rights;
 mod shop;
