@@ -12,7 +12,7 @@ use crate::support::{cluster, env, majors, run};
 #[test]
 fn pages_of_each_version_are_sound_until_a_bit_flips() {
     for major in majors() {
-        let cluster = cluster(major);
+        let cluster = cluster(*major);
         let client = cluster.client("postgres").unwrap();
         run(
             &client,
