@@ -18,6 +18,9 @@ const TOOLS: &[(&str, &str)] = &[
     ("gunzip", "gzip"),
     ("tar", "tar"),
     ("systemd-analyze", "systemd"),
+    ("age", "age"),
+    ("ssh-keygen", "openssh-client"),
+    ("/usr/sbin/sshd", "openssh-server"),
 ];
 
 pub(crate) fn all() -> Result<()> {
@@ -60,7 +63,7 @@ fn run_there(command: &mut Command) -> Result<()> {
 fn install_tools() -> Result<()> {
     let missing: Vec<_> = TOOLS.iter().filter(|(program, _)| !is_there(program)).collect();
     if missing.is_empty() {
-        println!("sqlite3, zstd, gzip, tar and systemd-analyze are there");
+        println!("sqlite3, zstd, gzip, tar, systemd-analyze, age, ssh and sshd are there");
         return Ok(());
     }
     let mut wanted: Vec<_> = missing.iter().map(|(_, package)| *package).collect();

@@ -16,8 +16,8 @@ use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::files::FilesSource;
 use crate::manifest::{
-    Artifact, Check, CheckLevel, CheckOutcome, Condition, FORMAT, Manifest, Method, Purpose,
-    SourceLabel,
+    Artifact, Check, CheckLevel, CheckOutcome, Condition, Manifest, Method, Purpose, SourceLabel,
+    format_of,
 };
 use crate::marks::{self, Begun, MarkKind};
 use crate::names::NamePattern;
@@ -148,6 +148,10 @@ pub fn run(
         return Ok(BackupOutcome::Unchanged { folder, manifest: Box::new(manifest) });
     }
     let timings = BTreeMap::new();
+    let repository = &match request.options.check {
+        CheckLevel::None => repository.clone(),
+        _ => repository.with_passing_key(),
+    };
     let mut run = Run {
         env,
         repository,
@@ -301,10 +305,11 @@ impl<'a> Run<'a> {
         done
     }
 
-    /// Says that this name is ours before anything is stored under it: the plain bytes of an
-    /// artifact without compression would not show it, and nobody could ever delete them.
+    /// Says that this name is ours before anything is stored under it: the bytes of an artifact
+    /// that is sealed or not compressed would not show it, and nobody could ever delete them.
     fn note_begun(&mut self, name: &str) -> Result<()> {
-        if self.request.compression != Compression::None {
+        let sealed = self.repository.recipients().is_some();
+        if self.request.compression != Compression::None && !sealed {
             return Ok(());
         }
         let mark = Begun {
@@ -381,7 +386,7 @@ impl<'a> Run<'a> {
         let mut checks = stored.checks(self.timings.get("read_back").copied().unwrap_or(0));
         let (check, on) = match (&captured.report.check, &captured.report.check_deferred) {
             (_, Some(_)) => (Some(self.check_scratch(stored)?), "scratch-restore"),
-            (Some(check), None) => (Some(check.clone()), "pinned-snapshot"),
+            (Some(check), None) => (Some(check.clone()), self.held()),
             (None, None) => (None, ""),
         };
         let Some(check) = check else { return Ok(checks) };
@@ -398,6 +403,14 @@ impl<'a> Run<'a> {
         Ok(checks)
     }
 
+    /// What a check of the held moment looked at. Below a seal nobody can compare it again.
+    fn held(&self) -> &'static str {
+        match self.repository.recipients() {
+            Some(_) => "before-seal",
+            None => "pinned-snapshot",
+        }
+    }
+
     /// Restores the first artifact to a scratch place and lets the engine check it.
     fn check_scratch(&mut self, stored: &StoredArtifacts<'_>) -> Result<CheckReport> {
         let Some((object, artifact)) = stored.first() else {
@@ -410,10 +423,9 @@ impl<'a> Run<'a> {
             env.tell(Event::PhaseBegan { subject: &run.folder, phase, bytes_total });
             let mut scratch = Scratch::new(request.scratch_folder, artifact.plain_bytes)?;
             let place = scratch.path();
-            let store = run.repository.store();
             decode_into(
                 env,
-                store,
+                run.repository,
                 object,
                 (artifact, &stored_expectation(artifact)),
                 scratch.file(),
@@ -453,7 +465,7 @@ impl<'a> Run<'a> {
         };
         warnings.extend(report.damage_seen.into_iter().map(|line| format!("damaged: {line}")));
         Manifest {
-            format: FORMAT,
+            format: format_of(&artifacts),
             id: self.env.new_uuid(),
             name,
             source: SourceLabel {

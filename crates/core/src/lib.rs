@@ -20,6 +20,7 @@ pub mod glob;
 pub mod catalog;
 pub mod source;
 pub mod store;
+pub mod seal;
 pub mod parallel;
 pub mod cache;
 pub mod owner;

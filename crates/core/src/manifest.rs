@@ -1,7 +1,8 @@
 //! The manifest: the JSON that describes a backup and, by existing, commits it.
 //!
 //! Readers ignore fields they do not know. A field whose meaning an old reader would get wrong
-//! needs a new [`FORMAT`]. `docs/format.md` describes every field. No secret is ever in it.
+//! needs a new version: see [`format_of`]. `docs/format.md` describes every field.
+//! No secret is ever in it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,8 +13,23 @@ use uuid::Uuid;
 
 use crate::error::{Error, Kind, Result};
 
-/// The version of the manifest that this program writes, and the newest that it reads.
-pub const FORMAT: u32 = 1;
+/// The newest version of the manifest that this program reads.
+pub const FORMAT_MAX: u32 = 2;
+
+/// The version of a manifest without anything that a program of the first day would get wrong.
+const FORMAT_FIRST: u32 = 1;
+
+/// The version of a manifest with sealed artifacts, which a reader of the first would take for
+/// compressed bytes.
+const FORMAT_SEALED: u32 = 2;
+
+/// The version that a manifest of those artifacts needs: the oldest that tells the truth.
+pub fn format_of(artifacts: &[Artifact]) -> u32 {
+    match artifacts.iter().any(|artifact| artifact.sealed.is_some()) {
+        true => FORMAT_SEALED,
+        false => FORMAT_FIRST,
+    }
+}
 
 /// A manifest larger than this is not one.
 pub const MANIFEST_BYTES_MAX: u64 = 64 << 20;
@@ -175,9 +191,21 @@ pub struct Artifact {
     pub plain_bytes: u64,
     /// SHA-256 without compression, hexadecimal.
     pub plain_sha256: String,
+    /// The seal around it, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<Seal>,
     /// Owner, group, mode and time, where it is one file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<FileFacts>,
+}
+
+/// The seal around a stored object. What lies below it is compressed as the artifact says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seal {
+    /// "age".
+    pub format: String,
+    /// The recipients: whoever has the key of one of them opens it.
+    pub to: Vec<String>,
 }
 
 /// A check that was made.
@@ -185,7 +213,8 @@ pub struct Artifact {
 pub struct Check {
     /// "read_back", "quick_check", "integrity_check", "foreign_key_check".
     pub name: String,
-    /// What it looked at: "stored-bytes", "stored-pages", "pinned-snapshot", "scratch-restore".
+    /// What it looked at: "stored-bytes", "stored-pages", "pinned-snapshot", "scratch-restore",
+    /// "before-seal".
     pub on: String,
     /// How it ended.
     pub outcome: CheckOutcome,
@@ -273,9 +302,9 @@ impl Manifest {
             Ok(manifest) => manifest.format,
             Err(_) => serde_json::from_slice::<Header>(bytes).map_err(damaged)?.format,
         };
-        if format > FORMAT {
+        if format > FORMAT_MAX {
             let message = format!(
-                "the manifest {object} has format {format}, this program reads up to {FORMAT}"
+                "the manifest {object} has format {format}, this program reads up to {FORMAT_MAX}"
             );
             return Err(Error::new(Kind::Failed, message).hint(
                 "use a newer lifeboat, or restore by hand: see README.txt in the repository",

@@ -4,6 +4,7 @@
 //! the source whose id its `source.json` holds, and a name that is taken gets a suffix.
 
 mod reading;
+mod sealing;
 
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use crate::error::{Error, Kind, Result};
 use crate::manifest::Manifest;
 use crate::marks::{self, MarkKind, Marker, Outcome, Pin};
 use crate::policy::Hold;
+use crate::seal::{Keys, Recipients};
 use crate::store::{ObjectName, Store, get_bytes, put_bytes};
 
 /// The version of the repository's layout that this program writes and reads.
@@ -48,6 +50,8 @@ pub struct Repository {
     store: Arc<dyn Store>,
     header: Header,
     cache: Option<Arc<Cache>>,
+    recipients: Option<Arc<Recipients>>,
+    keys: Option<Arc<dyn Keys>>,
 }
 
 /// What makes two backups ones of the same source.
@@ -89,7 +93,7 @@ impl Repository {
             )
             .hint("use a newer lifeboat"));
         }
-        Ok(Repository { store, header, cache: None })
+        Ok(Repository { store, header, cache: None, recipients: None, keys: None })
     }
 
     /// Opens it, or creates it in an empty place.
@@ -281,6 +285,11 @@ Restore by hand, without lifeboat:
                       Lines that begin with `pg_dump: ` are messages: grep -v '^pg_dump: '
   files beside it     zstd -d < NAME.files.tar.zst | tar -xpf -   (unpacks below this folder;
                       or: tar -xpzf NAME.files.tar.gz)
+
+What ends in .age is sealed, and opens with the key of whoever NAME.json names below `sealed`:
+
+  age -d -i KEYFILE NAME.db.zst.age > NAME.db.zst     and then as above; KEYFILE is a file of
+                      `lifeboat key new` or age-keygen, or a private key of SSH
 
 NAME.json holds the SHA-256 of each file, as stored and decompressed:
 

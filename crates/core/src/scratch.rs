@@ -11,15 +11,9 @@ use crate::env::Env;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::manifest::Artifact;
-use crate::pipeline::{Compression, Expectation, decode};
-use crate::store::{ObjectName, Store};
-
-/// The compression that a manifest's word names.
-pub fn compression_of(artifact: &Artifact) -> Result<Compression> {
-    artifact.compression.parse().map_err(|error: Error| {
-        error.context(format!("{} has an unknown compression", artifact.name))
-    })
-}
+use crate::pipeline::{Expectation, decode};
+use crate::repository::Repository;
+use crate::store::ObjectName;
 
 /// What must hold of an artifact's bytes when it is restored: the stored bytes are those that were
 /// read back, to the SHA-256, and each frame's own checksum holds. From that the plain bytes
@@ -39,18 +33,18 @@ pub fn expectation(artifact: &Artifact) -> Expectation<'_> {
     }
 }
 
-/// Decompresses an artifact into `file`, and compares what is expected.
+/// Opens and decompresses an artifact into `file`, and compares what is expected.
 pub fn decode_into(
     env: &Env,
-    store: &dyn Store,
+    repository: &Repository,
     object: &ObjectName,
     (artifact, expectation): (&Artifact, &Expectation<'_>),
     file: &mut File,
     place: &Path,
 ) -> Result<()> {
-    let reader = store.get(object, None)?;
-    let compression = compression_of(artifact)?;
-    decode(reader, compression, env.threads, expectation, &mut |plain| {
+    let wrapping = repository.wrapping(artifact)?;
+    let reader = repository.store().get(object, None)?;
+    decode(reader, wrapping, env.threads, expectation, &mut |plain| {
         env.proceed()?;
         env.tell(Event::Advanced { bytes: plain.len() as u64 });
         file.write_all(plain).map_err(|error| {

@@ -11,7 +11,7 @@ use crate::event::Event;
 use crate::manifest::{Artifact, CheckLevel, CheckOutcome, Manifest};
 use crate::pipeline::decode;
 use crate::repository::Repository;
-use crate::scratch::{Scratch, compression_of, decode_into, expectation};
+use crate::scratch::{Scratch, decode_into, expectation};
 use crate::source::Engine;
 
 /// How deep a backup is looked into.
@@ -94,9 +94,9 @@ fn hash(env: &Env, repository: &Repository, folder: &str, artifact: &Artifact) -
     let object = repository.object(folder, &artifact.name)?;
     let (phase, bytes_total) = ("verifying", Some(artifact.plain_bytes));
     env.tell(Event::PhaseBegan { subject: &artifact.name, phase, bytes_total });
+    let wrapping = repository.wrapping(artifact)?;
     let reader = repository.store().get(&object, None)?;
-    let compression = compression_of(artifact)?;
-    decode(reader, compression, env.threads, &expectation(artifact), &mut |plain| {
+    decode(reader, wrapping, env.threads, &expectation(artifact), &mut |plain| {
         env.tell(Event::Advanced { bytes: plain.len() as u64 });
         Ok(())
     })?;
@@ -123,7 +123,7 @@ fn check(
     let place = scratch.path();
     decode_into(
         env,
-        repository.store(),
+        repository,
         &object,
         (artifact, &expectation(artifact)),
         scratch.file(),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
-use std::io::{Read, Seek, Write};
+use std::io::{Read, Seek};
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
@@ -17,13 +17,16 @@ use crate::env::Env;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::manifest::{
-    Adopted, Artifact, Check, CheckOutcome, Condition, FORMAT, Manifest, Method, Purpose,
-    SourceLabel,
+    Adopted, Artifact, Check, CheckOutcome, Condition, Manifest, Method, Purpose, SourceLabel,
+    format_of,
 };
 use crate::names::NamePattern;
-use crate::pipeline::{Compression, EncodeOptions, Expectation, Sha256Hex, decode, encode};
+use crate::pipeline::{
+    Compression, EncodeOptions, Expectation, Sha256Hex, Wrapping, decode, encode,
+};
 use crate::repository::{Repository, SourceIdentity};
-use crate::scratch::{compression_of, expectation};
+use crate::scratch::expectation;
+use crate::seal::opener_of;
 use crate::source::Sink;
 use crate::store::ObjectName;
 
@@ -157,10 +160,15 @@ impl<'a> Adoption<'a> {
     }
 
     fn store(&mut self, candidate: &Candidate, sound: &mut Sound) -> Result<Manifest> {
-        let (env, request, repository) = (self.env, self.request, self.repository);
+        let (env, request, known) = (self.env, self.request, self.repository);
         let begun_ms = env.clock.monotonic_ms();
         let claimed = self.claim()?;
-        let place = Place::free(env, repository, request, claimed, candidate, sound)?;
+        let place = Place::free(env, known, request, claimed, candidate, sound)?;
+        // What a killed run left was found with the key at hand; what is stored now needs none.
+        let repository = &match place.is_there {
+            true => known.clone(),
+            false => known.with_passing_key(),
+        };
         let store = repository.store();
         let stored = match place.is_there {
             true => stored_before(store, &place.object),
@@ -174,6 +182,7 @@ impl<'a> Adoption<'a> {
             stored_sha256: stored.1,
             plain_bytes: sound.plain_bytes,
             plain_sha256: sound.plain_sha256.clone(),
+            sealed: repository.seal(),
             file: None,
         };
         let mut manifest_may_exist = false;
@@ -185,6 +194,7 @@ impl<'a> Adoption<'a> {
             let mut manifest =
                 manifest(env, request, &claimed.record, candidate, sound, &place.name);
             manifest.artifacts.push(artifact);
+            manifest.format = format_of(&manifest.artifacts);
             manifest.checks.insert(0, read_back_check(read_back_ms));
             manifest.timings_ms.insert("read_back".into(), read_back_ms);
             manifest.timings_ms.insert("total".into(), total_ms);
@@ -285,7 +295,8 @@ impl Place {
         let extension = candidate.script.content.extension();
         for number in 1..10_000 {
             let name = if number == 1 { plain.clone() } else { format!("{plain}-{number}") };
-            let file = format!("{name}.{extension}{}", compression.suffix());
+            let suffixes = (compression.suffix(), repository.seal_suffix());
+            let file = format!("{name}.{extension}{}{}", suffixes.0, suffixes.1);
             let stem = format!("{name}.");
             let mut of_name = claimed.files.iter().filter(|other| other.starts_with(&stem));
             let object = repository.object(&claimed.folder, &file)?;
@@ -312,6 +323,14 @@ fn holds(
     compression: Compression,
     sound: &Sound,
 ) -> bool {
+    let mut wrapping = Wrapping::from(compression);
+    if let Some(seal) = repository.seal() {
+        // Without a key nobody can tell, and another name is taken.
+        match opener_of(repository.keys().map(|keys| &**keys), object.as_str(), &seal.to) {
+            Ok(opener) => wrapping.opener = Some(opener),
+            Err(_) => return false,
+        }
+    }
     let Ok(reader) = repository.store().get(object, None) else { return false };
     let expectation = Expectation {
         object: object.as_str(),
@@ -319,7 +338,7 @@ fn holds(
         plain_bytes_max: Some(sound.plain_bytes),
         ..Expectation::default()
     };
-    decode(reader, compression, env.threads, &expectation, &mut |_| Ok(())).is_ok()
+    decode(reader, wrapping, env.threads, &expectation, &mut |_| Ok(())).is_ok()
 }
 
 /// Stores the artifact: size and SHA-256 as stored.
@@ -334,24 +353,27 @@ fn put(
     let (phase, bytes_total) = ("storing", Some(candidate.stat.bytes));
     env.tell(Event::PhaseBegan { subject: candidate.file_name(), phase, bytes_total });
     let put = repository.store().put(&place.object)?;
-    if sound.compression != Compression::None {
-        let mut put = put;
-        let file = survey::open(&candidate.path, &candidate.stat)?;
-        let (bytes, sha256) = copy(env, file, candidate, &mut *put)?;
-        if sha256 != sound.sha256 {
-            return Err(survey::changed(&candidate.path));
-        }
-        put.commit()?;
-        env.tell(Event::PhaseEnded { phase });
-        return Ok((bytes, sha256));
-    }
+    let as_it_is = sound.compression != Compression::None;
     let options = EncodeOptions {
-        compression: request.compression,
+        compression: if as_it_is { Compression::None } else { request.compression },
         block_bytes: None,
         observer: None,
         threads: env.threads,
         plain_bytes_estimate: sound.plain_bytes,
+        seal: repository.recipients().cloned(),
     };
+    if as_it_is {
+        let mut file = survey::open(&candidate.path, &candidate.stat)?;
+        let encoded =
+            encode(&options, put, &|bytes| env.tell(Event::Advanced { bytes }), |sink| {
+                match copy(&mut file, candidate, sink)? == sound.sha256 {
+                    true => Ok(()),
+                    false => Err(survey::changed(&candidate.path)),
+                }
+            })?;
+        env.tell(Event::PhaseEnded { phase });
+        return Ok((encoded.stored_bytes, encoded.stored_sha256.to_string()));
+    }
     let scratch = sound.scratch.file();
     let encoded = encode(&options, put, &|bytes| env.tell(Event::Advanced { bytes }), |sink| {
         fill(scratch, sink)
@@ -378,27 +400,20 @@ fn fill(scratch: &mut File, sink: &mut dyn Sink) -> Result<()> {
     }
 }
 
-fn copy(
-    env: &Env,
-    mut file: File,
-    candidate: &Candidate,
-    to: &mut dyn Write,
-) -> Result<(u64, String)> {
+/// Copies a file: its SHA-256.
+fn copy(file: &mut File, candidate: &Candidate, sink: &mut dyn Sink) -> Result<String> {
     let name = candidate.path.display();
-    let (mut hash, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 20]);
+    let mut hash = Sha256::new();
     loop {
-        let got = file.read(&mut buffer).map_err(|error| {
+        let buffer = sink.buffer();
+        let got = file.read(buffer).map_err(|error| {
             Error::io(Kind::SourceUnavailable, format!("cannot read {name}"), error)
         })?;
         if got == 0 {
-            return Ok((bytes, Sha256Hex(hash.finalize().into()).to_string()));
+            return Ok(Sha256Hex(hash.finalize().into()).to_string());
         }
         hash.update(&buffer[..got]);
-        to.write_all(&buffer[..got]).map_err(|error| {
-            Error::io(Kind::StoreUnavailable, "cannot write to the repository", error)
-        })?;
-        bytes += got as u64;
-        env.tell(Event::Advanced { bytes: got as u64 });
+        sink.advance(got)?;
     }
 }
 
@@ -429,9 +444,9 @@ fn read_back(
     let begun_ms = env.clock.monotonic_ms();
     let (phase, bytes_total) = ("reading back", Some(artifact.plain_bytes));
     env.tell(Event::PhaseBegan { subject: &artifact.name, phase, bytes_total });
+    let wrapping = repository.wrapping(artifact)?;
     let reader = repository.store().get(object, None)?;
-    let compression = compression_of(artifact)?;
-    decode(reader, compression, env.threads, &expectation(artifact), &mut |plain| {
+    decode(reader, wrapping, env.threads, &expectation(artifact), &mut |plain| {
         env.tell(Event::Advanced { bytes: plain.len() as u64 });
         Ok(())
     })?;
@@ -475,7 +490,7 @@ fn manifest(
         _ => None,
     };
     Manifest {
-        format: FORMAT,
+        format: format_of(&[]),
         id: env.new_uuid(),
         name: name.to_owned(),
         source: SourceLabel {

@@ -43,7 +43,6 @@ struct Stored {
     object: ObjectName,
     artifact: Artifact,
     encoded: Encoded,
-    compression: Compression,
     block_bytes: Option<u32>,
 }
 
@@ -70,8 +69,10 @@ impl<'a> StoredArtifacts<'a> {
             observer: plan.observer.clone(),
             threads: env.threads,
             plain_bytes_estimate: plan.plain_bytes_estimate,
+            seal: self.repository.recipients().cloned(),
         };
-        let file = format!("{name}.{}{}", plan.extension, compression.suffix());
+        let suffixes = (compression.suffix(), self.repository.seal_suffix());
+        let file = format!("{name}.{}{}{}", plan.extension, suffixes.0, suffixes.1);
         let object = self.repository.object(&self.folder, &file)?;
         let put = self.repository.store().put(&object)?;
         let encoded =
@@ -88,10 +89,11 @@ impl<'a> StoredArtifacts<'a> {
             stored_sha256: encoded.stored_sha256.to_string(),
             plain_bytes: encoded.plain_bytes,
             plain_sha256: encoded.plain_sha256.to_string(),
+            sealed: self.repository.seal(),
             file: plan.file.clone(),
         };
         let block_bytes = plan.block_bytes;
-        self.stored.push(Stored { object, artifact, encoded, compression, block_bytes });
+        self.stored.push(Stored { object, artifact, encoded, block_bytes });
         Ok(())
     }
 
@@ -113,7 +115,7 @@ impl<'a> StoredArtifacts<'a> {
                     store,
                     object,
                     encoded,
-                    stored.compression,
+                    self.repository.wrapping(&stored.artifact)?,
                     stored.block_bytes,
                     threads,
                     &progress,

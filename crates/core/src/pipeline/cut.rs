@@ -4,8 +4,6 @@
 
 use std::io::Read;
 
-use sha2::Sha256;
-
 use super::lane::{Entry, Pool};
 use super::stored::{Stored, cut_short};
 use super::unpack::{Job, Unpacked};
@@ -23,15 +21,14 @@ pub(super) struct Cutter<'a> {
 struct Gone;
 
 impl Cutter<'_> {
-    /// Reads to the end. Gives size and hash of what was stored.
-    pub(super) fn run(mut self, compression: Compression) -> Result<(u64, Option<Sha256>)> {
+    /// Reads to the end; `false` where the consumer stopped before it.
+    pub(super) fn run(mut self, compression: Compression) -> Result<bool> {
         let cut = match compression {
             Compression::None => self.cut_plain(),
             Compression::Zstd { .. } => self.cut_zstd(),
             Compression::Gzip { .. } => self.cut_gzip(),
         };
-        let whole = cut?.is_ok();
-        self.source.end(whole)
+        cut.map(|cut| cut.is_ok())
     }
 
     fn put(&self, job: Job) -> Result<(), Gone> {

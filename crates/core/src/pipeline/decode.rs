@@ -6,11 +6,11 @@
 
 use sha2::{Digest, Sha256};
 
-use super::Compression;
+use super::Wrapping;
 use super::cut::Cutter;
 use super::hashes::{BlockHash, Sha256Hex};
 use super::lane::{self, Pool};
-use super::stored::Stored;
+use super::stored::{Hashed, Stored};
 use super::unpack::{Unpacked, Unpacker};
 use crate::error::{Error, Kind, Result};
 use crate::store::ObjectReader;
@@ -43,13 +43,24 @@ pub struct Decoded {
     pub plain_bytes: u64,
 }
 
-/// Decompresses an object. `consume` gets the plain bytes in order; it must not trust them before
-/// this function returned, because the hashes are compared last.
+/// Opens and decompresses an object. `consume` gets the plain bytes in order; it must not trust
+/// them before this function returned, because the hashes are compared last.
 ///
-/// Fails with [`Kind::CheckFailed`] for anything damaged, cut, or not as expected.
+/// Fails with [`Kind::CheckFailed`] for anything damaged, cut, or not as expected, and with
+/// [`Kind::WrongKey`] where the seal is not for the key that was given.
 pub fn decode(
     reader: ObjectReader,
-    compression: Compression,
+    wrapping: impl Into<Wrapping>,
+    threads: usize,
+    expectation: &Expectation<'_>,
+    consume: &mut dyn FnMut(&[u8]) -> Result<()>,
+) -> Result<Decoded> {
+    unwrap(reader, &wrapping.into(), threads, expectation, consume)
+}
+
+fn unwrap(
+    reader: ObjectReader,
+    wrapping: &Wrapping,
     threads: usize,
     expectation: &Expectation<'_>,
     consume: &mut dyn FnMut(&[u8]) -> Result<()>,
@@ -65,8 +76,12 @@ pub fn decode(
         let reading = scope.spawn({
             let pool = stored_pool.clone();
             let hashed = expectation.stored.is_some();
-            let source = Stored::new(reader, hashed, expectation.stored_chunks);
-            move || Cutter { source, entry, pool }.run(compression)
+            move || {
+                let mut stored = Hashed::new(reader, hashed, expectation.stored_chunks);
+                let source = Stored::new(wrapping.open(object, &mut stored)?);
+                let whole = Cutter { source, entry, pool }.run(wrapping.compression)?;
+                stored.end(whole)
+            }
         });
         let hash = expectation.plain.is_some().then(Sha256::new);
         let mut taker = Taker { expectation, consume, hash, bytes: 0, block: 0 };

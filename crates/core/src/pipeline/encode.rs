@@ -3,7 +3,6 @@
 //! The capture writes on the calling thread; workers hash blocks and compress frames; one thread
 //! hashes what is stored and hands it to the store. At most a few batches of 1 MiB are under way.
 
-use std::io::Write;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -11,9 +10,11 @@ use sha2::{Digest, Sha256};
 use super::gzip::GzipWriter;
 use super::hashes::{BlockHash, Sha256Hex, block_hash};
 use super::lane::{self, Entry, Exit, Pool};
+use super::sending::Sending;
 use super::zstd_frames::{ZstdWriter, seek_table};
 use super::{BATCH_BYTES, Compression, FRAME_BYTES_MAX, STREAM_FRAME_BYTES};
 use crate::error::{Error, Kind, Result};
+use crate::seal::Recipients;
 use crate::source::{BlockObserver, Sink};
 use crate::store::Put;
 
@@ -32,6 +33,8 @@ pub struct EncodeOptions {
     pub threads: usize,
     /// Expected plain size in bytes.
     pub plain_bytes_estimate: u64,
+    /// To whom it is sealed, if it is.
+    pub seal: Option<Arc<Recipients>>,
 }
 
 /// What was stored.
@@ -78,7 +81,8 @@ pub fn encode(
             None => 0,
         };
         let writer = scope.spawn(move || {
-            let mut writer = Writer::new(put, blocks_estimate as usize, frames);
+            let out = Sending::begin(put, options.seal.as_ref())?;
+            let mut writer = Writer::new(out, blocks_estimate as usize, frames);
             writer.drain(&exit, &writer_pool)?;
             writer.finish()
         });
@@ -243,38 +247,24 @@ impl Sink for BatchSink<'_> {
     }
 }
 
-/// The storing end: hashes and writes, in order.
+/// The storing end: what the workers packed goes out in order.
 struct Writer {
-    put: Box<dyn Put>,
-    stored_bytes: u64,
-    hash: Sha256,
-    chunk: blake3::Hasher,
-    chunk_hashes: Vec<blake3::Hash>,
-    chunk_left: u64,
+    out: Sending,
     block_hashes: Vec<BlockHash>,
     frames: Option<Vec<(u32, u32)>>,
     whole: bool,
 }
 
 impl Writer {
-    fn new(put: Box<dyn Put>, blocks_estimate: usize, frames: bool) -> Self {
-        Writer {
-            put,
-            stored_bytes: 0,
-            hash: Sha256::new(),
-            chunk: blake3::Hasher::new(),
-            chunk_hashes: Vec::new(),
-            chunk_left: CHUNK_BYTES,
-            block_hashes: Vec::with_capacity(blocks_estimate),
-            frames: frames.then(Vec::new),
-            whole: false,
-        }
+    fn new(out: Sending, blocks_estimate: usize, frames: bool) -> Self {
+        let block_hashes = Vec::with_capacity(blocks_estimate);
+        Writer { out, block_hashes, frames: frames.then(Vec::new), whole: false }
     }
 
     fn drain(&mut self, exit: &Exit<Result<Packed>>, pool: &Pool) -> Result<()> {
         while let Some(packed) = exit.next() {
             let packed = packed?;
-            self.write(&packed.stored)?;
+            self.out.write(&packed.stored)?;
             pool.give(packed.stored);
             self.block_hashes.extend(packed.blocks);
             if let Some(frames) = &mut self.frames {
@@ -285,48 +275,22 @@ impl Writer {
         Ok(())
     }
 
-    fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
-        self.put.write_all(bytes).map_err(|error| {
-            Error::io(Kind::StoreUnavailable, "cannot write to the repository", error)
-        })?;
-        self.hash.update(bytes);
-        self.stored_bytes += bytes.len() as u64;
-        while !bytes.is_empty() {
-            let (now, later) = bytes.split_at((self.chunk_left as usize).min(bytes.len()));
-            self.chunk.update(now);
-            self.chunk_left -= now.len() as u64;
-            if self.chunk_left == 0 {
-                self.end_chunk();
-            }
-            bytes = later;
-        }
-        Ok(())
-    }
-
-    fn end_chunk(&mut self) {
-        self.chunk_hashes.push(self.chunk.finalize());
-        self.chunk.reset();
-        self.chunk_left = CHUNK_BYTES;
-    }
-
     fn finish(mut self) -> Result<(Encoded, Box<dyn Put>)> {
         if !self.whole {
             return Err(Error::new(Kind::Failed, "the stream ended before it was whole"));
         }
         if let Some(frames) = self.frames.take() {
-            self.write(&seek_table(&frames))?;
+            self.out.write(&seek_table(&frames))?;
         }
-        if self.chunk_left < CHUNK_BYTES {
-            self.end_chunk();
-        }
+        let sent = self.out.finish()?;
         let encoded = Encoded {
             plain_bytes: 0,
             plain_sha256: Sha256Hex([0; 32]),
-            stored_bytes: self.stored_bytes,
-            stored_sha256: Sha256Hex(self.hash.finalize().into()),
+            stored_bytes: sent.bytes,
+            stored_sha256: sent.sha256,
             block_hashes: self.block_hashes,
-            chunk_hashes: self.chunk_hashes,
+            chunk_hashes: sent.chunk_hashes,
         };
-        Ok((encoded, self.put))
+        Ok((encoded, sent.put))
     }
 }

@@ -6,10 +6,12 @@
 //! for each block whose hash is kept and 8 bytes for each frame.
 
 mod compression;
+mod wrapping;
 mod hashes;
 mod lane;
 mod gzip;
 mod zstd_frames;
+mod sending;
 mod encode;
 mod stored;
 mod unpack;
@@ -22,6 +24,7 @@ pub use decode::{Decoded, Expectation, decode};
 pub use encode::{EncodeOptions, Encoded, encode};
 pub use hashes::{BlockHash, BlockHashes, Sha256Hex};
 pub use read_back::{Progress, read_back_bytes, read_back_frames};
+pub use wrapping::Wrapping;
 
 /// The largest plain size of one frame: what a reader of a single page must decompress.
 pub const FRAME_BYTES_MAX: usize = 128 << 10;

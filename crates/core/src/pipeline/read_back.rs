@@ -7,7 +7,7 @@
 use std::io::Read;
 
 use super::encode::CHUNK_BYTES;
-use super::{Compression, Encoded, Expectation, decode};
+use super::{Encoded, Expectation, Wrapping, decode};
 use crate::error::{Error, Kind, Result};
 use crate::store::{ObjectName, Store};
 
@@ -78,7 +78,7 @@ pub fn read_back_frames(
     store: &dyn Store,
     name: &ObjectName,
     encoded: &Encoded,
-    compression: Compression,
+    wrapping: Wrapping,
     block_bytes: Option<u32>,
     threads: usize,
     progress: &Progress<'_>,
@@ -95,7 +95,7 @@ pub fn read_back_frames(
         ..Expectation::default()
     };
     let reader = store.get(name, None)?;
-    decode(reader, compression, threads, &expectation, &mut |plain| progress(plain.len() as u64))
+    decode(reader, wrapping, threads, &expectation, &mut |plain| progress(plain.len() as u64))
         .map(drop)
         .map_err(|error| match error.kind() {
             Kind::CheckFailed | Kind::NoSpace => differs(store, name).caused_by(error),

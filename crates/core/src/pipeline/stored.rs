@@ -8,36 +8,35 @@ use super::encode::CHUNK_BYTES;
 use crate::error::{Error, Kind, Result};
 use crate::store::ObjectReader;
 
-/// Stored bytes, hashed as they are read, with those in hand that are not used yet.
-pub(super) struct Stored<'a> {
+/// The bytes of an object, hashed as they are read. Its errors hold ours.
+pub(super) struct Hashed<'a> {
     reader: ObjectReader,
     hash: Option<Sha256>,
     chunks: Option<ChunkComparer<'a>>,
     bytes: u64,
-    window: Vec<u8>,
-    used: usize,
 }
 
-impl<'a> Stored<'a> {
+impl<'a> Hashed<'a> {
     /// `hashed`: SHA-256 is taken; `chunks`: each 4 MiB is compared as it is read.
     pub(super) fn new(
         reader: ObjectReader,
         hashed: bool,
         chunks: Option<&'a [blake3::Hash]>,
     ) -> Self {
-        Stored {
-            reader,
-            hash: hashed.then(Sha256::new),
-            chunks: chunks.map(ChunkComparer::new),
-            bytes: 0,
-            window: Vec::new(),
-            used: 0,
-        }
+        let hash = hashed.then(Sha256::new);
+        Hashed { reader, hash, chunks: chunks.map(ChunkComparer::new), bytes: 0 }
     }
 
-    fn note(&mut self, start: usize, got: usize) -> Result<()> {
-        let bytes = &self.window[start..start + got];
-        self.bytes += got as u64;
+    /// The reading is over: size and hash. `whole`: the end was reached, and must be the end.
+    pub(super) fn end(mut self, whole: bool) -> Result<(u64, Option<Sha256>)> {
+        if let Some(chunks) = self.chunks.as_mut().filter(|_| whole) {
+            chunks.end()?;
+        }
+        Ok((self.bytes, self.hash))
+    }
+
+    fn note(&mut self, bytes: &[u8]) -> Result<()> {
+        self.bytes += bytes.len() as u64;
         if let Some(hash) = &mut self.hash {
             hash.update(bytes);
         }
@@ -45,6 +44,41 @@ impl<'a> Stored<'a> {
             Some(chunks) => chunks.take(bytes),
             None => Ok(()),
         }
+    }
+}
+
+impl Read for Hashed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            match self.reader.read(buffer) {
+                Ok(got) => {
+                    self.note(&buffer[..got]).map_err(std::io::Error::other)?;
+                    return Ok(got);
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    let error = match error.downcast::<Error>() {
+                        Ok(error) => error,
+                        Err(error) => Error::io(Kind::StoreUnavailable, "cannot read it", error),
+                    };
+                    return Err(std::io::Error::other(error));
+                }
+            }
+        }
+    }
+}
+
+/// Bytes below the seal, with those in hand that are not used yet.
+pub(super) struct Stored<'a> {
+    reader: Box<dyn Read + 'a>,
+    window: Vec<u8>,
+    used: usize,
+}
+
+impl<'a> Stored<'a> {
+    /// Nothing is read yet.
+    pub(super) fn new(reader: Box<dyn Read + 'a>) -> Self {
+        Stored { reader, window: Vec::new(), used: 0 }
     }
 
     /// What was read and is not used yet.
@@ -58,31 +92,13 @@ impl<'a> Stored<'a> {
         self.used = 0;
         let start = self.window.len();
         self.window.resize(start + (256 << 10), 0);
-        let got = self.read_hashed(start)?;
+        let got = self.reader.read(&mut self.window[start..]).map_err(|error| {
+            error
+                .downcast::<Error>()
+                .unwrap_or_else(|error| Error::io(Kind::StoreUnavailable, "cannot read it", error))
+        })?;
         self.window.truncate(start + got);
         Ok(got > 0)
-    }
-
-    fn read_hashed(&mut self, start: usize) -> Result<usize> {
-        loop {
-            match self.reader.read(&mut self.window[start..]) {
-                Ok(got) => return self.note(start, got).map(|()| got),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    return Err(Error::io(Kind::StoreUnavailable, "cannot read it", error));
-                }
-            }
-        }
-    }
-}
-
-impl Stored<'_> {
-    /// The reading is over: size and hash. `whole`: the end was reached, and must be the end.
-    pub(super) fn end(mut self, whole: bool) -> Result<(u64, Option<Sha256>)> {
-        if let Some(chunks) = self.chunks.as_mut().filter(|_| whole) {
-            chunks.end()?;
-        }
-        Ok((self.bytes, self.hash))
     }
 
     /// Says that the first so many unused bytes are used now.

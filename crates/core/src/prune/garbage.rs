@@ -4,13 +4,14 @@
 //! artifact's does, no manifest shares its stem, no manifest names it, it is older than the grace
 //! time by the store's clock, and its own bytes show who wrote it: our gzip members have a field
 //! of ours, and our zstd streams end with a seek table, which `gzip` and `zstd` do not write. An
-//! artifact without compression shows nothing: of such a run a mark says that it began. Without one
-//! it is told of and left.
+//! artifact that is sealed or not compressed shows nothing: of such a run a mark says that it
+//! began. Without one it is told of and left.
 
 use std::collections::{BTreeMap, HashSet};
 
 use crate::error::{Error, Kind, Result};
 use crate::repository::Repository;
+use crate::seal;
 use crate::store::ObjectInfo;
 
 /// The endings of artifacts, before that of their compression.
@@ -30,6 +31,7 @@ pub(super) struct Leftover {
 
 /// The stem of a file that is named like an artifact.
 pub(super) fn stem_of(file: &str) -> Option<&str> {
+    let file = file.strip_suffix(seal::SUFFIX).unwrap_or(file);
     let plain = [".zst", ".gz"].iter().find_map(|suffix| file.strip_suffix(suffix)).unwrap_or(file);
     let stem = ENDINGS.iter().find_map(|ending| plain.strip_suffix(ending))?;
     (!stem.is_empty()).then_some(stem)
@@ -110,6 +112,8 @@ mod tests {
             "a-1.db.gz",
             "a-1.files.tar.zst",
             "a-1.pages.zst",
+            "a-1.pages.zst.age",
+            "a-1.db.age",
         ] {
             assert_eq!(stem_of(file), Some("a-1"), "{file}");
         }

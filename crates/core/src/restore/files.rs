@@ -41,7 +41,7 @@ pub(super) fn restore(
     let place = scratch.path();
     decode_into(
         env,
-        repository.store(),
+        repository,
         &object,
         (artifact, &expectation(artifact)),
         scratch.file(),

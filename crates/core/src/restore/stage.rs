@@ -88,10 +88,9 @@ pub(super) fn stage(
                 ));
             };
             let object = repository.object(folder, &artifact.name)?;
-            let store = repository.store();
             decode_into(
                 env,
-                store,
+                repository,
                 &object,
                 (artifact, &stored_expectation(artifact)),
                 &mut staged.file,

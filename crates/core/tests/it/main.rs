@@ -7,4 +7,5 @@ mod logs;
 mod pipeline;
 mod policy;
 mod prune;
+mod sealed;
 mod world;

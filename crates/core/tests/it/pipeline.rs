@@ -53,6 +53,7 @@ fn options(compression: Compression) -> EncodeOptions {
         observer: None,
         threads: 3,
         plain_bytes_estimate: 0,
+        seal: None,
     }
 }
 
@@ -104,8 +105,16 @@ fn bytes_come_back_at_every_size_and_compression() {
             }
             read_back_bytes(&store, &object(), &encoded, 4, &|_| Ok(())).unwrap();
             let (block, threads) = (Some(4096), 2);
-            read_back_frames(&store, &object(), &encoded, compression, block, threads, &|_| Ok(()))
-                .unwrap();
+            read_back_frames(
+                &store,
+                &object(),
+                &encoded,
+                compression.into(),
+                block,
+                threads,
+                &|_| Ok(()),
+            )
+            .unwrap();
         }
     }
 }
@@ -197,8 +206,15 @@ fn every_kind_of_damage_is_seen_when_reading_back() {
             let seen = read_back_bytes(&store, &object(), &encoded, 2, &|_| Ok(())).unwrap_err();
             assert_eq!(seen.kind(), Kind::CheckFailed);
             let block = Some(4096);
-            let seen =
-                read_back_frames(&store, &object(), &encoded, compression, block, 2, &|_| Ok(()));
+            let seen = read_back_frames(
+                &store,
+                &object(),
+                &encoded,
+                compression.into(),
+                block,
+                2,
+                &|_| Ok(()),
+            );
             assert_eq!(seen.unwrap_err().kind(), Kind::CheckFailed);
         }
     }

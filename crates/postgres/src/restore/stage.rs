@@ -13,9 +13,9 @@ use std::path::PathBuf;
 
 use lifeboat_core::env::Env;
 use lifeboat_core::event::Event;
-use lifeboat_core::pipeline::{Compression, Expectation, decode};
+use lifeboat_core::pipeline::{Compression, Expectation, Wrapping, decode};
 use lifeboat_core::restore::Origin;
-use lifeboat_core::scratch::{Scratch, compression_of, free_bytes, stored_expectation};
+use lifeboat_core::scratch::{Scratch, free_bytes, stored_expectation};
 use lifeboat_core::source::Engine;
 use lifeboat_core::store::get_bytes;
 use lifeboat_core::{Error, Kind, Result};
@@ -61,7 +61,7 @@ impl Staged {
 pub(super) fn stage(env: &Env, request: &RestoreRequest<'_>) -> Result<Staged> {
     let subject = request.origin.name();
     let phase = "restoring to a scratch place";
-    let (reader, compression, artifact) = open(request.origin)?;
+    let (reader, wrapping, artifact) = open(request.origin)?;
     let bytes_total = artifact.map(|artifact| artifact.plain_bytes);
     env.tell(Event::PhaseBegan { subject: &subject, phase, bytes_total });
     let mut scratch = Scratch::new(request.scratch_folder, bytes_total.unwrap_or(0))?;
@@ -79,7 +79,7 @@ pub(super) fn stage(env: &Env, request: &RestoreRequest<'_>) -> Result<Staged> {
             }
         }
     };
-    decode(reader, compression, env.threads, &expectation, &mut |plain| {
+    decode(reader, wrapping, env.threads, &expectation, &mut |plain| {
         env.tell(Event::Advanced { bytes: plain.len() as u64 });
         writer.push(plain)
     })?;
@@ -94,8 +94,7 @@ pub(super) fn stage(env: &Env, request: &RestoreRequest<'_>) -> Result<Staged> {
     Ok(Staged { scratch, format, rows, noise_lines })
 }
 
-type Opened<'a> =
-    (Box<dyn Read + Send>, Compression, Option<&'a lifeboat_core::manifest::Artifact>);
+type Opened<'a> = (Box<dyn Read + Send>, Wrapping, Option<&'a lifeboat_core::manifest::Artifact>);
 
 fn open(origin: Origin<'_>) -> Result<Opened<'_>> {
     match origin {
@@ -106,7 +105,7 @@ fn open(origin: Origin<'_>) -> Result<Opened<'_>> {
             })?;
             let object = repository.object(folder, &artifact.name)?;
             let reader = repository.store().get(&object, None)?;
-            Ok((reader, compression_of(artifact)?, Some(artifact)))
+            Ok((reader, repository.wrapping(artifact)?, Some(artifact)))
         }
         Origin::File { path } => {
             let failed = |error| {
@@ -117,7 +116,7 @@ fn open(origin: Origin<'_>) -> Result<Opened<'_>> {
             let mut first = Vec::new();
             Read::by_ref(&mut file).take(16).read_to_end(&mut first).map_err(failed)?;
             let compression = Compression::detect(&first);
-            Ok((Box::new(std::io::Cursor::new(first).chain(file)), compression, None))
+            Ok((Box::new(std::io::Cursor::new(first).chain(file)), compression.into(), None))
         }
     }
 }
@@ -131,7 +130,7 @@ pub(super) fn globals(env: &Env, request: &RestoreRequest<'_>) -> Result<Option<
     let mut plain = Vec::new();
     let reader = Box::new(std::io::Cursor::new(stored));
     let expectation = stored_expectation(artifact);
-    decode(reader, compression_of(artifact)?, env.threads, &expectation, &mut |bytes| {
+    decode(reader, repository.wrapping(artifact)?, env.threads, &expectation, &mut |bytes| {
         plain.extend_from_slice(bytes);
         Ok(())
     })?;
@@ -278,11 +277,11 @@ pub(super) struct Head {
 
 /// The format that the first bytes show, if they are those of a dump.
 pub(super) fn begins_as(env: &Env, origin: Origin<'_>) -> Result<Option<DumpFormat>> {
-    let (reader, compression, _) = open(origin)?;
+    let (reader, wrapping, _) = open(origin)?;
     let name = origin.name();
     let expectation = Expectation { object: &name, ..Expectation::default() };
     let mut first = Vec::new();
-    let read = decode(reader, compression, env.threads, &expectation, &mut |plain| {
+    let read = decode(reader, wrapping, env.threads, &expectation, &mut |plain| {
         first.extend_from_slice(plain);
         match first.len() < 8 {
             true => Ok(()),
@@ -297,13 +296,13 @@ pub(super) fn begins_as(env: &Env, origin: Origin<'_>) -> Result<Option<DumpForm
 
 /// Reads as far as the table of contents reaches, and no further.
 pub(super) fn head(env: &Env, origin: Origin<'_>) -> Result<Head> {
-    let (reader, compression, _) = open(origin)?;
+    let (reader, wrapping, _) = open(origin)?;
     let name = origin.name();
     let expectation = Expectation { object: &name, ..Expectation::default() };
     let mut first = Vec::new();
     let (mut format, mut archive) = (None, ArchiveReader::new());
     let enough = || Error::new(Kind::Interrupted, "enough was read");
-    let read = decode(reader, compression, env.threads, &expectation, &mut |plain| {
+    let read = decode(reader, wrapping, env.threads, &expectation, &mut |plain| {
         if format.is_none() {
             first.extend_from_slice(plain);
             if first.len() < 8 {
