@@ -12,7 +12,9 @@ use lifeboat_core::env::Env;
 use lifeboat_core::pipeline::Compression;
 use lifeboat_core::policy::Keep;
 use lifeboat_core::repository::Repository;
+use lifeboat_core::store::Store;
 use lifeboat_core::{Error, Kind, Result};
+use lifeboat_stores::Options;
 
 use crate::cache::CacheFolder;
 use crate::config::diagnose;
@@ -29,11 +31,13 @@ pub(crate) struct Place {
     pub(crate) compression: Option<Compression>,
     /// What is kept there, whatever the sources say.
     pub(crate) keep: Option<Keep>,
+    /// The configuration of `ssh` with which it is reached, instead of the user's.
+    pub(crate) ssh_config: Option<PathBuf>,
 }
 
 impl Place {
     fn at(url: String) -> Self {
-        Place { name: None, url, compression: None, keep: None }
+        Place { name: None, url, compression: None, keep: None, ssh_config: None }
     }
 
     /// How it is called in messages: its name, else its URL.
@@ -41,14 +45,20 @@ impl Place {
         self.name.as_deref().unwrap_or(&self.url)
     }
 
+    /// Its store.
+    pub(crate) fn store(&self, env: &Env) -> Result<Arc<dyn Store>> {
+        let options = Options { ssh_config: self.ssh_config.clone() };
+        lifeboat_stores::open(env, &self.url, &options)
+    }
+
     /// Opens what is there.
     pub(crate) fn open(&self, env: &Env) -> Result<Repository> {
-        Repository::open(lifeboat_stores::open(env, &self.url)?)
+        Repository::open(self.store(env)?)
     }
 
     /// Opens it, or creates it in an empty place.
     pub(crate) fn open_or_create(&self, env: &Env) -> Result<Repository> {
-        Repository::open_or_create(env, lifeboat_stores::open(env, &self.url)?)
+        Repository::open_or_create(env, self.store(env)?)
     }
 }
 
@@ -76,6 +86,7 @@ fn configured(session: &Session) -> Result<Vec<Place>> {
         url: repository.url.clone(),
         compression: repository.compression.map(|compression| compression.0),
         keep: repository.keep.as_ref().map(|keep| keep.0.keep()),
+        ssh_config: repository.ssh_config.clone(),
     });
     Ok(places.collect())
 }
@@ -86,7 +97,7 @@ fn named(wanted: &str, configured: &[Place]) -> Result<Place> {
         return Ok(place.clone());
     }
     if wanted.contains("://") {
-        check_url(wanted)?;
+        lifeboat_stores::check_url(wanted)?;
         // The same place under its URL: what is configured of it holds as well.
         let known = configured.iter().find(|place| place.url == wanted);
         return Ok(known.cloned().unwrap_or_else(|| Place::at(wanted.to_owned())));
@@ -100,25 +111,6 @@ fn named(wanted: &str, configured: &[Place]) -> Result<Place> {
     let known: Vec<&str> = configured.iter().filter_map(|place| place.name.as_deref()).collect();
     let error = Error::new(Kind::Usage, diagnose::unknown_word("repository", wanted, &known));
     Err(error.hint("name a configured repository, a URL such as file:///var/backups, or a path"))
-}
-
-/// Whether a URL names a place that a store of ours can have. Looks at no place.
-pub(crate) fn check_url(url: &str) -> Result<()> {
-    let hint = "write file:// and an absolute path, as in file:///var/backups";
-    match url.split_once("://") {
-        Some(("file", path)) if path.starts_with('/') => Ok(()),
-        Some(("file", _)) => {
-            Err(Error::new(Kind::Usage, format!("the URL `{url}` has no absolute path")).hint(hint))
-        }
-        Some((scheme, _)) => {
-            let message = format!("no store is known for `{scheme}://` in `{url}`");
-            Err(Error::new(Kind::Usage, message).hint(hint))
-        }
-        None => {
-            Err(Error::new(Kind::Usage, format!("`{url}` is not the URL of a repository"))
-                .hint(hint))
-        }
-    }
 }
 
 /// The `file://` URL of an absolute path.
@@ -192,7 +184,7 @@ mod tests {
     #[test]
     fn wrong_urls_are_named() {
         for url in ["/var/backups", "file://relative", "ftp://x/y"] {
-            let error = check_url(url).unwrap_err();
+            let error = lifeboat_stores::check_url(url).unwrap_err();
             assert_eq!(error.kind(), Kind::Usage, "{url}");
             assert!(error.message().contains(url), "{error}");
         }
@@ -206,12 +198,7 @@ mod tests {
 
     #[test]
     fn repositories_are_found_by_name_url_and_path() {
-        let local = Place {
-            name: Some("local".into()),
-            url: "file:///b".into(),
-            compression: None,
-            keep: None,
-        };
+        let local = Place { name: Some("local".into()), ..Place::at("file:///b".into()) };
         let configured = [local.clone()];
         assert_eq!(named("local", &configured).unwrap(), local);
         assert_eq!(named("file:///b", &configured).unwrap(), local);

@@ -16,6 +16,7 @@ use lifeboat_core::repository::Repository;
 use lifeboat_core::source::Engine as _;
 use lifeboat_core::{Error, Kind, Result};
 use lifeboat_sqlite::SqliteEngine;
+use lifeboat_stores::Options;
 
 use crate::config::diagnose;
 use crate::repositories::{self, Opened};
@@ -352,7 +353,7 @@ pub(crate) fn artifact(env: &Env, argument: &str) -> Result<Option<Selected>> {
     if !root.join("lifeboat.json").is_file() {
         return Ok(None);
     }
-    let store = lifeboat_stores::open(env, &repositories::local_url(root))?;
+    let store = lifeboat_stores::open(env, &repositories::local_url(root), &Options::default())?;
     let repository = Repository::open(store)?;
     let catalog = repository.catalog()?;
     let (folder, name) =

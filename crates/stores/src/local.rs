@@ -12,6 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, DirEntryExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::part;
 use jiff::Timestamp;
 use lifeboat_core::env::Env;
 use lifeboat_core::parallel::in_parallel;
@@ -182,12 +183,7 @@ impl Store for LocalStore {
         let path = self.path(name);
         let folder = path.parent().unwrap_or(&self.root).to_owned();
         create_folders(&folder)?;
-        let mut id = [0; 8];
-        self.env.random.fill(&mut id);
-        let mut id = format!("{:016x}", u64::from_le_bytes(id));
-        // A file's name has at most 255 bytes; the hidden name adds to it.
-        id.truncate(254_usize.saturating_sub(name.file_name().len() + 6).clamp(4, 16));
-        let part = folder.join(format!(".{}.{id}.part", name.file_name()));
+        let part = folder.join(part::name(&self.env, name.file_name()));
         let file = OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -264,7 +260,9 @@ impl Store for LocalStore {
         for entry in entries {
             let entry = entry.map_err(|error| unavailable(&folder, "cannot list", error))?;
             let file_name = entry.file_name();
-            let Some(file_name) = file_name.to_str().filter(|name| is_part(name)) else { continue };
+            let Some(file_name) = file_name.to_str().filter(|name| part::is_one(name)) else {
+                continue;
+            };
             // Not through a link: `metadata` of an entry does not follow it.
             let Ok(metadata) = entry.metadata() else { continue };
             if metadata.is_file() && !is_written(&entry.path()) {
@@ -277,7 +275,7 @@ impl Store for LocalStore {
 
     fn discard(&self, name: &ObjectName) -> Result<bool> {
         let path = self.path(name);
-        if !is_part(name.file_name()) {
+        if !part::is_one(name.file_name()) {
             let message = format!("{name} is no unfinished object");
             return Err(Error::new(Kind::Failed, message));
         }
@@ -340,14 +338,6 @@ impl Write for LocalPut {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// Whether a name is one that an object has while it is written: `.NAME.ID.part`.
-fn is_part(file_name: &str) -> bool {
-    let inner = file_name.strip_prefix('.').and_then(|rest| rest.strip_suffix(".part"));
-    let Some((name, id)) = inner.and_then(|inner| inner.rsplit_once('.')) else { return false };
-    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-    !name.is_empty() && (4..=16).contains(&id.len()) && id.bytes().all(is_digit)
 }
 
 /// Whether a writer holds it. One that cannot be asked is taken for one that is.

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use lifeboat_core::Kind;
 use lifeboat_core::env::{Clock, Env, Random};
 use lifeboat_core::store::{ObjectName, Store, put_bytes};
-use lifeboat_stores::{LocalStore, conformance};
+use lifeboat_stores::{LocalStore, Options, conformance};
 
 struct Real(AtomicU64);
 
@@ -89,11 +89,14 @@ fn a_url_names_a_path_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("mit leer ü");
     let url = format!("file://{}", path.display()).replace(' ', "%20").replace('ü', "%C3%BC");
-    let store = lifeboat_stores::open(&env(), &url).unwrap();
+    let store = lifeboat_stores::open(&env(), &url, &Options::default()).unwrap();
     put_bytes(&*store, &name("x"), b"x").unwrap();
     assert!(path.join("x").exists());
     for wrong in ["file://relative", "file://host/path", "file:///%4", "gopher://x/y"] {
-        assert_eq!(lifeboat_stores::open(&env(), wrong).err().unwrap().kind(), Kind::Usage);
+        assert_eq!(
+            lifeboat_stores::open(&env(), wrong, &Options::default()).err().unwrap().kind(),
+            Kind::Usage
+        );
     }
 }
 

@@ -34,8 +34,7 @@ fn one(subject: &Subject<'_>, place: &Place) -> Vec<Finding> {
         }
         // The first backup makes it, if it may.
         Err(error) if error.kind() == Kind::NoRepository => {
-            let written = lifeboat_stores::open(subject.env, &place.url)
-                .and_then(|store| store.check_writable());
+            let written = place.store(subject.env).and_then(|store| store.check_writable());
             let message = format!("{}: none yet, the first backup makes it", place.url);
             findings.push(Finding::of(CHECK, label, written.map(|()| message)));
             None
@@ -55,7 +54,7 @@ fn one(subject: &Subject<'_>, place: &Place) -> Vec<Finding> {
 fn space(subject: &Subject<'_>, place: &Place, catalog: Option<&Catalog>) -> Option<Finding> {
     const CHECK: &str = "free space";
     let label = place.label();
-    let space = lifeboat_stores::open(subject.env, &place.url).and_then(|store| store.space());
+    let space = place.store(subject.env).and_then(|store| store.space());
     let space = match space {
         Ok(space) => space?,
         Err(error) => return Some(Finding::bad(CHECK, label, &error).at_most_a_warning()),

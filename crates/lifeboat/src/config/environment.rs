@@ -256,7 +256,7 @@ impl<'a> Variables<'a> {
 
     fn repository(&self) -> Result<RepositoryConfig> {
         let folder = self.path("BACKUP_DIR")?.unwrap_or_else(|| FOLDER_DEFAULT.into());
-        Ok(RepositoryConfig { url: local_url(&folder), compression: None, keep: None })
+        Ok(RepositoryConfig { url: local_url(&folder), ..RepositoryConfig::default() })
     }
 
     /// As those scripts rotate: after each backup, what is older than so many days.

@@ -47,10 +47,10 @@ pub(crate) struct Config {
 }
 
 /// A place where backups live.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RepositoryConfig {
-    /// Where it is: file:///absolute/path.
+    /// Where it is: file:///absolute/path, or sftp://user@host/absolute/path by way of `ssh`.
     #[schemars(example = &"file:///var/backups/lifeboat")]
     pub(crate) url: String,
     /// How artifacts are compressed: "zstd", "zstd:1" to "zstd:19", "gzip", "gzip:1" to
@@ -61,6 +61,11 @@ pub(crate) struct RepositoryConfig {
     /// What is kept here, instead of what the source says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) keep: Option<TextOr<KeepConfig>>,
+    /// For sftp: the configuration of `ssh`, instead of the one of the user that runs lifeboat. It
+    /// names keys, jump hosts and known hosts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"/etc/lifeboat/ssh_config")]
+    pub(crate) ssh_config: Option<PathBuf>,
 }
 
 /// Something to protect: a SQLite or PostgreSQL database with its companion files, or a set of

@@ -8,7 +8,6 @@ use super::load::Loaded;
 use super::model::{Config, PruneWhen, SourceConfig, When};
 use super::runs::Overlap;
 use super::schedule::Schedule;
-use crate::repositories;
 
 /// The mistakes of a configuration that was read, each pointed at.
 pub(crate) fn mistakes(loaded: &Loaded) -> Vec<String> {
@@ -21,8 +20,11 @@ pub(crate) fn mistakes(loaded: &Loaded) -> Vec<String> {
         if let Err(message) = plain_name("repository", name) {
             add("", &message);
         }
-        if let Err(error) = repositories::check_url(&repository.url) {
+        if let Err(error) = lifeboat_stores::check_url(&repository.url) {
             add("url", error.message());
+        }
+        if repository.ssh_config.is_some() && !repository.url.starts_with("sftp://") {
+            add("ssh_config", "it is for repositories at sftp://");
         }
     }
     for (name, source) in &config.source {

@@ -23,6 +23,7 @@ mod guard;
 mod init;
 mod install;
 mod lost_backups;
+mod off_site;
 mod output;
 mod postgres;
 mod postgres_bad_input;
@@ -37,6 +38,8 @@ mod rotation;
 mod round_trip;
 mod silent_failures;
 mod silent_failures_setup;
+#[path = "../../../stores/tests/support/sshd.rs"]
+mod sshd;
 mod standard_tools;
 mod status;
 mod support;

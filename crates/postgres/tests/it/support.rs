@@ -97,7 +97,7 @@ pub(crate) fn place() -> Place {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("file://{}", folder.path().display());
     let env = env();
-    let store = lifeboat_stores::open(&env, &url).unwrap();
+    let store = lifeboat_stores::open(&env, &url, &lifeboat_stores::Options::default()).unwrap();
     let repository = Repository::open_or_create(&env, store).unwrap();
     Place { folder, repository }
 }

@@ -170,6 +170,7 @@ fn of_repositories(
     let kept = kept(session, places.iter())?;
     let mut sees = kept.clone();
     sees.extend(session.config_files()?);
+    sees.extend(places.iter().filter_map(|place| place.ssh_config.clone()));
     let schedule = Schedule::read(schedule).map_err(|why| Error::new(Kind::Failed, why))?;
     Ok(Job {
         name: name.to_owned(),
@@ -180,7 +181,7 @@ fn of_repositories(
         sees,
         made: missing(&kept),
         stops: false,
-        network: Network::Files,
+        network: network_of_places(places.iter()),
         credentials: Vec::new(),
         runs_commands: false,
         timeout_s: Some(TIMEOUT_S),
@@ -191,10 +192,16 @@ fn of_repositories(
 fn kept<'a>(session: &Session, places: impl Iterator<Item = &'a Place>) -> Result<Vec<PathBuf>> {
     let state = session.folders.locks.as_deref().and_then(Path::parent);
     let mut kept: Vec<PathBuf> = state.into_iter().map(Path::to_owned).collect();
-    for place in places {
-        kept.push(place_of(&folder_of(place)?)?);
+    for folder in places.filter_map(|place| folder_of(place).transpose()) {
+        kept.push(place_of(&folder?)?);
     }
     Ok(kept)
+}
+
+/// What of the network leads to repositories.
+fn network_of_places<'a>(mut places: impl Iterator<Item = &'a Place>) -> Network {
+    let is_elsewhere = |place: &Place| !place.url.starts_with("file://");
+    if places.any(is_elsewhere) { Network::Any } else { Network::Files }
 }
 
 fn missing(folders: &[PathBuf]) -> Vec<PathBuf> {
@@ -235,6 +242,7 @@ fn backup(
         None => Server::default(),
     };
     sees.extend(server.sees);
+    sees.extend(places.iter().filter_map(|place| place.ssh_config.clone()));
     Ok(Job {
         name: format!("backup-{name}"),
         title: format!("Backup of {name}"),
@@ -244,7 +252,7 @@ fn backup(
         sees,
         made,
         stops: service.is_some(),
-        network: server.network,
+        network: server.network.max(network_of_places(places.iter().copied())),
         credentials: server.credentials,
         runs_commands: hooks
             || server.runs_commands
@@ -331,11 +339,9 @@ fn timeout_s(source: &SourceConfig, places: usize) -> Option<u64> {
     (!has_pattern).then(|| limits_s.max(TIMEOUT_S))
 }
 
-fn folder_of(place: &Place) -> Result<PathBuf> {
-    match place.url.strip_prefix("file://") {
-        Some(path) => lifeboat_stores::path_of_url(path),
-        None => Ok(place.url.clone().into()),
-    }
+/// The folder of a repository on this host.
+fn folder_of(place: &Place) -> Result<Option<PathBuf>> {
+    place.url.strip_prefix("file://").map(lifeboat_stores::path_of_url).transpose()
 }
 
 /// A reader of a database in WAL mode writes to its `-shm`, which may have to be created. Of a
