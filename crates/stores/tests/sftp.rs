@@ -17,7 +17,7 @@ use lifeboat_core::env::{Clock, Env, Random};
 use lifeboat_core::store::{ObjectName, Store, get_bytes, put_bytes};
 use lifeboat_core::{Error, Kind};
 use lifeboat_stores::{SftpAddress, SftpStore, conformance};
-use sshd::{Sshd, user};
+use sshd::{Sshd, skipped, user};
 
 /// Real time, in which waiting goes ten times faster.
 struct Hasty(AtomicU64);
@@ -113,7 +113,7 @@ fn chroot_folder() -> tempfile::TempDir {
 #[test]
 fn works_in_a_chroot_that_allows_nothing_but_sftp() {
     if user() != "root" {
-        println!("skipped: works_in_a_chroot_that_allows_nothing_but_sftp: it needs root");
+        skipped("works_in_a_chroot_that_allows_nothing_but_sftp", "it needs root");
         return;
     }
     let folder = chroot_folder();
@@ -313,7 +313,7 @@ fn a_full_disk_is_no_space_and_leaves_nothing() {
         .output()
         .is_ok_and(|output| output.status.success());
     if user() != "root" || !may_mount {
-        println!("skipped: {test}: it may not mount a file system");
+        skipped(test, "it may not mount a file system");
         return;
     }
     let Some(server) = Sshd::start_by(test, "", &starter) else { return };

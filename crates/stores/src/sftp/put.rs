@@ -54,7 +54,7 @@ impl SftpPut {
         let mut is_ours = false;
         let opened = server.steadily(|| {
             let mut connection = server.take()?;
-            // After a lost answer the file may be there already, and it is ours: its name is random.
+            // After a lost answer the file may be there already, and is ours: its name is random.
             let exclusive = if is_ours { 0 } else { wire::OPEN_EXCLUSIVE };
             let flags = wire::OPEN_WRITE | wire::OPEN_CREATE | exclusive;
             let opened = connection

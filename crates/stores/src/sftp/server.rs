@@ -172,7 +172,7 @@ impl Server {
             match answer {
                 Ok(None) => return Ok(None),
                 Ok(Some(bytes)) => return Ok(space_of(&bytes)),
-                // A folder that is not there yet: the one above it is on the same disk, most likely.
+                // A folder that is not there yet will be made in the one above it.
                 Err(status) if status.is(wire::NO_SUCH_FILE) => match path.rsplit_once('/') {
                     Some(("", _)) if path != "/" => path = "/".to_owned(),
                     Some((above, _)) if !above.is_empty() => path = above.to_owned(),

@@ -2,6 +2,7 @@
 //! and a configuration for clients that knows it as `backup-host`.
 
 use std::fs::{self, Permissions};
+use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -29,7 +30,7 @@ impl Sshd {
     /// The same, started by a command that has the server's command line behind its own.
     pub(crate) fn start_by(test: &str, more: &str, starter: &[&str]) -> Option<Sshd> {
         if !Path::new(SERVER).exists() {
-            println!("skipped: {test}: there is no {SERVER} (package openssh-server)");
+            skipped(test, &format!("there is no {SERVER} (package openssh-server)"));
             return None;
         }
         if user() == "root" {
@@ -113,6 +114,11 @@ impl Drop for Sshd {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Says that a test does not run, past the harness, which keeps what a passing test prints.
+pub(crate) fn skipped(test: &str, why: &str) {
+    std::io::stderr().write_all(format!("SKIPPED {test}: {why}\n").as_bytes()).unwrap();
 }
 
 /// The user of this process, whom the server lets in.
