@@ -15,6 +15,8 @@ use crate::failure;
 const STDERR_BYTES_MAX: usize = 32 << 10;
 /// What a pipe of anybody's may hold, in bytes; it begins with 64 KiB.
 const PIPE_BYTES: usize = 1 << 20;
+/// How long to wait for a fuller pipe, in milliseconds.
+const GATHER_MS: u64 = 1;
 /// How often a run that waits for output looks whether it must end.
 const LOOK_AGAIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 /// How often a child is asked whether it has ended, in milliseconds.
@@ -67,6 +69,7 @@ impl Running {
                 Ok(_) => {}
                 Err(error) => return Err(failed(error.into())),
             }
+            gather(env, stdout, buffer.len().min(PIPE_BYTES / 2));
             match stdout.read(buffer) {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 read => return read.map_err(failed),
@@ -154,6 +157,20 @@ impl Drop for Running {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+}
+
+/// Waits as long as the pipe fills, until so many bytes are in it. A program writes small pieces:
+/// to be woken for each of them costs more than to read them.
+fn gather(env: &Env, stdout: &ChildStdout, wanted_bytes: usize) {
+    let mut before = 0;
+    // Where it cannot be asked, what is there is read at once.
+    while let Ok(there) = rustix::io::ioctl_fionread(stdout) {
+        if there >= wanted_bytes as u64 || there == before {
+            return;
+        }
+        before = there;
+        env.clock.sleep_ms(GATHER_MS);
     }
 }
 

@@ -22,6 +22,8 @@ use crate::address::{Address, Secret};
 
 /// Where Debian and its relatives keep each major version: `/usr/lib/postgresql/15/bin`.
 const VERSIONED: &[(&str, &str)] = &[("/usr/lib/postgresql", "bin"), ("/usr", "bin")];
+/// What Debian's programs in `/usr/bin` are links to.
+const WRAPPER: &str = "pg_wrapper";
 /// What a server that does not answer is waited for, in seconds, where the address says nothing.
 const CONNECT_TIMEOUT_S: &str = "15";
 
@@ -112,6 +114,9 @@ impl Client {
 
     /// A program of at least that major version, the nearest to it; any, without one.
     pub fn program(&self, name: &str, major_min: Option<u32>) -> Result<Program> {
+        if let Some(program) = major_min.and_then(|major| self.exactly(name, major)) {
+            return Ok(program);
+        }
         let mut found = self.programs(name);
         found.sort_by_key(|program| program.major);
         let wanted = major_min.unwrap_or(0);
@@ -130,17 +135,38 @@ impl Client {
             return self.version_of(Path::new(name)).into_iter().collect();
         }
         let mut found: Vec<Program> = Vec::new();
-        for folder in self.folders() {
-            let path = folder.join(name);
-            if !path.is_file() {
-                continue;
-            }
+        for path in self.paths(name) {
             let Some(program) = self.known_version_of(&path) else { continue };
             if !found.iter().any(|other| other.major == program.major) {
                 found.push(program);
             }
         }
         found
+    }
+
+    /// The first of that very version: no other one is asked then.
+    fn exactly(&self, name: &str, major: u32) -> Option<Program> {
+        if !self.options.prefix.is_empty() {
+            return None;
+        }
+        let mut programs = self.paths(name).into_iter();
+        programs.find_map(|path| self.known_version_of(&path).filter(|found| found.major == major))
+    }
+
+    /// Where a program of that name is, in the order of the search, each file once. Debian's
+    /// wrapper is none: it starts one of those that are found without it.
+    fn paths(&self, name: &str) -> Vec<PathBuf> {
+        let mut real = Vec::new();
+        let mut paths = Vec::new();
+        for path in self.folders().into_iter().map(|folder| folder.join(name)) {
+            let Ok(file) = fs::canonicalize(&path) else { continue };
+            if !file.is_file() || file.ends_with(WRAPPER) || real.contains(&file) {
+                continue;
+            }
+            real.push(file);
+            paths.push(path);
+        }
+        paths
     }
 
     fn folders(&self) -> Vec<PathBuf> {

@@ -97,11 +97,13 @@ impl<'a> StoredArtifacts<'a> {
         Ok(())
     }
 
-    /// Reads all back; `deep` also decompresses and compares block by block.
+    /// Reads all back; `deep` also decompresses what has blocks, and compares them one by one.
     pub(super) fn read_back(&mut self, deep: bool) -> Result<()> {
         let (env, store) = (self.env, self.repository.store());
-        self.deep = deep;
+        let is_deep = |stored: &Stored| deep && stored.block_bytes.is_some();
+        self.deep = self.stored.iter().any(is_deep);
         for stored in &self.stored {
+            let deep = is_deep(stored);
             let (phase, encoded) = ("reading back", &stored.encoded);
             let bytes_total = Some(if deep { encoded.plain_bytes } else { encoded.stored_bytes });
             env.tell(Event::PhaseBegan { subject: &self.folder, phase, bytes_total });

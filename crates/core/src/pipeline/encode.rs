@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use super::gzip::GzipWriter;
 use super::hashes::{BlockHash, Sha256Hex, block_hash};
 use super::lane::{self, Entry, Exit, Pool};
+use super::prove::Prover;
 use super::sending::Sending;
 use super::zstd_frames::{ZstdWriter, seek_table};
 use super::{BATCH_BYTES, Compression, FRAME_BYTES_MAX, STREAM_FRAME_BYTES};
@@ -124,6 +125,8 @@ struct Packed {
 
 struct Worker {
     codec: Codec,
+    /// A stream without blocks is proved here, one with blocks when it is read back.
+    prover: Option<Prover>,
     frame_bytes: usize,
     block_bytes: Option<usize>,
     observer: Option<Arc<dyn BlockObserver>>,
@@ -151,7 +154,8 @@ impl Worker {
         };
         let block_bytes = options.block_bytes.map(|bytes| bytes as usize);
         let observer = options.observer.clone();
-        Worker { codec, frame_bytes, block_bytes, observer, plain_pool, stored_pool }
+        let prover = block_bytes.is_none().then(Prover::new);
+        Worker { codec, prover, frame_bytes, block_bytes, observer, plain_pool, stored_pool }
     }
 
     fn work(&mut self, batch: Batch) -> Result<Packed> {
@@ -175,12 +179,17 @@ impl Worker {
                 for chunk in chunks {
                     let start = stored.len();
                     writer.append(chunk, &mut stored)?;
-                    frames.push(((stored.len() - start) as u32, chunk.len() as u32));
+                    let frame = &stored[start..];
+                    self.prover.iter_mut().try_for_each(|prover| prover.zstd(frame, chunk))?;
+                    frames.push((frame.len() as u32, chunk.len() as u32));
                 }
             }
             Codec::Gzip(writer) => {
                 for chunk in chunks {
+                    let start = stored.len();
                     writer.append(chunk, &mut stored)?;
+                    let member = &stored[start..];
+                    self.prover.iter_mut().try_for_each(|prover| prover.gzip(member, chunk))?;
                 }
             }
         }

@@ -11,6 +11,7 @@ mod hashes;
 mod lane;
 mod gzip;
 mod zstd_frames;
+mod prove;
 mod sending;
 mod encode;
 mod stored;

@@ -35,8 +35,10 @@ impl ZstdWriter {
             debug_assert!(set.is_ok());
         }
         if level == DEFAULT_LEVEL && frame_bytes > super::FRAME_BYTES_MAX {
-            // Tables of twice the size, as level 4 has them: 2 % fewer bytes of a text.
-            for parameter in [CParameter::ChainLog(17), CParameter::HashLog(18)] {
+            // A larger table for short matches, which begin at 6 bytes: of a dump 1.3 % fewer bytes
+            // in the time that the level takes by itself. Twice the tables: 2 %, a fifth slower.
+            let tables = [CParameter::ChainLog(17), CParameter::HashLog(17)];
+            for parameter in tables.into_iter().chain([CParameter::MinMatch(6)]) {
                 let set = context.set_parameter(parameter);
                 debug_assert!(set.is_ok());
             }
