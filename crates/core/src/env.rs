@@ -74,6 +74,9 @@ pub const CRASH_POINTS: &[&str] = &[
     "prune.marked",
     "prune.before_record",
     "prune.after_record",
+    "log.committed",
+    "log.read_back",
+    "wal.noted",
 ];
 
 /// The injected world of a run.

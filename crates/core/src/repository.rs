@@ -131,6 +131,38 @@ impl Repository {
         &*self.store
     }
 
+    /// Asks whether it is where it was: a drive that was unmounted is an empty folder, which holds
+    /// nothing of what is asked for. [`Kind::StoreAbsent`] if it is gone.
+    pub fn is_still_there(&self) -> Result<()> {
+        match self.store.head(&ObjectName::new(HEADER)?)? {
+            Some(_) => Ok(()),
+            None => Err(Error::new(
+                Kind::StoreAbsent,
+                format!("the repository at {} is not there any more", self.url()),
+            )
+            .hint("mount its drive again")),
+        }
+    }
+
+    /// The folder of a source that is there already. `None` if it holds nothing of it.
+    pub fn folder_of(&self, identity: &SourceIdentity) -> Result<Option<(String, SourceRecord)>> {
+        for suffix in 1..10_000 {
+            let folder = match suffix {
+                1 => identity.name.clone(),
+                suffix => format!("{}-{suffix}", identity.name),
+            };
+            match self.source_record(&folder) {
+                Ok(record) if identity.is(&record) => return Ok(Some((folder, record))),
+                Ok(_) => {}
+                Err(error) if error.kind() == Kind::NotCovered => {
+                    return self.is_still_there().map(|()| None);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
     /// Its URL.
     pub fn url(&self) -> String {
         self.store.url()

@@ -9,6 +9,7 @@ use clap::{CommandFactory, Parser};
 use lifeboat_core::{Error, Kind};
 
 use crate::commands::Command;
+use crate::commands::wal::exit::Rule;
 use crate::session::Session;
 use crate::ui::printer::{ColorChoice, Level};
 use crate::ui::{Printer, report};
@@ -95,10 +96,16 @@ impl Globals {
 /// Runs the program.
 pub(crate) fn run() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
+    let rule = Rule::of(&arguments);
+    rule.watch(|| run_by(&arguments, rule))
+}
+
+/// The same, with the exit codes of a rule.
+fn run_by(arguments: &[OsString], rule: Rule) -> ExitCode {
     let surroundings = Surroundings::read();
-    let cli = match Cli::try_parse_from(&arguments) {
+    let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
-        Err(error) => return not_a_command(&surroundings, &arguments, &error),
+        Err(error) => return not_a_command(&surroundings, arguments, rule, &error),
     };
     let Cli { globals, command } = cli;
     let printer = Printer::new(&surroundings, globals.level(), globals.color, globals.json);
@@ -108,7 +115,7 @@ pub(crate) fn run() -> ExitCode {
         Err(error) => {
             session.progress.clear();
             report::report(&session.printer, &error);
-            ExitCode::from(error.kind().exit_code())
+            ExitCode::from(rule.code(error.kind()))
         }
     }
 }
@@ -117,20 +124,21 @@ pub(crate) fn run() -> ExitCode {
 fn not_a_command(
     surroundings: &Surroundings,
     arguments: &[OsString],
+    rule: Rule,
     error: &clap::Error,
 ) -> ExitCode {
     let is_result = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
     if is_result || !arguments.iter().any(|argument| argument == "--json") {
         // A reader who went away has seen enough of the help.
         let _ = error.print();
-        return ExitCode::from(if is_result { 0 } else { Kind::Usage.exit_code() });
+        return ExitCode::from(if is_result { 0 } else { rule.code(Kind::Usage) });
     }
     let printer = Printer::new(surroundings, Level::Default, ColorChoice::Never, true);
     let text = error.render().to_string();
     let message = text.trim().trim_start_matches("error: ");
     let error = Error::new(Kind::Usage, message).hint("lifeboat --help");
     report::report(&printer, &error);
-    ExitCode::from(Kind::Usage.exit_code())
+    ExitCode::from(rule.code(Kind::Usage))
 }
 
 /// The definition of the command line, for manual pages, completions and the reference.

@@ -42,6 +42,8 @@ pub(crate) struct Folders {
     pub(crate) locks: Option<PathBuf>,
     /// What was read of repositories before; may be lost at any time.
     pub(crate) caches: Option<PathBuf>,
+    /// What helpers that work ahead of a server note; may be lost at any time.
+    pub(crate) spool: Option<PathBuf>,
     /// Scratch restores, which are removed again.
     pub(crate) scratch: PathBuf,
 }
@@ -140,6 +142,7 @@ impl Surroundings {
         };
         Folders {
             locks: state.as_ref().map(|state| state.join("locks")),
+            spool: state.as_ref().map(|state| state.join("wal")),
             caches: state.map(|state| state.join("cache")),
             scratch: self.path("TMPDIR").unwrap_or_else(|| PathBuf::from("/var/tmp")),
         }

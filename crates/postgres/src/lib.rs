@@ -30,6 +30,7 @@ mod script;
 pub mod server_manifest;
 mod session;
 mod source;
+pub mod wal;
 
 pub use address::{Address, Secret};
 pub use archive::ArchiveReader;

@@ -19,6 +19,7 @@ mod show;
 mod status;
 mod undo;
 mod verify;
+pub(crate) mod wal;
 mod words;
 
 use std::process::ExitCode;
@@ -44,6 +45,7 @@ pub(crate) enum Command {
     Pin(pin::Args),
     Unpin(pin::UnpinArgs),
     Undelete(pin::UndeleteArgs),
+    Wal(wal::Args),
     Demo(demo::Args),
     #[command(hide = true)]
     DemoWriter(demo::WriterArgs),
@@ -83,6 +85,7 @@ impl Command {
             Command::Pin(args) => pin::run(session, args),
             Command::Unpin(args) => pin::run_unpin(session, args),
             Command::Undelete(args) => pin::run_undelete(session, args),
+            Command::Wal(args) => wal::run(session, args),
             Command::Demo(args) => demo::run(session, args),
             Command::DemoWriter(args) => demo::run_writer(session, args),
             Command::Init(args) => init::run(session, args),

@@ -12,6 +12,7 @@
 mod adopt;
 mod bad_input;
 mod cache;
+mod cluster;
 mod configuration;
 mod crash;
 mod daily;
@@ -43,6 +44,8 @@ mod sshd;
 mod standard_tools;
 mod status;
 mod support;
+mod wal;
+mod wal_server;
 
 #[test]
 fn every_file_of_this_folder_is_a_module() {

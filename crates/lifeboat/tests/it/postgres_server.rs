@@ -56,7 +56,7 @@ impl Random for NoRandom {
 }
 
 /// Folders with programs of the versions that are in no package of the distribution.
-fn folders() -> Vec<PathBuf> {
+pub(crate) fn folders() -> Vec<PathBuf> {
     let of = |place: &&str| {
         ["pginstall/bin", "pginstall18/bin"].map(|folder| Path::new(*place).join(folder))
     };

@@ -1,0 +1,205 @@
+//! The helpers that work ahead: one pushes what waits in `archive_status`, one fetches what a
+//! recovery will ask for next. Each ends by itself when there is nothing to do, and at the first
+//! error: the program that the server runs meets it too, and reports it.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use lifeboat_core::env::Env;
+use lifeboat_core::{Error, Kind, Result};
+
+use super::archive::{Archive, Fetched, PushFile, Pushed};
+use super::control::Control;
+use super::name::WalFile;
+use super::spool::{Claim, Spool};
+
+/// A helper without work ends after so many milliseconds.
+const IDLE_MS: u64 = 5_000;
+/// Between two looks for work, in milliseconds.
+const LOOK_AGAIN_MS: u64 = 20;
+/// So many files are pushed ahead of the server at most.
+const AHEAD_FILES_MAX: usize = 256;
+/// So many bytes of segments are fetched ahead, and at least two segments.
+const AHEAD_BYTES: u64 = 128 << 20;
+
+/// The names of the locks of the two helpers.
+const PUSHER: &str = "pusher";
+const FETCHER: &str = "fetcher";
+
+/// Pushes one file, unless a helper did so already.
+pub fn push(env: &Env, archive: &Archive, spool: &Spool, file: &PushFile) -> Result<Pushed> {
+    let _claim = spool.claim_in_turn(env, &file.file.to_string())?;
+    let pushed = match spool.is_pushed(archive, file)? {
+        true => vec![lifeboat_core::log::Placed::AlreadyThere; archive.members.len()],
+        false => archive.push(env, file)?,
+    };
+    spool.forget_pushed(file.file);
+    Ok(pushed)
+}
+
+/// Whether something else waits to be pushed and no helper is at it.
+pub fn wants_pusher(spool: &Spool, data: &Path, file: WalFile) -> bool {
+    let waiting = waiting(data).unwrap_or_default();
+    waiting.iter().any(|other| *other != file && !spool.is_noted(*other))
+        && spool.claim(PUSHER).is_ok_and(|claim| claim.is_some())
+}
+
+/// What waits in `archive_status`, in the order in which a server archives: history files first.
+pub fn waiting(data: &Path) -> Result<Vec<WalFile>> {
+    let folder = data.join("pg_wal/archive_status");
+    let failed = |error| {
+        Error::io(Kind::SourceUnavailable, format!("cannot list {}", folder.display()), error)
+    };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(&folder).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        let name = name.to_str().and_then(|name| name.strip_suffix(".ready"));
+        files.extend(name.and_then(WalFile::parse));
+    }
+    files.sort_by_cached_key(|file| (!matches!(file, WalFile::History(_)), file.to_string()));
+    Ok(files)
+}
+
+/// The helper that pushes ahead. `Ok` at its end, also if another one is at work.
+pub fn run_pusher(env: &Env, archive: &Archive, spool: &Spool, control: &Control) -> Result<()> {
+    let Some(_own) = spool.claim(PUSHER)? else { return Ok(()) };
+    spool.forget_all_but(&waiting(&control.data)?);
+    let threads = env.threads.max(2);
+    let worker = Env { threads: 1, ..env.clone() };
+    let queue = Mutex::new(Queue { files: VecDeque::new(), looked_at_ms: 0, worked_at_ms: 0 });
+    queue.lock().unwrap_or_else(PoisonError::into_inner).worked_at_ms = env.clock.monotonic_ms();
+    std::thread::scope(|scope| {
+        let work = || work(&worker, archive, spool, control, &queue);
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let ended = workers.into_iter().map(|worker| {
+            worker.join().unwrap_or_else(|_| Err(Error::new(Kind::Failed, "a helper panicked")))
+        });
+        ended.fold(Ok(()), Result::and)
+    })
+}
+
+/// What is to be pushed next.
+struct Queue {
+    files: VecDeque<WalFile>,
+    looked_at_ms: u64,
+    worked_at_ms: u64,
+}
+
+impl Queue {
+    /// The next file, `None` if there is none for now.
+    fn next(&mut self, env: &Env, spool: &Spool, data: &Path) -> Result<Option<WalFile>> {
+        let now_ms = env.clock.monotonic_ms();
+        if self.files.is_empty() && now_ms.saturating_sub(self.looked_at_ms) >= LOOK_AGAIN_MS {
+            self.looked_at_ms = now_ms;
+            let room = AHEAD_FILES_MAX.saturating_sub(spool.noted());
+            let new = waiting(data)?.into_iter().filter(|file| !spool.is_noted(*file));
+            self.files = new.take(room).collect();
+        }
+        let next = self.files.pop_front();
+        if next.is_some() {
+            self.worked_at_ms = now_ms;
+        }
+        Ok(next)
+    }
+}
+
+fn work(
+    env: &Env,
+    archive: &Archive,
+    spool: &Spool,
+    control: &Control,
+    queue: &Mutex<Queue>,
+) -> Result<()> {
+    loop {
+        env.proceed()?;
+        let (next, idle_ms) = {
+            let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+            let next = queue.next(env, spool, &control.data)?;
+            (next, env.elapsed_ms(queue.worked_at_ms))
+        };
+        let Some(file) = next else {
+            if idle_ms > IDLE_MS {
+                return Ok(());
+            }
+            env.clock.sleep_ms(LOOK_AGAIN_MS);
+            continue;
+        };
+        let Some(_claim) = spool.claim(&file.to_string())? else { continue };
+        // The server may have archived it meanwhile, and removed it.
+        if spool.is_noted(file) || !is_waiting(&control.data, file) {
+            continue;
+        }
+        let path = control.data.join("pg_wal").join(file.to_string());
+        let file = PushFile::look(&path, control)?;
+        archive.push(env, &file)?;
+        spool.note_pushed(env, archive, &file)?;
+    }
+}
+
+fn is_waiting(data: &Path, file: WalFile) -> bool {
+    data.join("pg_wal/archive_status").join(format!("{file}.ready")).exists()
+}
+
+/// Fetches one file, from what was fetched ahead if it is there.
+pub fn fetch(
+    env: &Env,
+    archive: &Archive,
+    spool: &Spool,
+    file: WalFile,
+    to: &Path,
+) -> Result<Fetched> {
+    let WalFile::Segment(segment) = file else { return archive.fetch(env, file, to) };
+    let _claim = spool.claim_in_turn(env, &file.to_string())?;
+    match spool.take_fetched(archive, segment, to)? {
+        true => Ok(Fetched::Whole),
+        false => archive.fetch(env, file, to),
+    }
+}
+
+/// Notes that a segment was given, and says whether a helper is wanted for the next ones.
+pub fn wants_fetcher(spool: &Spool, file: WalFile, segment_bytes: u64) -> bool {
+    let WalFile::Segment(segment) = file else { return false };
+    spool.note_wanted(segment, segment_bytes).is_ok()
+        && spool.claim(FETCHER).is_ok_and(|claim| claim.is_some())
+}
+
+/// The helper that fetches ahead. `Ok` at its end, also if another one is at work.
+pub fn run_fetcher(env: &Env, archive: &Archive, spool: &Spool) -> Result<()> {
+    let Some(own) = spool.claim(FETCHER)? else { return Ok(()) };
+    let ended = fetch_ahead(env, archive, spool);
+    spool.drop_fetched_but(&[]);
+    end(own);
+    ended
+}
+
+/// Lets go of a helper's own lock, as the last thing.
+fn end(own: Claim) {
+    drop(own);
+}
+
+fn fetch_ahead(env: &Env, archive: &Archive, spool: &Spool) -> Result<()> {
+    let mut last = None;
+    let mut changed_at_ms = env.clock.monotonic_ms();
+    loop {
+        env.proceed()?;
+        let wanted = spool.wanted();
+        if wanted != last {
+            (last, changed_at_ms) = (wanted, env.clock.monotonic_ms());
+        } else if env.elapsed_ms(changed_at_ms) > IDLE_MS {
+            return Ok(());
+        }
+        let Some((segment, segment_bytes)) = wanted else { return Ok(()) };
+        let count = (AHEAD_BYTES / segment_bytes.max(1)).max(2) as usize;
+        let next = |segment: &super::name::Segment| Some(segment.next(segment_bytes));
+        let ahead: Vec<_> = std::iter::successors(next(&segment), next).take(count).collect();
+        spool.drop_fetched_but(&ahead);
+        let worker = Env { threads: 1, ..env.clone() };
+        let fetched = lifeboat_core::parallel::in_parallel(&ahead, env.threads.max(2), |segment| {
+            // What lies far ahead is no matter if someone asked for more meanwhile.
+            spool.fetch_ahead(&worker, archive, *segment)
+        });
+        fetched.into_iter().collect::<Result<Vec<bool>>>()?;
+        env.clock.sleep_ms(LOOK_AGAIN_MS);
+    }
+}
