@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::cluster::{Cluster, Yard, program};
-use crate::postgres_server::MAJORS;
+use crate::postgres_server::majors;
 
 /// Everything that `pgbench` wrote.
 const FINGERPRINT: &str = "SELECT (SELECT sum(abalance) FROM pgbench_accounts), \
@@ -58,7 +58,7 @@ fn assert_no_gap(segments: &[String], per_high: u64) {
 
 #[test]
 fn a_server_killed_under_load_loses_nothing() {
-    for major in MAJORS {
+    for major in majors() {
         let yard = Yard::new();
         yard.configure_main(&["one", "two"]);
         let mut cluster = Cluster::new(&yard, *major, "data", &["--wal-segsize=1"]);

@@ -1,35 +1,11 @@
 //! Names: of files in `pg_wal`, of places in the log, and of objects in a repository.
 
 use std::fmt;
-use std::str::FromStr;
 
 use lifeboat_core::coverage::Stretch;
 use lifeboat_core::log;
 
-/// A place in the log of a cluster: `0/3000028`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Lsn(pub u64);
-
-impl fmt::Display for Lsn {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:X}/{:X}", self.0 >> 32, self.0 as u32)
-    }
-}
-
-impl FromStr for Lsn {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is no place in a log, such as 0/3000028");
-        let (high, low) = text.split_once('/').ok_or_else(wrong)?;
-        let part = |digits: &str| {
-            let sound = (1..=8).contains(&digits.len())
-                && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-            sound.then(|| u64::from_str_radix(digits, 16).ok()).flatten().ok_or_else(wrong)
-        };
-        Ok(Lsn(part(high)? << 32 | part(low)?))
-    }
-}
+pub use crate::replication::Lsn;
 
 /// A segment: its timeline, and the two numbers of its name. How many bytes it has is not in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -259,10 +235,6 @@ mod tests {
             assert_eq!(Segment::of(1, begins, bytes), segment);
             assert_eq!(Segment::of(1, Lsn(begins.0 + bytes - 1), bytes), segment);
             assert!(!Segment { low: last + 1, ..segment }.is_possible(bytes));
-        }
-        assert_eq!("16/B374D848".parse::<Lsn>().unwrap().to_string(), "16/B374D848");
-        for wrong in ["", "0", "0/", "/0", "0/123456789", "0/x", "+1/0"] {
-            assert!(wrong.parse::<Lsn>().is_err(), "{wrong}");
         }
     }
 }
