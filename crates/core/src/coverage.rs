@@ -1,9 +1,9 @@
 //! Which moments can be restored: the arithmetic of logs over backups. Pure.
 //!
-//! A log is a line of positions, cut into stretches, which may branch: a branch leaves its parent at
-//! a position and goes on alone. A backup is an anchor: it shows one position, and the log carries
-//! it from there on, as far as no stretch is missing. PostgreSQL's branches are its timelines; a log
-//! that never branches has one.
+//! A log is a line of positions, cut into stretches, which may branch: a branch leaves its parent
+//! at a position and goes on alone. A backup is an anchor: it shows one position, and the log
+//! carries it from there on, as far as no stretch is missing. PostgreSQL's branches are its
+//! timelines; a log that never branches has one.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -4,6 +4,9 @@
 //! is, put only if absent, read back and compared before anything is called a success. The same
 //! bytes a second time are a success; other bytes under a name that is taken are an error that
 //! names both. What it is called is for the crate that knows the database.
+//!
+//! In a repository that seals, the object is sealed as well. Whoever writes it has no key to
+//! compare it by later; so the hash of its plain bytes is stored beside it before.
 
 use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,14 +14,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::env::Env;
 use crate::error::{Error, Kind, Result};
 use crate::pipeline::{
-    Compression, EncodeOptions, Encoded, Expectation, decode, encode, read_back_bytes,
+    Compression, EncodeOptions, Encoded, Expectation, Wrapping, decode, encode, read_back_bytes,
 };
 use crate::repository::Repository;
+use crate::seal;
 use crate::source::Sink;
-use crate::store::{ObjectName, Put};
+use crate::store::{ObjectInfo, ObjectName, ObjectReader, Put, get_bytes, put_bytes};
 
 /// The ending of every object of a log: it is compressed with zstd.
 pub const ENDING: &str = ".zst";
+/// The ending of what holds the hash of a sealed object's plain bytes.
+const HASH_ENDING: &str = ".blake3";
+/// That is a line of 64 digits.
+const HASH_BYTES_MAX: u64 = 100;
 
 /// A file on its way into a log.
 pub struct Outgoing<'a> {
@@ -43,14 +51,38 @@ pub enum Placed {
     AlreadyThere,
 }
 
-/// The name of an object of a log.
-pub fn object_name(object: &str) -> Result<ObjectName> {
-    ObjectName::new(format!("{object}{ENDING}"))
+/// The names that an object may have: first the one under which it is stored now.
+fn names(repository: &Repository, object: &str) -> Result<[ObjectName; 2]> {
+    let plain = ObjectName::new(format!("{object}{ENDING}"))?;
+    let sealed = ObjectName::new(format!("{object}{ENDING}{}", seal::SUFFIX))?;
+    Ok(if repository.recipients().is_some() { [sealed, plain] } else { [plain, sealed] })
+}
+
+fn hash_name(object: &str) -> Result<ObjectName> {
+    ObjectName::new(format!("{object}{HASH_ENDING}"))
 }
 
 /// The file that an object is, if it is one of a log by its ending.
 pub fn file_of(object: &str) -> Option<&str> {
-    object.strip_suffix(ENDING)
+    object.strip_suffix(seal::SUFFIX).unwrap_or(object).strip_suffix(ENDING)
+}
+
+/// What the store says of a file of a log; `None` only if it answered that it holds none.
+pub fn head(repository: &Repository, object: &str) -> Result<Option<ObjectInfo>> {
+    for name in names(repository, object)? {
+        if let Some(info) = repository.store().head(&name)? {
+            return Ok(Some(info));
+        }
+    }
+    Ok(None)
+}
+
+/// Removes a file of a log, and the hash beside it.
+pub fn delete(repository: &Repository, object: &str) -> Result<()> {
+    for name in names(repository, object)?.iter().chain([&hash_name(object)?]) {
+        repository.store().delete(name)?;
+    }
+    Ok(())
 }
 
 /// Stores a file in each of the repositories: it is read and compressed once. The results are in
@@ -63,18 +95,22 @@ pub fn put(
     outgoing: &Outgoing<'_>,
 ) -> Vec<Result<Placed>> {
     let mut results: Vec<Option<Result<Placed>>> = Vec::new();
-    let mut puts = Vec::new();
+    // What is not sealed is the same everywhere: those are written together.
+    let mut groups: Vec<Vec<(usize, Box<dyn Put>)>> = vec![Vec::new()];
     for (index, repository) in repositories.iter().enumerate() {
         match begin(env, repository, outgoing) {
             Ok(Some(put)) => {
-                puts.push((index, put));
+                match repository.recipients() {
+                    None => groups[0].push((index, put)),
+                    Some(_) => groups.push(vec![(index, put)]),
+                }
                 results.push(None);
             }
             Ok(None) => results.push(Some(Ok(Placed::AlreadyThere))),
             Err(error) => results.push(Some(Err(error))),
         }
     }
-    if !puts.is_empty() {
+    for puts in groups.into_iter().filter(|puts| !puts.is_empty()) {
         store(env, repositories, outgoing, puts, &mut results);
     }
     let missing = || Err(Error::new(Kind::Failed, "a repository was left out"));
@@ -87,10 +123,39 @@ fn begin(
     repository: &Repository,
     outgoing: &Outgoing<'_>,
 ) -> Result<Option<Box<dyn Put>>> {
-    let name = object_name(outgoing.object)?;
-    match repository.store().head(&name)? {
-        Some(_) => compare(env, repository, outgoing).map(|()| None),
-        None => repository.store().put(&name).map(Some),
+    if head(repository, outgoing.object)?.is_some() {
+        return compare(env, repository, outgoing).map(|()| None);
+    }
+    if repository.recipients().is_some() {
+        put_hash(env, repository, outgoing)?;
+    }
+    let [name, _] = names(repository, outgoing.object)?;
+    repository.store().put(&name).map(Some)
+}
+
+/// Stores the hash of the plain bytes, by which the sealed object is known again.
+fn put_hash(env: &Env, repository: &Repository, outgoing: &Outgoing<'_>) -> Result<()> {
+    let (store, name) = (repository.store(), hash_name(outgoing.object)?);
+    let hash = hash_of(env, outgoing)?;
+    if store.head(&name)?.is_some() {
+        if get_bytes(store, &name, HASH_BYTES_MAX)? == hash {
+            return Ok(());
+        }
+        // Of a push that was never ended: there is no object.
+        store.delete(&name)?;
+    }
+    put_bytes(store, &name, &hash)
+}
+
+fn hash_of(env: &Env, outgoing: &Outgoing<'_>) -> Result<Vec<u8>> {
+    let (mut reader, mut hasher) = ((outgoing.open)()?, blake3::Hasher::new());
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        env.proceed()?;
+        match reader.read(&mut buffer).map_err(|error| unreadable(outgoing, error))? {
+            0 => return Ok(format!("{}\n", hasher.finalize()).into_bytes()),
+            got => hasher.update(&buffer[..got]),
+        };
     }
 }
 
@@ -102,6 +167,9 @@ fn store(
     results: &mut [Option<Result<Placed>>],
 ) {
     let ended: Ended = Arc::default();
+    // Each group has one repository that seals, or only such that do not.
+    let seal = puts.first().and_then(|(index, _)| repositories[*index].recipients().cloned());
+    let indices: Vec<usize> = puts.iter().map(|(index, _)| *index).collect();
     let tee = Box::new(Tee { puts, ended: Arc::clone(&ended) });
     let options = EncodeOptions {
         compression: Compression::Zstd { level: outgoing.level },
@@ -109,6 +177,7 @@ fn store(
         observer: None,
         threads: env.threads,
         plain_bytes_estimate: outgoing.bytes,
+        seal,
     };
     let encoded = encode(&options, tee, &|_| {}, |sink| copy(env, outgoing, sink));
     let ended = std::mem::take(&mut *ended.lock().unwrap_or_else(PoisonError::into_inner));
@@ -116,19 +185,20 @@ fn store(
         let repository = repositories[index];
         results[index] = Some(match (committed, &encoded) {
             (Ok(()), Ok(encoded)) => read_back(env, repository, outgoing, encoded),
-            // Another process was faster.
-            (Err(error), Ok(_)) if error.kind() == Kind::Refused => {
-                compare(env, repository, outgoing).map(|()| Placed::AlreadyThere)
-            }
+            // Another process was faster. What is sealed is compared by a hash that may be ours.
+            (Err(error), Ok(_)) if error.kind() == Kind::Refused => match repository.recipients() {
+                None => compare(env, repository, outgoing).map(|()| Placed::AlreadyThere),
+                Some(_) => Err(came_and_went(repository, outgoing)),
+            },
             (Err(error), _) => Err(error),
             (Ok(()), Err(error)) => Err(same(error)),
         });
     }
     // What never came to a commit failed with the stream.
     if let Err(error) = &encoded {
-        results.iter_mut().filter(|result| result.is_none()).for_each(|result| {
-            *result = Some(Err(same(error)));
-        });
+        for index in indices {
+            results[index].get_or_insert_with(|| Err(same(error)));
+        }
     }
 }
 
@@ -174,7 +244,7 @@ fn read_back(
     encoded: &Encoded,
 ) -> Result<Placed> {
     env.crash.pass("log.committed")?;
-    let name = object_name(outgoing.object)?;
+    let [name, _] = names(repository, outgoing.object)?;
     let store = repository.store();
     match read_back_bytes(store, &name, encoded, env.threads, &|_| env.proceed()) {
         Ok(()) => {
@@ -190,8 +260,17 @@ fn read_back(
     }
 }
 
-/// Whether what is there is the file: decompressed and compared byte by byte.
+/// Whether what is there is the file: decompressed and compared byte by byte; by its hash where it
+/// is sealed.
 fn compare(env: &Env, repository: &Repository, outgoing: &Outgoing<'_>) -> Result<()> {
+    let hash = hash_name(outgoing.object)?;
+    if repository.recipients().is_some() && repository.store().head(&hash)?.is_some() {
+        let known = get_bytes(repository.store(), &hash, HASH_BYTES_MAX)?;
+        return match known == hash_of(env, outgoing)? {
+            true => Ok(()),
+            false => Err(conflict(repository, outgoing)),
+        };
+    }
     let mut reader = (outgoing.open)()?;
     let (mut bytes, mut is_same, mut buffer) = (0_u64, true, Vec::new());
     let read = get(env, repository, outgoing.object, outgoing.bytes, &mut |plain| {
@@ -203,15 +282,17 @@ fn compare(env: &Env, repository: &Repository, outgoing: &Outgoing<'_>) -> Resul
     match read {
         Ok(Some(_)) if is_same && bytes == outgoing.bytes => Ok(()),
         // Deleted since it was asked for: the caller tries again.
-        Ok(None) => Err(Error::new(
-            Kind::StoreUnavailable,
-            format!("{} of {} came and went", outgoing.object, repository.url()),
-        )),
+        Ok(None) => Err(came_and_went(repository, outgoing)),
         Ok(Some(_)) => Err(conflict(repository, outgoing)),
         // More bytes than the file has.
         Err(error) if error.kind() == Kind::NoSpace => Err(conflict(repository, outgoing)),
         Err(error) => Err(error),
     }
+}
+
+fn came_and_went(repository: &Repository, outgoing: &Outgoing<'_>) -> Error {
+    let message = format!("{} of {} changes just now", outgoing.object, repository.url());
+    Error::new(Kind::StoreUnavailable, message)
 }
 
 fn conflict(repository: &Repository, outgoing: &Outgoing<'_>) -> Error {
@@ -235,21 +316,36 @@ pub fn get(
     bytes_max: u64,
     consume: &mut dyn FnMut(&[u8]) -> Result<()>,
 ) -> Result<Option<u64>> {
-    let name = object_name(object)?;
-    let reader = match repository.store().get(&name, None) {
-        Ok(reader) => reader,
-        Err(error) if error.kind() == Kind::NotCovered => {
-            return repository.is_still_there().map(|()| None);
+    let Some((name, reader)) = open(repository, object)? else {
+        return repository.is_still_there().map(|()| None);
+    };
+    let opener = match name.as_str().ends_with(seal::SUFFIX) {
+        true => {
+            let keys = repository.keys().map(AsRef::as_ref);
+            Some(seal::opener_of(keys, name.as_str(), &[])?)
         }
-        Err(error) => return Err(error),
+        false => None,
     };
     let expectation = Expectation {
         object: name.as_str(),
         plain_bytes_max: Some(bytes_max),
         ..Expectation::default()
     };
-    decode(reader, Compression::DEFAULT, env.threads, &expectation, consume)
+    let wrapping = Wrapping { compression: Compression::DEFAULT, opener };
+    decode(reader, wrapping, env.threads, &expectation, consume)
         .map(|decoded| Some(decoded.plain_bytes))
+}
+
+/// Whatever of its names there is.
+fn open(repository: &Repository, object: &str) -> Result<Option<(ObjectName, ObjectReader)>> {
+    for name in names(repository, object)? {
+        match repository.store().get(&name, None) {
+            Ok(reader) => return Ok(Some((name, reader))),
+            Err(error) if error.kind() == Kind::NotCovered => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
 }
 
 /// How each commit ended, by the place of its repository.

@@ -43,7 +43,8 @@ impl Folder {
         self.yard.own("cluster/global/pg_control");
     }
 
-    /// A segment of timeline 1 as a server of that system would have it. Its bytes depend on `seed`.
+    /// A segment of timeline 1 as a server of that system would have it. Its bytes depend on
+    /// `seed`.
     fn segment(&self, number: usize, system: u64, seed: u8) -> String {
         let name = format!("00000001{:08X}{:08X}", 0, number);
         let mut bytes: Vec<u8> = (0..self.bytes).map(|at| (at * at / 977) as u8 ^ seed).collect();

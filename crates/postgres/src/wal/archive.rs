@@ -157,8 +157,8 @@ impl Archive {
         groups
     }
 
-    /// Fetches a file to a path: written beside it, synced, and renamed. [`Fetched::Absent`] only if
-    /// every member answered that it holds no such file.
+    /// Fetches a file to a path: written beside it, synced, and renamed. [`Fetched::Absent`] only
+    /// if every member answered that it holds no such file.
     pub fn fetch(&self, env: &Env, file: WalFile, to: &Path) -> Result<Fetched> {
         let mut failures = Vec::new();
         for member in &self.members {

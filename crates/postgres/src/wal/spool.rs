@@ -226,8 +226,8 @@ impl Spool {
         let kept = Kept::File(WalFile::Segment(segment));
         let mut is_there = false;
         for member in &archive.members {
-            let object = log::object_name(&kept.object(&member.folder, archive.system))?;
-            is_there = is_there || member.repository.store().head(&object)?.is_some();
+            let object = kept.object(&member.folder, archive.system);
+            is_there = is_there || log::head(&member.repository, &object)?.is_some();
         }
         if !is_there {
             return Ok(false);
@@ -304,8 +304,8 @@ impl Drop for Claim {
 fn places(archive: &Archive, kept: Kept) -> Result<Option<Vec<Place>>> {
     let mut places = Vec::with_capacity(archive.members.len());
     for member in &archive.members {
-        let object = log::object_name(&kept.object(&member.folder, archive.system))?;
-        let Some(info) = member.repository.store().head(&object)? else { return Ok(None) };
+        let object = kept.object(&member.folder, archive.system);
+        let Some(info) = log::head(&member.repository, &object)? else { return Ok(None) };
         let repository = member.repository.header().id;
         places.push(Place { repository, stored_bytes: info.bytes });
     }

@@ -1,8 +1,8 @@
 //! Which repository was at a place when the log was pushed there last.
 //!
-//! The first push creates a repository where there is none. Where a drive was unmounted, or a bucket
-//! is another one now, that would be a new archive that begins in the middle: so what was known
-//! must be there again.
+//! The first push creates a repository where there is none. Where a drive was unmounted, or a
+//! bucket is another one now, that would be a new archive that begins in the middle: so what was
+//! known must be there again.
 
 use std::fs;
 use std::io::Write as _;
