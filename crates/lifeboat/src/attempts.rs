@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 use lifeboat_core::env::Env;
-use lifeboat_core::{Error, Result};
+use lifeboat_core::{Error, Kind, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -38,6 +38,16 @@ pub(crate) struct Attempt {
     /// The kind of the failure: "no-space".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) kind: Option<String>,
+    /// How many runs in a row found no drive there, with this one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) missed: u64,
+    /// When the first of them was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) missed_since: Option<Timestamp>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Attempt {
@@ -81,6 +91,9 @@ pub(crate) fn note(
         Ok(value) => value["outcome"].as_str().unwrap_or("committed"),
         Err(_) => "failed",
     };
+    let absent = error.is_some_and(|error| error.kind() == Kind::StoreAbsent);
+    let before = absent.then(|| last(session, env, target, url)).flatten();
+    let before = before.filter(|before| before.missed > 0);
     let attempt = Attempt {
         source: target.name.clone(),
         repository: url.to_owned(),
@@ -89,6 +102,9 @@ pub(crate) fn note(
         outcome: outcome.to_owned(),
         error: error.map(in_one),
         kind: error.map(|error| report::kind_name(error.kind())),
+        missed: before.as_ref().map_or(0, |before| before.missed) + u64::from(absent),
+        missed_since: absent
+            .then(|| before.and_then(|before| before.missed_since).unwrap_or(begun_at)),
     };
     if let Err(error) = write(&path, &attempt) {
         let message =

@@ -14,7 +14,7 @@ use lifeboat_core::policy::Keep;
 use lifeboat_core::repository::Repository;
 use lifeboat_core::store::Store;
 use lifeboat_core::{Error, Kind, Result};
-use lifeboat_stores::Options;
+use lifeboat_stores::{Drive, Options};
 
 use crate::cache::CacheFolder;
 use crate::config::diagnose;
@@ -33,11 +33,13 @@ pub(crate) struct Place {
     pub(crate) keep: Option<Keep>,
     /// The configuration of `ssh` with which it is reached, instead of the user's.
     pub(crate) ssh_config: Option<PathBuf>,
+    /// The drive that it lies on, where that is there at times.
+    pub(crate) drive: Option<Drive>,
 }
 
 impl Place {
     fn at(url: String) -> Self {
-        Place { name: None, url, compression: None, keep: None, ssh_config: None }
+        Place { name: None, url, compression: None, keep: None, ssh_config: None, drive: None }
     }
 
     /// How it is called in messages: its name, else its URL.
@@ -47,7 +49,7 @@ impl Place {
 
     /// Its store.
     pub(crate) fn store(&self, env: &Env) -> Result<Arc<dyn Store>> {
-        let options = Options { ssh_config: self.ssh_config.clone() };
+        let options = Options { ssh_config: self.ssh_config.clone(), drive: self.drive.clone() };
         lifeboat_stores::open(env, &self.url, &options)
     }
 
@@ -87,6 +89,7 @@ fn configured(session: &Session) -> Result<Vec<Place>> {
         compression: repository.compression.map(|compression| compression.0),
         keep: repository.keep.as_ref().map(|keep| keep.0.keep()),
         ssh_config: repository.ssh_config.clone(),
+        drive: repository.drive(),
     });
     Ok(places.collect())
 }
@@ -98,19 +101,23 @@ fn named(wanted: &str, configured: &[Place]) -> Result<Place> {
     }
     if wanted.contains("://") {
         lifeboat_stores::check_url(wanted)?;
-        // The same place under its URL: what is configured of it holds as well.
-        let known = configured.iter().find(|place| place.url == wanted);
-        return Ok(known.cloned().unwrap_or_else(|| Place::at(wanted.to_owned())));
+        return Ok(at(wanted.to_owned(), configured));
     }
     if wanted.contains('/') || Path::new(wanted).exists() {
         let failed =
             |error| Error::io(Kind::Usage, format!("cannot use `{wanted}` as a repository"), error);
         let path: PathBuf = std::path::absolute(wanted).map_err(failed)?;
-        return Ok(Place::at(local_url(&path)));
+        return Ok(at(local_url(&path), configured));
     }
     let known: Vec<&str> = configured.iter().filter_map(|place| place.name.as_deref()).collect();
     let error = Error::new(Kind::Usage, diagnose::unknown_word("repository", wanted, &known));
     Err(error.hint("name a configured repository, a URL such as file:///var/backups, or a path"))
+}
+
+/// A place under its URL: what is configured of it holds as well.
+fn at(url: String, configured: &[Place]) -> Place {
+    let is_it = |place: &&Place| place.url.trim_end_matches('/') == url.trim_end_matches('/');
+    configured.iter().find(is_it).cloned().unwrap_or_else(|| Place::at(url))
 }
 
 /// The `file://` URL of an absolute path.

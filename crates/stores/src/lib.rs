@@ -4,6 +4,7 @@
 //! Nothing here knows what the objects mean.
 
 pub mod conformance;
+mod drive;
 mod local;
 mod options;
 mod part;
@@ -15,6 +16,8 @@ use lifeboat_core::env::Env;
 use lifeboat_core::store::Store;
 use lifeboat_core::{Error, Kind, Result};
 
+pub use drive::Drive;
+use drive::DriveStore;
 pub use local::{LocalStore, path_of_url};
 pub use options::Options;
 pub use sftp::{SftpAddress, SftpStore};
@@ -23,7 +26,13 @@ pub use sftp::{SftpAddress, SftpStore};
 /// `sftp://user@host/path`.
 pub fn open(env: &Env, url: &str, options: &Options) -> Result<Arc<dyn Store>> {
     match url.split_once("://") {
-        Some(("file", path)) => Ok(Arc::new(LocalStore::new(env, local::path_of_url(path)?)?)),
+        Some(("file", path)) => {
+            let folder = local::path_of_url(path)?;
+            Ok(match &options.drive {
+                Some(drive) => Arc::new(DriveStore::open(env, &folder, drive, url)?),
+                None => Arc::new(LocalStore::new(env, folder)?),
+            })
+        }
         Some(("sftp", _)) => {
             let address = SftpAddress::parse(url)?;
             let address = address.with_ssh_config(options.ssh_config.as_deref());

@@ -67,7 +67,7 @@ impl LocalStore {
         match fs::metadata(&root) {
             Ok(found) if !found.is_dir() => Err(Error::new(
                 Kind::StoreUnavailable,
-                format!("the repository {} is a file, not a folder", root.display()),
+                format!("the repository {} is a file, not a folder", shown(&root).display()),
             )
             .hint("name a folder with --repo, or move the file away")),
             Ok(_) => Ok(LocalStore { root, env: env.clone() }),
@@ -144,10 +144,21 @@ fn unavailable(path: &Path, what: &str, error: io::Error) -> Error {
         }
         _ => None,
     };
+    let path = shown(path);
     let error = Error::io(Kind::StoreUnavailable, format!("{what} {}", path.display()), error);
     match hint {
         Some(hint) => error.hint(hint),
         None => error,
+    }
+}
+
+/// A path as people know it: one through a folder that is held open begins with that folder.
+fn shown(path: &Path) -> PathBuf {
+    let mut parts = path.components();
+    let held: PathBuf = parts.by_ref().take(5).collect();
+    match held.starts_with("/proc/self/fd").then(|| fs::read_link(&held)) {
+        Some(Ok(folder)) => folder.join(parts.as_path()),
+        _ => path.to_owned(),
     }
 }
 
@@ -200,7 +211,7 @@ impl Store for LocalStore {
         let path = self.path(name);
         let failed = |error: io::Error| match error.kind() {
             io::ErrorKind::NotFound => {
-                Error::new(Kind::NotCovered, format!("there is no {}", path.display()))
+                Error::new(Kind::NotCovered, format!("there is no {}", shown(&path).display()))
             }
             _ => unavailable(&path, "cannot read", error),
         };
@@ -373,8 +384,12 @@ impl Put for LocalPut {
 
 /// Gives the finished file its name, unless a file has it.
 fn publish(part: &Path, path: &Path) -> Result<()> {
-    let taken =
-        || Error::new(Kind::Refused, format!("{} exists and is never overwritten", path.display()));
+    let taken = || {
+        Error::new(
+            Kind::Refused,
+            format!("{} exists and is never overwritten", shown(path).display()),
+        )
+    };
     match renameat_with(CWD, part, CWD, path, RenameFlags::NOREPLACE) {
         Ok(()) => return Ok(()),
         Err(rustix::io::Errno::EXIST) => return Err(taken()),

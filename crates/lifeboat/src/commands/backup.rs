@@ -431,6 +431,8 @@ impl Runs<'_> {
             false => self.errors[0].kind(),
         };
         let kind = match self.errors.iter().all(|error| error.kind() == kind) {
+            // A drive that is not there is no surprise: its own exit code tells it apart.
+            true if kind == Kind::StoreAbsent => kind,
             _ if failed < all => Kind::Incomplete,
             true => kind,
             false => Kind::Failed,

@@ -97,6 +97,7 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
         false => print(session, &rows, repositories > 1)?,
     }
     rows.iter().for_each(|row| warn(session, row));
+    warn_of_absent(session, &args)?;
     for disk in disks.iter().filter(|disk| disk.space.is_full()) {
         session.printer.warning(&disk.repository, &disk.complaint());
     }
@@ -106,6 +107,9 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
         .map(|row| row.source.as_str())
         .collect();
     if stale.is_empty() {
+        // A drive that is elsewhere is told above, and no failure of what is here.
+        let is_failure = |error: &Error| error.kind() != Kind::StoreAbsent;
+        let failures: Vec<Error> = failures.into_iter().filter(is_failure).collect();
         return super::incomplete(&failures);
     }
     let names: Vec<String> = stale.iter().map(|name| units::shell_word(name)).collect();
@@ -300,6 +304,30 @@ fn print(session: &Session, rows: &[Row], several: bool) -> Result<()> {
     match rows.is_empty() {
         true => session.printer.note("there are no sources and no backups yet"),
         false => session.printer.data(&table.to_text(&session.printer))?,
+    }
+    Ok(())
+}
+
+/// Repositories on drives that are not there have no row: how many runs missed them, since when.
+fn warn_of_absent(session: &Session, args: &Args) -> Result<()> {
+    let env = session.env()?;
+    let targets = sources::named(&session.loaded()?.config, &args.sources).unwrap_or_default();
+    for place in repositories::places(session)?.iter().filter(|place| place.drive.is_some()) {
+        if place.store(&env).is_ok() {
+            continue;
+        }
+        for target in &targets {
+            let Some(last) = attempts::last(session, &env, target, &place.url) else { continue };
+            if let (missed @ 1.., Some(since)) = (last.missed, last.missed_since) {
+                let since = units::moment(since, &session.surroundings.time_zone);
+                let runs = if missed == 1 { "backup" } else { "backups" };
+                let message = format!(
+                    "{missed} {runs} missed the drive of `{}`, since {since}",
+                    place.label()
+                );
+                session.printer.warning(&units::one_line(&target.name), &message);
+            }
+        }
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use lifeboat_core::manifest::{CheckLevel, Method};
 use lifeboat_core::names::NamePattern;
 use lifeboat_core::pipeline::Compression;
 use lifeboat_core::policy::Keep;
+use lifeboat_stores::Drive;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -66,6 +67,24 @@ pub(crate) struct RepositoryConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"/etc/lifeboat/ssh_config")]
     pub(crate) ssh_config: Option<PathBuf>,
+    /// For a drive that is there at times: the folder at which it is mounted. Where it is not,
+    /// nothing is written, and the exit code of a backup there is 75.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"/mnt/backup-drive")]
+    pub(crate) mount: Option<PathBuf>,
+    /// The UUID of the file system on that drive, as `lsblk -o NAME,UUID` tells it. Another one
+    /// counts as absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"5f1d7a3e-9d0a-4b7e-8f53-2f6b0e1c9a44")]
+    pub(crate) file_system: Option<String>,
+}
+
+impl RepositoryConfig {
+    /// The drive that it lies on.
+    pub(crate) fn drive(&self) -> Option<Drive> {
+        let mount = self.mount.clone()?;
+        Some(Drive { mount, file_system: self.file_system.clone() })
+    }
 }
 
 /// Something to protect: a SQLite or PostgreSQL database with its companion files, or a set of

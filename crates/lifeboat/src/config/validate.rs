@@ -5,7 +5,7 @@
 
 use super::diagnose;
 use super::load::Loaded;
-use super::model::{Config, PruneWhen, SourceConfig, When};
+use super::model::{Config, PruneWhen, RepositoryConfig, SourceConfig, When};
 use super::runs::Overlap;
 use super::schedule::Schedule;
 
@@ -23,6 +23,7 @@ pub(crate) fn mistakes(loaded: &Loaded) -> Vec<String> {
         if let Err(error) = lifeboat_stores::check_url(&repository.url) {
             add("url", error.message());
         }
+        check_drive(repository, &mut add);
         if repository.ssh_config.is_some() && !repository.url.starts_with("sftp://") {
             add("ssh_config", "it is for repositories at sftp://");
         }
@@ -48,6 +49,21 @@ pub(crate) fn mistakes(loaded: &Loaded) -> Vec<String> {
         }
     }
     found
+}
+
+/// A drive and the folder on it.
+fn check_drive(repository: &RepositoryConfig, add: &mut dyn FnMut(&str, &str)) {
+    let Some(mount) = &repository.mount else {
+        if repository.file_system.is_some() {
+            add("file_system", "it belongs to `mount`, which says where that drive appears");
+        }
+        return;
+    };
+    let folder = repository.url.strip_prefix("file://").map(lifeboat_stores::path_of_url);
+    match folder {
+        Some(Ok(folder)) if mount.is_absolute() && folder.starts_with(mount) => {}
+        _ => add("mount", "the URL must be file:// and a folder at or below the mount point"),
+    }
 }
 
 /// A name under which a folder can be made: no way out of it, and nothing hidden.

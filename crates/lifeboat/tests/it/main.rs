@@ -18,6 +18,7 @@ mod crash;
 mod daily;
 mod demo;
 mod doctor;
+mod drive;
 mod files;
 mod from_scripts;
 mod guard;

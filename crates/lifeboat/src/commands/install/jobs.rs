@@ -339,8 +339,11 @@ fn timeout_s(source: &SourceConfig, places: usize) -> Option<u64> {
     (!has_pattern).then(|| limits_s.max(TIMEOUT_S))
 }
 
-/// The folder of a repository on this host.
+/// The folder of a repository on this host; of one on a drive, the whole drive.
 fn folder_of(place: &Place) -> Result<Option<PathBuf>> {
+    if let Some(drive) = &place.drive {
+        return Ok(Some(drive.mount.clone()));
+    }
     place.url.strip_prefix("file://").map(lifeboat_stores::path_of_url).transpose()
 }
 
