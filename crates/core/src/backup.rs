@@ -25,11 +25,12 @@ use crate::pipeline::Compression;
 use crate::policy::Hold;
 use crate::repository::{Repository, SourceIdentity};
 use crate::scratch::{Scratch, decode_into, stored_expectation};
+use crate::seal;
 use crate::service::Service;
 use crate::source::{
     Capture, CaptureOptions, CaptureReport, CheckReport, Engine, Inspection, Source,
 };
-use crate::store::{ObjectName, put_bytes};
+use crate::store::{ObjectInfo, ObjectName, put_bytes};
 
 pub(crate) use commit::commit;
 use lock::SourceLock;
@@ -336,6 +337,26 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// A line that was lost in a configuration must not put into the open what was sealed so far.
+    fn refuse_to_unseal(&self, there: &[ObjectInfo]) -> Result<()> {
+        let sealed = there.iter().any(|object| object.name.as_str().ends_with(seal::SUFFIX));
+        match sealed && self.repository.recipients().is_none() {
+            false => Ok(()),
+            true => Err(Error::new(
+                Kind::Refused,
+                format!(
+                    "backups of {} in {} are sealed, and this one would not be",
+                    self.record.name,
+                    self.repository.url()
+                ),
+            )
+            .hint(
+                "name the recipients again (`encrypt_to` of the repository); to store it open on \
+                 purpose, take another repository",
+            )),
+        }
+    }
+
     /// A name that no backup has yet. Names hold whole seconds: within one, we wait for the next.
     fn free_name(&self) -> Result<String> {
         let folder = format!("{}/", self.folder);
@@ -344,6 +365,7 @@ impl<'a> Run<'a> {
             let name = self.request.pattern.name(&self.record.name, now);
             let stem = format!("{folder}{name}.");
             let taken = self.repository.store().list(Some(&self.folder))?;
+            self.refuse_to_unseal(&taken)?;
             if !taken.iter().any(|object| object.name.as_str().starts_with(&stem)) {
                 return Ok(name);
             }

@@ -112,11 +112,11 @@ impl Opener {
 
     /// Opens a stream: its plain bytes. [`Kind::WrongKey`] if it was sealed to others,
     /// [`Kind::CheckFailed`] if it is damaged; so are errors while it is read.
-    pub(crate) fn open<'r, R: Read + 'r>(
+    pub(crate) fn open<'r, R: Read + Send + 'r>(
         &self,
         object: &str,
         sealed: R,
-    ) -> Result<Box<dyn Read + 'r>> {
+    ) -> Result<Box<dyn Read + Send + 'r>> {
         let mut sealed = BufReader::with_capacity(256 << 10, sealed);
         let first = std::io::BufRead::fill_buf(&mut sealed).map_err(read_error)?;
         match first.starts_with(&ARMOR[..16]) {
@@ -125,11 +125,11 @@ impl Opener {
         }
     }
 
-    fn open_binary<'r, R: std::io::BufRead + 'r>(
+    fn open_binary<'r, R: std::io::BufRead + Send + 'r>(
         &self,
         object: &str,
         sealed: R,
-    ) -> Result<Box<dyn Read + 'r>> {
+    ) -> Result<Box<dyn Read + Send + 'r>> {
         let opened = Decryptor::new_buffered(sealed)
             .and_then(|decryptor| decryptor.decrypt(self.identity.each()));
         match opened {

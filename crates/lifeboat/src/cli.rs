@@ -63,6 +63,10 @@ pub(crate) struct Globals {
     /// The repository: a URL such as file:///var/backups, a path, or a configured name
     #[arg(long, global = true, value_name = "URL|NAME")]
     pub(crate) repo: Option<String>,
+    /// The file of a key that opens sealed backups: of `lifeboat key new` or age-keygen, or a
+    /// private key of SSH. Beside the one that the configuration names; may be given again
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) identity: Vec<PathBuf>,
     /// Results as JSON on standard output, progress and errors as JSON lines on standard error
     #[arg(long, global = true)]
     pub(crate) json: bool,

@@ -12,6 +12,7 @@ mod commands;
 mod config;
 mod discover;
 mod hooks;
+mod keys;
 mod postgres;
 mod repositories;
 mod rotation;

@@ -248,7 +248,8 @@ fn options() -> ClientOptions {
 }
 
 /// Reads a secret from where it is.
-fn fetch(secret: &SecretConfig) -> Result<Secret> {
+/// Fetches a secret from where it is.
+pub(crate) fn fetch(secret: &SecretConfig) -> Result<Secret> {
     let text = if let Some(path) = &secret.file {
         of_file(path)?
     } else if let Some(name) = &secret.env {

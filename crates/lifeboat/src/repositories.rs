@@ -12,12 +12,14 @@ use lifeboat_core::env::Env;
 use lifeboat_core::pipeline::Compression;
 use lifeboat_core::policy::Keep;
 use lifeboat_core::repository::Repository;
+use lifeboat_core::seal::Keys;
 use lifeboat_core::store::Store;
 use lifeboat_core::{Error, Kind, Result};
 use lifeboat_stores::{Drive, Options};
 
 use crate::cache::CacheFolder;
 use crate::config::diagnose;
+use crate::keys::Sealing;
 use crate::session::Session;
 
 /// A repository that the configuration or the command line names; nothing was looked at yet.
@@ -35,11 +37,14 @@ pub(crate) struct Place {
     pub(crate) ssh_config: Option<PathBuf>,
     /// The drive that it lies on, where that is there at times.
     pub(crate) drive: Option<Drive>,
+    /// To whom it is sealed what is stored there, and what opens it.
+    pub(crate) sealing: Sealing,
 }
 
 impl Place {
-    fn at(url: String) -> Self {
-        Place { name: None, url, compression: None, keep: None, ssh_config: None, drive: None }
+    fn at(url: String, sealing: Sealing) -> Self {
+        let (name, compression, keep, ssh_config, drive) = (None, None, None, None, None);
+        Place { name, url, compression, keep, ssh_config, drive, sealing }
     }
 
     /// How it is called in messages: its name, else its URL.
@@ -53,14 +58,17 @@ impl Place {
         lifeboat_stores::open(env, &self.url, &options)
     }
 
-    /// Opens what is there.
+    /// Opens what is there, to read it.
     pub(crate) fn open(&self, env: &Env) -> Result<Repository> {
-        Repository::open(self.store(env)?)
+        Ok(Repository::open(self.store(env)?)?.with_keys(self.sealing.keys.clone()))
     }
 
-    /// Opens it, or creates it in an empty place.
+    /// Opens it, or creates it in an empty place: what is stored is sealed as the configuration
+    /// asks.
     pub(crate) fn open_or_create(&self, env: &Env) -> Result<Repository> {
-        Repository::open_or_create(env, self.store(env)?)
+        let recipients = self.sealing.recipients()?;
+        let repository = Repository::open_or_create(env, self.store(env)?)?;
+        Ok(repository.with_keys(self.sealing.keys.clone()).sealed_to(recipients))
     }
 }
 
@@ -69,7 +77,7 @@ impl Place {
 pub(crate) fn places(session: &Session) -> Result<Vec<Place>> {
     let configured = configured(session)?;
     if let Some(wanted) = &session.globals.repo {
-        return Ok(vec![named(wanted, &configured)?]);
+        return Ok(vec![named(wanted, &configured, session.keys()?)?]);
     }
     if !configured.is_empty() {
         return Ok(configured);
@@ -78,11 +86,11 @@ pub(crate) fn places(session: &Session) -> Result<Vec<Place>> {
         Error::new(Kind::Usage, "no place for a default repository: HOME is not set")
             .hint("name a repository with --repo file:///path")
     })?;
-    Ok(vec![Place::at(local_url(&folder))])
+    Ok(vec![Place::at(local_url(&folder), Sealing::unsealed(session.keys()?))])
 }
 
 fn configured(session: &Session) -> Result<Vec<Place>> {
-    let repositories = &session.loaded()?.config.repository;
+    let (repositories, keys) = (&session.loaded()?.config.repository, session.keys()?);
     let places = repositories.iter().map(|(name, repository)| Place {
         name: Some(name.clone()),
         url: repository.url.clone(),
@@ -90,24 +98,25 @@ fn configured(session: &Session) -> Result<Vec<Place>> {
         keep: repository.keep.as_ref().map(|keep| keep.0.keep()),
         ssh_config: repository.ssh_config.clone(),
         drive: repository.drive(),
+        sealing: Sealing::of(repository, keys.clone()),
     });
     Ok(places.collect())
 }
 
 /// The place that a name, a URL or a path means.
-fn named(wanted: &str, configured: &[Place]) -> Result<Place> {
+fn named(wanted: &str, configured: &[Place], keys: Option<Arc<dyn Keys>>) -> Result<Place> {
     if let Some(place) = configured.iter().find(|place| place.name.as_deref() == Some(wanted)) {
         return Ok(place.clone());
     }
     if wanted.contains("://") {
         lifeboat_stores::check_url(wanted)?;
-        return Ok(at(wanted.to_owned(), configured));
+        return Ok(at(wanted.to_owned(), configured, keys));
     }
     if wanted.contains('/') || Path::new(wanted).exists() {
         let failed =
             |error| Error::io(Kind::Usage, format!("cannot use `{wanted}` as a repository"), error);
         let path: PathBuf = std::path::absolute(wanted).map_err(failed)?;
-        return Ok(at(local_url(&path), configured));
+        return Ok(at(local_url(&path), configured, keys));
     }
     let known: Vec<&str> = configured.iter().filter_map(|place| place.name.as_deref()).collect();
     let error = Error::new(Kind::Usage, diagnose::unknown_word("repository", wanted, &known));
@@ -115,9 +124,10 @@ fn named(wanted: &str, configured: &[Place]) -> Result<Place> {
 }
 
 /// A place under its URL: what is configured of it holds as well.
-fn at(url: String, configured: &[Place]) -> Place {
+fn at(url: String, configured: &[Place], keys: Option<Arc<dyn Keys>>) -> Place {
     let is_it = |place: &&Place| place.url.trim_end_matches('/') == url.trim_end_matches('/');
-    configured.iter().find(is_it).cloned().unwrap_or_else(|| Place::at(url))
+    let known = configured.iter().find(is_it).cloned();
+    known.unwrap_or_else(|| Place::at(url, Sealing::unsealed(keys)))
 }
 
 /// The `file://` URL of an absolute path.
@@ -205,14 +215,15 @@ mod tests {
 
     #[test]
     fn repositories_are_found_by_name_url_and_path() {
-        let local = Place { name: Some("local".into()), ..Place::at("file:///b".into()) };
+        let at = Place::at("file:///b".into(), Sealing::unsealed(None));
+        let local = Place { name: Some("local".into()), ..at };
         let configured = [local.clone()];
-        assert_eq!(named("local", &configured).unwrap(), local);
-        assert_eq!(named("file:///b", &configured).unwrap(), local);
-        assert_eq!(named("/c", &configured).unwrap().url, "file:///c");
-        let error = named("locla", &configured).unwrap_err();
+        assert_eq!(named("local", &configured, None).unwrap(), local);
+        assert_eq!(named("file:///b", &configured, None).unwrap(), local);
+        assert_eq!(named("/c", &configured, None).unwrap().url, "file:///c");
+        let error = named("locla", &configured, None).unwrap_err();
         assert_eq!(error.message(), "unknown repository `locla`, did you mean `local`?");
-        let error = named("local", &[]).unwrap_err();
+        let error = named("local", &[], None).unwrap_err();
         assert_eq!(error.message(), "unknown repository `local`, none is configured");
     }
 }

@@ -119,7 +119,7 @@ pub(crate) fn wanted(
     to: Option<&Path>,
 ) -> Result<Wanted> {
     let path = Path::new(argument);
-    if let Some(selected) = artifact(env, argument)? {
+    if let Some(selected) = artifact(session, env, argument)? {
         return Ok(Wanted::Backup(Box::new(selected)));
     }
     let error = match backup(session, env, argument, at) {
@@ -176,7 +176,7 @@ pub(crate) fn backup(
     argument: &str,
     at: Option<&str>,
 ) -> Result<Selected> {
-    if let Some(selected) = artifact(env, argument)? {
+    if let Some(selected) = artifact(session, env, argument)? {
         return Ok(selected);
     }
     let (opened, _) = repositories::open_all(session, env)?;
@@ -336,7 +336,7 @@ fn by_name(opened: &[Opened], name: &str) -> Option<Selected> {
 
 /// The backup to which a file belongs, where it lies in a repository: an artifact or a manifest,
 /// by its path or its URL.
-pub(crate) fn artifact(env: &Env, argument: &str) -> Result<Option<Selected>> {
+pub(crate) fn artifact(session: &Session, env: &Env, argument: &str) -> Result<Option<Selected>> {
     let path = match argument.strip_prefix("file://") {
         Some(path) => lifeboat_stores::path_of_url(path)?,
         None => PathBuf::from(argument),
@@ -354,7 +354,7 @@ pub(crate) fn artifact(env: &Env, argument: &str) -> Result<Option<Selected>> {
         return Ok(None);
     }
     let store = lifeboat_stores::open(env, &repositories::local_url(root), &Options::default())?;
-    let repository = Repository::open(store)?;
+    let repository = Repository::open(store)?.with_keys(session.keys()?);
     let catalog = repository.catalog()?;
     let (folder, name) =
         match (folder.file_name().and_then(|folder| folder.to_str()), name.to_str()) {

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use lifeboat_core::Result;
 use lifeboat_core::env::Env;
 use lifeboat_core::event::Observer;
+use lifeboat_core::seal::Keys;
 
 use crate::cli::Globals;
 use crate::config::{self, Loaded};
+use crate::keys::Keyring;
 use crate::ui::Printer;
 use crate::ui::progress::Progress;
 use crate::world::{Folders, StandingClock, Surroundings, SystemClock};
@@ -31,6 +33,7 @@ pub(crate) struct Session {
     /// Where state and scratch files go.
     pub(crate) folders: Folders,
     loaded: OnceCell<Loaded>,
+    keys: OnceCell<Option<Arc<dyn Keys>>>,
 }
 
 impl Session {
@@ -41,7 +44,8 @@ impl Session {
         let is_terminal = surroundings.stderr_is_terminal;
         let progress = Arc::new(Progress::new(printer.clone(), clock, is_terminal));
         let folders = surroundings.folders();
-        Session { surroundings, printer, progress, globals, folders, loaded: OnceCell::new() }
+        let (loaded, keys) = (OnceCell::new(), OnceCell::new());
+        Session { surroundings, printer, progress, globals, folders, loaded, keys }
     }
 
     /// The configuration: of a file, else of the variables, else an empty one.
@@ -63,6 +67,21 @@ impl Session {
             }
         };
         Ok(self.loaded.get_or_init(|| loaded))
+    }
+
+    /// What opens sealed backups, if anything was named. Nothing is read yet.
+    pub(crate) fn keys(&self) -> Result<Option<Arc<dyn Keys>>> {
+        if let Some(keys) = self.keys.get() {
+            return Ok(keys.clone());
+        }
+        let configured = self.loaded()?.config.identity.clone();
+        let keys = Keyring::new(&self.globals.identity, configured, self);
+        Ok(self.keys.get_or_init(|| keys.map(|keys| Arc::new(keys) as Arc<dyn Keys>)).clone())
+    }
+
+    /// The keys in those files alone.
+    pub(crate) fn keys_of(&self, files: &[PathBuf]) -> Option<Arc<dyn Keys>> {
+        Keyring::new(files, None, self).map(|keys| Arc::new(keys) as Arc<dyn Keys>)
     }
 
     /// The files that the configuration was read from; none where there is none.

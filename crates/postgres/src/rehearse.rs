@@ -34,7 +34,7 @@ pub(crate) fn rehearse(
     dump: &Path,
     scratch_folder: &Path,
 ) -> Result<Rehearsed> {
-    let origin = Origin::File { path: dump };
+    let origin = Origin::File { path: dump, keys: None };
     let head = restore::head(env, origin)?;
     let major = match head.server_major {
         Some(wanted) => match ThrowAwayCluster::major_for(options, wanted)? {

@@ -20,6 +20,7 @@ use std::path::Path;
 use lifeboat_core::Result;
 use lifeboat_core::env::Env;
 use lifeboat_core::restore::Origin;
+use lifeboat_core::seal::Keys;
 
 use crate::client::Client;
 use crate::source::DumpFormat;
@@ -83,9 +84,9 @@ pub(crate) fn head(env: &Env, origin: Origin<'_>) -> Result<Needs> {
     })
 }
 
-/// Whether a file, plain or compressed, begins as a dump of PostgreSQL does.
-pub fn is_dump(env: &Env, path: &Path) -> bool {
-    let origin = Origin::File { path };
+/// Whether a file, plain, compressed or sealed, begins as a dump of PostgreSQL does.
+pub fn is_dump(env: &Env, path: &Path, keys: Option<&dyn Keys>) -> bool {
+    let origin = Origin::File { path, keys };
     match stage::begins_as(env, origin) {
         // Also one that cannot be restored: why not is said then.
         Ok(Some(DumpFormat::Custom)) => true,

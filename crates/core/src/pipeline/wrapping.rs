@@ -17,11 +17,11 @@ pub struct Wrapping {
 
 impl Wrapping {
     /// The bytes below the seal.
-    pub(super) fn open<'r, R: Read + 'r>(
+    pub(super) fn open<'r, R: Read + Send + 'r>(
         &self,
         object: &str,
         stored: R,
-    ) -> Result<Box<dyn Read + 'r>> {
+    ) -> Result<Box<dyn Read + Send + 'r>> {
         match &self.opener {
             None => Ok(Box::new(stored)),
             Some(opener) => opener.open(object, stored),

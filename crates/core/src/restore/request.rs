@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::manifest::{CheckLevel, Manifest};
 use crate::repository::Repository;
+use crate::seal::Keys;
 use crate::service::Service;
 use crate::source::Engine;
 
@@ -19,10 +20,12 @@ pub enum Origin<'a> {
         /// The backup.
         manifest: &'a Manifest,
     },
-    /// A file: a database that a script copied, plain or compressed.
+    /// A file: a database that a script copied, plain, compressed or sealed.
     File {
         /// Where it is.
         path: &'a Path,
+        /// What opens it, should it be sealed.
+        keys: Option<&'a dyn Keys>,
     },
 }
 
@@ -39,7 +42,7 @@ impl<'a> Origin<'a> {
     pub fn name(&self) -> String {
         match self {
             Origin::Backup { manifest, .. } => manifest.name.clone(),
-            Origin::File { path } => path.display().to_string(),
+            Origin::File { path, .. } => path.display().to_string(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The staged file: complete, synced, and beside the place it will take.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
@@ -9,8 +9,9 @@ use crate::env::Env;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::owner::Ownership;
-use crate::pipeline::{Compression, Expectation, decode};
+use crate::pipeline::{Compression, Expectation, decode, open_found};
 use crate::scratch::{decode_into, free_bytes, stored_expectation};
+use crate::seal::Keys;
 use crate::source::Engine;
 
 use super::plan::RestorePlan;
@@ -97,7 +98,9 @@ pub(super) fn stage(
                 place,
             )?;
         }
-        Origin::File { path } => decode_file(env, request, path, &mut staged.file, place)?,
+        Origin::File { path, keys } => {
+            decode_file(env, request, (path, keys), &mut staged.file, place)?;
+        }
     }
     env.crash.pass("restore.staging")?;
     let failed =
@@ -127,29 +130,24 @@ fn create_folder_of(place: &Path, ownership: Option<Ownership>) -> Result<()> {
 fn decode_file(
     env: &Env,
     request: &RestoreRequest<'_>,
-    path: &Path,
+    (path, keys): (&Path, Option<&dyn Keys>),
     file: &mut File,
     place: &Path,
 ) -> Result<()> {
     let name = path.display().to_string();
     let unchanged = "nothing was changed; choose another backup";
-    let failed = |error| Error::io(Kind::SourceUnavailable, format!("cannot read {name}"), error);
-    let mut reader = File::open(path).map_err(failed)?;
-    let mut first = Vec::new();
-    Read::by_ref(&mut reader).take(16).read_to_end(&mut first).map_err(failed)?;
-    if first.is_empty() {
+    let found = open_found(path, keys)?;
+    if found.is_empty {
         return Err(Error::new(Kind::CheckFailed, format!("{name} is empty (0 bytes)"))
             .hint("it never was a backup: choose another one"));
     }
-    let compression = Compression::detect(&first);
-    let rest = std::io::Cursor::new(first).chain(reader);
     let expectation = Expectation {
         object: &name,
         plain_bytes_max: Some(free_bytes(place.parent().unwrap_or(Path::new("/")))?),
         ..Expectation::default()
     };
     let mut recognized = false;
-    decode(Box::new(rest), compression, env.threads, &expectation, &mut |plain| {
+    decode(found.reader, found.compression, env.threads, &expectation, &mut |plain| {
         // A stream that we did not write begins with a batch of no bytes.
         if !recognized && !plain.is_empty() {
             recognize(request, plain)?;

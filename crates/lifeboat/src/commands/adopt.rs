@@ -14,7 +14,6 @@ use lifeboat_core::adopt::{
 use lifeboat_core::catalog::Catalog;
 use lifeboat_core::env::Env;
 use lifeboat_core::manifest::CheckLevel;
-use lifeboat_core::repository::Repository;
 use lifeboat_core::{Error, Kind, Result};
 
 use self::destinations::{Group, Sorter};
@@ -69,12 +68,9 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     let (zone, zone_name) = zone(session, &args)?;
     let place = place(session)?;
     let seen = adopt::survey(&args.folders, args.recursive)?;
-    let (opened, catalog) = match place.open(&env) {
-        Ok(repository) => {
-            let catalog = repository.catalog()?;
-            (Some(repository), Some(catalog))
-        }
-        Err(error) if error.kind() == Kind::NoRepository => (None, None),
+    let catalog = match place.open(&env) {
+        Ok(repository) => Some(repository.catalog()?),
+        Err(error) if error.kind() == Kind::NoRepository => None,
         Err(error) => return Err(error),
     };
     let sorter = Sorter::new(session, &env, &place, catalog.as_ref(), &args.source)?;
@@ -87,7 +83,7 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     let work = Work { session, env: &env, args: &args, zone: &zone_name };
     let ended = match args.dry_run {
         true => work.plan(&groups, catalog.as_ref(), &mut report),
-        false => work.adopt(&groups, &place, opened, &mut report),
+        false => work.adopt(&groups, &place, &mut report),
     };
     report.end(ended)
 }
@@ -188,21 +184,12 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn adopt(
-        &self,
-        groups: &[Group],
-        place: &Place,
-        opened: Option<Repository>,
-        report: &mut Report<'_>,
-    ) -> Result<()> {
+    fn adopt(&self, groups: &[Group], place: &Place, report: &mut Report<'_>) -> Result<()> {
         let Some(first) = groups.first() else { return Ok(()) };
         if self.args.remove_originals {
             self.agree(groups, &first.destination.identity.name)?;
         }
-        let repository = match opened {
-            Some(repository) => repository,
-            None => place.open_or_create(self.env)?,
-        };
+        let repository = place.open_or_create(self.env)?;
         let engines = sources::engines();
         for group in groups {
             let request = AdoptRequest {

@@ -264,6 +264,9 @@ impl Runs<'_> {
 
     fn plan(&self, target: &Target, place: &Place) -> Result<Value> {
         let mut plan = backup::plan(&place.url, &self.request(target, place)?)?;
+        if let Some(recipients) = place.sealing.recipients()? {
+            plan.steps.push(format!("seal all of it to {}", recipients.names().join(", ")));
+        }
         if self.prunes(target) {
             plan.steps.push("prune: remove what `keep` does not ask for".into());
         }
@@ -389,6 +392,10 @@ impl Runs<'_> {
             units::bytes(plain)
         ));
         text.push_str(&format!("  checked  {}\n", checked(manifest)));
+        if let Some(seal) = manifest.artifacts.iter().find_map(|artifact| artifact.sealed.as_ref())
+        {
+            text.push_str(&format!("  sealed   to {}\n", units::one_line(&seal.to.join(", "))));
+        }
         text.push_str(&format!("  restore  {}", restore_command(self.session, folder, manifest)));
         printer.note(&text);
         // That a check moved to a scratch restore is in the line above already: how, not what.

@@ -9,6 +9,7 @@ mod doctor;
 mod guard;
 mod init;
 pub(crate) mod install;
+mod key;
 mod list;
 mod man;
 mod pin;
@@ -52,6 +53,7 @@ pub(crate) enum Command {
     Init(init::Args),
     Config(config::Args),
     Install(install::Args),
+    Key(key::Args),
     Completions(completions::Args),
     Man(man::Args),
     #[command(hide = true)]
@@ -91,6 +93,7 @@ impl Command {
             Command::Init(args) => init::run(session, args),
             Command::Config(args) => config::run(session, args),
             Command::Install(args) => install::run(session, args),
+            Command::Key(args) => key::run(session, args),
             Command::Completions(args) => completions::run(session, args),
             Command::Man(args) => man::run(session, args),
             Command::Reference(args) => reference::run(session, args),

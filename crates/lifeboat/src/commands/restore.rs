@@ -86,6 +86,8 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     let Some(what) = &args.what else { return all::run(session, &env, &args) };
     let wanted = selection::wanted(session, &env, what, at, to)?;
     let target = target(session, &env, &wanted)?;
+    let keys = session.keys()?;
+    let keys = keys.as_deref();
     let (origin, kind) = match &wanted {
         Wanted::Backup(selected) => {
             let origin = Origin::Backup {
@@ -95,10 +97,10 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
             };
             (origin, selected.manifest.source.kind.as_str())
         }
-        Wanted::File(path) => (Origin::File { path }, lifeboat_sqlite::KIND),
+        Wanted::File(path) => (Origin::File { path, keys }, lifeboat_sqlite::KIND),
     };
     let kind = match &wanted {
-        Wanted::File(path) if server::takes(&env, path, args.to.as_deref()) => postgres::KIND,
+        Wanted::File(path) if server::takes(&env, path, keys, args.to.as_deref()) => postgres::KIND,
         _ => kind,
     };
     if server::is_meant(kind, args.to.as_deref()) {

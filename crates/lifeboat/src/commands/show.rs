@@ -103,6 +103,9 @@ fn artifacts(manifest: &Manifest, lines: &mut Lines) {
                 artifact.compression,
             ),
         );
+        for recipient in artifact.sealed.iter().flat_map(|seal| &seal.to) {
+            lines.add("sealed to", &units::one_line(recipient));
+        }
         lines.add("sha-256", &format!("{} as stored", artifact.stored_sha256));
         lines.add("", &format!("{} plain", artifact.plain_sha256));
     }

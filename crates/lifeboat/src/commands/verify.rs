@@ -24,6 +24,9 @@ use crate::ui::{report, units};
 /// Every byte is read and compared with what the manifest says; with --level quick or full, the
 /// database is also restored to a scratch place and checked. The exit code is 20 if anything is
 /// damaged.
+///
+/// A sealed backup needs its key, and verifying it proves more than the host could that made it:
+/// that the key opens what is stored. Without the key, --level stored compares the sealed bytes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Sources, of which every backup is verified, or backups; all without any
@@ -49,6 +52,7 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
         return Err(error.hint("lifeboat backup makes one"));
     }
     let level = match args.level {
+        LevelWord::Stored => VerifyLevel::Stored,
         LevelWord::Hash => VerifyLevel::Hash,
         other => VerifyLevel::Check(CheckLevel::from(other)),
     };
@@ -81,7 +85,7 @@ fn jobs(session: &Session, env: &Env, args: &Args) -> Result<(Vec<Job>, Vec<Erro
     // A path of an artifact needs none of the repositories that are configured.
     let mut rest = Vec::new();
     for argument in &args.what {
-        match selection::artifact(env, argument)? {
+        match selection::artifact(session, env, argument)? {
             Some(selected) => jobs.push(selected.into()),
             None => rest.push(argument.as_str()),
         }
@@ -164,9 +168,14 @@ fn verify_one(session: &Session, env: &Env, job: &Job, level: VerifyLevel) -> Re
     let found = verify::run(env, &job.repository, &job.folder, manifest, engine, level, scratch)?;
     session.progress.clear();
     let VerifyReport { backup, sound, damage, notes, stored_bytes, elapsed_ms } = found;
+    let proved = match level {
+        VerifyLevel::Stored => "stored-bytes",
+        _ => "stored",
+    };
     say(session, &backup, sound, &damage, &notes);
     Ok(json!({
         "backup": backup,
+        "on": proved,
         "repository": job.repository.url(),
         "folder": job.folder,
         "sound": sound,

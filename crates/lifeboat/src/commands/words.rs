@@ -48,7 +48,10 @@ impl From<CheckWord> for CheckLevel {
 /// How thoroughly backups are verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LevelWord {
-    /// Every stored byte is read, decompressed, and compared with the manifest
+    /// Every stored byte is read and compared, and nothing is opened: for sealed backups where
+    /// their key is not
+    Stored,
+    /// Every stored byte is read, opened, decompressed, and compared with the manifest
     Hash,
     /// And the structure of the database in it is checked
     Quick,
@@ -59,7 +62,7 @@ pub(crate) enum LevelWord {
 impl From<LevelWord> for CheckLevel {
     fn from(word: LevelWord) -> CheckLevel {
         match word {
-            LevelWord::Hash => CheckLevel::None,
+            LevelWord::Stored | LevelWord::Hash => CheckLevel::None,
             LevelWord::Quick => CheckLevel::Quick,
             LevelWord::Full => CheckLevel::Full,
         }

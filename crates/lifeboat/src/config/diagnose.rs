@@ -29,6 +29,7 @@ impl SourceText {
     pub(crate) fn point(&self, span: Range<usize>, message: &str) -> String {
         let (line, column) = self.position(span.start);
         let content = self.text.lines().nth(line - 1).unwrap_or("").replace('\t', " ");
+        let content = without_secrets(&content);
         let room = content.chars().count().saturating_sub(column - 1);
         let marked = self.text.get(span).map_or(1, |text| text.chars().count());
         let carets = "^".repeat(marked.min(room).max(1));
@@ -39,6 +40,21 @@ impl SourceText {
             "{place}: {message}\n {gutter} |\n {line} | {content}\n {gutter} | {indent}{carets}"
         )
     }
+}
+
+/// A line of the configuration for a message. A secret key has no business there, and must not
+/// come into a log as well.
+fn without_secrets(line: &str) -> String {
+    const SECRET: &str = "age-secret-key-";
+    let mut shown: Vec<char> = line.chars().collect();
+    let lower = line.to_ascii_lowercase();
+    for (place, _) in lower.match_indices(SECRET) {
+        let before = line[..place].chars().count() + SECRET.len();
+        shown.iter_mut().skip(before).take_while(|c| c.is_ascii_alphanumeric()).for_each(|c| {
+            *c = '.';
+        });
+    }
+    shown.into_iter().collect()
 }
 
 /// A path for a message: control characters in it are escaped, so that it stays on its line.

@@ -16,6 +16,7 @@ use lifeboat_stores::Drive;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::keys::{IdentityConfig, RecipientConfig};
 use super::postgres::PostgresConfig;
 use super::runs::{HooksConfig, Overlap, RetryConfig};
 use super::values::{FromText, Period, Size, Text, TextOr};
@@ -28,6 +29,11 @@ pub(crate) struct Config {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"db1")]
     pub(crate) host: Option<String>,
+    /// Where the key is that opens sealed backups: { file = "..." }, { env = "..." },
+    /// { command = [...] }, or { credential = "..." } of systemd. A host that makes backups needs
+    /// none, and should have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) identity: Option<IdentityConfig>,
     /// Where backups live, each under a name. Without any, the default repository is used:
     /// /var/backups/lifeboat for root, else ~/.local/share/lifeboat.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -59,6 +65,12 @@ pub(crate) struct RepositoryConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"zstd:3")]
     pub(crate) compression: Option<Text<Compression>>,
+    /// To whom everything that is stored here is sealed, in the age format: recipients that begin
+    /// with age1, lines of public keys of SSH, or tables with a `file` that has one on each line.
+    /// Each opens it alone: name a second one whose key lies elsewhere. Default: it is not sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = ["age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"])]
+    pub(crate) encrypt_to: Option<Vec<TextOr<RecipientConfig>>>,
     /// What is kept here, instead of what the source says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) keep: Option<TextOr<KeepConfig>>,

@@ -37,6 +37,9 @@ pub(crate) fn sections(loaded: &Loaded) -> Vec<Section> {
         let host = table(&serde_json::json!({ "host": host }));
         sections.push(section(loaded, &[], host, &Table::new()));
     }
+    if let Some(identity) = &config.identity {
+        sections.push(section(loaded, &["identity"], table(identity), &Table::new()));
+    }
     for (name, repository) in &config.repository {
         let path = ["repository", name.as_str()];
         sections.push(section(loaded, &path, table(repository), &repository_defaults()));

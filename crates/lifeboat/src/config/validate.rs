@@ -3,11 +3,11 @@
 //! Pure: looks at no file but the configuration's own text, for the places of mistakes. What is
 //! really there is for `config check`.
 
-use super::diagnose;
 use super::load::Loaded;
 use super::model::{Config, PruneWhen, RepositoryConfig, SourceConfig, When};
 use super::runs::Overlap;
 use super::schedule::Schedule;
+use super::{diagnose, keys};
 
 /// The mistakes of a configuration that was read, each pointed at.
 pub(crate) fn mistakes(loaded: &Loaded) -> Vec<String> {
@@ -26,6 +26,9 @@ pub(crate) fn mistakes(loaded: &Loaded) -> Vec<String> {
         check_drive(repository, &mut add);
         if repository.ssh_config.is_some() && !repository.url.starts_with("sftp://") {
             add("ssh_config", "it is for repositories at sftp://");
+        }
+        if let Some(Err(error)) = repository.encrypt_to.as_deref().map(keys::check_literal) {
+            add("encrypt_to", &keys::in_one(&error));
         }
     }
     for (name, source) in &config.source {

@@ -38,6 +38,7 @@ mod restore;
 mod restore_all;
 mod rotation;
 mod round_trip;
+mod sealed;
 mod silent_failures;
 mod silent_failures_setup;
 #[path = "../../../stores/tests/support/sshd.rs"]

@@ -7,17 +7,17 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufWriter, Write};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use lifeboat_core::env::Env;
 use lifeboat_core::event::Event;
-use lifeboat_core::pipeline::{Compression, Expectation, Wrapping, decode};
+use lifeboat_core::pipeline::{Expectation, Wrapping, decode, open_found};
 use lifeboat_core::restore::Origin;
 use lifeboat_core::scratch::{Scratch, free_bytes, stored_expectation};
 use lifeboat_core::source::Engine;
-use lifeboat_core::store::get_bytes;
+use lifeboat_core::store::{ObjectReader, get_bytes};
 use lifeboat_core::{Error, Kind, Result};
 
 use crate::archive::{ArchiveReader, Contents};
@@ -94,7 +94,7 @@ pub(super) fn stage(env: &Env, request: &RestoreRequest<'_>) -> Result<Staged> {
     Ok(Staged { scratch, format, rows, noise_lines })
 }
 
-type Opened<'a> = (Box<dyn Read + Send>, Wrapping, Option<&'a lifeboat_core::manifest::Artifact>);
+type Opened<'a> = (ObjectReader, Wrapping, Option<&'a lifeboat_core::manifest::Artifact>);
 
 fn open(origin: Origin<'_>) -> Result<Opened<'_>> {
     match origin {
@@ -107,16 +107,9 @@ fn open(origin: Origin<'_>) -> Result<Opened<'_>> {
             let reader = repository.store().get(&object, None)?;
             Ok((reader, repository.wrapping(artifact)?, Some(artifact)))
         }
-        Origin::File { path } => {
-            let failed = |error| {
-                let message = format!("cannot read {}", path.display());
-                Error::io(Kind::SourceUnavailable, message, error)
-            };
-            let mut file = File::open(path).map_err(failed)?;
-            let mut first = Vec::new();
-            Read::by_ref(&mut file).take(16).read_to_end(&mut first).map_err(failed)?;
-            let compression = Compression::detect(&first);
-            Ok((Box::new(std::io::Cursor::new(first).chain(file)), compression.into(), None))
+        Origin::File { path, keys } => {
+            let found = open_found(path, keys)?;
+            Ok((found.reader, found.compression.into(), None))
         }
     }
 }

@@ -263,7 +263,8 @@ fn damaged_scripts_are_refused_and_leave_everything_as_it_was() {
     ];
     for (name, edit, why) in cases {
         let file = script_file(&client, edit);
-        let error = restore_origin(Origin::File { path: file.path() }, &client).unwrap_err();
+        let error =
+            restore_origin(Origin::File { path: file.path(), keys: None }, &client).unwrap_err();
         assert!(format!("{error:?}").contains(why), "{name}: {error:?}");
         assert_eq!((text_of(&client), databases(&client)), before, "{name}");
     }
@@ -290,7 +291,7 @@ fn t13_a_dump_with_the_dumpers_messages_is_cleaned() {
     assert!(status.success());
     let polluted = std::fs::read_to_string(file.path()).unwrap();
     assert!(polluted.contains("\npg_dump: "), "the script's way writes messages into the dump");
-    let outcome = restore_origin(Origin::File { path: file.path() }, &client).unwrap();
+    let outcome = restore_origin(Origin::File { path: file.path(), keys: None }, &client).unwrap();
     assert!(outcome.warnings.iter().any(|line| line.contains("were left out")), "{outcome:?}");
     assert_eq!(text_of(&client), before);
 }
@@ -308,7 +309,8 @@ fn a_cut_archive_is_refused_at_any_place() {
         let end = dump.len() * part / 40;
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(&dump[..end]).unwrap();
-        let error = restore_origin(Origin::File { path: file.path() }, &client).unwrap_err();
+        let error =
+            restore_origin(Origin::File { path: file.path(), keys: None }, &client).unwrap_err();
         assert_eq!(error.kind(), Kind::CheckFailed, "cut at {end}: {error:?}");
     }
     assert_eq!(databases(&client), before);

@@ -206,7 +206,7 @@ impl Saved {
             Saved::Stored { repository, folder, manifest } => {
                 Origin::Backup { repository, folder, manifest }
             }
-            Saved::Beside(copy) => Origin::File { path: &copy.path },
+            Saved::Beside(copy) => Origin::File { path: &copy.path, keys: None },
         }
     }
 

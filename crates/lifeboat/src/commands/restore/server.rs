@@ -9,6 +9,7 @@ use lifeboat_core::manifest::{CheckLevel, Purpose};
 use lifeboat_core::names::source_name;
 use lifeboat_core::policy::Hold;
 use lifeboat_core::restore::Origin;
+use lifeboat_core::seal::Keys;
 use lifeboat_core::{Error, Kind, Result};
 use lifeboat_postgres::Address;
 use lifeboat_postgres::restore::{self, RestoreOutcome, RestorePlan, RestoreRequest};
@@ -71,9 +72,9 @@ pub(super) fn is_meant(kind: &str, to: Option<&Path>) -> bool {
 }
 
 /// Whether a file that nobody knows is a dump, or is meant as one.
-pub(super) fn takes(env: &Env, path: &Path, to: Option<&Path>) -> bool {
+pub(super) fn takes(env: &Env, path: &Path, keys: Option<&dyn Keys>, to: Option<&Path>) -> bool {
     let to_server = to.is_some_and(|to| postgres::is_address(&to.to_string_lossy()));
-    to_server || restore::is_dump(env, path)
+    to_server || restore::is_dump(env, path, keys)
 }
 
 /// Restores a dump.
