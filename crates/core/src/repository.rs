@@ -262,6 +262,11 @@ impl Repository {
         Err(Error::new(Kind::Failed, format!("no free folder for `{}`", identity.name)))
     }
 
+    /// What the names of all objects of a backup's log begin with, before a `/`. They go with it.
+    pub fn log_prefix(&self, folder: &str, backup: &str) -> String {
+        format!("{folder}/log/{backup}")
+    }
+
     /// The object of an artifact or manifest in a source's folder.
     pub fn object(&self, folder: &str, file: &str) -> Result<ObjectName> {
         ObjectName::new(format!("{folder}/{file}"))

@@ -13,6 +13,7 @@ mod config;
 mod discover;
 mod hooks;
 mod keys;
+mod logs;
 mod postgres;
 mod repositories;
 mod rotation;

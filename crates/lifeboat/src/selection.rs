@@ -1,8 +1,9 @@
 //! From what a person writes to the backup that is meant.
 //!
 //! `superchat`, `superchat@latest`, `superchat@20250108-140000`, `superchat@-2h`, the name of a
-//! backup, the path of a database, or the path of an artifact. A source that is configured is
-//! found by its identity first, so that a folder with a suffix is the right one.
+//! backup, that with a position of its log behind a `+`, the path of a database, or the path of an
+//! artifact. A source that is configured is found by its identity first, so that a folder with a
+//! suffix is the right one.
 
 use std::fs;
 use std::io::Read as _;
@@ -16,12 +17,14 @@ use lifeboat_core::repository::Repository;
 use lifeboat_core::source::Engine as _;
 use lifeboat_core::{Error, Kind, Result};
 use lifeboat_sqlite::SqliteEngine;
+use lifeboat_sqlite::pagelog::Target;
 use lifeboat_stores::Options;
 
 use crate::config::diagnose;
+use crate::logs;
 use crate::repositories::{self, Opened};
 use crate::session::Session;
-use crate::sources::{self, Target};
+use crate::sources;
 use crate::ui::units;
 
 /// A backup that was found.
@@ -32,6 +35,19 @@ pub(crate) struct Selected {
     pub(crate) folder: String,
     /// It.
     pub(crate) manifest: Manifest,
+    /// What was said of it.
+    pub(crate) meant: Meant,
+    /// The backups before it, newest first, whose logs may lead further.
+    pub(crate) earlier: Vec<Manifest>,
+}
+
+/// Whether a backup was meant, or a state to which its log may lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Meant {
+    /// The backup.
+    Backup,
+    /// A state.
+    State(Target),
 }
 
 /// What `restore` was asked for.
@@ -73,7 +89,7 @@ pub(crate) fn entries<'a>(
 }
 
 /// The configured source of that name or at that path, if there is one.
-pub(crate) fn target_of(session: &Session, argument: &str) -> Result<Option<Target>> {
+pub(crate) fn target_of(session: &Session, argument: &str) -> Result<Option<sources::Target>> {
     sources::configured_at(&session.loaded()?.config, argument)
 }
 
@@ -81,7 +97,7 @@ fn entry<'a>(
     env: &Env,
     opened: &'a Opened,
     argument: &str,
-    target: Option<&Target>,
+    target: Option<&sources::Target>,
 ) -> Result<&'a SourceEntry> {
     if let Some(target) = target
         && let Some(own) = own_entry(env, opened, target)?
@@ -102,7 +118,7 @@ fn entry<'a>(
 pub(crate) fn own_entry<'a>(
     env: &Env,
     opened: &'a Opened,
-    target: &Target,
+    target: &sources::Target,
 ) -> Result<Option<&'a SourceEntry>> {
     let identity = target.identity(env)?;
     let mut own = opened.catalog.sources.iter().filter(|entry| identity.is(&entry.record));
@@ -185,6 +201,12 @@ pub(crate) fn backup(
     {
         return Ok(selected);
     }
+    if at.is_none()
+        && let Some((name, position)) = position(argument)
+        && let Some(selected) = by_name(&opened, name)
+    {
+        return Ok(Selected { meant: Meant::State(Target::Position(position)), ..selected });
+    }
     let (source, moment) = split(&opened, session, argument, at)?;
     let expression = expression(session, env, source, moment)?;
     let target = target_of(session, source)?;
@@ -204,11 +226,8 @@ pub(crate) fn backup(
         match found {
             Ok((entry, manifest)) => {
                 if best.as_ref().is_none_or(|best| best.manifest.taken_at < manifest.taken_at) {
-                    best = Some(Selected {
-                        repository: one.repository.clone(),
-                        folder: entry.folder.clone(),
-                        manifest: manifest.clone(),
-                    });
+                    let selected = selected(one, entry, manifest);
+                    best = Some(Selected { meant: state(&expression), ..selected });
                 }
             }
             Err(error) => first_error = first_error.or(Some(error)),
@@ -226,7 +245,7 @@ pub(crate) fn backup(
 pub(crate) fn of_target(
     env: &Env,
     opened: &[Opened],
-    target: &Target,
+    target: &sources::Target,
     at: Timestamp,
 ) -> Result<Selected> {
     let mut best: Option<Selected> = None;
@@ -235,7 +254,10 @@ pub(crate) fn of_target(
         match entry(env, one, &target.name, Some(target)) {
             Ok(entry) => {
                 warn_of_unreadable(env, entry);
-                let found = entry.at_or_before(at).map(|manifest| selected(one, entry, manifest));
+                let found = entry.at_or_before(at).map(|manifest| Selected {
+                    meant: Meant::State(Target::At(at)),
+                    ..selected(one, entry, manifest)
+                });
                 let is_newer = |found: &Selected| {
                     let taken_at = found.manifest.taken_at;
                     best.as_ref().is_none_or(|best| best.manifest.taken_at < taken_at)
@@ -257,7 +279,24 @@ pub(crate) fn selected(opened: &Opened, entry: &SourceEntry, manifest: &Manifest
         repository: opened.repository.clone(),
         folder: entry.folder.clone(),
         manifest: manifest.clone(),
+        meant: Meant::Backup,
+        earlier: logs::earlier(entry, manifest),
     }
+}
+
+/// The state that an expression means.
+fn state(expression: &BackupExpression) -> Meant {
+    Meant::State(match expression.text.as_str() {
+        "latest" | "now" => Target::Latest,
+        _ => Target::At(expression.at),
+    })
+}
+
+/// Name and position of `BACKUP+17`.
+fn position(argument: &str) -> Option<(&str, u64)> {
+    let (name, digits) = argument.rsplit_once('+')?;
+    let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+    Some((name, digits.parse().ok().filter(|_| is_number)?))
 }
 
 /// A manifest that cannot be read may be the one that was meant: nobody must take an older backup
@@ -323,11 +362,7 @@ fn by_name(opened: &[Opened], name: &str) -> Option<Selected> {
     for one in opened {
         for entry in &one.catalog.sources {
             if let Some(manifest) = entry.backups.iter().find(|backup| backup.name == name) {
-                return Some(Selected {
-                    repository: one.repository.clone(),
-                    folder: entry.folder.clone(),
-                    manifest: manifest.clone(),
-                });
+                return Some(selected(one, entry, manifest));
             }
         }
     }
@@ -370,7 +405,9 @@ pub(crate) fn artifact(session: &Session, env: &Env, argument: &str) -> Result<O
     };
     match entry.backups.iter().find(belongs) {
         Some(manifest) => {
-            Ok(Some(Selected { folder: folder.to_owned(), manifest: manifest.clone(), repository }))
+            let (folder, manifest) = (folder.to_owned(), manifest.clone());
+            let (meant, earlier) = (Meant::Backup, Vec::new());
+            Ok(Some(Selected { folder, manifest, repository, meant, earlier }))
         }
         None => Ok(None),
     }

@@ -378,6 +378,7 @@ impl History {
     ) -> lifeboat_core::Result<()> {
         let request = RestoreRequest {
             origin: Origin::Backup { repository, folder, manifest },
+            replay: None,
             engine: &SqliteEngine,
             to: Some(place.to_owned()),
             files: FilesChoice::No,

@@ -19,6 +19,7 @@ mod held;
 mod holders;
 mod lease;
 mod lock_proof;
+pub mod pagelog;
 mod pinned_check;
 mod probe;
 mod rows;

@@ -20,7 +20,9 @@ pub struct SourceLock {
 
 impl SourceLock {
     /// Takes the lock of a source in a repository, or says who has it.
-    pub(crate) fn take(env: &Env, folder: Option<&Path>, record: &SourceRecord) -> Result<Self> {
+    ///
+    /// Errors: [`Kind::Locked`].
+    pub fn take(env: &Env, folder: Option<&Path>, record: &SourceRecord) -> Result<Self> {
         let what = format!("another backup or prune of `{}`", record.name);
         SourceLock::named(env, folder, &record.id.to_string(), &record.name, &what)
     }

@@ -10,7 +10,7 @@ use crate::error::{Error, Kind, Result};
 pub type BlockHash = [u8; 16];
 
 /// Hashes one block.
-pub(crate) fn block_hash(block: &[u8]) -> BlockHash {
+pub fn block_hash(block: &[u8]) -> BlockHash {
     let mut hash = BlockHash::default();
     hash.copy_from_slice(&blake3::hash(block).as_bytes()[..16]);
     hash

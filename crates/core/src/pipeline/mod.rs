@@ -19,13 +19,15 @@ mod unpack;
 mod cut;
 mod decode;
 mod found;
+mod part;
 mod read_back;
 
 pub use compression::Compression;
 pub use decode::{Decoded, Expectation, decode};
 pub use encode::{EncodeOptions, Encoded, encode};
 pub use found::{Found, open_found};
-pub use hashes::{BlockHash, BlockHashes, Sha256Hex};
+pub use hashes::{BlockHash, BlockHashes, Sha256Hex, block_hash};
+pub use part::{PartReader, StoredParts};
 pub use read_back::{Progress, read_back_bytes, read_back_frames};
 pub use wrapping::Wrapping;
 

@@ -90,6 +90,48 @@ pub(crate) fn seek_table(frames: &[(u32, u32)]) -> Vec<u8> {
     table
 }
 
+/// The largest plain size of a frame that a reader of parts takes in.
+pub(crate) const SEEK_FRAME_BYTES: u64 = super::BATCH_BYTES as u64;
+/// The end of a seek table: number of frames, a byte, a magic.
+pub(crate) const SEEK_TAIL_BYTES: u64 = 9;
+
+/// The end of a seek table of ours.
+pub(crate) struct SeekTail {
+    frames: u32,
+}
+
+impl SeekTail {
+    /// Reads the last bytes of a stream; `None` where they are not the end of such a table.
+    pub(crate) fn parse(tail: &[u8]) -> Option<Self> {
+        let (frames, rest) = tail.split_first_chunk::<4>()?;
+        let (&flags, magic) = rest.split_first()?;
+        let ours = flags == 0 && magic == SEEKABLE_FOOTER_MAGIC.to_le_bytes();
+        ours.then(|| SeekTail { frames: u32::from_le_bytes(*frames) })
+    }
+
+    /// Size of the whole table, with the header of its frame.
+    pub(crate) fn table_bytes(&self) -> u64 {
+        8 + u64::from(self.frames) * 8 + SEEK_TAIL_BYTES
+    }
+}
+
+/// Reads what [`seek_table`] makes: (stored, plain) sizes.
+pub(crate) fn parse_seek_table(table: &[u8]) -> Option<Vec<(u32, u32)>> {
+    let (header, rest) = table.split_first_chunk::<8>()?;
+    let (entries, tail) = rest.split_at_checked(rest.len().checked_sub(9)?)?;
+    let payload = u32::from_le_bytes([header[4], header[5], header[6], header[7]]);
+    let (entries, odd) = entries.as_chunks::<8>();
+    let whole = header[..4] == SEEK_TABLE_MAGIC.to_le_bytes()
+        && payload as usize == rest.len()
+        && odd.is_empty()
+        && SeekTail::parse(tail)?.frames as usize == entries.len();
+    let sizes = |entry: &[u8; 8]| {
+        let [a, b, c, d, e, f, g, h] = *entry;
+        (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]))
+    };
+    whole.then(|| entries.iter().map(sizes).collect())
+}
+
 /// What comes next in a stream of frames.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Next {

@@ -149,6 +149,9 @@ impl Apply<'_> {
             store.delete(&self.repository.object(self.request.folder, file)?)?;
             self.env.crash.pass("prune.artifact_deleted")?;
         }
+        if item.id.is_some() {
+            self.delete_log(item)?;
+        }
         self.env.crash.pass("prune.artifacts_deleted")?;
         for kind in [MarkKind::Pin, MarkKind::Marker, MarkKind::Outcome, MarkKind::Begun] {
             self.remove_mark(kind, &item.name)?;
@@ -157,6 +160,17 @@ impl Apply<'_> {
         self.env.crash.pass("prune.deleted")?;
         self.pruned.deleted.push(item.name.clone());
         self.pruned.freed_bytes += item.stored_bytes;
+        Ok(())
+    }
+
+    /// A log is worth nothing without the backup that it follows.
+    fn delete_log(&mut self, item: &Item) -> Result<()> {
+        let store = self.repository.store();
+        let prefix = self.repository.log_prefix(self.request.folder, &item.name);
+        for object in store.list(Some(&prefix))? {
+            store.delete(&object.name)?;
+            self.pruned.freed_bytes += object.bytes;
+        }
         Ok(())
     }
 

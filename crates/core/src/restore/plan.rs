@@ -47,7 +47,7 @@ pub struct RestorePlan {
 pub fn plan(env: &Env, request: &RestoreRequest<'_>) -> Result<RestorePlan> {
     let aside = Aside { label: "before_restore", time: compact(env.clock.now()) };
     let mut plan = RestorePlan {
-        what: request.origin.name(),
+        what: request.replay.map_or_else(|| request.origin.name(), |replay| replay.name()),
         place: None,
         in_place: false,
         kept_aside: Vec::new(),
@@ -61,7 +61,7 @@ pub fn plan(env: &Env, request: &RestoreRequest<'_>) -> Result<RestorePlan> {
     };
     let manifest = request.origin.manifest();
     if let Some(manifest) = manifest {
-        warn_of(env, manifest, &mut plan);
+        warn_of(env, request, manifest, &mut plan);
     }
     let only_files = manifest.is_some_and(|manifest| manifest.source.kind == files::KIND);
     if !only_files && request.files != FilesChoice::Only {
@@ -74,16 +74,27 @@ pub fn plan(env: &Env, request: &RestoreRequest<'_>) -> Result<RestorePlan> {
     Ok(plan)
 }
 
-fn warn_of(env: &Env, manifest: &Manifest, plan: &mut RestorePlan) {
-    let taken = age(env.clock.now().duration_since(manifest.taken_at));
+fn warn_of(env: &Env, request: &RestoreRequest<'_>, manifest: &Manifest, plan: &mut RestorePlan) {
+    let ago = |at| age(env.clock.now().duration_since(at));
+    let taken = ago(manifest.taken_at);
     plan.warnings.extend(match manifest.condition {
         Condition::Good => None,
         Condition::Unchecked => Some("this backup was made without a check".to_owned()),
         Condition::Damaged => Some("this backup is of a damaged database".to_owned()),
     });
+    let Some(replay) = request.replay else {
+        plan.steps.push(format!(
+            "take {} (backed up {taken} ago; what was written since then is not in it)",
+            manifest.name
+        ));
+        return;
+    };
+    plan.steps.push(format!("take {} (backed up {taken} ago)", manifest.name));
+    plan.steps.extend(replay.steps());
+    let (until, ago) = (replay.until(), ago(replay.until()));
     plan.steps.push(format!(
-        "take {} (backed up {taken} ago; what was written since then is not in it)",
-        manifest.name
+        "this is the state of {} ({ago} ago; what was written since then is not in it)",
+        until.strftime("%Y-%m-%dT%H:%M:%SZ")
     ));
 }
 
@@ -118,7 +129,8 @@ fn plan_database(request: &RestoreRequest<'_>, plan: &mut RestorePlan) -> Result
     }
     plan.plain_bytes = artifact.map(|artifact| artifact.plain_bytes);
     plan.ownership = ownership(&place, artifact);
-    check_space(&place, plan.plain_bytes.unwrap_or(0))?;
+    let after = request.replay.map_or(0, |replay| replay.plain_bytes());
+    check_space(&place, plan.plain_bytes.unwrap_or(0).max(after))?;
     plan.place = Some(place);
     Ok(())
 }

@@ -1,7 +1,12 @@
 //! What is to be restored, and how.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
+
+use crate::env::Env;
+use crate::error::Result;
 use crate::manifest::{CheckLevel, Manifest};
 use crate::repository::Repository;
 use crate::seal::Keys;
@@ -58,10 +63,27 @@ pub enum FilesChoice {
     Only,
 }
 
+/// What is laid over a restored backup before it is checked and takes its place: the log of what
+/// was committed after it.
+pub trait Replay {
+    /// What a person calls the state that it leads to.
+    fn name(&self) -> String;
+    /// Nothing is in that state that was committed later.
+    fn until(&self) -> Timestamp;
+    /// The steps of a plan, a line each.
+    fn steps(&self) -> Vec<String>;
+    /// Plain size of the state in bytes.
+    fn plain_bytes(&self) -> u64;
+    /// Brings the restored backup to that state, and proves that it is.
+    fn apply(&self, env: &Env, file: &mut File, place: &Path) -> Result<()>;
+}
+
 /// Everything that a restore is to be made with.
 pub struct RestoreRequest<'a> {
     /// What is restored.
     pub origin: Origin<'a>,
+    /// What is laid over it, if it is to show a later state.
+    pub replay: Option<&'a dyn Replay>,
     /// The engine of its kind.
     pub engine: &'a dyn Engine,
     /// Where to, if not where it came from.

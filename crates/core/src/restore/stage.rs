@@ -102,11 +102,17 @@ pub(super) fn stage(
             decode_file(env, request, (path, keys), &mut staged.file, place)?;
         }
     }
+    if let Some(replay) = request.replay {
+        env.tell(Event::PhaseEnded { phase });
+        replay.apply(env, &mut staged.file, place)?;
+    }
     env.crash.pass("restore.staging")?;
     let failed =
         |error| Error::io(Kind::Failed, format!("cannot write {}", place.display()), error);
     staged.file.sync_all().map_err(failed)?;
-    env.tell(Event::PhaseEnded { phase });
+    if request.replay.is_none() {
+        env.tell(Event::PhaseEnded { phase });
+    }
     env.crash.pass("restore.staged")?;
     Ok(staged)
 }

@@ -4,7 +4,7 @@ use std::io::{Cursor, Read, Write};
 use std::process::{Command, Stdio};
 
 use lifeboat_core::pipeline::{
-    Compression, EncodeOptions, Encoded, Expectation, decode, encode, read_back_bytes,
+    Compression, EncodeOptions, Encoded, Expectation, PartReader, decode, encode, read_back_bytes,
     read_back_frames,
 };
 use lifeboat_core::source::Sink;
@@ -276,5 +276,50 @@ proptest! {
         let expectation = Expectation { plain_bytes_max: Some(1 << 22), ..Expectation::default() };
         let reader = Box::new(Cursor::new(stored));
         let _ = decode(reader, compression, 2, &expectation, &mut |_| Ok(()));
+    }
+}
+
+#[test]
+fn parts_are_read_without_the_rest_and_damage_is_seen() {
+    let plain = sample(1_000_001, 9);
+    for compression in ALL {
+        let store = MemoryStore::default();
+        let encoded = store_it(&store, &plain, compression);
+        let sizes = (encoded.stored_bytes, encoded.plain_bytes);
+        let open = || PartReader::open(&store, &object(), compression, sizes).unwrap().unwrap();
+        let mut reader = open();
+        for offset in [0, 4096, 131_000, 900_000, 131_072, 12_288, 995_904, 999_999, 1_000_000] {
+            for length in [1, 4096, 300_000] {
+                let mut part = vec![0; length.min(plain.len() - offset)];
+                reader.read(offset as u64, &mut part).unwrap();
+                assert!(part == plain[offset..offset + part.len()], "{compression} {offset}");
+            }
+        }
+        let beyond = reader.read(1_000_000, &mut [0; 2]).unwrap_err();
+        assert_eq!(beyond.kind(), Kind::CheckFailed);
+        if compression != Compression::None {
+            // Bytes without frames have nothing to check them by: their readers have hashes.
+            store.damage(&object(), |bytes| bytes[100] ^= 1);
+            assert_eq!(open().read(0, &mut [0; 9]).unwrap_err().kind(), Kind::CheckFailed);
+        }
+        store.damage(&object(), |bytes| bytes.truncate(5));
+        let cut = PartReader::open(&store, &object(), compression, sizes);
+        let cut = cut.and_then(|reader| reader.unwrap().read(0, &mut [0; 9])).unwrap_err();
+        assert_eq!(cut.kind(), Kind::CheckFailed, "{compression}");
+    }
+}
+
+#[test]
+fn a_stream_of_another_program_has_no_parts() {
+    let plain = sample(400_000, 4);
+    for (compression, program) in
+        [(Compression::Zstd { level: 3 }, "zstd"), (Compression::Gzip { level: 6 }, "gzip")]
+    {
+        let store = MemoryStore::default();
+        let stored = through(program, &["-c"], &plain);
+        lifeboat_core::store::put_bytes(&store, &object(), &stored).unwrap();
+        let sizes = (stored.len() as u64, plain.len() as u64);
+        let reader = PartReader::open(&store, &object(), compression, sizes).unwrap();
+        assert!(reader.is_none(), "{program}");
     }
 }

@@ -63,6 +63,26 @@ fn a_tombstone_first_and_the_bytes_after_the_grace_time() {
 }
 
 #[test]
+fn a_log_goes_with_its_backup_and_with_no_other() {
+    let world = World::new(keep_last(4));
+    world.days(6);
+    let log = |day: &str| format!("{FOLDER}/log/app-{day}-140000/0/0000000000-0000000001.pagelog");
+    for day in ["20250109", "20250110", "20250112"] {
+        world.put(&log(day), b"what changed");
+    }
+    world.prune(None).unwrap();
+    assert!(world.names().contains(&log("20250109")), "its bytes wait for the grace time");
+    world.days(7);
+    world.pass(1);
+    let freed = world.plan().bytes_of(Action::Delete);
+    assert_eq!(world.prune_approved().unwrap().freed_bytes, freed + 2 * 12);
+    let names = world.names();
+    assert!(!names.contains(&log("20250109")) && !names.contains(&log("20250110")));
+    assert!(names.contains(&log("20250112")));
+    world.assert_whole("after all");
+}
+
+#[test]
 fn a_nearly_full_store_shortens_the_grace_time_and_never_ends_it() {
     let mut world = World::new(keep_last(4));
     world.days(6);

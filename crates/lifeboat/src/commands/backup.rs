@@ -1,5 +1,7 @@
 //! `lifeboat backup`: a backup of each source, in each of its repositories.
 
+mod incremental;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -44,6 +46,11 @@ pub(crate) struct Args {
     /// How thoroughly the database is checked [default: quick]
     #[arg(long, value_name = "LEVEL")]
     check: Option<CheckWord>,
+    /// Store only what changed since the last run, in the log of the newest backup: the database is
+    /// read and compared page by page. Where that cannot be, a backup is made, and why is said. For
+    /// SQLite databases, without their companion files; other sources are backed up as always
+    #[arg(long, conflicts_with_all = ["compress", "pin", "retention_days"])]
+    incremental: bool,
     /// Never let retention delete this backup, and say why
     #[arg(long, value_name = "REASON")]
     pin: Option<String>,
@@ -258,12 +265,33 @@ impl Runs<'_> {
         forever.or_else(|| Some(self.args.retention_days?.hold(self.env.clock.now())))
     }
 
+    /// Whether this source is added to a log, if it can be.
+    fn is_incremental(&self, target: &Target) -> Result<bool> {
+        let asked = self.args.incremental && target.source.kind() == lifeboat_sqlite::KIND;
+        let method = self.args.method.map_or(target.options.method, Method::from);
+        match asked && method == Method::Cold {
+            true => {
+                Err(Error::new(Kind::Usage, "--incremental does not go with the method `cold`")
+                    .hint("leave --incremental away, or say --method online"))
+            }
+            false => Ok(asked),
+        }
+    }
+
     fn prunes(&self, target: &Target) -> bool {
         self.args.prune || self.args.retention_days.is_some() || target.prune_after_backup
     }
 
     fn plan(&self, target: &Target, place: &Place) -> Result<Value> {
         let mut plan = backup::plan(&place.url, &self.request(target, place)?)?;
+        if self.is_incremental(target)? {
+            let request = self.request(target, place)?;
+            let increment = incremental::plan(self.env, place, &request)?;
+            match increment.base {
+                Ok(_) => plan.steps = increment.steps,
+                Err(_) => plan.steps.splice(0..0, increment.steps).for_each(drop),
+            }
+        }
         if let Some(recipients) = place.sealing.recipients()? {
             plan.steps.push(format!("seal all of it to {}", recipients.names().join(", ")));
         }
@@ -297,6 +325,11 @@ impl Runs<'_> {
         target.source.inspect()?;
         let request = self.request(target, place)?;
         let repository = place.open_or_create(env)?;
+        if self.is_incremental(target)?
+            && let Some(added) = incremental::add(self.session, env, &repository, &request)?
+        {
+            return Ok(added);
+        }
         let outcome = backup::run(env, &repository, &request)?;
         let (folder, manifest, word) = match &outcome {
             BackupOutcome::Committed { folder, manifest } => (folder, manifest, "committed"),

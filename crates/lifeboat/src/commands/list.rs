@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use lifeboat_core::Result;
 use lifeboat_core::catalog::SourceEntry;
 use lifeboat_core::manifest::{Condition, Manifest};
@@ -10,7 +11,8 @@ use lifeboat_core::marks::Tombstone;
 use lifeboat_core::policy::Hold;
 use serde_json::{Value, json};
 
-use crate::repositories;
+use crate::logs::{self, Reach};
+use crate::repositories::{self, Opened};
 use crate::selection::{self, Found};
 use crate::session::Session;
 use crate::ui::printer::Style;
@@ -20,8 +22,8 @@ use crate::ui::units;
 /// List the backups
 ///
 /// Oldest first. With --json, an array of their manifests, each with its `repository`, its
-/// `folder`, what holds it (`hold`) and the migration that it was made before (`note`); with --all
-/// also with what a prune said of it (`removed`).
+/// `folder`, what holds it (`hold`), the migration that it was made before (`note`) and how far the
+/// log that follows it reaches (`log`); with --all also with what a prune said of it (`removed`).
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Names of sources, or paths of databases; all without any
@@ -54,7 +56,7 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
         }
     }
     match session.printer.json() {
-        true => session.printer.json_data(&manifests(&found, args.all))?,
+        true => session.printer.json_data(&manifests(&found, args.all)?)?,
         false => print(session, &found, args.all, env.clock.now(), opened.len() > 1)?,
     }
     super::incomplete(&failures)
@@ -71,7 +73,7 @@ fn rows(entry: &SourceEntry, all: bool) -> Vec<Row<'_>> {
     rows
 }
 
-fn manifests(found: &[Found<'_>], all: bool) -> Vec<Value> {
+fn manifests(found: &[Found<'_>], all: bool) -> Result<Vec<Value>> {
     let mut list = Vec::new();
     for Found { opened, entry } in found {
         for (manifest, tombstone) in rows(entry, all) {
@@ -80,6 +82,17 @@ fn manifests(found: &[Found<'_>], all: bool) -> Vec<Value> {
             value["hold"] =
                 json!(hold.map(|hold| { json!({ "reason": hold.reason, "until": hold.until }) }));
             value["note"] = json!(entry.story(manifest));
+            let reach = logs::reach(&opened.repository, &entry.folder, manifest)?;
+            value["log"] = json!(reach.map(|reach| {
+                json!({
+                    "states": reach.states,
+                    "stored_bytes": reach.stored_bytes,
+                    "position": reach.newest.as_ref().map(|newest| newest.position),
+                    "held": reach.newest.as_ref().map(|newest| newest.held),
+                    "until": reach.newest.as_ref().map(|newest| newest.until),
+                    "broken": reach.broken,
+                })
+            }));
             if all {
                 value["removed"] = json!(tombstone.map(|tombstone| {
                     json!({
@@ -92,17 +105,18 @@ fn manifests(found: &[Found<'_>], all: bool) -> Vec<Value> {
             list.push(value);
         }
     }
-    list
+    Ok(list)
 }
 
 /// What is to be said of a backup beside its numbers: that it is removed, that it is pinned, which
 /// migration it was made before.
 fn notes(
     session: &Session,
+    opened: &Opened,
     entry: &SourceEntry,
     (manifest, tombstone): Row<'_>,
     now: Timestamp,
-) -> String {
+) -> Result<String> {
     let zone = &session.surroundings.time_zone;
     let mut notes = Vec::new();
     if let Some(tombstone) = tombstone {
@@ -115,7 +129,24 @@ fn notes(
         notes.push(format!("pinned{}: {}", until.unwrap_or_default(), hold.reason));
     }
     notes.extend(entry.story(manifest));
-    units::one_line(&notes.join("; "))
+    if let Some(reach) = logs::reach(&opened.repository, &entry.folder, manifest)? {
+        notes.push(told(&reach, zone));
+    }
+    Ok(units::one_line(&notes.join("; ")))
+}
+
+/// How far a log reaches, in words.
+fn told(reach: &Reach, zone: &TimeZone) -> String {
+    let states = if reach.states == 1 { "state" } else { "states" };
+    let mut text = format!("log: {} {states}", units::count(reach.states as u64));
+    if let Some(newest) = &reach.newest {
+        text.push_str(&format!(" until {}", units::moment(newest.held, zone)));
+    }
+    text.push_str(&format!(", {}", units::bytes(reach.stored_bytes)));
+    if let Some(broken) = &reach.broken {
+        text.push_str(&format!(", then broken: {broken}"));
+    }
+    text
 }
 
 /// A manifest as JSON, with the place where it lies.
@@ -134,9 +165,11 @@ fn print(
     several: bool,
 ) -> Result<()> {
     let rows = found.iter().flat_map(|Found { opened, entry }| {
-        rows(entry, all).into_iter().map(move |row| (opened, row, notes(session, entry, row, now)))
+        rows(entry, all)
+            .into_iter()
+            .map(move |row| Ok((opened, row, notes(session, opened, entry, row, now)?)))
     });
-    let rows: Vec<_> = rows.collect();
+    let rows: Vec<_> = rows.collect::<Result<_>>()?;
     let noted = rows.iter().any(|(_, _, note)| !note.is_empty());
     let mut columns = vec![
         ("backup", Align::Left),

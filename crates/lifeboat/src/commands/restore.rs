@@ -10,13 +10,14 @@ use lifeboat_core::Result;
 use lifeboat_core::env::Env;
 use lifeboat_core::manifest::CheckLevel;
 use lifeboat_core::restore::{
-    self, FilesChoice, Origin, RestoreOutcome, RestorePlan, RestoreRequest,
+    self, FilesChoice, Origin, Replay, RestoreOutcome, RestorePlan, RestoreRequest,
 };
 use lifeboat_core::service::Service;
 use serde_json::{Value, json};
 
 use super::backup::level_or;
 use super::words::CheckWord;
+use crate::logs;
 use crate::postgres;
 use crate::selection::{self, Wanted};
 use crate::session::Session;
@@ -31,6 +32,11 @@ use crate::ui::units;
 /// synced before anything there is touched; what was there is kept beside it under the name
 /// NAME.before_restore.TIME, and `lifeboat undo` goes back to it.
 ///
+/// Where a log follows a backup (`lifeboat backup --incremental`), it is laid over it up to the
+/// moment that is asked for, or up to its end, and the digest of all pages is compared before
+/// anything is replaced. A log of which a file is missing, or is another one's, is refused with
+/// exit code 22, and what can be restored instead is said.
+///
 /// A file is a database that something else copied, plain or compressed with gzip or zstd.
 ///
 /// With --all, every source of the configuration goes back, each from its newest backup at or
@@ -42,7 +48,8 @@ use crate::ui::units;
 /// its name; the old one stays as NAME_before_restore_TIME, and `lifeboat undo` goes back to it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// What: SOURCE, SOURCE@TIME, the name of a backup, the path of one of its files, or a file
+    /// What: SOURCE, SOURCE@TIME, the name of a backup, BACKUP+POSITION of its log, the path of one
+    /// of its files, or a file
     #[arg(value_name = "SOURCE|BACKUP|FILE", required_unless_present = "all")]
     what: Option<String>,
     /// Every source of the configuration
@@ -51,8 +58,8 @@ pub(crate) struct Args {
     /// With --all: below this folder, as if it were /, instead of where they were
     #[arg(long, value_name = "DIR", requires = "all", conflicts_with = "what")]
     root: Option<PathBuf>,
-    /// The newest backup at or before this time: 2025-01-08T14:03:22, with an offset or local, or
-    /// -2h
+    /// The newest state at or before this time, of a backup or of the log that follows one:
+    /// 2025-01-08T14:03:22, with an offset or local, or -2h
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     at: Option<String>,
     /// Where to, instead of where it was: a path, or postgresql://HOST/DATABASE for a dump
@@ -85,6 +92,14 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     let (at, to) = (args.at.as_deref(), args.to.as_deref());
     let Some(what) = &args.what else { return all::run(session, &env, &args) };
     let wanted = selection::wanted(session, &env, what, at, to)?;
+    let wanted = match wanted {
+        Wanted::Backup(selected) => {
+            let state = logs::meant(*selected)?;
+            (Wanted::Backup(Box::new(state.selected)), state.replay)
+        }
+        file => (file, None),
+    };
+    let (wanted, replay) = wanted;
     let target = target(session, &env, &wanted)?;
     let keys = session.keys()?;
     let keys = keys.as_deref();
@@ -109,6 +124,7 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     args.server.refuse_elsewhere()?;
     let request = RestoreRequest {
         origin,
+        replay: replay.as_ref().map(|replay| replay as &dyn Replay),
         engine: sources::engine(kind)?,
         to: args.to.clone(),
         files: match args.files {

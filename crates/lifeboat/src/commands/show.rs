@@ -21,7 +21,7 @@ pub(crate) struct Args {
 pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     let env = session.env()?;
     let selected = selection::backup(session, &env, &args.backup, None)?;
-    let Selected { repository, folder, manifest } = &selected;
+    let Selected { repository, folder, manifest, .. } = &selected;
     match session.printer.json() {
         true => {
             let value = list::with_place(manifest, &repository.url(), folder);
@@ -33,7 +33,7 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
 }
 
 fn text(session: &Session, selected: &Selected, now: jiff::Timestamp) -> Result<String> {
-    let Selected { repository, folder, manifest } = selected;
+    let Selected { repository, folder, manifest, .. } = selected;
     let mut lines = Lines::default();
     lines.add("backup", &units::one_line(&manifest.name));
     lines.add("id", &manifest.id.to_string());

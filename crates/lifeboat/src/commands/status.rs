@@ -11,11 +11,13 @@ use lifeboat_core::env::Env;
 use lifeboat_core::prune;
 use lifeboat_core::status::{self, Verdict};
 use lifeboat_core::{Error, Kind, Result};
+use lifeboat_sqlite::pagelog::Moment;
 use serde::Serialize;
 
 use self::disk::Disk;
 use crate::attempts::{self, Attempt};
 use crate::config::values::Period;
+use crate::logs;
 use crate::repositories::{self, Opened};
 use crate::rotation::Rule;
 use crate::selection::{self, Found};
@@ -29,7 +31,7 @@ use crate::ui::units;
 ///
 /// A source is stale if its newest good backup is older than its `rpo` or --max-age, or if it has
 /// none. A backup that was made without a check does not
-/// count as good. The exit code is then 21.
+/// count as good; a state of the log that follows a backup does. The exit code is then 21.
 ///
 /// That the last backup failed is told as a warning, also where the newest good one is fresh.
 ///
@@ -65,6 +67,9 @@ struct Row {
     state: State,
     newest_good: Option<String>,
     taken_at: Option<Timestamp>,
+    /// The newest state of its log, where that is newer, as `restore` takes it; and its moment.
+    log_state: Option<String>,
+    log_held: Option<Timestamp>,
     age_ms: Option<u64>,
     age_ms_max: Option<u64>,
     backups: usize,
@@ -173,7 +178,7 @@ fn rows(session: &Session, env: &Env, opened: &[Opened], args: &Args) -> Result<
         }
         for entry in &one.catalog.sources {
             if !seen.contains(&entry.folder) {
-                rows.push(row(&entry.folder, one, Some(entry), max_age_ms, now));
+                rows.push(row_of_entry(&entry.folder, one, Some(entry), max_age_ms, now)?);
             }
         }
     }
@@ -200,7 +205,7 @@ fn rows_of_argument(
         return Ok(());
     }
     for Found { opened, entry } in selection::entries(session, env, opened, argument)? {
-        rows.push(row(&entry.folder, opened, Some(entry), max_age_ms, now));
+        rows.push(row_of_entry(&entry.folder, opened, Some(entry), max_age_ms, now)?);
     }
     Ok(())
 }
@@ -224,7 +229,7 @@ fn row_of_target(
     max_age_ms: Option<u64>,
 ) -> Result<Row> {
     let age_ms_max = target.rpo_ms.or(max_age_ms);
-    let mut row = row(&target.name, opened, entry, age_ms_max, env.clock.now());
+    let mut row = row_of_entry(&target.name, opened, entry, age_ms_max, env.clock.now())?;
     let last = attempts::last(session, env, target, &opened.place.url);
     // One that was made in another way since then is the better news.
     row.last_attempt = last.filter(|last| row.taken_at.is_none_or(|at| at <= last.ended_at));
@@ -233,6 +238,33 @@ fn row_of_target(
         let request = rule.request(session, env, &opened.repository, &entry.folder);
         let gates = prune::waiting(env, &opened.repository, &request, entry)?;
         row.prune_waits = gates.into_iter().next().map(|gate| gate.message);
+    }
+    Ok(row)
+}
+
+/// The same with the log that follows its newest backups: a state of it counts as one of theirs.
+fn row_of_entry(
+    name: &str,
+    opened: &Opened,
+    entry: Option<&SourceEntry>,
+    age_ms_max: Option<u64>,
+    now: Timestamp,
+) -> Result<Row> {
+    let mut row = row(name, opened, entry, age_ms_max, now);
+    let logged = entry.map(|entry| logs::newest(&opened.repository, entry)).transpose()?.flatten();
+    let is_newer =
+        |(_, moment): &(String, Moment)| moment.held <= now && row.taken_at < Some(moment.held);
+    if let Some((state, moment)) = logged.filter(is_newer)
+        && row.state != State::Never
+    {
+        let age = now.duration_since(moment.held).as_millis();
+        let age_ms = u64::try_from(age).unwrap_or(0);
+        row.state = match age_ms_max.is_some_and(|age_ms_max| age_ms > age_ms_max) {
+            true => State::Stale,
+            false => State::Fresh,
+        };
+        (row.log_state, row.log_held) = (Some(state), Some(moment.held));
+        row.age_ms = Some(age_ms);
     }
     Ok(row)
 }
@@ -257,6 +289,8 @@ fn row(
         },
         newest_good: status.newest_good.map(|newest| newest.name.clone()),
         taken_at: status.newest_good.map(|newest| newest.taken_at),
+        log_state: None,
+        log_held: None,
         age_ms: status.age.and_then(|age| u64::try_from(age.as_millis()).ok()),
         age_ms_max,
         backups: status.backups,
@@ -290,7 +324,7 @@ fn print(session: &Session, rows: &[Row], several: bool) -> Result<()> {
         let mut cells = vec![
             (units::one_line(&row.source), None),
             state(row.state),
-            (row.newest_good.as_deref().map(units::one_line).unwrap_or_default(), None),
+            (newest(row), None),
             (age, None),
             (promised.unwrap_or_default(), None),
             (units::count(row.backups as u64), None),
@@ -330,6 +364,12 @@ fn warn_of_absent(session: &Session, args: &Args) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The newest state as it is named to `restore`.
+fn newest(row: &Row) -> String {
+    let state = row.log_state.as_ref().or(row.newest_good.as_ref());
+    state.map(|state| units::one_line(state)).unwrap_or_default()
 }
 
 /// What a number in the table would hide.

@@ -9,6 +9,7 @@ use lifeboat_core::manifest::{CheckLevel, Manifest};
 use lifeboat_core::repository::Repository;
 use lifeboat_core::verify::{self, VerifyLevel, VerifyReport};
 use lifeboat_core::{Error, Kind, Result};
+use lifeboat_sqlite::pagelog::{self, LogReport, ScratchCheck};
 use serde_json::{Value, json};
 
 use super::words::LevelWord;
@@ -22,8 +23,9 @@ use crate::ui::{report, units};
 /// Verify backups in the repository
 ///
 /// Every byte is read and compared with what the manifest says; with --level quick or full, the
-/// database is also restored to a scratch place and checked. The exit code is 20 if anything is
-/// damaged.
+/// database is also restored to a scratch place and checked. A log that follows a backup is read as
+/// well: each file must lead from the state before to the one that it names. The exit code is 20 if
+/// anything is damaged.
 ///
 /// A sealed backup needs its key, and verifying it proves more than the host could that made it:
 /// that the key opens what is stored. Without the key, --level stored compares the sealed bytes.
@@ -166,8 +168,18 @@ fn verify_one(session: &Session, env: &Env, job: &Job, level: VerifyLevel) -> Re
     };
     let scratch = (session.folders.scratch.as_path(), CHECK_MEMORY_BYTES);
     let found = verify::run(env, &job.repository, &job.folder, manifest, engine, level, scratch)?;
+    let log = match manifest.source.kind == lifeboat_sqlite::KIND {
+        true => verify_log(session, env, job, manifest, level)?,
+        false => LogReport::default(),
+    };
     session.progress.clear();
-    let VerifyReport { backup, sound, damage, notes, stored_bytes, elapsed_ms } = found;
+    let VerifyReport { backup, sound, mut damage, mut notes, stored_bytes, elapsed_ms } = found;
+    let sound = sound && log.damage.is_empty();
+    damage.extend(log.damage.iter().map(|line| format!("its log: {line}")));
+    notes.extend(log.notes.iter().map(|line| format!("its log: {line}")));
+    if log.files > 0 && log.damage.is_empty() {
+        notes.push(format!("its log leads to {} states, up to position {}", log.states, log.end));
+    }
     let proved = match level {
         VerifyLevel::Stored => "stored-bytes",
         _ => "stored",
@@ -183,7 +195,31 @@ fn verify_one(session: &Session, env: &Env, job: &Job, level: VerifyLevel) -> Re
         "notes": notes,
         "stored_bytes": stored_bytes,
         "elapsed_ms": elapsed_ms,
+        "log": (log.files > 0).then(|| json!({
+            "files": log.files, "stored_bytes": log.stored_bytes, "states": log.states,
+            "position": log.end,
+        })),
     }))
+}
+
+/// The log that follows a backup, read as a restore would.
+fn verify_log(
+    session: &Session,
+    env: &Env,
+    job: &Job,
+    manifest: &Manifest,
+    level: VerifyLevel,
+) -> Result<LogReport> {
+    let scratch = match level {
+        VerifyLevel::Check(level) if level != CheckLevel::None => Some(ScratchCheck {
+            engine: sources::engine(&manifest.source.kind)?,
+            level,
+            folder: &session.folders.scratch,
+            memory_bytes: CHECK_MEMORY_BYTES,
+        }),
+        _ => None,
+    };
+    pagelog::verify(env, &job.repository, &job.folder, manifest, scratch)
 }
 
 fn say(session: &Session, backup: &str, sound: bool, damage: &[String], notes: &[String]) {

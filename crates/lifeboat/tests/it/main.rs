@@ -22,6 +22,7 @@ mod drive;
 mod files;
 mod from_scripts;
 mod guard;
+mod increments;
 mod init;
 mod install;
 mod lost_backups;

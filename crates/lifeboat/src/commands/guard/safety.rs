@@ -146,6 +146,7 @@ impl Safety {
         let held = wait_for_release(guard)?;
         let request = RestoreRequest {
             origin: saved.origin(),
+            replay: None,
             engine,
             to: Some(guard.place.clone()),
             files: FilesChoice::No,

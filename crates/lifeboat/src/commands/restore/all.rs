@@ -12,15 +12,17 @@ use std::process::ExitCode;
 use jiff::Timestamp;
 use lifeboat_core::env::Env;
 use lifeboat_core::manifest::CheckLevel;
-use lifeboat_core::restore::{self, FilesChoice, Origin, RestorePlan, RestoreRequest};
+use lifeboat_core::restore::{self, FilesChoice, Origin, Replay, RestorePlan, RestoreRequest};
 use lifeboat_core::{Error, Kind, Result, files, glob};
+use lifeboat_sqlite::pagelog::{self, LogReplay};
 use serde_json::{Value, json};
 
 use super::super::backup::level_or;
 use super::super::incomplete;
 use super::{Args, as_json, plan_json, plan_text, say_text};
+use crate::logs::{self, State};
 use crate::repositories::{self, Opened};
-use crate::selection::{self, Selected};
+use crate::selection::{self, Meant, Selected};
 use crate::session::Session;
 use crate::sources::{self, CHECK_MEMORY_BYTES, Target};
 use crate::ui::confirm::confirm;
@@ -31,6 +33,8 @@ use crate::ui::{report, units};
 struct Item {
     name: String,
     selected: Selected,
+    /// What is laid over the backup.
+    replay: Option<LogReplay>,
     /// How it is configured; a database that a glob no longer matches has nothing of its own.
     target: Option<Target>,
 }
@@ -103,10 +107,10 @@ fn find(session: &Session, env: &Env, opened: &[Opened], at: Timestamp) -> Resul
                 found.missing.push((target.name, error.hint(hint)));
                 continue;
             }
-            match selection::of_target(env, opened, &target, at) {
-                Ok(selected) => {
+            match selection::of_target(env, opened, &target, at).and_then(logs::meant) {
+                Ok(State { selected, replay }) => {
                     let (name, target) = (target.name.clone(), Some(target));
-                    found.items.push(Item { name, selected, target });
+                    found.items.push(Item { name, selected, replay, target });
                 }
                 Err(error) => found.missing.push((target.name, error)),
             }
@@ -115,7 +119,12 @@ fn find(session: &Session, env: &Env, opened: &[Opened], at: Timestamp) -> Resul
             let id = selected.manifest.source.id;
             if !found.items.iter().any(|item| item.selected.manifest.source.id == id) {
                 let name = selected.manifest.source.name.clone();
-                found.items.push(Item { name, selected, target: None });
+                match logs::meant(selected) {
+                    Ok(State { selected, replay }) => {
+                        found.items.push(Item { name, selected, replay, target: None });
+                    }
+                    Err(error) => found.missing.push((name, error)),
+                }
             }
         }
     }
@@ -132,7 +141,10 @@ fn of_glob(opened: &[Opened], pattern: &str, at: Timestamp) -> Vec<Selected> {
         });
         for entry in fits {
             let Some(manifest) = entry.at_or_before(at) else { continue };
-            let new = selection::selected(one, entry, manifest);
+            let new = Selected {
+                meant: Meant::State(pagelog::Target::At(at)),
+                ..selection::selected(one, entry, manifest)
+            };
             let same = |old: &&mut Selected| old.manifest.source.id == new.manifest.source.id;
             match found.iter_mut().find(same) {
                 Some(old) if old.manifest.taken_at < new.manifest.taken_at => *old = new,
@@ -150,7 +162,7 @@ fn request<'a>(
     item: &'a Item,
     root: Option<&Path>,
 ) -> Result<RestoreRequest<'a>> {
-    let Selected { repository, folder, manifest } = &item.selected;
+    let Selected { repository, folder, manifest, .. } = &item.selected;
     let is_files = manifest.source.kind == files::KIND;
     let below = |root: &Path| match is_files {
         true => root.to_owned(),
@@ -160,6 +172,7 @@ fn request<'a>(
     let target = item.target.as_ref();
     Ok(RestoreRequest {
         origin: Origin::Backup { repository, folder, manifest },
+        replay: item.replay.as_ref().map(|replay| replay as &dyn Replay),
         engine: sources::engine(&manifest.source.kind)?,
         to: root.map(below),
         files: if has_files && !is_files { FilesChoice::Also } else { FilesChoice::No },
@@ -217,7 +230,12 @@ impl Whole<'_> {
                 places.iter().map(|place| units::one_line(&place.to_string_lossy())).collect();
             row([
                 units::one_line(&item.name),
-                selection::moment(self.session, manifest),
+                match &item.replay {
+                    Some(replay) => {
+                        units::moment(replay.moment().until, &self.session.surroundings.time_zone)
+                    }
+                    None => selection::moment(self.session, manifest),
+                },
                 units::bytes(manifest.plain_bytes()),
                 places.join(", "),
             ]);

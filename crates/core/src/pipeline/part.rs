@@ -1,0 +1,230 @@
+//! Reading parts of a stored artifact: the frames that hold them, and no others.
+
+use std::io::Read;
+use std::ops::Range;
+
+use libdeflater::Decompressor;
+use zstd_safe::DCtx;
+
+use super::zstd_frames::{self, SEEK_FRAME_BYTES, SEEK_TAIL_BYTES, SeekTail};
+use super::{Compression, FRAME_BYTES_MAX, gzip};
+use crate::error::{Error, Kind, Result};
+use crate::store::{ObjectName, Store};
+
+/// What is read ahead where parts are asked for in rising order.
+const AHEAD_BYTES: u64 = 1 << 20;
+
+/// Reads parts of an artifact's plain bytes. It is fastest in rising order.
+pub struct PartReader<'a> {
+    stored: StoredParts<'a>,
+    plain_bytes: u64,
+    frames: Frames,
+    zstd: DCtx<'static>,
+    gzip: Decompressor,
+    /// The frame that was decompressed last.
+    current: Option<usize>,
+    plain: Vec<u8>,
+}
+
+/// Where frames begin.
+enum Frames {
+    /// There are none: the bytes are plain.
+    None,
+    /// As the table at the end says: one more start than frames.
+    Zstd { starts: Vec<u64>, frame_bytes: u64 },
+    /// As each member says; known as far as they were looked at.
+    Gzip { starts: Vec<u64> },
+}
+
+impl<'a> PartReader<'a> {
+    /// Looks how the artifact is cut. `None` where no part can be read without the rest, as in
+    /// another program's stream.
+    pub fn open(
+        store: &'a dyn Store,
+        object: &ObjectName,
+        compression: Compression,
+        (stored_bytes, plain_bytes): (u64, u64),
+    ) -> Result<Option<Self>> {
+        let mut stored = StoredParts::new(store, object, stored_bytes, AHEAD_BYTES);
+        let frames = match compression {
+            Compression::None if stored_bytes == plain_bytes => Frames::None,
+            Compression::None => return Ok(None),
+            Compression::Zstd { .. } => match zstd_starts(&mut stored, plain_bytes)? {
+                Some(frames) => frames,
+                None => return Ok(None),
+            },
+            Compression::Gzip { .. } => match member_at(&mut stored, 0)? {
+                Some(_) => Frames::Gzip { starts: vec![0] },
+                None => return Ok(None),
+            },
+        };
+        Ok(Some(PartReader {
+            stored,
+            plain_bytes,
+            frames,
+            zstd: DCtx::create(),
+            gzip: Decompressor::new(),
+            current: None,
+            plain: Vec::new(),
+        }))
+    }
+
+    /// Fills the buffer with the plain bytes from `offset` on.
+    pub fn read(&mut self, mut offset: u64, mut buffer: &mut [u8]) -> Result<()> {
+        if offset + buffer.len() as u64 > self.plain_bytes {
+            return Err(self.damaged("it is shorter than what is read of it"));
+        }
+        while !buffer.is_empty() {
+            let (at, available) = match &self.frames {
+                Frames::None => {
+                    let range = offset..offset + buffer.len() as u64;
+                    buffer.copy_from_slice(self.stored.read(range)?);
+                    return Ok(());
+                }
+                Frames::Zstd { frame_bytes, .. } => self.frame(offset, *frame_bytes)?,
+                Frames::Gzip { .. } => self.frame(offset, FRAME_BYTES_MAX as u64)?,
+            };
+            let count = available.min(buffer.len());
+            let (now, later) = buffer.split_at_mut(count);
+            now.copy_from_slice(&self.plain[at..at + count]);
+            buffer = later;
+            offset += count as u64;
+        }
+        Ok(())
+    }
+
+    /// Decompresses the frame that holds a plain offset. Where in it that is, and how many bytes
+    /// follow from there.
+    fn frame(&mut self, offset: u64, frame_bytes: u64) -> Result<(usize, usize)> {
+        let index = (offset / frame_bytes) as usize;
+        if self.current != Some(index) {
+            self.current = None;
+            self.decompress(index, frame_bytes)?;
+            self.current = Some(index);
+        }
+        let at = (offset - index as u64 * frame_bytes) as usize;
+        match self.plain.len().checked_sub(at) {
+            Some(available) if available > 0 => Ok((at, available)),
+            _ => Err(self.damaged("a frame is shorter than it must be")),
+        }
+    }
+
+    fn decompress(&mut self, index: usize, frame_bytes: u64) -> Result<()> {
+        match &mut self.frames {
+            Frames::None => Ok(()),
+            Frames::Zstd { starts, .. } => {
+                let range = starts[index]..starts[index + 1];
+                let before = index as u64 * frame_bytes;
+                let plain_bytes = frame_bytes.min(self.plain_bytes - before) as usize;
+                let frame = self.stored.read(range)?;
+                zstd_frames::decompress(&mut self.zstd, frame, plain_bytes, &mut self.plain)
+            }
+            Frames::Gzip { starts } => {
+                while starts.len() <= index + 1 {
+                    let last = starts[starts.len() - 1];
+                    let Some(bytes) = member_at(&mut self.stored, last)? else {
+                        return Err(self.damaged("it is cut short"));
+                    };
+                    starts.push(last + bytes);
+                }
+                let member = self.stored.read(starts[index]..starts[index + 1])?;
+                self.plain.clear();
+                gzip::append_plain(&mut self.gzip, member, &mut self.plain)
+            }
+        }
+        .map_err(|error| match error.kind() {
+            Kind::CheckFailed => error.context(format!("{} is damaged", self.stored.object)),
+            _ => error,
+        })
+    }
+
+    fn damaged(&self, why: &str) -> Error {
+        Error::new(Kind::CheckFailed, format!("{} is damaged: {why}", self.stored.object))
+    }
+}
+
+/// The size of a member of ours that begins there.
+fn member_at(stored: &mut StoredParts<'_>, start: u64) -> Result<Option<u64>> {
+    let end = start + gzip::HEADER_BYTES as u64;
+    if end > stored.bytes {
+        return Ok(None);
+    }
+    let header = stored.read(start..end)?.first_chunk().and_then(gzip::member_bytes);
+    Ok(header.map(|bytes| bytes as u64).filter(|bytes| start + bytes <= stored.bytes))
+}
+
+/// The frames by the table at the end; `None` where there is no table of ours.
+fn zstd_starts(stored: &mut StoredParts<'_>, plain_bytes: u64) -> Result<Option<Frames>> {
+    let Some(tail_at) = stored.bytes.checked_sub(SEEK_TAIL_BYTES) else { return Ok(None) };
+    let tail = SeekTail::parse(stored.read(tail_at..stored.bytes)?);
+    let Some(table_at) = tail.and_then(|tail| stored.bytes.checked_sub(tail.table_bytes())) else {
+        return Ok(None);
+    };
+    let table = stored.read(table_at..stored.bytes)?.to_vec();
+    let Some(entries) = zstd_frames::parse_seek_table(&table) else { return Ok(None) };
+    let (mut starts, mut stored_sum, mut plain_sum) = (vec![0], 0, 0);
+    let frame_bytes = entries.first().map_or(1, |entry| u64::from(entry.1).max(1));
+    for (index, &(stored_bytes, plain)) in entries.iter().enumerate() {
+        let is_last = index + 1 == entries.len();
+        if u64::from(plain) > frame_bytes || (!is_last && u64::from(plain) != frame_bytes) {
+            return Ok(None);
+        }
+        stored_sum += u64::from(stored_bytes);
+        plain_sum += u64::from(plain);
+        starts.push(stored_sum);
+    }
+    let whole = stored_sum == table_at && plain_sum == plain_bytes;
+    Ok((whole && frame_bytes <= SEEK_FRAME_BYTES).then_some(Frames::Zstd { starts, frame_bytes }))
+}
+
+/// Reads ranges of an object as it is stored, ahead where they come in rising order.
+pub struct StoredParts<'a> {
+    store: &'a dyn Store,
+    object: ObjectName,
+    bytes: u64,
+    ahead_bytes: u64,
+    start: u64,
+    window: Vec<u8>,
+}
+
+impl<'a> StoredParts<'a> {
+    /// Of an object of that size. Where parts come in rising order, so many bytes are read ahead.
+    pub fn new(store: &'a dyn Store, object: &ObjectName, bytes: u64, ahead_bytes: u64) -> Self {
+        let (object, window) = (object.clone(), Vec::new());
+        StoredParts { store, object, bytes, ahead_bytes, start: 0, window }
+    }
+
+    /// The bytes of that range.
+    pub fn read(&mut self, range: Range<u64>) -> Result<&[u8]> {
+        let end = self.start + self.window.len() as u64;
+        if range.start < self.start || range.end > end {
+            if range.end > self.bytes {
+                let message = format!("{} is damaged: it is cut short", self.object);
+                return Err(Error::new(Kind::CheckFailed, message));
+            }
+            let is_near = range.start >= self.start && range.start <= end + self.ahead_bytes;
+            let ahead = if is_near && end > 0 { self.ahead_bytes } else { 0 };
+            let until = range.end.max((range.start + ahead).min(self.bytes));
+            self.fetch(range.start..until)?;
+        }
+        let at = (range.start - self.start) as usize;
+        Ok(&self.window[at..at + (range.end - range.start) as usize])
+    }
+
+    fn fetch(&mut self, range: Range<u64>) -> Result<()> {
+        let length = range.end - range.start;
+        (self.start, self.window) = (range.start, Vec::with_capacity(length as usize));
+        let reader = self.store.get(&self.object, Some(range))?;
+        reader.take(length).read_to_end(&mut self.window).map_err(|error| {
+            let message = format!("cannot read {} of {}", self.object, self.store.url());
+            Error::io(Kind::StoreUnavailable, message, error)
+        })?;
+        match self.window.len() as u64 == length {
+            true => Ok(()),
+            false => Err(Error::new(
+                Kind::CheckFailed,
+                format!("{} of {} is cut short", self.object, self.store.url()),
+            )),
+        }
+    }
+}

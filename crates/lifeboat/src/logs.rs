@@ -1,0 +1,144 @@
+//! The page logs of SQLite databases, as the commands see them: which state is meant, what can be
+//! restored.
+
+use jiff::Timestamp;
+use lifeboat_core::catalog::SourceEntry;
+use lifeboat_core::manifest::Manifest;
+use lifeboat_core::repository::Repository;
+use lifeboat_core::{Error, Kind, Result};
+use lifeboat_sqlite::KIND;
+use lifeboat_sqlite::pagelog::{Chain, LogReplay, Moment, Target};
+
+use crate::selection::{Meant, Selected};
+
+/// How many backups before the newest one may have a log that leads further: one that was made
+/// while the log of the one before went on.
+const EARLIER_MAX: usize = 2;
+
+/// What is to be restored: the backup, and the way from it to a later state, if that is meant.
+pub(crate) struct State {
+    /// The backup.
+    pub(crate) selected: Selected,
+    /// What is laid over it.
+    pub(crate) replay: Option<LogReplay>,
+}
+
+impl State {
+    /// The backup alone.
+    pub(crate) fn of_backup(selected: Selected) -> Self {
+        State { selected, replay: None }
+    }
+
+    /// The moment that it shows.
+    pub(crate) fn taken_at(&self) -> Timestamp {
+        let logged = self.replay.as_ref().map(|replay| replay.moment().until);
+        logged.unwrap_or(self.selected.manifest.taken_at)
+    }
+}
+
+/// The state that was meant by what selected a backup: for a moment, the newest that the log of it,
+/// or of one before it, leads to.
+pub(crate) fn meant(selected: Selected) -> Result<State> {
+    let target = match selected.meant {
+        Meant::Backup => return Ok(State::of_backup(selected)),
+        Meant::State(_) if selected.manifest.source.kind != KIND => {
+            return Ok(State::of_backup(selected));
+        }
+        Meant::State(target) => target,
+    };
+    let replay = replay_of(&selected, &selected.manifest, target)?;
+    let mut best = State { selected, replay };
+    if matches!(target, Target::Position(_)) {
+        return Ok(best);
+    }
+    for earlier in best.selected.earlier.clone() {
+        // Its log ended with the newer backup, if all is well; one that is broken takes nothing
+        // from that backup.
+        let Ok(Some(replay)) = replay_of(&best.selected, &earlier, target) else { continue };
+        if replay.moment().until > best.taken_at() {
+            let selected = Selected { manifest: earlier, ..best.selected };
+            best = State { selected, replay: Some(replay) };
+        }
+    }
+    Ok(best)
+}
+
+/// The backups right before one, newest first, whose logs may lead further.
+pub(crate) fn earlier(entry: &SourceEntry, manifest: &Manifest) -> Vec<Manifest> {
+    let before = entry.backups.iter().rev().skip_while(|backup| backup.id != manifest.id).skip(1);
+    before.take(EARLIER_MAX).cloned().collect()
+}
+
+fn replay_of(selected: &Selected, base: &Manifest, target: Target) -> Result<Option<LogReplay>> {
+    let chain = Chain::of(&selected.repository, &selected.folder, base)?;
+    match chain.is_empty() {
+        true => match target {
+            Target::Position(position) if position > 0 => Err(Error::new(
+                Kind::NotCovered,
+                format!("{} has no log, and so no position {position}", base.name),
+            )
+            .hint("lifeboat backup --incremental adds to it")),
+            _ => Ok(None),
+        },
+        false => LogReplay::to(&chain, target),
+    }
+}
+
+/// What a log adds to a backup.
+pub(crate) struct Reach {
+    /// How many states can be restored beside the backup.
+    pub(crate) states: usize,
+    /// How many bytes the log takes.
+    pub(crate) stored_bytes: u64,
+    /// The newest of these states, if there is one.
+    pub(crate) newest: Option<Moment>,
+    /// Why later ones cannot be restored, if so.
+    pub(crate) broken: Option<String>,
+}
+
+/// How far the log of a backup reaches. `None` where it has none.
+pub(crate) fn reach(
+    repository: &Repository,
+    folder: &str,
+    base: &Manifest,
+) -> Result<Option<Reach>> {
+    if base.source.kind != KIND {
+        return Ok(None);
+    }
+    let chain = Chain::of(repository, folder, base)?;
+    if chain.is_empty() {
+        return Ok(None);
+    }
+    let mut broken = chain.gap().map(|gap| {
+        format!("files are missing between the positions {} and {}", gap.after, gap.before)
+    });
+    let newest = match chain.end() {
+        0 => None,
+        end => match chain.moment(Target::Position(end)) {
+            Ok(moment) => Some(moment),
+            Err(error) if matches!(error.kind(), Kind::CheckFailed | Kind::NotCovered) => {
+                broken.get_or_insert(error.to_string());
+                None
+            }
+            Err(error) => return Err(error),
+        },
+    };
+    let (states, (_, stored_bytes)) = (chain.states(), chain.size());
+    Ok(Some(Reach { states, stored_bytes, newest, broken }))
+}
+
+/// The newest state of a source that its logs lead to, as `restore` takes it.
+pub(crate) fn newest(
+    repository: &Repository,
+    entry: &SourceEntry,
+) -> Result<Option<(String, Moment)>> {
+    let mut best: Option<(String, Moment)> = None;
+    for backup in entry.backups.iter().rev().take(1 + EARLIER_MAX) {
+        let newest = reach(repository, &entry.folder, backup)?.and_then(|reach| reach.newest);
+        let Some(moment) = newest else { continue };
+        if best.as_ref().is_none_or(|(_, best)| best.held < moment.held) {
+            best = Some((format!("{}+{}", backup.name, moment.position), moment));
+        }
+    }
+    Ok(best)
+}

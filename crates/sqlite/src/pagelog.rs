@@ -1,0 +1,54 @@
+//! The page log: what changed in a database between two of its backups, page by page.
+//!
+//! A log belongs to one backup, its **base**. Each of its files covers the positions (from, to]:
+//! position 0 is the base itself, every later one a state that the database had between two
+//! commits. A file holds the pages that changed, as differences from their version before, with
+//! the hash of each, and digests of the whole database's state before and after. So what is
+//! missing, in another order or of another database is seen before anything is restored, and what
+//! was restored is proved to the byte.
+//!
+//! | file | duty |
+//! |---|---|
+//! | `layout` | the bytes of a file: see docs/format.md |
+//! | `state` | hashes of all pages, and the digest of a state |
+//! | `delta` | a page as a difference from its version before |
+//! | `names` | names of objects |
+//! | `write`, `read` | one file |
+//! | `chain` | the files of a base: which of them lead to a position |
+//! | `history` | the versions that pages had at a position, without a restore |
+//! | `compare` | pages of a capture that differ from a state |
+//! | `increment` | a run that adds one file |
+//! | `replay` | laying a log over a restored backup |
+//! | `verify` | reading a log as a restore would |
+
+mod chain;
+mod compare;
+mod delta;
+mod history;
+mod increment;
+mod layout;
+mod names;
+mod read;
+mod replay;
+mod state;
+mod verify;
+mod write;
+#[cfg(test)]
+mod tests;
+
+pub use self::chain::{Chain, Gap, Moment, Target};
+pub use self::increment::{
+    Increment, IncrementOutcome, IncrementPlan, IncrementRequest, plan, run,
+};
+pub use self::replay::LogReplay;
+pub use self::verify::{LogReport, ScratchCheck, verify};
+
+/// How many differences may lie upon one another before a page is stored whole again.
+const DIFFERENCES_MAX: u8 = 16;
+
+/// How many files a base's log may have before the next run makes a new backup instead.
+const FILES_MAX: usize = 2_000;
+
+/// A log that is larger than both makes the next run a backup: so many bytes, and the base's stored
+/// bytes divided by that.
+const LOG_BYTES_SHARE: (u64, u64) = (1 << 20, 2);

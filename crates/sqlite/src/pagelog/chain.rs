@@ -1,0 +1,271 @@
+//! The log of a backup: its files, the positions that can be reached, and the way to one.
+//!
+//! What names say is enough to see which positions can be reached from the base, and where a file
+//! is missing. The way to a position is then walked footer by footer: each must follow the one
+//! before, by its link and by the state before it, and be of this source and this base.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use lifeboat_core::manifest::Manifest;
+use lifeboat_core::moment::compact;
+use lifeboat_core::parallel::in_parallel;
+use lifeboat_core::repository::Repository;
+use lifeboat_core::{Error, Kind, Result};
+
+use super::layout::Footer;
+use super::read::{LogObject, list};
+
+/// What of a log is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The newest state.
+    Latest,
+    /// The newest state in which nothing is that was committed after this.
+    At(Timestamp),
+    /// The state at that position; 0 is the base.
+    Position(u64),
+}
+
+/// A state that can be restored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// Its position in the log of its base.
+    pub position: u64,
+    /// Everything is in it that was committed until then.
+    pub held: Timestamp,
+    /// Nothing is in it that was committed after.
+    pub until: Timestamp,
+}
+
+/// Positions that cannot be restored, because files before them are missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The last position before it.
+    pub after: u64,
+    /// The first position of which a file is there again.
+    pub before: u64,
+}
+
+/// A file on the way to a position, with its footer.
+pub(crate) type Step = (LogObject, Footer);
+
+/// The log of one backup.
+pub struct Chain<'a> {
+    pub(crate) repository: &'a Repository,
+    pub(crate) folder: &'a str,
+    pub(crate) base: &'a Manifest,
+    pub(crate) files: Vec<LogObject>,
+    /// Each position that can be reached: by how many files, and the last of them.
+    reached: BTreeMap<u64, (usize, usize)>,
+}
+
+impl<'a> Chain<'a> {
+    /// Lists the log of a backup. It may have no file.
+    pub fn of(repository: &'a Repository, folder: &'a str, base: &'a Manifest) -> Result<Self> {
+        let files = list(repository, folder, &base.name)?;
+        let mut reached: BTreeMap<u64, (usize, usize)> = BTreeMap::new();
+        // Sorted by where they begin, so that what leads to a file was seen before it.
+        for (index, file) in files.iter().enumerate() {
+            let before = match file.span.from {
+                0 => Some(0),
+                from => reached.get(&from).map(|(files, _)| *files),
+            };
+            let Some(before) = before else { continue };
+            let way = (before + 1, index);
+            let best = reached.entry(file.span.to).or_insert(way);
+            *best = way.min(*best);
+        }
+        Ok(Chain { repository, folder, base, files, reached })
+    }
+
+    /// Whether it has no file.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// How many files it has, and their size in bytes.
+    pub fn size(&self) -> (usize, u64) {
+        (self.files.len(), self.files.iter().map(|file| file.bytes).sum())
+    }
+
+    /// The newest position that can be reached.
+    pub fn end(&self) -> u64 {
+        self.reached.last_key_value().map_or(0, |(position, _)| *position)
+    }
+
+    /// How many states can be restored, without the base.
+    pub fn states(&self) -> usize {
+        self.reached.len()
+    }
+
+    /// Positions of which files are there, but not all that lead to them.
+    pub fn gap(&self) -> Option<Gap> {
+        let is_lost = |file: &&LogObject| !self.reached.contains_key(&file.span.to);
+        let lost = self.files.iter().find(is_lost)?;
+        let before = lost.span.from;
+        let after = self.reached.range(..before).next_back().map_or(0, |(position, _)| *position);
+        Some(Gap { after, before })
+    }
+
+    /// The state that is wanted. A gap in the way is [`Kind::NotCovered`].
+    pub fn moment(&self, target: Target) -> Result<Moment> {
+        let end = self.end();
+        let gap = self.gap();
+        match target {
+            Target::Position(position) => match self.at(position) {
+                Err(error) if error.kind() == Kind::NotCovered => Err(self.lost(error, gap)),
+                found => found,
+            },
+            Target::Latest if gap.is_none() => self.at(end),
+            Target::Latest => Err(self.lost(Error::new(Kind::NotCovered, "its end"), gap)),
+            Target::At(at) => {
+                let found = self.newest_at(at)?;
+                match gap {
+                    Some(gap) if found.position == end => {
+                        let what = Error::new(Kind::NotCovered, format!("the moment {at}"));
+                        Err(self.lost(what, Some(gap)))
+                    }
+                    _ => Ok(found),
+                }
+            }
+        }
+    }
+
+    /// The newest state that can be reached and in which nothing is younger than `at`.
+    fn newest_at(&self, at: Timestamp) -> Result<Moment> {
+        let positions: Vec<u64> = self.reached.keys().copied().collect();
+        // States follow one another in time, so a few footers of many tell which it is.
+        let (mut low, mut high, mut best) = (0, positions.len(), self.at(0)?);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let moment = self.at(positions[middle])?;
+            if moment.until <= at {
+                (low, best) = (middle + 1, moment);
+            } else {
+                high = middle;
+            }
+        }
+        Ok(best)
+    }
+
+    /// What is known of a position that can be reached.
+    pub(crate) fn at(&self, position: u64) -> Result<Moment> {
+        if position == 0 {
+            let taken_at = self.base.taken_at;
+            return Ok(Moment { position, held: taken_at, until: taken_at });
+        }
+        let Some((_, index)) = self.reached.get(&position) else {
+            let message = format!("position {position} of {}", self.base.name);
+            return Err(Error::new(Kind::NotCovered, message));
+        };
+        let footer = self.files[*index].footer(self.repository.store())?;
+        Ok(moment_of(&footer))
+    }
+
+    /// The files that lead to a position, each proved to follow the one before.
+    pub(crate) fn way(&self, position: u64) -> Result<Vec<Step>> {
+        let mut files = Vec::new();
+        let mut at = position;
+        while at > 0 {
+            let Some((_, index)) = self.reached.get(&at) else {
+                let message = format!("position {position} of {}", self.base.name);
+                return Err(self.lost(Error::new(Kind::NotCovered, message), self.gap()));
+            };
+            files.push(self.files[*index].clone());
+            at = self.files[*index].span.from;
+        }
+        files.reverse();
+        let store = self.repository.store();
+        let footers = in_parallel(&files, store.readers(), |file| file.footer(store));
+        let mut steps: Vec<Step> = Vec::with_capacity(files.len());
+        for (file, footer) in files.into_iter().zip(footers) {
+            let step = footer.and_then(|footer| {
+                self.require_next(&file, &footer, steps.last().map(|(_, before)| before))?;
+                Ok((file, footer))
+            });
+            match step {
+                Ok(step) => steps.push(step),
+                Err(error) => return Err(self.instead(error, &steps)),
+            }
+        }
+        Ok(steps)
+    }
+
+    /// Requires that a file is of this log and follows the one before.
+    fn require_next(
+        &self,
+        file: &LogObject,
+        footer: &Footer,
+        before: Option<&Footer>,
+    ) -> Result<()> {
+        let foreign = |why: &str| {
+            let message = format!("{} does not belong to this log: {why}", file.object);
+            Err(Error::new(Kind::NotCovered, message))
+        };
+        if footer.source != self.base.source.id {
+            return foreign("it is of another source");
+        }
+        if footer.base != self.base.id {
+            return foreign("it follows another backup");
+        }
+        let Some(before) = before else { return Ok(()) };
+        if footer.page_size != before.page_size || footer.page_count.0 != before.page_count.1 {
+            return foreign("its pages do not fit those of the file before it");
+        }
+        if footer.link_before != before.link {
+            return foreign("it follows another file than the one before it");
+        }
+        if footer.state_before != before.state_after {
+            return foreign("it begins with another state than the one before it ends with");
+        }
+        Ok(())
+    }
+
+    /// The error for a target that a gap makes unreachable, with what can be restored instead.
+    fn lost(&self, what: Error, gap: Option<Gap>) -> Error {
+        let name = &self.base.name;
+        let message = match &gap {
+            Some(Gap { after, before }) => format!(
+                "{} cannot be restored: of the log of {name} files are missing between the \
+                 positions {after} and {before}",
+                what.message()
+            ),
+            None => format!(
+                "{} cannot be restored: the log of {name} ends at position {}",
+                what.message(),
+                self.end()
+            ),
+        };
+        let error = Error::new(Kind::NotCovered, message);
+        let last = gap.map_or(self.end(), |gap| gap.after);
+        error.hint(self.alternative(last))
+    }
+
+    /// The same error, with what can be restored instead: where the walk was stopped.
+    fn instead(&self, error: Error, steps: &[Step]) -> Error {
+        let last = steps.last().map_or(0, |(_, footer)| footer.to);
+        error.hint(self.alternative(last))
+    }
+
+    fn alternative(&self, position: u64) -> String {
+        let (folder, name) = (self.folder, &self.base.name);
+        match self.at(position) {
+            Ok(moment) if position > 0 => format!(
+                "what can be restored instead is the state of {}: lifeboat restore \
+                 {name}+{position}; or a newer backup: lifeboat list {folder}",
+                moment.until.strftime("%Y-%m-%dT%H:%M:%SZ")
+            ),
+            _ => format!(
+                "what can be restored instead is the backup itself: lifeboat restore \
+                 {folder}@{}; or a newer one: lifeboat list {folder}",
+                compact(self.base.taken_at)
+            ),
+        }
+    }
+}
+
+pub(crate) fn moment_of(footer: &Footer) -> Moment {
+    let time = |ms: i64| Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH);
+    Moment { position: footer.to, held: time(footer.held_ms), until: time(footer.until_ms) }
+}

@@ -1,0 +1,120 @@
+//! The end of a capture at which pages are compared with the hashes of a state.
+
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+
+use lifeboat_core::env::Env;
+use lifeboat_core::event::Event;
+use lifeboat_core::pipeline::{BlockHash, block_hash};
+use lifeboat_core::source::{BlockObserver, Sink};
+use lifeboat_core::{Error, Kind, Result};
+
+use super::state::PageState;
+
+/// What is read at once, in bytes.
+const BUFFER_BYTES: usize = 1 << 20;
+/// Changed pages that are handed on together, in bytes.
+const BATCH_BYTES: usize = 1 << 20;
+/// With so few changed pages no share of all is too large.
+const CHANGED_MIN: u32 = 4_096;
+
+/// A page that differs.
+pub(crate) struct Found {
+    /// Its number.
+    pub(crate) page: u32,
+    /// Its hash.
+    pub(crate) hash: BlockHash,
+    /// Its hash before, if there was such a page.
+    pub(crate) hash_before: Option<BlockHash>,
+    /// Its content.
+    pub(crate) content: Vec<u8>,
+}
+
+/// Takes the pages of a state in their order and sends on those that differ.
+pub(crate) struct ChangedSink<'a> {
+    env: &'a Env,
+    state: &'a PageState,
+    observer: Option<Arc<dyn BlockObserver>>,
+    sender: Option<SyncSender<Vec<Found>>>,
+    buffer: Vec<u8>,
+    batch: Vec<Found>,
+    /// Pages seen, and those of them that differ.
+    pages: u32,
+    changed: u32,
+    is_too_much: bool,
+}
+
+impl<'a> ChangedSink<'a> {
+    pub(crate) fn new(
+        env: &'a Env,
+        state: &'a PageState,
+        observer: Option<Arc<dyn BlockObserver>>,
+        sender: SyncSender<Vec<Found>>,
+    ) -> Self {
+        ChangedSink {
+            env,
+            state,
+            observer,
+            sender: Some(sender),
+            buffer: vec![0; BUFFER_BYTES],
+            batch: Vec::new(),
+            pages: 0,
+            changed: 0,
+            is_too_much: false,
+        }
+    }
+
+    /// How many pages were seen; or why they are too many to be an increment.
+    pub(crate) fn end(mut self, written: Result<()>) -> Result<Result<u32, String>> {
+        if self.is_too_much {
+            let why = format!("more than half of its {} pages changed", self.state.page_count());
+            return Ok(Err(why));
+        }
+        written?;
+        self.send()?;
+        Ok(Ok(self.pages))
+    }
+
+    fn send(&mut self) -> Result<()> {
+        let batch = std::mem::take(&mut self.batch);
+        let sent = self.sender.as_ref().is_some_and(|sender| sender.send(batch).is_ok());
+        match sent {
+            true => Ok(()),
+            false => Err(Error::new(Kind::StoreUnavailable, "the store stopped taking pages")),
+        }
+    }
+}
+
+impl Sink for ChangedSink<'_> {
+    fn buffer(&mut self) -> &mut [u8] {
+        &mut self.buffer
+    }
+
+    fn advance(&mut self, bytes: usize) -> Result<()> {
+        self.env.proceed()?;
+        let page_bytes = self.state.page_size() as usize;
+        if let Some(observer) = &self.observer {
+            let offset = u64::from(self.pages) * page_bytes as u64;
+            observer.observe(offset, &self.buffer[..bytes]);
+        }
+        for content in self.buffer[..bytes].chunks(page_bytes) {
+            self.pages += 1;
+            let (hash, before) = (block_hash(content), self.state.hash(self.pages).copied());
+            if before != Some(hash) {
+                self.changed += 1;
+                let (page, content) = (self.pages, content.to_vec());
+                self.batch.push(Found { page, hash, hash_before: before, content });
+            }
+        }
+        self.env.tell(Event::Advanced { bytes: bytes as u64 });
+        // Then a backup is smaller, and shortens every restore after it.
+        if self.changed > CHANGED_MIN.max(self.state.page_count() / 2) {
+            self.is_too_much = true;
+            return Err(Error::new(Kind::Refused, "more than half of the pages changed"));
+        }
+        match self.batch.len() * page_bytes >= BATCH_BYTES {
+            true => self.send(),
+            false => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The state at the end of a log, and the versions of its pages, read from the repository.
+//!
+//! Page hashes of the base and the indexes of the log's files give the hashes of any state,
+//! without a page being read. A page itself is the base's, or a whole one of a file, with the
+//! differences of later files upon it; what comes out must have the page's hash.
+
+use lifeboat_core::env::Env;
+use lifeboat_core::manifest::{Artifact, Manifest};
+use lifeboat_core::pipeline::{BlockHash, BlockHashes, PartReader, block_hash, decode};
+use lifeboat_core::repository::Repository;
+use lifeboat_core::scratch::expectation;
+use lifeboat_core::{Error, Kind, Result};
+
+use super::chain::Step;
+use super::delta::{Before, Decoder, Form};
+use super::layout::Digest;
+use super::read::LogReader;
+use super::state::PageState;
+
+/// The artifact of a backup that holds its page hashes.
+pub(crate) const PAGE_HASHES: &str = "page-hashes";
+/// The artifact that is the database.
+pub(crate) const DATABASE: &str = "database";
+
+/// The end of a log.
+pub(crate) struct History<'a> {
+    /// The link that the next file has to have.
+    pub(crate) link: Digest,
+    page_bytes: usize,
+    base: Option<PartReader<'a>>,
+    base_pages: u32,
+    files: Vec<LogReader<'a>>,
+    decoder: Decoder,
+    /// Why versions before cannot be read, if so.
+    pub(crate) unreadable: Option<String>,
+}
+
+/// The page hashes of a backup. `None` where it has none.
+pub(crate) fn page_hashes(
+    env: &Env,
+    repository: &Repository,
+    folder: &str,
+    base: &Manifest,
+) -> Result<Option<PageState>> {
+    let Some(artifact) = base.artifact(PAGE_HASHES) else { return Ok(None) };
+    let object = repository.object(folder, &artifact.name)?;
+    let reader = repository.store().get(&object, None)?;
+    let mut bytes = Vec::with_capacity(usize::try_from(artifact.plain_bytes).unwrap_or(0));
+    decode(
+        reader,
+        repository.wrapping(artifact)?,
+        env.threads,
+        &expectation(artifact),
+        &mut |plain| {
+            bytes.extend_from_slice(plain);
+            Ok(())
+        },
+    )?;
+    let BlockHashes { block_bytes, hashes } = BlockHashes::parse(&bytes)?;
+    Ok(Some(PageState::new(block_bytes, hashes)))
+}
+
+impl<'a> History<'a> {
+    /// Reads the hashes at the end of that way, and opens what holds its pages. `state` is that of
+    /// the base, and then of the end.
+    pub(crate) fn open(
+        repository: &'a Repository,
+        folder: &str,
+        base: &Manifest,
+        state: &mut PageState,
+        way: &[Step],
+    ) -> Result<Self> {
+        let store = repository.store();
+        let base_pages = state.page_count();
+        let mut link = state.digest();
+        let mut files = Vec::with_capacity(way.len());
+        for (file, footer) in way {
+            if footer.page_size != state.page_size() {
+                return Err(foreign(&file.object, "its pages have another size"));
+            }
+            let reader = file.open(store, footer)?;
+            if files.is_empty() && footer.link_before != link {
+                return Err(foreign(&file.object, "it follows another state of the base"));
+            }
+            advance(state, &reader, footer.page_count.1);
+            if state.digest() != footer.state_after {
+                return Err(foreign(&file.object, "it leads to another state than it says"));
+            }
+            link = footer.link;
+            files.push(reader);
+        }
+        let (base_reader, unreadable) = match base.artifact(DATABASE) {
+            Some(artifact) => open_base(repository, folder, artifact)?,
+            None => (None, Some("the backup holds no database".to_owned())),
+        };
+        Ok(History {
+            link,
+            page_bytes: state.page_size() as usize,
+            base: base_reader,
+            base_pages,
+            files,
+            decoder: Decoder::new(),
+            unreadable,
+        })
+    }
+
+    /// A page at the end of the log, which must have that hash, for the difference of its next
+    /// version; fastest in rising order. `None` where it cannot be read.
+    pub(crate) fn before(&mut self, page: u32, hash: BlockHash) -> Result<Before> {
+        match self.read(page) {
+            Ok(Some((content, depth))) if block_hash(&content) == hash => {
+                Ok(Some((content, depth)))
+            }
+            Ok(Some(_)) => {
+                self.note(format!("page {page} of the repository is not what it must be"));
+                Ok(None)
+            }
+            Ok(None) => Ok(None),
+            Err(error) if matches!(error.kind(), Kind::CheckFailed | Kind::NotCovered) => {
+                self.note(error.to_string());
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn note(&mut self, why: String) {
+        self.unreadable.get_or_insert(why);
+    }
+
+    fn read(&mut self, page: u32) -> Result<Before> {
+        let page_bytes = self.page_bytes;
+        let mut versions = Vec::new();
+        for (at, file) in self.files.iter().enumerate().rev() {
+            if let Some(entry) = file.index.of_page(page) {
+                let is_whole = !matches!(entry.form, Form::Difference(_));
+                versions.push((at, entry));
+                if is_whole {
+                    break;
+                }
+            }
+        }
+        let from_base = versions.last().is_none_or(|(_, entry)| entry.form.depth() > 0);
+        let mut content = Vec::new();
+        if from_base {
+            let Some(base) = self.base.as_mut().filter(|_| page <= self.base_pages) else {
+                return Ok(None);
+            };
+            content.resize(page_bytes, 0);
+            base.read(u64::from(page - 1) * page_bytes as u64, &mut content)?;
+        }
+        let mut depth = 0;
+        for (at, entry) in versions.into_iter().rev() {
+            depth = entry.form.depth();
+            let stored = self.files[at].stored(&entry)?;
+            let next = self.decoder.decode(entry.form, stored, Some(&content), page_bytes)?;
+            content.clear();
+            content.extend_from_slice(next);
+        }
+        Ok(Some((content, depth)))
+    }
+}
+
+/// Applies the index of a file to hashes.
+pub(crate) fn advance(state: &mut PageState, file: &LogReader<'_>, page_count: u32) {
+    state.resize(page_count);
+    for entry in file.index.entries() {
+        state.set(entry.page, entry.hash);
+    }
+}
+
+fn open_base<'a>(
+    repository: &'a Repository,
+    folder: &str,
+    artifact: &Artifact,
+) -> Result<(Option<PartReader<'a>>, Option<String>)> {
+    let object = repository.object(folder, &artifact.name)?;
+    if artifact.sealed.is_some() {
+        return Ok((None, Some(format!("{} is sealed", artifact.name))));
+    }
+    let compression = repository.wrapping(artifact)?.compression;
+    let sizes = (artifact.stored_bytes, artifact.plain_bytes);
+    match PartReader::open(repository.store(), &object, compression, sizes) {
+        Ok(Some(reader)) => Ok((Some(reader), None)),
+        Ok(None) => Ok((None, Some(format!("{} cannot be read in parts", artifact.name)))),
+        Err(error) if matches!(error.kind(), Kind::CheckFailed | Kind::NotCovered) => {
+            Ok((None, Some(error.to_string())))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+pub(crate) fn foreign(object: &lifeboat_core::store::ObjectName, why: &str) -> Error {
+    Error::new(Kind::NotCovered, format!("{object} does not belong to this log: {why}"))
+        .hint("lifeboat verify says how far the log can be restored; lifeboat list shows backups")
+}
