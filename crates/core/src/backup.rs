@@ -109,9 +109,13 @@ pub fn plan(url: &str, request: &BackupRequest<'_>) -> Result<BackupPlan> {
         steps.push(format!("stop {}: {}", service.name, service.stop.join(" ")));
     }
     let location = request.source.location()?;
+    let bytes = match inspection.plain_bytes {
+        0 => String::new(),
+        bytes => format!(", {bytes} bytes"),
+    };
     steps.push(format!(
-        "read {location} ({}, {} bytes), method {:?}",
-        inspection.description, inspection.plain_bytes, request.options.method
+        "read {location} ({}{bytes}), method {:?}",
+        inspection.description, request.options.method
     ));
     if let Some(companions) = request.companions {
         steps.push(format!("read its companion files: {}", companions.location()?));
@@ -481,8 +485,8 @@ impl<'a> Run<'a> {
         let checked = self.request.options.check != CheckLevel::None
             || self.record.kind == crate::files::KIND;
         let condition = match (report.damage_seen.is_empty(), checked) {
-            (false, false) => Condition::Damaged,
-            (_, true) => Condition::Good,
+            (false, _) => Condition::Damaged,
+            (true, true) => Condition::Good,
             (true, false) => Condition::Unchecked,
         };
         warnings.extend(report.damage_seen.into_iter().map(|line| format!("damaged: {line}")));

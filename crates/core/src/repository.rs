@@ -320,6 +320,10 @@ Restore by hand, without lifeboat:
                       zstd -dc NAME.dump.zst | pg_restore --exit-on-error -d restored
                       NAME.sql.zst is a dump as SQL: psql -v ON_ERROR_STOP=1 -d restored
                       Lines that begin with `pg_dump: ` are messages: grep -v '^pg_dump: '
+  PostgreSQL cluster  mkdir -m 700 data; zstd -dc NAME.base.tar.zst | tar -xpf - -C data
+                      mkdir space-OID; zstd -dc NAME.ts-OID.tar.zst | tar -xpf - -C space-OID
+                      and a line `OID /path/space-OID` in data/tablespace_map for each.
+                      Then start the server of that version on it. backup_label must stay.
   files beside it     zstd -d < NAME.files.tar.zst | tar -xpf -   (unpacks below this folder;
                       or: tar -xpzf NAME.files.tar.gz)
 

@@ -4,6 +4,7 @@
 //! share, and works without the live source (on a restored file). Core knows neither SQLite nor
 //! PostgreSQL: whatever is particular to them is behind these traits.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,9 @@ use jiff::Timestamp;
 
 use crate::env::Env;
 use crate::error::Result;
-use crate::manifest::{CheckLevel, CheckOutcome, FileFacts, Method, SchemaVersion};
+use crate::manifest::{
+    Artifact, CheckLevel, CheckOutcome, FileFacts, Manifest, Method, SchemaVersion,
+};
 
 /// What a run asks of a capture.
 #[derive(Clone, Debug)]
@@ -42,8 +45,8 @@ pub trait BlockObserver: Send + Sync {
 pub struct ArtifactPlan {
     /// What it is within the backup: "database", "files".
     pub role: &'static str,
-    /// The name's ending before that of the compression: "db", "files.tar".
-    pub extension: &'static str,
+    /// The name's ending before that of the compression: "db", "files.tar", "ts-16385.tar".
+    pub extension: Cow<'static, str>,
     /// Expected plain size in bytes, for progress and for the check of free space.
     pub plain_bytes_estimate: u64,
     /// The size of the blocks whose hashes are kept: a database's page size.
@@ -152,6 +155,19 @@ pub struct FileDescription {
     pub notes: Vec<String>,
 }
 
+/// Reads all artifacts of a backup while they go by, in their order, and judges them together:
+/// for backups that no single file holds.
+pub trait BackupReader {
+    /// An artifact begins.
+    fn begin(&mut self, artifact: &Artifact) -> Result<()>;
+    /// Its next plain bytes.
+    fn push(&mut self, plain: &[u8]) -> Result<()>;
+    /// It ended.
+    fn end(&mut self) -> Result<()>;
+    /// All have ended.
+    fn finish(self: Box<Self>) -> Result<CheckReport>;
+}
+
 /// One thing to protect.
 pub trait Source: Send + Sync {
     /// The kind, the key of its engine: "sqlite", "files".
@@ -186,6 +202,11 @@ pub trait Engine: Send + Sync {
         level: CheckLevel,
         memory_bytes: u64,
     ) -> Result<CheckReport>;
+    /// What reads a backup of this kind instead of [`Engine::check_file`], where its artifacts only
+    /// make sense together.
+    fn reader(&self, _manifest: &Manifest, _level: CheckLevel) -> Option<Box<dyn BackupReader>> {
+        None
+    }
     /// Says what is in a file that nobody else has open and that [`Engine::check_file`] passed.
     /// Leaves no file beside it.
     fn describe_file(&self, _path: &Path) -> Result<FileDescription> {

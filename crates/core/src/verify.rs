@@ -12,7 +12,7 @@ use crate::manifest::{Artifact, CheckLevel, CheckOutcome, Manifest};
 use crate::pipeline::{Compression, Expectation, decode};
 use crate::repository::Repository;
 use crate::scratch::{Scratch, decode_into, expectation};
-use crate::source::Engine;
+use crate::source::{BackupReader, Engine};
 
 /// How deep a backup is looked into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,13 +61,18 @@ pub fn run(
         stored_bytes: manifest.stored_bytes(),
         elapsed_ms: 0,
     };
+    let mut reader = match level {
+        VerifyLevel::Check(level) if level != CheckLevel::None => engine.reader(manifest, level),
+        _ => None,
+    };
     for (index, artifact) in manifest.artifacts.iter().enumerate() {
         let checked = match level {
+            _ if reader.is_some() => hash(env, repository, folder, artifact, reader.as_deref_mut()),
             VerifyLevel::Check(level) if index == 0 && level != CheckLevel::None => {
                 check(env, repository, folder, manifest, engine, level, scratch, &mut report)
             }
             VerifyLevel::Stored => stored(env, repository, folder, artifact),
-            _ => hash(env, repository, folder, artifact),
+            _ => hash(env, repository, folder, artifact, None),
         };
         match checked {
             Ok(()) => {}
@@ -75,6 +80,14 @@ pub fn run(
                 report.damage.push(one_line(&error));
             }
             Err(error) => return Err(error),
+        }
+    }
+    // What it says of a part that did not come whole is known already.
+    if let Some(reader) = reader.filter(|_| report.damage.is_empty()) {
+        let checked = reader.finish()?;
+        report.notes.extend(checked.notes);
+        if checked.outcome == CheckOutcome::Failed {
+            report.damage.extend(checked.damage);
         }
     }
     report.sound = report.damage.is_empty();
@@ -93,16 +106,27 @@ fn one_line(error: &Error) -> String {
     text
 }
 
-fn hash(env: &Env, repository: &Repository, folder: &str, artifact: &Artifact) -> Result<()> {
+fn hash(
+    env: &Env,
+    repository: &Repository,
+    folder: &str,
+    artifact: &Artifact,
+    mut reader: Option<&mut (dyn BackupReader + 'static)>,
+) -> Result<()> {
     let object = repository.object(folder, &artifact.name)?;
     let (phase, bytes_total) = ("verifying", Some(artifact.plain_bytes));
     env.tell(Event::PhaseBegan { subject: &artifact.name, phase, bytes_total });
     let wrapping = repository.wrapping(artifact)?;
-    let reader = repository.store().get(&object, None)?;
-    decode(reader, wrapping, env.threads, &expectation(artifact), &mut |plain| {
+    let stored = repository.store().get(&object, None)?;
+    if let Some(reader) = &mut reader {
+        reader.begin(artifact)?;
+    }
+    decode(stored, wrapping, env.threads, &expectation(artifact), &mut |plain| {
+        env.proceed()?;
         env.tell(Event::Advanced { bytes: plain.len() as u64 });
-        Ok(())
+        reader.as_mut().map_or(Ok(()), |reader| reader.push(plain))
     })?;
+    reader.map_or(Ok(()), |reader| reader.end())?;
     env.tell(Event::PhaseEnded { phase });
     Ok(())
 }

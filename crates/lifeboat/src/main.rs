@@ -8,6 +8,7 @@ mod attempts;
 mod cache;
 mod checks;
 mod cli;
+mod clusters;
 mod commands;
 mod config;
 mod discover;

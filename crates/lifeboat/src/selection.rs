@@ -20,8 +20,10 @@ use lifeboat_sqlite::SqliteEngine;
 use lifeboat_sqlite::pagelog::Target;
 use lifeboat_stores::Options;
 
+use crate::clusters;
 use crate::config::diagnose;
 use crate::logs;
+use crate::postgres;
 use crate::repositories::{self, Opened};
 use crate::session::Session;
 use crate::sources;
@@ -90,7 +92,12 @@ pub(crate) fn entries<'a>(
 
 /// The configured source of that name or at that path, if there is one.
 pub(crate) fn target_of(session: &Session, argument: &str) -> Result<Option<sources::Target>> {
-    sources::configured_at(&session.loaded()?.config, argument)
+    let config = &session.loaded()?.config;
+    // Without a database the address of a server means all that it holds.
+    if postgres::is_address(argument) && postgres::typed(argument)?.database().is_none() {
+        return clusters::at_address(config, argument).map(Some);
+    }
+    sources::configured_at(config, argument)
 }
 
 fn entry<'a>(

@@ -20,6 +20,7 @@ use lifeboat_core::{Error, Kind, Result};
 use lifeboat_sqlite::{SqliteEngine, SqliteSource};
 use uuid::Uuid;
 
+use crate::clusters::{self, Cluster};
 use crate::config::model::{
     FileConfig, GuardConfig, OneOrMany, PruneWhen, ServiceConfig, SqliteConfig, When,
 };
@@ -32,7 +33,7 @@ use crate::ui::units;
 
 /// The engines of all kinds of sources.
 pub(crate) fn engines() -> Vec<&'static dyn Engine> {
-    vec![&SqliteEngine, &FilesEngine, postgres::engine()]
+    vec![&SqliteEngine, &FilesEngine, postgres::engine(), clusters::engine()]
 }
 
 /// The engine of a kind.
@@ -63,6 +64,8 @@ pub(crate) struct Target {
     pub(crate) path: Option<PathBuf>,
     /// The database's server, where it has one.
     pub(crate) database: Option<Database>,
+    /// The whole cluster, where it is one.
+    pub(crate) cluster: Option<Cluster>,
     /// What belongs to the same restore point.
     pub(crate) companions: Option<FilesSource>,
     /// Its id, where it is configured.
@@ -115,6 +118,14 @@ impl Target {
 
     /// What one section of the configuration stands for.
     pub(crate) fn configured(name: &str, config: &SourceConfig) -> Result<Vec<Target>> {
+        if let Some(postgres) = config.postgres.as_ref().filter(|postgres| postgres.0.physical) {
+            let cluster = Cluster::configured(&postgres.0)?;
+            let mut target = Target::of_cluster(name.to_owned(), cluster).with(config, None);
+            if !config.files.is_empty() {
+                target.companions = Some(files(&config.files)?);
+            }
+            return Ok(vec![target]);
+        }
         if let Some(postgres) = &config.postgres {
             return Target::of_servers(name, config, &postgres.0);
         }
@@ -186,6 +197,12 @@ impl Target {
         Target { database: Some(database), ..Target::new(name, source, None) }
     }
 
+    /// A whole cluster.
+    pub(crate) fn of_cluster(name: String, cluster: Cluster) -> Target {
+        let source = Box::new(cluster.clone().source());
+        Target { cluster: Some(cluster), ..Target::new(name, source, None) }
+    }
+
     /// A database by its path, which nobody configured.
     pub(crate) fn database(name: String, path: PathBuf) -> Target {
         let source = Box::new(SqliteSource::new(path.clone()));
@@ -198,6 +215,7 @@ impl Target {
             source,
             path,
             database: None,
+            cluster: None,
             companions: None,
             id: None,
             options: CaptureOptions {
@@ -361,8 +379,9 @@ fn at_address(config: &Config, argument: &str) -> Result<Target> {
         }
     }
     let Some(database) = address.database().map(names::source_name) else {
-        return Err(Error::new(Kind::Usage, format!("{label} names no database"))
-            .hint("write postgresql://HOST/DATABASE"));
+        return Err(Error::new(Kind::Usage, format!("{label} names no database")).hint(
+            "write postgresql://HOST/DATABASE; or --physical, for all that the server holds",
+        ));
     };
     Ok(Target::server(database, Database::at(address)))
 }

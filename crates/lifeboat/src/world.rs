@@ -193,6 +193,13 @@ pub(crate) fn secret_variable(name: &str) -> Option<String> {
     std::env::var_os(name)?.into_string().ok()
 }
 
+/// The world of a look at something outside a run. A signal ends it.
+pub(crate) fn looking() -> Env {
+    let mut env = Env::new(Arc::new(SystemClock::start()), Arc::new(SystemRandom), host_name());
+    env.stop = signals::catch();
+    env
+}
+
 /// The variables that PostgreSQL's client library knows, and the password among them.
 pub(crate) fn postgres_variables() -> (BTreeMap<String, String>, Option<String>) {
     let all = std::env::vars_os().filter_map(|(name, value)| {

@@ -188,9 +188,9 @@ impl<'a> DumpCapture<'a> {
 
 impl Capture for DumpCapture<'_> {
     fn artifacts(&self) -> Vec<ArtifactPlan> {
-        let plan = |role, extension, plain_bytes_estimate| ArtifactPlan {
+        let plan = |role, extension: &'static str, plain_bytes_estimate| ArtifactPlan {
             role,
-            extension,
+            extension: extension.into(),
             plain_bytes_estimate,
             block_bytes: None,
             observer: None,

@@ -216,7 +216,7 @@ impl Capture for SqliteCapture {
     fn artifacts(&self) -> Vec<ArtifactPlan> {
         vec![ArtifactPlan {
             role: "database",
-            extension: "db",
+            extension: "db".into(),
             plain_bytes_estimate: u64::from(self.page_count) * u64::from(self.page_size),
             block_bytes: Some(self.page_size),
             observer: Some(self.rows.clone()),

@@ -140,7 +140,7 @@ impl<'a> StoredArtifacts<'a> {
         };
         let plan = ArtifactPlan {
             role: PAGE_HASHES,
-            extension: "pages",
+            extension: "pages".into(),
             plain_bytes_estimate: hashes.plain_bytes(),
             block_bytes: None,
             observer: None,

@@ -116,7 +116,7 @@ impl Capture for FilesCapture {
         let size = |entry: &Entry| if entry.metadata.is_file() { entry.metadata.len() } else { 0 };
         vec![ArtifactPlan {
             role: ROLE,
-            extension: "files.tar",
+            extension: "files.tar".into(),
             plain_bytes_estimate: self.entries.iter().map(|entry| size(entry) + 1024).sum(),
             block_bytes: None,
             observer: None,

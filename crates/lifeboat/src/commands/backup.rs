@@ -15,6 +15,7 @@ use lifeboat_core::{Error, Kind, Result};
 use serde_json::{Value, json};
 
 use super::words::{CheckWord, MethodWord};
+use crate::clusters;
 use crate::postgres;
 use crate::repositories::{self, Place};
 use crate::rotation::{self, Days, Rule};
@@ -37,6 +38,9 @@ pub(crate) struct Args {
     /// Names of sources, or paths of databases
     #[arg(value_name = "SOURCE|PATH")]
     sources: Vec<String>,
+    /// Back up the whole PostgreSQL cluster at an address, as files, instead of a database
+    #[arg(long)]
+    physical: bool,
     /// How the moment is obtained [default: online]
     #[arg(long, value_name = "METHOD")]
     method: Option<MethodWord>,
@@ -78,7 +82,10 @@ fn parse_compression(text: &str) -> Result<Compression, String> {
 
 pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     let config = &session.loaded()?.config;
-    let targets = sources::named(config, &args.sources)?;
+    let targets = match args.physical {
+        true => clusters::named(config, &args.sources)?,
+        false => sources::named(config, &args.sources)?,
+    };
     if targets.is_empty() {
         return Err(Error::new(Kind::Usage, "nothing to back up: no source is configured").hint(
             "name a database: lifeboat backup app.db; or write one down: lifeboat config init",
@@ -345,6 +352,9 @@ impl Runs<'_> {
                 target.name
             ));
         }
+        if manifest.condition == Condition::Damaged && target.cluster.is_some() {
+            return Err(damaged(manifest));
+        }
         let pruned = match word == "committed" && self.prunes(target) {
             true => self.prune(target, place, &repository, folder),
             // Nothing goes without a newer backup.
@@ -483,6 +493,19 @@ impl Runs<'_> {
         )
         .hint("the errors above say what mends each"))
     }
+}
+
+/// A backup that was made, of a cluster that is damaged: nobody may take it for a good one.
+fn damaged(manifest: &Manifest) -> Error {
+    let lines = manifest.warnings.iter().filter_map(|line| line.strip_prefix("damaged: "));
+    let first: Vec<&str> = lines.take(3).collect();
+    let (name, lines) = (units::one_line(&manifest.name), first.join("; "));
+    Error::new(Kind::CheckFailed, format!("{name} is stored, but the cluster is damaged: {lines}"))
+        .hint(
+            "no older backup is removed for it. Which table it is: SELECT \
+             pg_filenode_relation(0, NUMBER) in that database; `lifeboat list` shows the backups \
+             from before",
+        )
 }
 
 /// What was checked, on what, in one line.

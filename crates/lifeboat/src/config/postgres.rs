@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::model::OneOrMany;
-use super::values::FromText;
+use super::values::{FromText, Size, Text};
 
 /// How a PostgreSQL database is reached and dumped.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -74,6 +74,21 @@ pub(crate) struct PostgresConfig {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(example = ["public.session"])]
     pub(crate) exclude_table_data: Vec<String>,
+    /// Whether the whole cluster is backed up, as files: all its databases, roles and settings, to
+    /// be restored to any moment with the WAL. The role needs REPLICATION. Default: false, one
+    /// database is dumped.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(example = true)]
+    pub(crate) physical: bool,
+    /// Of a physical backup: how the server makes the checkpoint before it, "fast" or "spread" over
+    /// minutes. Default: "fast".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"spread")]
+    pub(crate) checkpoint: Option<CheckpointName>,
+    /// Of a physical backup: the most that the server sends in a second. Default: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"50MB")]
+    pub(crate) max_rate: Option<Text<Size>>,
     /// The folder of the client programs, where they are not found by themselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"/usr/lib/postgresql/16/bin")]
@@ -115,6 +130,17 @@ pub(crate) enum FormatName {
     Custom,
     /// SQL text.
     Plain,
+}
+
+/// How a checkpoint is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(crate) enum CheckpointName {
+    /// At once.
+    Fast,
+    /// As the server makes its own.
+    Spread,
 }
 
 impl From<FormatName> for DumpFormat {
@@ -196,7 +222,7 @@ impl PostgresConfig {
             Err(error) => found.push(("url", error.message().to_owned())),
             Ok(address) => {
                 let named = address.database().is_some() || address.get("service").is_some();
-                if !named && self.databases.is_none() {
+                if !named && self.databases.is_none() && !self.physical {
                     found.push(("dbname", "nothing names the database".to_owned()));
                 }
                 if self.databases.is_some() && self.dbname.is_some() {
@@ -207,6 +233,7 @@ impl PostgresConfig {
                 }
             }
         }
+        found.extend(self.mistakes_of_kind());
         if let Some(secret) = &self.password {
             let set = [
                 secret.file.is_some(),
@@ -218,6 +245,32 @@ impl PostgresConfig {
                 let message = "one of `file`, `env`, `command` and `credential` says where it is";
                 found.push(("password", message.to_owned()));
             }
+        }
+        found
+    }
+
+    /// What is said of a dump, and is none; or of a cluster.
+    fn mistakes_of_kind(&self) -> Vec<(&'static str, String)> {
+        let of_dumps = [
+            ("databases", self.databases.is_some()),
+            ("format", self.format.is_some()),
+            ("schemas", !self.schemas.is_empty()),
+            ("exclude_schemas", !self.exclude_schemas.is_empty()),
+            ("tables", !self.tables.is_empty()),
+            ("exclude_tables", !self.exclude_tables.is_empty()),
+            ("exclude_table_data", !self.exclude_table_data.is_empty()),
+        ];
+        let of_clusters =
+            [("checkpoint", self.checkpoint.is_some()), ("max_rate", self.max_rate.is_some())];
+        let (wrong, why) = match self.physical {
+            true => (&of_dumps[..], "is for dumps: a physical backup holds the whole cluster"),
+            false => (&of_clusters[..], "is for physical backups: `physical = true`"),
+        };
+        let set = wrong.iter().filter(|(_, is_set)| *is_set);
+        let mut found: Vec<_> = set.map(|(name, _)| (*name, format!("`{name}` {why}"))).collect();
+        if self.physical && !self.command.is_empty() {
+            let message = "`command` is for client programs: a physical backup connects by itself";
+            found.push(("command", message.to_owned()));
         }
         found
     }

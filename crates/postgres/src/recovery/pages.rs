@@ -87,14 +87,14 @@ impl PageCounts {
 
 /// Cuts bytes into pages, whatever the pieces are in which they come.
 #[derive(Default)]
-pub(super) struct PageCutter {
+pub(crate) struct PageCutter {
     begun: Vec<u8>,
     next: usize,
 }
 
 impl PageCutter {
     /// Takes the next bytes and shows each page with its place among them.
-    pub(super) fn push(&mut self, mut bytes: &[u8], mut show: impl FnMut(usize, &[u8])) {
+    pub(crate) fn push(&mut self, mut bytes: &[u8], mut show: impl FnMut(usize, &[u8])) {
         if !self.begun.is_empty() {
             let missing = (PAGE_BYTES - self.begun.len()).min(bytes.len());
             self.begun.extend_from_slice(&bytes[..missing]);

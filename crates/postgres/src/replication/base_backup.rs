@@ -88,8 +88,8 @@ pub enum Piece<'a> {
 }
 
 /// A base backup that is being sent.
-pub struct BaseBackup<'c> {
-    connection: &'c mut ReplicationConnection,
+pub struct BaseBackup {
+    connection: ReplicationConnection,
     start: BackupStart,
     archives_begun: usize,
     /// Whether a stream is open.
@@ -99,7 +99,7 @@ pub struct BaseBackup<'c> {
 
 impl ReplicationConnection {
     /// Begins a base backup. Returns when the server's checkpoint is made.
-    pub fn base_backup(&mut self, options: &BaseBackupOptions) -> Result<BaseBackup<'_>> {
+    pub fn base_backup(mut self, options: &BaseBackupOptions) -> Result<BaseBackup> {
         let command = command(options, self.server_major());
         self.take_notices();
         self.send_query(&command)?;
@@ -151,10 +151,15 @@ impl ReplicationConnection {
     }
 }
 
-impl BaseBackup<'_> {
+impl BaseBackup {
     /// What was known when it began.
     pub fn start(&self) -> &BackupStart {
         &self.start
+    }
+
+    /// The connection, once the backup has ended.
+    pub fn into_connection(self) -> ReplicationConnection {
+        self.connection
     }
 
     /// The next piece. After [`Piece::End`] there is none.

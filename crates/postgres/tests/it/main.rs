@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
 mod backup;
+mod data_folder;
+mod physical;
 mod replication;
 mod recovery;
 mod restore;

@@ -107,6 +107,7 @@ fn a_base_backup_comes_whole_with_its_tablespaces() {
         let manifest = String::from_utf8(manifest.unwrap()).unwrap();
         assert!(manifest.contains("Manifest-Checksum") && manifest.contains("CRC32C"));
         // The connection is ready for more.
+        let mut connection = backup.into_connection();
         assert_eq!(connection.identify_system().unwrap().timeline, 1);
     }
 }

@@ -10,7 +10,7 @@ use lifeboat_core::manifest::{CheckLevel, Manifest, Method};
 use lifeboat_core::names::NamePattern;
 use lifeboat_core::pipeline::Compression;
 use lifeboat_core::repository::{Repository, SourceIdentity};
-use lifeboat_core::source::{CaptureOptions, Source};
+use lifeboat_core::source::{CaptureOptions, Engine, Source};
 use lifeboat_core::{Error, Result};
 use lifeboat_postgres::{
     Client, ClientOptions, DumpFormat, PostgresEngine, PostgresSource, Selection, Session,
@@ -87,6 +87,15 @@ pub(crate) fn run(client: &Client, statements: &str) {
     Session::open(client, "the test").unwrap().execute(statements).unwrap();
 }
 
+/// The only value of a query, as psql shows it.
+pub(crate) fn text_of(client: &Client, query: &str) -> String {
+    let program = client.program("psql", None).unwrap();
+    let output = client.command(&program).args(["-X", "-A", "-t", "-c", query]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{query}: {said}");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
 /// A repository in a temporary folder.
 pub(crate) struct Place {
     pub(crate) folder: tempfile::TempDir,
@@ -112,10 +121,20 @@ pub(crate) fn back_up(
     source: &PostgresSource,
     check: CheckLevel,
 ) -> Result<Manifest> {
-    let env = env();
+    back_up_as(place, &env(), source, &PostgresEngine { options: options() }, check)
+}
+
+/// A backup of any source, in that world.
+pub(crate) fn back_up_as(
+    place: &Place,
+    env: &Env,
+    source: &dyn Source,
+    engine: &dyn Engine,
+    check: CheckLevel,
+) -> Result<Manifest> {
     let request = BackupRequest {
         source,
-        engine: &PostgresEngine { options: options() },
+        engine,
         identity: SourceIdentity {
             id: None,
             name: "shop".into(),
@@ -142,7 +161,7 @@ pub(crate) fn back_up(
         tool: "test",
         warnings: &[],
     };
-    match backup::run(&env, &place.repository, &request)? {
+    match backup::run(env, &place.repository, &request)? {
         BackupOutcome::Committed { manifest, .. } => Ok(*manifest),
         BackupOutcome::Unchanged { .. } => {
             Err(Error::new(lifeboat_core::Kind::Failed, "unchanged"))

@@ -115,7 +115,7 @@ pub(crate) fn capture_with(
     let mut capture = source.capture(&env, options)?;
     let plans = capture.artifacts();
     assert_eq!(plans.len(), 1);
-    assert_eq!((plans[0].role, plans[0].extension), ("database", "db"));
+    assert_eq!((plans[0].role, &*plans[0].extension), ("database", "db"));
     let mut sink = MemorySink::new(buffer_bytes, plans[0].observer.clone(), hook);
     capture.write(0, &mut sink)?;
     let image = sink.image;
