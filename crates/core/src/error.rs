@@ -105,8 +105,13 @@ impl Error {
     }
 
     /// An input or output error on a named object. A full disk and a full quota become
-    /// [`Kind::NoSpace`], whatever `kind` says.
+    /// [`Kind::NoSpace`], whatever `kind` says; an error of ours that came through a reader or a
+    /// writer keeps its kind and its hint.
     pub fn io(kind: Kind, message: impl Into<String>, source: io::Error) -> Self {
+        let source = match source.downcast::<Error>() {
+            Ok(own) => return own.context(message),
+            Err(source) => source,
+        };
         let kind = match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Kind::NoSpace,
             _ => kind,
@@ -172,6 +177,13 @@ mod tests {
     fn a_full_disk_is_no_space_whatever_failed() {
         let full = io::Error::from_raw_os_error(28);
         assert_eq!(Error::io(Kind::Failed, "cannot write x", full).kind(), Kind::NoSpace);
+    }
+
+    #[test]
+    fn an_error_of_ours_comes_through_a_reader_as_it_was() {
+        let own = Error::new(Kind::WrongKey, "inner").hint("mend it");
+        let error = Error::io(Kind::Failed, "cannot read x", io::Error::other(own));
+        assert_eq!(format!("{error:?}"), "WrongKey: cannot read x: inner (mend it)");
     }
 
     #[test]

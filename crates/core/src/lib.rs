@@ -7,6 +7,7 @@
 // The order of these lines is the order of the house: `cargo xtask tidy` reads it.
 
 pub mod error;
+pub mod secret;
 pub mod event;
 pub mod stop;
 pub mod env;

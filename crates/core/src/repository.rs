@@ -42,6 +42,14 @@ pub struct Header {
     pub created_at: Timestamp,
     /// The time zone of retention's calendar: an IANA name.
     pub time_zone: String,
+    /// Whether the store itself refuses a second object of one name. Tried when the repository was
+    /// made; one that says nothing was made where it does.
+    #[serde(default = "yes")]
+    pub conditional_put: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// An open repository.
@@ -93,6 +101,9 @@ impl Repository {
             )
             .hint("use a newer lifeboat"));
         }
+        if !header.conditional_put {
+            store.without_conditional_put();
+        }
         Ok(Repository { store, header, cache: None, recipients: None, keys: None })
     }
 
@@ -102,13 +113,20 @@ impl Repository {
             Err(error) if error.kind() == Kind::NoRepository => {}
             opened => return opened,
         }
+        put_unless_there(&*store, README, README_TEXT.as_bytes())?;
+        // The same once more: who takes it would take another writer's as well. Nothing is lost by
+        // that, as the bytes are the same.
+        let conditional_put = !put_unless_there(&*store, README, README_TEXT.as_bytes())?;
+        if !conditional_put {
+            store.without_conditional_put();
+        }
         let header = Header {
             format: FORMAT,
             id: env.new_uuid(),
             created_at: env.clock.now(),
             time_zone: "UTC".into(),
+            conditional_put,
         };
-        put_unless_there(&*store, README, README_TEXT.as_bytes())?;
         put_unless_there(&*store, HEADER, &json(&header))?;
         // Another process may have been faster: what is there now is the truth.
         Repository::open(store)
@@ -297,10 +315,12 @@ fn json(value: &impl Serialize) -> Vec<u8> {
     bytes
 }
 
-fn put_unless_there(store: &dyn Store, name: &str, bytes: &[u8]) -> Result<()> {
+/// Whether it was put: `false` if an object of that name is there.
+fn put_unless_there(store: &dyn Store, name: &str, bytes: &[u8]) -> Result<bool> {
     match put_bytes(store, &ObjectName::new(name)?, bytes) {
-        Err(error) if error.kind() == Kind::Refused => Ok(()),
-        put => put,
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == Kind::Refused => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -125,6 +125,9 @@ pub trait Store: Send + Sync {
     }
     /// How full its place is, where the store knows.
     fn space(&self) -> Result<Option<Space>>;
+    /// Told once that the place does not keep two writers of one name apart, as its repository has
+    /// recorded: from now on the store has to do it by itself, at the price of more requests.
+    fn without_conditional_put(&self) {}
     /// How many objects may be read at once: as many as make it faster. 1 unless it says more.
     fn readers(&self) -> usize {
         1

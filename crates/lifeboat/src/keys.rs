@@ -13,7 +13,7 @@ use lifeboat_core::seal::{Identity, Keys, Passphrase, Recipients};
 use lifeboat_core::{Error, Kind, Result};
 
 use crate::config::keys::{IdentityConfig, RecipientConfig};
-use crate::config::model::RepositoryConfig;
+use crate::config::repository::RepositoryConfig;
 use crate::postgres::fetch;
 use crate::session::Session;
 use crate::ui::Printer;

@@ -5,6 +5,7 @@
 //! environment; `sources` and `repositories` list what can be protected and where.
 
 mod attempts;
+mod buckets;
 mod cache;
 mod checks;
 mod cli;

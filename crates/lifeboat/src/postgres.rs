@@ -254,8 +254,8 @@ pub(crate) fn fetch(secret: &SecretConfig) -> Result<Secret> {
         of_file(path)?
     } else if let Some(name) = &secret.env {
         world::secret_variable(name).ok_or_else(|| {
-            Error::new(Kind::Usage, format!("the variable {name} holds no password"))
-                .hint("set it, or name another place for the password")
+            Error::new(Kind::Usage, format!("the variable {name} holds no secret"))
+                .hint("set it, or name another place for the secret")
         })?
     } else if let Some(name) = &secret.credential {
         of_file(&credential(name, world::credentials_folder(), Path::new(CREDENTIALS))?)?

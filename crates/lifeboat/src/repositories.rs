@@ -15,10 +15,11 @@ use lifeboat_core::repository::Repository;
 use lifeboat_core::seal::Keys;
 use lifeboat_core::store::Store;
 use lifeboat_core::{Error, Kind, Result};
-use lifeboat_stores::{Drive, Options};
 
+use crate::buckets;
 use crate::cache::CacheFolder;
 use crate::config::diagnose;
+use crate::config::repository::RepositoryConfig;
 use crate::keys::Sealing;
 use crate::session::Session;
 
@@ -33,18 +34,17 @@ pub(crate) struct Place {
     pub(crate) compression: Option<Compression>,
     /// What is kept there, whatever the sources say.
     pub(crate) keep: Option<Keep>,
-    /// The configuration of `ssh` with which it is reached, instead of the user's.
-    pub(crate) ssh_config: Option<PathBuf>,
-    /// The drive that it lies on, where that is there at times.
-    pub(crate) drive: Option<Drive>,
+    /// All that is configured of it.
+    pub(crate) config: Box<RepositoryConfig>,
     /// To whom it is sealed what is stored there, and what opens it.
     pub(crate) sealing: Sealing,
 }
 
 impl Place {
     fn at(url: String, sealing: Sealing) -> Self {
-        let (name, compression, keep, ssh_config, drive) = (None, None, None, None, None);
-        Place { name, url, compression, keep, ssh_config, drive, sealing }
+        let config = RepositoryConfig { url: url.clone(), ..RepositoryConfig::default() };
+        let (name, compression, keep) = (None, None, None);
+        Place { name, url, compression, keep, config: config.into(), sealing }
     }
 
     /// How it is called in messages: its name, else its URL.
@@ -54,8 +54,7 @@ impl Place {
 
     /// Its store.
     pub(crate) fn store(&self, env: &Env) -> Result<Arc<dyn Store>> {
-        let options = Options { ssh_config: self.ssh_config.clone(), drive: self.drive.clone() };
-        lifeboat_stores::open(env, &self.url, &options)
+        lifeboat_stores::open(env, &self.url, &buckets::options(&self.config)?)
     }
 
     /// Opens what is there, to read it.
@@ -96,8 +95,7 @@ fn configured(session: &Session) -> Result<Vec<Place>> {
         url: repository.url.clone(),
         compression: repository.compression.map(|compression| compression.0),
         keep: repository.keep.as_ref().map(|keep| keep.0.keep()),
-        ssh_config: repository.ssh_config.clone(),
-        drive: repository.drive(),
+        config: repository.clone().into(),
         sealing: Sealing::of(repository, keys.clone()),
     });
     Ok(places.collect())

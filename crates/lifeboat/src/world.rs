@@ -17,6 +17,7 @@ use jiff::tz::TimeZone;
 use lifeboat_core::Result;
 use lifeboat_core::env::{Clock, CrashPoints, Env, NoCrash, Random};
 use lifeboat_core::event::Observer;
+use lifeboat_core::secret::Secret;
 
 use crate::signals;
 
@@ -214,6 +215,15 @@ pub(crate) fn postgres_variables() -> (BTreeMap<String, String>, Option<String>)
 /// The home folder of the user that we run as, as the environment has it.
 pub(crate) fn home() -> Option<PathBuf> {
     std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from)
+}
+
+/// The variables that the tools of storage providers read.
+pub(crate) fn of_providers(names: &[&str]) -> BTreeMap<String, Secret> {
+    let value = |name: &&str| {
+        let text = std::env::var_os(name)?.into_string().ok().filter(|text| !text.is_empty())?;
+        Some(((*name).to_owned(), Secret::new(text)))
+    };
+    names.iter().filter_map(value).collect()
 }
 
 /// Where systemd puts the credentials of a unit.

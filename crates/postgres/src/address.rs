@@ -5,31 +5,9 @@
 //! it never reaches a command line, a message or a manifest.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
+pub(crate) use lifeboat_core::secret::Secret;
 use lifeboat_core::{Error, Kind, Result};
-
-/// A text that nobody may see. It shows as `***`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Takes a text into custody.
-    pub fn new(text: impl Into<String>) -> Self {
-        Secret(text.into())
-    }
-
-    /// The text, for whoever must have it.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
 
 /// The parameters of a connection, without secrets, and the password.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -33,12 +33,13 @@ mod session;
 mod source;
 pub mod wal;
 
-pub use address::{Address, Secret};
+pub use address::Address;
 pub use archive::ArchiveReader;
 pub use client::{Client, ClientOptions, Program};
 pub use cluster::ThrowAwayCluster;
 pub use engine::PostgresEngine;
 pub use facts::ServerFacts;
+pub use lifeboat_core::secret::Secret;
 pub use moment::MomentGroup;
 pub use physical::{CLUSTER_KIND, ClusterEngine, ClusterSource, PhysicalOptions};
 pub use quote::{identifier, literal};

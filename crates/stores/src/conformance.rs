@@ -4,14 +4,22 @@
 
 use std::io::{Read, Write};
 
+use lifeboat_core::parallel::in_parallel;
 use lifeboat_core::store::{ObjectName, Store, get_bytes, put_bytes};
 use lifeboat_core::{Error, Kind, Result};
 
 /// Runs the whole suite. Fails at the first thing that a store gets wrong.
 pub fn run(store: &dyn Store) -> Result<()> {
+    run_one_writer(store)?;
+    one_of_many_writers_wins(store)
+}
+
+/// The suite without writers that meet, for a server that looks first and writes then.
+pub fn run_one_writer(store: &dyn Store) -> Result<()> {
     an_empty_store_is_empty(store)?;
     objects_come_back_as_they_were(store)?;
     nothing_is_overwritten(store)?;
+    large_objects_are_put_whole(store)?;
     dropped_objects_never_existed(store)?;
     ranges_are_exact(store)?;
     lists_are_sorted_and_whole(store)?;
@@ -31,6 +39,8 @@ fn expect(holds: bool, what: &str) -> Result<()> {
 
 fn an_empty_store_is_empty(store: &dyn Store) -> Result<()> {
     expect(store.list(None)?.is_empty(), "an empty store lists objects")?;
+    expect(store.list(Some("a"))?.is_empty(), "a missing folder lists objects")?;
+    store.delete(&name("a/b")?)?;
     expect(store.head(&name("a/b")?)?.is_none(), "head finds what is not there")?;
     let missing = store.get(&name("a/b")?, None).err().map(|error| error.kind());
     expect(missing == Some(Kind::NotCovered), "get of a missing object is not `NotCovered`")
@@ -38,7 +48,14 @@ fn an_empty_store_is_empty(store: &dyn Store) -> Result<()> {
 
 fn objects_come_back_as_they_were(store: &dyn Store) -> Result<()> {
     let large: Vec<u8> = (0..3_000_001_u32).map(|i| (i % 251) as u8).collect();
-    let names = ["one", "folder/two words", "folder/sub/дерево-木-ñ.db.zst", "folder/%41 +&=?#"];
+    let names = [
+        "one",
+        "folder/two words",
+        "folder/sub/дерево-木-ñ.db.zst",
+        "folder/%41 +&=?#",
+        "folder/a'b\"c;d,e@f$g!h(i)j*k~l:m",
+        "folder/%2F%2E%2E",
+    ];
     for text in names {
         put_bytes(store, &name(text)?, &large)?;
         expect(get_bytes(store, &name(text)?, 1 << 30)? == large, "bytes differ")?;
@@ -63,6 +80,70 @@ fn nothing_is_overwritten(store: &dyn Store) -> Result<()> {
     expect(get_bytes(store, &object, 10)? == b"first", "an object was overwritten")
 }
 
+/// Writers that meet: each has its own bytes, at most one may have been told that it won, and its
+/// bytes are what is there.
+pub fn one_of_many_writers_wins(store: &dyn Store) -> Result<()> {
+    for round in 0..5 {
+        let object = name(&format!("meeting/{round}"))?;
+        let barrier = std::sync::Barrier::new(4);
+        let won: Vec<Option<u8>> = std::thread::scope(|scope| {
+            let write = |writer: u8| {
+                let (barrier, object) = (&barrier, &object);
+                move || {
+                    barrier.wait();
+                    put_bytes(store, object, &[writer; 1000]).is_ok().then_some(writer)
+                }
+            };
+            let writers: Vec<_> = (0..4).map(|writer| scope.spawn(write(writer))).collect();
+            writers.into_iter().map(|writer| writer.join().unwrap_or(None)).collect()
+        });
+        let won: Vec<u8> = won.into_iter().flatten().collect();
+        expect(won.len() <= 1, "two writers of one name were told that they won")?;
+        let there = match get_bytes(store, &object, 2000) {
+            Ok(bytes) => Some(bytes),
+            Err(error) if error.kind() == Kind::NotCovered => None,
+            Err(error) => return Err(error),
+        };
+        let must = won.first().map(|writer| vec![*writer; 1000]);
+        expect(there == must, "what is there is not what the winner wrote")?;
+    }
+    Ok(())
+}
+
+/// Objects that a store over a network sends in several parts.
+fn large_objects_are_put_whole(store: &dyn Store) -> Result<()> {
+    let bytes: Vec<u8> = (0..21_000_003_u32).map(|i| (i.wrapping_mul(i) >> 7) as u8).collect();
+    let object = name("large/object")?;
+    let write = |put: &mut Box<dyn lifeboat_core::store::Put>, bytes: &[u8]| {
+        let written = bytes.chunks(1 << 20).try_for_each(|chunk| put.write_all(chunk));
+        written.map_err(|error| Error::io(Kind::StoreUnavailable, "cannot write", error))
+    };
+    let mut dropped = store.put(&object)?;
+    write(&mut dropped, &bytes)?;
+    expect(store.list(Some("large"))?.is_empty(), "a large object is listed before its commit")?;
+    drop(dropped);
+    expect(store.list(Some("large"))?.is_empty(), "a large object is listed after it was dropped")?;
+    expect(store.unfinished("large")?.is_empty(), "a dropped object is left unfinished")?;
+    let (mut first, mut second) = (store.put(&object)?, store.put(&object)?);
+    write(&mut first, &bytes)?;
+    write(&mut second, &bytes[1..])?;
+    first.commit()?;
+    let again = second.commit().err().map(|error| error.kind());
+    expect(again == Some(Kind::Refused), "a second large object of a name is not `Refused`")?;
+    let info = store.head(&object)?;
+    expect(info.is_some_and(|info| info.bytes == 21_000_003), "a large object has another size")?;
+    expect(get_bytes(store, &object, 1 << 30)? == bytes, "the bytes of a large object differ")?;
+    // Across the borders of what is fetched at once, and beyond the end.
+    for (start, end) in [(4_194_303, 12_582_914), (20_999_999, 30_000_000), (8_388_608, 8_388_609)]
+    {
+        let mut part = Vec::new();
+        let read = store.get(&object, Some(start..end))?.take(end - start).read_to_end(&mut part);
+        let must = &bytes[start as usize..(end as usize).min(bytes.len())];
+        expect(read.is_ok() && part == must, "a range of a large object is not exact")?;
+    }
+    store.delete(&object)
+}
+
 fn dropped_objects_never_existed(store: &dyn Store) -> Result<()> {
     let mut put = store.put(&name("dropped/object")?)?;
     expect(put.write_all(&[1; 100_000]).is_ok(), "cannot write")?;
@@ -83,9 +164,9 @@ fn ranges_are_exact(store: &dyn Store) -> Result<()> {
 }
 
 fn lists_are_sorted_and_whole(store: &dyn Store) -> Result<()> {
-    for index in (0..1_100).rev() {
-        put_bytes(store, &name(&format!("many/{index:04}"))?, b"x")?;
-    }
+    let indexes: Vec<u32> = (0..1_100).rev().collect();
+    let put = |index: &u32| put_bytes(store, &name(&format!("many/{index:04}"))?, b"x");
+    in_parallel(&indexes, 16, put).into_iter().collect::<Result<()>>()?;
     put_bytes(store, &name("many-other")?, b"x")?;
     let listed: Vec<String> =
         store.list(Some("many"))?.into_iter().map(|info| info.name.to_string()).collect();
@@ -93,7 +174,8 @@ fn lists_are_sorted_and_whole(store: &dyn Store) -> Result<()> {
     expect(listed == must, "a list of 1,100 objects is not whole and sorted")?;
     let all = store.list(None)?;
     expect(all.is_sorted_by(|a, b| a.name < b.name), "the list of all is not sorted")?;
-    expect(all.len() == 1_101 + 5 + 2 + 1, "the list of all is not whole")
+    let others = ["one", "empty", "once", "race", "range"].len() + 5;
+    expect(all.len() == 1_101 + others, "the list of all is not whole")
 }
 
 fn deleted_is_gone_and_twice_is_fine(store: &dyn Store) -> Result<()> {

@@ -1,6 +1,11 @@
 //! What a store is opened with beside its URL.
+//!
+//! Whoever opens one has fetched the secrets already; nothing here reads a variable by itself.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+
+use lifeboat_core::secret::Secret;
 
 use crate::drive::Drive;
 
@@ -12,4 +17,82 @@ pub struct Options {
     pub ssh_config: Option<PathBuf>,
     /// The drive on which a folder of this host lies, where it is there at times.
     pub drive: Option<Drive>,
+    /// The region of a bucket.
+    pub region: Option<String>,
+    /// Another server than the provider's own.
+    pub endpoint: Option<String>,
+    /// Whether the bucket stands in the path of a request instead of its host.
+    pub path_style: Option<bool>,
+    /// The storage class of new objects.
+    pub storage_class: Option<String>,
+    /// How the server encrypts: `AES256`, `aws:kms` or `aws:kms:dsse`.
+    pub server_side_encryption: Option<String>,
+    /// The key that it uses for that.
+    pub kms_key: Option<String>,
+    /// A profile of `~/.aws/credentials` and `~/.aws/config`.
+    pub profile: Option<String>,
+    /// Who we are.
+    pub access_key_id: Option<Secret>,
+    /// What proves it.
+    pub secret_access_key: Option<Secret>,
+    /// What temporary credentials have besides.
+    pub session_token: Option<Secret>,
+    /// The account of Azure's storage.
+    pub account: Option<String>,
+    /// Its key.
+    pub account_key: Option<Secret>,
+    /// Or a signature that is shared.
+    pub sas_token: Option<Secret>,
+    /// The file with a service account's key, for Google.
+    pub service_account: Option<PathBuf>,
+    /// How many bytes a second may be sent.
+    pub upload_bytes_per_s: Option<u64>,
+    /// How many bytes a second may be fetched.
+    pub download_bytes_per_s: Option<u64>,
+    /// How many requests may be under way.
+    pub requests_at_once: Option<usize>,
+    /// How long nothing at all may happen on a connection, in milliseconds.
+    pub timeout_ms: Option<u64>,
+    /// Whether a server elsewhere may be spoken to without TLS.
+    pub allow_http: bool,
+    /// Certificates that are trusted beside the system's, as PEM.
+    pub ca_certificate: Option<PathBuf>,
+    /// The variables of the environment that providers' own tools read.
+    pub variables: BTreeMap<String, Secret>,
+    /// The home folder, for `~/.aws`.
+    pub home: Option<PathBuf>,
 }
+
+impl Options {
+    /// A variable of the environment that is set and not empty.
+    pub(crate) fn variable(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).map(Secret::expose).filter(|value| !value.is_empty())
+    }
+}
+
+/// The variables that [`Options::variables`] may hold.
+pub const VARIABLES: &[&str] = &[
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_PROFILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_CONFIG_FILE",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_ROLE_ARN",
+    "AWS_ROLE_SESSION_NAME",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    "AWS_EC2_METADATA_DISABLED",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    "AZURE_STORAGE_ACCOUNT",
+    "AZURE_STORAGE_ACCOUNT_NAME",
+    "AZURE_STORAGE_KEY",
+    "AZURE_STORAGE_ACCOUNT_KEY",
+    "AZURE_STORAGE_SAS_TOKEN",
+];

@@ -346,7 +346,8 @@ fn print(session: &Session, rows: &[Row], several: bool) -> Result<()> {
 fn warn_of_absent(session: &Session, args: &Args) -> Result<()> {
     let env = session.env()?;
     let targets = sources::named(&session.loaded()?.config, &args.sources).unwrap_or_default();
-    for place in repositories::places(session)?.iter().filter(|place| place.drive.is_some()) {
+    for place in repositories::places(session)?.iter().filter(|place| place.config.mount.is_some())
+    {
         if place.store(&env).is_ok() {
             continue;
         }

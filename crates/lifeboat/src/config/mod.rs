@@ -4,7 +4,7 @@
 //! files, `environment` makes one of variables where there is no file, `dotenv` reads them out
 //! of a `.env`, `diagnose` points at
 //! mistakes, `validate` checks what no type can, `schedule` says when a source is backed up,
-//! `keys` to whom backups are sealed and what opens them,
+//! `keys` to whom backups are sealed and what opens them, `repository` where backups live,
 //! `runs` how (hooks, retries, overlap), `trust` who else can write what is run, `postgres` where
 //! a server is and what of it is dumped,
 //! `example` writes the example and the reference from the doc comments, `origin` shows what is in
@@ -20,6 +20,7 @@ pub(crate) mod load;
 pub(crate) mod model;
 pub(crate) mod origin;
 pub(crate) mod postgres;
+pub(crate) mod repository;
 pub(crate) mod runs;
 pub(crate) mod schedule;
 pub(crate) mod trust;

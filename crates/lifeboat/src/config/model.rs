@@ -12,12 +12,12 @@ use lifeboat_core::manifest::{CheckLevel, Method};
 use lifeboat_core::names::NamePattern;
 use lifeboat_core::pipeline::Compression;
 use lifeboat_core::policy::Keep;
-use lifeboat_stores::Drive;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::keys::{IdentityConfig, RecipientConfig};
+use super::keys::IdentityConfig;
 use super::postgres::PostgresConfig;
+use super::repository::RepositoryConfig;
 use super::runs::{HooksConfig, Overlap, RetryConfig};
 use super::values::{FromText, Period, Size, Text, TextOr};
 
@@ -51,52 +51,6 @@ pub(crate) struct Config {
     /// The long-running process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) agent: Option<AgentConfig>,
-}
-
-/// A place where backups live.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct RepositoryConfig {
-    /// Where it is: file:///absolute/path, or sftp://user@host/absolute/path by way of `ssh`.
-    #[schemars(example = &"file:///var/backups/lifeboat")]
-    pub(crate) url: String,
-    /// How artifacts are compressed: "zstd", "zstd:1" to "zstd:19", "gzip", "gzip:1" to
-    /// "gzip:12", or "none". Default: "zstd:3".
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = &"zstd:3")]
-    pub(crate) compression: Option<Text<Compression>>,
-    /// To whom everything that is stored here is sealed, in the age format: recipients that begin
-    /// with age1, lines of public keys of SSH, or tables with a `file` that has one on each line.
-    /// Each opens it alone: name a second one whose key lies elsewhere. Default: it is not sealed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = ["age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"])]
-    pub(crate) encrypt_to: Option<Vec<TextOr<RecipientConfig>>>,
-    /// What is kept here, instead of what the source says.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) keep: Option<TextOr<KeepConfig>>,
-    /// For sftp: the configuration of `ssh`, instead of the one of the user that runs lifeboat. It
-    /// names keys, jump hosts and known hosts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = &"/etc/lifeboat/ssh_config")]
-    pub(crate) ssh_config: Option<PathBuf>,
-    /// For a drive that is there at times: the folder at which it is mounted. Where it is not,
-    /// nothing is written, and the exit code of a backup there is 75.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = &"/mnt/backup-drive")]
-    pub(crate) mount: Option<PathBuf>,
-    /// The UUID of the file system on that drive, as `lsblk -o NAME,UUID` tells it. Another one
-    /// counts as absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = &"5f1d7a3e-9d0a-4b7e-8f53-2f6b0e1c9a44")]
-    pub(crate) file_system: Option<String>,
-}
-
-impl RepositoryConfig {
-    /// The drive that it lies on.
-    pub(crate) fn drive(&self) -> Option<Drive> {
-        let mount = self.mount.clone()?;
-        Some(Drive { mount, file_system: self.file_system.clone() })
-    }
 }
 
 /// Something to protect: a SQLite or PostgreSQL database with its companion files, or a set of

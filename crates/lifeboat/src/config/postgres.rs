@@ -121,6 +121,21 @@ pub(crate) struct SecretConfig {
     pub(crate) credential: Option<String>,
 }
 
+impl SecretConfig {
+    /// What is wrong with it, if anything.
+    pub(crate) fn mistake(&self) -> Option<String> {
+        let set = [
+            self.file.is_some(),
+            self.env.is_some(),
+            !self.command.is_empty(),
+            self.credential.is_some(),
+        ];
+        let is_one = set.iter().filter(|set| **set).count() == 1;
+        let message = "one of `file`, `env`, `command` and `credential` says where it is";
+        (!is_one).then(|| message.to_owned())
+    }
+}
+
 /// The words of [`DumpFormat`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -234,17 +249,8 @@ impl PostgresConfig {
             }
         }
         found.extend(self.mistakes_of_kind());
-        if let Some(secret) = &self.password {
-            let set = [
-                secret.file.is_some(),
-                secret.env.is_some(),
-                !secret.command.is_empty(),
-                secret.credential.is_some(),
-            ];
-            if set.iter().filter(|set| **set).count() != 1 {
-                let message = "one of `file`, `env`, `command` and `credential` says where it is";
-                found.push(("password", message.to_owned()));
-            }
+        if let Some(why) = self.password.as_ref().and_then(SecretConfig::mistake) {
+            found.push(("password", why));
         }
         found
     }

@@ -4,7 +4,8 @@
 //! really there is for `config check`.
 
 use super::load::Loaded;
-use super::model::{Config, PruneWhen, RepositoryConfig, SourceConfig, When};
+use super::model::{Config, PruneWhen, SourceConfig, When};
+use super::repository::RepositoryConfig;
 use super::runs::Overlap;
 use super::schedule::Schedule;
 use super::{diagnose, keys};
@@ -20,13 +21,10 @@ pub(crate) fn mistakes(loaded: &Loaded) -> Vec<String> {
         if let Err(message) = plain_name("repository", name) {
             add("", &message);
         }
-        if let Err(error) = lifeboat_stores::check_url(&repository.url) {
-            add("url", error.message());
+        for (key, message) in repository.mistakes() {
+            add(key, &message);
         }
         check_drive(repository, &mut add);
-        if repository.ssh_config.is_some() && !repository.url.starts_with("sftp://") {
-            add("ssh_config", "it is for repositories at sftp://");
-        }
         if let Some(Err(error)) = repository.encrypt_to.as_deref().map(keys::check_literal) {
             add("encrypt_to", &keys::in_one(&error));
         }

@@ -89,8 +89,13 @@ impl Member {
         env.crash = Arc::clone(&power) as _;
         env.threads = 1;
         let created_at = env.clock.now();
-        let header =
-            Header { format: FORMAT, id: env.new_uuid(), created_at, time_zone: zone_name.into() };
+        let header = Header {
+            format: FORMAT,
+            id: env.new_uuid(),
+            created_at,
+            time_zone: zone_name.into(),
+            conditional_put: true,
+        };
         let header = serde_json::to_vec(&header).map_err(|error| error.to_string())?;
         let mut member = Member {
             repository: {

@@ -170,7 +170,7 @@ fn of_repositories(
     let kept = kept(session, places.iter())?;
     let mut sees = kept.clone();
     sees.extend(session.config_files()?);
-    sees.extend(places.iter().filter_map(|place| place.ssh_config.clone()));
+    sees.extend(places.iter().filter_map(|place| place.config.ssh_config.clone()));
     let schedule = Schedule::read(schedule).map_err(|why| Error::new(Kind::Failed, why))?;
     Ok(Job {
         name: name.to_owned(),
@@ -242,7 +242,7 @@ fn backup(
         None => Server::default(),
     };
     sees.extend(server.sees);
-    sees.extend(places.iter().filter_map(|place| place.ssh_config.clone()));
+    sees.extend(places.iter().filter_map(|place| place.config.ssh_config.clone()));
     Ok(Job {
         name: format!("backup-{name}"),
         title: format!("Backup of {name}"),
@@ -341,7 +341,7 @@ fn timeout_s(source: &SourceConfig, places: usize) -> Option<u64> {
 
 /// The folder of a repository on this host; of one on a drive, the whole drive.
 fn folder_of(place: &Place) -> Result<Option<PathBuf>> {
-    if let Some(drive) = &place.drive {
+    if let Some(drive) = &place.config.drive() {
         return Ok(Some(drive.mount.clone()));
     }
     place.url.strip_prefix("file://").map(lifeboat_stores::path_of_url).transpose()

@@ -1,47 +1,14 @@
 //! The local store passes the conformance suite, and fails as it must.
-#![allow(clippy::disallowed_methods, reason = "tests stand outside the injected world")]
-#![allow(clippy::unwrap_used, reason = "a test that fails should say where")]
 
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use lifeboat_core::Kind;
-use lifeboat_core::env::{Clock, Env, Random};
-use lifeboat_core::store::{ObjectName, Store, put_bytes};
+use lifeboat_core::store::{Store, put_bytes};
 use lifeboat_stores::{LocalStore, Options, conformance};
 
-struct Real(AtomicU64);
-
-impl Clock for Real {
-    fn now(&self) -> jiff::Timestamp {
-        jiff::Timestamp::now()
-    }
-    fn monotonic_ms(&self) -> u64 {
-        0
-    }
-    fn sleep_ms(&self, milliseconds: u64) {
-        std::thread::sleep(std::time::Duration::from_millis(milliseconds));
-    }
-}
-
-impl Random for Real {
-    fn fill(&self, buffer: &mut [u8]) {
-        let number = self.0.fetch_add(1, Ordering::Relaxed);
-        buffer.fill(0);
-        buffer[..8].copy_from_slice(&number.to_le_bytes());
-    }
-}
-
-fn env() -> Env {
-    Env::new(Arc::new(Real(AtomicU64::new(1))), Arc::new(Real(AtomicU64::new(1))), "host")
-}
-
-fn name(text: &str) -> ObjectName {
-    ObjectName::new(text).unwrap()
-}
+use crate::world::{env, name};
 
 #[test]
 fn conforms() {

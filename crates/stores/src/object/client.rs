@@ -1,0 +1,126 @@
+//! What the clients of all providers are made of.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use lifeboat_core::{Error, Kind, Result};
+use object_store::{ClientOptions, RetryConfig};
+
+use super::wire::Limits;
+use crate::options::Options;
+
+/// As many requests as keep a link busy without many megabytes in memory.
+const REQUESTS_AT_ONCE: usize = 16;
+const TIMEOUT_MS: u64 = 30_000;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The limits of one place.
+pub(super) fn limits(options: &Options) -> Limits {
+    Limits {
+        requests_at_once: options.requests_at_once.unwrap_or(REQUESTS_AT_ONCE),
+        upload_bytes_per_s: options.upload_bytes_per_s,
+        download_bytes_per_s: options.download_bytes_per_s,
+        timeout_ms: options.timeout_ms.unwrap_or(TIMEOUT_MS),
+    }
+}
+
+/// The client that sends requests, ours and those of the library.
+pub(super) fn http(options: &Options) -> Result<reqwest::Client> {
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("lifeboat/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT_TIMEOUT)
+        .redirect(reqwest::redirect::Policy::none())
+        // A connection that a server closed meanwhile costs an attempt.
+        .pool_idle_timeout(Duration::from_secs(20));
+    if let Some(path) = &options.ca_certificate {
+        let failed = || format!("cannot use the certificate {}", path.display());
+        let pem = std::fs::read(path).map_err(|error| Error::io(Kind::Usage, failed(), error))?;
+        let certificates = reqwest::Certificate::from_pem_bundle(&pem)
+            .map_err(|error| Error::new(Kind::Usage, failed()).caused_by(error))?;
+        for certificate in certificates {
+            builder = builder.add_root_certificate(certificate);
+        }
+    }
+    builder.build().map_err(broken)
+}
+
+/// What the library is told: connections are not its matter.
+pub(super) fn options() -> ClientOptions {
+    ClientOptions::new().with_allow_http(true).with_timeout_disabled().with_user_agent(
+        object_store::HeaderValue::from_static(concat!("lifeboat/", env!("CARGO_PKG_VERSION"))),
+    )
+}
+
+/// It tries nothing again: that is done where requests are sent.
+pub(super) fn no_retry() -> RetryConfig {
+    RetryConfig { max_retries: 0, ..RetryConfig::default() }
+}
+
+/// Refuses to send keys and backups in the clear through a network.
+pub(super) fn check_scheme(endpoint: &str, options: &Options) -> Result<()> {
+    let Some((scheme, rest)) = endpoint.split_once("://") else { return Err(no_url(endpoint)) };
+    let authority = rest.split('/').next().unwrap_or_default();
+    let host = match authority.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => authority.split(':').next().unwrap_or_default(),
+    };
+    let is_loopback = host == "localhost"
+        || host.ends_with(".localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    match scheme {
+        _ if host.is_empty() || authority.contains('@') => Err(no_url(endpoint)),
+        "https" => Ok(()),
+        "http" if is_loopback || options.allow_http => Ok(()),
+        "http" => {
+            let message = format!("{endpoint} is not encrypted: everybody in between can read it");
+            Err(Error::new(Kind::Usage, message).hint("use https://, or say allow_http = true"))
+        }
+        _ => Err(no_url(endpoint)),
+    }
+}
+
+/// The host and port in the URL of a server.
+pub(super) fn authority(endpoint: &str) -> Result<String> {
+    let rest = endpoint.split_once("://").ok_or_else(|| no_url(endpoint))?.1;
+    Ok(rest.split('/').next().unwrap_or_default().to_owned())
+}
+
+pub(super) fn no_url(endpoint: &str) -> Error {
+    Error::new(Kind::Usage, format!("`{endpoint}` is not the URL of a server"))
+        .hint("write endpoint = \"https://HOST\", with a port if it is not 443")
+}
+
+/// What the library refuses before it asks anybody.
+pub(super) fn broken(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::new(Kind::Usage, "the options of the repository do not fit together").caused_by(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopback_is_spoken_to_in_the_clear() {
+        let options = Options::default();
+        for good in [
+            "https://example.org",
+            "http://localhost:9000",
+            "http://127.0.0.1:1/x",
+            "http://[::1]:9",
+        ] {
+            assert!(check_scheme(good, &options).is_ok(), "{good}");
+        }
+        for bad in [
+            "http://example.org",
+            "http://10.0.0.1:9000",
+            "example.org",
+            "https://",
+            "ftp://x",
+            "https://key@host",
+        ] {
+            assert_eq!(check_scheme(bad, &options).unwrap_err().kind(), Kind::Usage, "{bad}");
+        }
+        let said = Options { allow_http: true, ..Options::default() };
+        assert!(check_scheme("http://10.0.0.1:9000", &said).is_ok());
+    }
+}

@@ -1,0 +1,228 @@
+//! Object storage: S3 and what speaks like it, Google Cloud Storage, Azure Blob Storage.
+//!
+//! The library behind all three makes requests and signs them; [`wire`] sends them. Here is what
+//! the repository asks for: objects put only if absent ([`write`], [`claim`]), read in ranges
+//! ([`read`]), listed page by page, and errors that say what mends them ([`explain`]).
+
+mod claim;
+mod client;
+mod explain;
+mod pace;
+mod place;
+mod profile;
+mod read;
+mod refusal;
+mod runtime;
+mod s3;
+mod wire;
+mod write;
+
+#[cfg(test)]
+pub(crate) mod for_tests;
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::TryStreamExt;
+use jiff::Timestamp;
+use lifeboat_core::env::Env;
+use lifeboat_core::store::{ObjectInfo, ObjectName, ObjectReader, Put, Space, Store};
+use lifeboat_core::{Error, Kind, Result};
+use object_store::multipart::MultipartStore;
+use object_store::path::Path;
+use object_store::{GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt};
+use tokio::runtime::Handle;
+
+use self::claim::CLAIMS;
+use self::explain::Asked;
+pub(crate) use self::place::{Place, Provider, is_url};
+use crate::options::Options;
+
+/// How many small objects are read at once.
+const READERS: usize = 16;
+
+/// What a provider's client of the library can do.
+trait Client: ObjectStore + MultipartStore {}
+
+impl<T: ObjectStore + MultipartStore> Client for T {}
+
+/// A store in a bucket.
+pub struct BucketStore {
+    shared: Arc<Shared>,
+}
+
+/// What readers and writers of one store have in common.
+struct Shared {
+    env: Env,
+    provider: Provider,
+    /// As a person knows it.
+    url: String,
+    /// The server, for messages.
+    server: String,
+    bucket: String,
+    /// Where the repository begins in the bucket; empty, or without a slash at its ends.
+    prefix: String,
+    region: Option<String>,
+    storage_class: Option<String>,
+    store: Arc<dyn Client>,
+    runtime: Handle,
+    readers: usize,
+    /// Whether the server refuses a second object of one name, as far as is known.
+    conditional: AtomicBool,
+    /// Whether an object of several parts is put together only if none has its name.
+    completes_only_if_absent: bool,
+}
+
+impl Shared {
+    fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+
+    /// Where an object is in the bucket.
+    fn path(&self, name: &ObjectName) -> Result<Path> {
+        let key = match self.prefix.is_empty() {
+            true => name.to_string(),
+            false => format!("{}/{name}", self.prefix),
+        };
+        Path::parse(&key).map_err(|error| {
+            Error::new(Kind::Failed, format!("{} cannot have an object {name}", self.url))
+                .caused_by(error.to_string())
+        })
+    }
+
+    fn explain(&self, asked: Asked, name: &ObjectName, error: object_store::Error) -> Error {
+        explain::explain(self, asked, name.as_str(), error)
+    }
+
+    fn is_conditional(&self) -> bool {
+        self.conditional.load(Ordering::Relaxed)
+    }
+
+    fn head(&self, path: &Path, name: &ObjectName) -> Result<Option<ObjectMeta>> {
+        let options = GetOptions { head: true, ..GetOptions::default() };
+        match self.block_on(self.store.get_opts(path, options)) {
+            Ok(found) => Ok(Some(found.meta)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.explain(Asked::Look, name, error)),
+        }
+    }
+
+    fn exists(&self, path: &Path, name: &ObjectName) -> Result<bool> {
+        self.head(path, name).map(|found| found.is_some())
+    }
+
+    /// Everything below a prefix, in the order of names.
+    fn list_all(&self, prefix: Option<&str>) -> Result<Vec<ObjectInfo>> {
+        let parts = [Some(self.prefix.as_str()).filter(|prefix| !prefix.is_empty()), prefix];
+        let whole: Vec<&str> = parts.into_iter().flatten().collect();
+        let folder = Path::parse(whole.join("/")).map_err(|error| {
+            Error::new(Kind::Failed, format!("cannot list {:?} in {}", prefix, self.url))
+                .caused_by(error.to_string())
+        })?;
+        let listed = self.store.list(Some(&folder)).try_collect();
+        let listed: Vec<ObjectMeta> = self
+            .block_on(listed)
+            .map_err(|error| explain::explain(self, Asked::List, "", error))?;
+        let mut found: Vec<ObjectInfo> =
+            listed.into_iter().filter_map(|meta| self.info(meta)).collect();
+        found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
+    }
+
+    /// What is said of an object; `None` for a key that no object of ours has.
+    fn info(&self, meta: ObjectMeta) -> Option<ObjectInfo> {
+        let key = meta.location.as_ref();
+        let name = match self.prefix.is_empty() {
+            true => key,
+            false => key.strip_prefix(&self.prefix)?.strip_prefix('/')?,
+        };
+        let nanoseconds = meta.last_modified.timestamp_subsec_nanos().min(999_999_999) as i32;
+        let modified = Timestamp::new(meta.last_modified.timestamp(), nanoseconds);
+        let modified = modified.unwrap_or(Timestamp::UNIX_EPOCH);
+        Some(ObjectInfo { name: ObjectName::new(name).ok()?, bytes: meta.size, modified })
+    }
+}
+
+impl BucketStore {
+    /// The store behind a URL. Nothing is asked of a server yet.
+    pub fn open(env: &Env, url: &str, options: &Options) -> Result<Self> {
+        let place = Place::parse(url)?;
+        let runtime = runtime::handle()?;
+        let opened = match place.provider {
+            Provider::S3 => s3::open(env, &place, options, &runtime)?,
+            Provider::Google | Provider::Azure => {
+                return Err(Error::new(Kind::Usage, format!("no store is known for {url}")));
+            }
+        };
+        let shared = Shared {
+            env: env.clone(),
+            provider: place.provider,
+            url: url.trim_end_matches('/').to_owned(),
+            server: opened.server,
+            bucket: place.bucket,
+            prefix: place.prefix,
+            region: opened.region,
+            storage_class: options.storage_class.clone(),
+            store: opened.client,
+            runtime,
+            readers: options.requests_at_once.unwrap_or(READERS).clamp(1, 64),
+            conditional: AtomicBool::new(true),
+            completes_only_if_absent: opened.completes_only_if_absent,
+        };
+        Ok(BucketStore { shared: Arc::new(shared) })
+    }
+}
+
+/// What the file of a provider gives.
+struct OpenedClient {
+    client: Arc<dyn Client>,
+    server: String,
+    region: Option<String>,
+    completes_only_if_absent: bool,
+}
+
+impl Store for BucketStore {
+    fn url(&self) -> String {
+        self.shared.url.clone()
+    }
+
+    fn put(&self, name: &ObjectName) -> Result<Box<dyn Put>> {
+        write::open(&self.shared, name)
+    }
+
+    fn get(&self, name: &ObjectName, range: Option<Range<u64>>) -> Result<ObjectReader> {
+        read::open(&self.shared, name, range)
+    }
+
+    fn head(&self, name: &ObjectName) -> Result<Option<ObjectInfo>> {
+        let found = self.shared.head(&self.shared.path(name)?, name)?;
+        Ok(found.and_then(|meta| self.shared.info(meta)))
+    }
+
+    fn list(&self, prefix: Option<&str>) -> Result<Vec<ObjectInfo>> {
+        let mut found = self.shared.list_all(prefix)?;
+        found.retain(|object| object.name.as_str().split('/').next() != Some(CLAIMS));
+        Ok(found)
+    }
+
+    fn delete(&self, name: &ObjectName) -> Result<()> {
+        let path = self.shared.path(name)?;
+        match self.shared.block_on(self.shared.store.delete(&path)) {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(self.shared.explain(Asked::Delete, name, error)),
+        }
+    }
+
+    fn without_conditional_put(&self) {
+        self.shared.conditional.store(false, Ordering::Relaxed);
+    }
+
+    fn space(&self) -> Result<Option<Space>> {
+        Ok(None)
+    }
+
+    fn readers(&self) -> usize {
+        self.shared.readers
+    }
+}

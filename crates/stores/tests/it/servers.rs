@@ -1,0 +1,155 @@
+//! Servers that speak S3, on loopback, each with a folder and a port of its own.
+//!
+//! `cargo xtask test` installs them. One that is not there makes its tests say so, by name, and end
+//! well: a person without them can still run the others.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use lifeboat_core::secret::Secret;
+use lifeboat_stores::Options;
+
+/// A key pair that every server takes: one refuses short ones.
+pub(crate) const KEY: &str = "AKIALIFEBOATTESTS001";
+pub(crate) const SECRET: &str = "lifeboat/tests/secret+key/of+forty+chars";
+/// The bucket that each server has.
+pub(crate) const BUCKET: &str = "backups";
+
+/// A server under a test; it ends with its value.
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    _folder: tempfile::TempDir,
+}
+
+/// Where the servers are installed.
+fn installed() -> PathBuf {
+    match rustix::process::geteuid().is_root() {
+        true => "/var/cache/lifeboat-tests".into(),
+        false => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/servers-of-tests"),
+    }
+}
+
+/// Says that a server is missing.
+fn missing(name: &str) -> Option<Server> {
+    eprintln!("skipped: {name} is not installed; `cargo xtask test` installs it");
+    None
+}
+
+/// A port that nobody has; servers cannot be told to choose one.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Server {
+    /// s3s-fs: checks signatures, checksums and conditions.
+    pub(crate) fn s3s() -> Option<Server> {
+        let program = installed().join("s3s-fs/bin/s3s-fs");
+        if !program.exists() {
+            return missing("s3s-fs");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join(BUCKET)).unwrap();
+        Some(Server::start(folder, |folder, port| {
+            let mut command = Command::new(&program);
+            command.args(["--host", "127.0.0.1", "--access-key", KEY, "--secret-key", SECRET]);
+            command.args(["--port", &port.to_string()]).arg(folder);
+            command
+        }))
+    }
+
+    /// moto: versions, object lock, storage classes; takes any signature.
+    pub(crate) fn moto() -> Option<Server> {
+        let library = installed().join("moto");
+        if !library.join("moto").exists() {
+            return missing("moto");
+        }
+        let server = Server::start(tempfile::tempdir().unwrap(), |_, port| {
+            let mut command = Command::new("python3");
+            command.args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()]);
+            command.env("PYTHONPATH", &library);
+            command
+        });
+        server.make_bucket(&format!("/{BUCKET}"), &[]);
+        Some(server)
+    }
+
+    /// rclone: takes `If-None-Match` and overwrites all the same.
+    pub(crate) fn rclone() -> Option<Server> {
+        let program = installed().join("rclone/bin/rclone");
+        if !program.exists() {
+            return missing("rclone");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join(BUCKET)).unwrap();
+        Some(Server::start(folder, |folder, port| {
+            let mut command = Command::new(&program);
+            command
+                .args(["serve", "s3", "--config", "", "--addr"])
+                .arg(format!("127.0.0.1:{port}"));
+            command.args(["--vfs-cache-mode", "off", "--auth-key"]);
+            command.arg(format!("{KEY},{SECRET}")).arg(folder);
+            command
+        }))
+    }
+
+    fn start(folder: tempfile::TempDir, command: impl Fn(&Path, u16) -> Command) -> Server {
+        for _ in 0..5 {
+            let port = free_port();
+            let address = SocketAddr::from(([127, 0, 0, 1], port));
+            let mut command = command(folder.path(), port);
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            let mut child = command.spawn().unwrap();
+            let begun = Instant::now();
+            while begun.elapsed() < Duration::from_secs(60) {
+                if TcpStream::connect(address).is_ok() {
+                    return Server { child, address, _folder: folder };
+                }
+                // Another process may have been faster with the port.
+                if child.try_wait().unwrap().is_some() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        panic!("a server could not be started");
+    }
+
+    /// Makes a bucket at a server that asks for no signature.
+    pub(crate) fn make_bucket(&self, path: &str, headers: &[&str]) {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        let mut request = format!("PUT {path} HTTP/1.1\r\nHost: s3\r\nContent-Length: 0\r\n");
+        request.push_str(&format!(
+            "Authorization: AWS4-HMAC-SHA256 Credential={KEY}/20260101/us-east-1/s3/aws4_request, \
+             SignedHeaders=host, Signature=0\r\n"
+        ));
+        headers.iter().for_each(|header| request.push_str(&format!("{header}\r\n")));
+        request.push_str("Connection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+
+    /// What a store on it is opened with.
+    pub(crate) fn options(&self) -> Options {
+        Options {
+            endpoint: Some(format!("http://{}", self.address)),
+            access_key_id: Some(Secret::new(KEY)),
+            secret_access_key: Some(Secret::new(SECRET)),
+            ..Options::default()
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
