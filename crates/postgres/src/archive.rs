@@ -1,4 +1,4 @@
-//! Reads a dump in PostgreSQL's custom format (`pg_dump -Fc -Z0`) while it goes by.
+//! Reads a dump in PostgreSQL's custom format (`pg_dump -Fc`) while it goes by.
 //!
 //! The format is that of `pg_backup_archiver.c` and `pg_backup_custom.c`: a head, a table of
 //! contents, then one block of data for each entry that has data. A block is a kind, the entry's
@@ -7,18 +7,23 @@
 //! of rows ending as the server's COPY does (`\.` on a line of its own).
 //!
 //! Rows are counted from these very bytes: a row is a line, for COPY writes a line break within a
-//! value as `\n`. Only archives without compression inside are read this way.
+//! value as `\n`. What is compressed inside is decompressed on the way.
+
+mod inner;
 
 use std::collections::BTreeMap;
 
 use lifeboat_core::{Error, Kind, Result};
+
+use inner::Inner;
+pub(crate) use inner::InnerCompression;
 
 /// A table of contents larger than this is not one.
 const CONTENTS_BYTES_MAX: usize = 512 << 20;
 /// A text or number of entries larger than this is damage.
 const LENGTH_MAX: i64 = 256 << 20;
 /// What `pg_dump` writes behind the last row of a table.
-const END_OF_ROWS: &[u8] = b"\\.\n\n\n";
+pub(crate) const END_OF_ROWS: &[u8] = b"\\.\n\n\n";
 
 /// An entry of the table of contents, as far as we need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,9 +57,42 @@ pub struct Contents {
     pub server_version: String,
     /// The version of `pg_dump`.
     pub dump_version: String,
+    /// How the data are compressed.
+    pub inner: InnerCompression,
     /// The entries, in the order of the archive.
     pub entries: Vec<Entry>,
 }
+
+/// What is heard of an archive while it is read.
+pub(crate) enum Piece<'a> {
+    /// Head and contents, once and first, as they would be of an archive without compression.
+    Head(&'a Head<'a>),
+    /// A block of data begins: that of the entry at this place of the contents.
+    Block(usize),
+    /// Within the block: a large object begins.
+    Object(i64),
+    /// Data of the block or object, without compression.
+    Data(&'a [u8]),
+    /// The large object is over.
+    ObjectEnd,
+    /// The block is over, and ended as it must.
+    BlockEnd,
+}
+
+/// Head and contents of an archive.
+pub(crate) struct Head<'a> {
+    /// Their bytes.
+    pub(crate) bytes: &'a [u8],
+    /// What they say.
+    pub(crate) contents: &'a Contents,
+    /// How many bytes a number has behind its sign.
+    pub(crate) int_bytes: usize,
+    /// Where the section of each entry stands, in the order of the entries.
+    pub(crate) section_places: &'a [usize],
+}
+
+/// Who hears it.
+pub(crate) type Hear<'a> = dyn FnMut(Piece<'_>) -> Result<()> + 'a;
 
 /// Reads an archive in pieces of any size. [`ArchiveReader::finish`] says whether it was whole.
 #[derive(Debug, Default)]
@@ -70,6 +108,7 @@ pub struct ArchiveReader {
     seen: Vec<bool>,
     state: State,
     block: Block,
+    inner: Option<Inner>,
     /// Bytes of a number that is not complete yet.
     partial: Vec<u8>,
     large_objects: u64,
@@ -107,8 +146,8 @@ struct Block {
 
 /// An entry says with this that the offset behind it is where its data are.
 const OFFSET_IS_SET: u8 = 2;
-const BLOCK_OF_DATA: u8 = 1;
-const BLOCK_OF_OBJECTS: u8 = 3;
+pub(crate) const BLOCK_OF_DATA: u8 = 1;
+pub(crate) const BLOCK_OF_OBJECTS: u8 = 3;
 
 impl ArchiveReader {
     /// A reader at the beginning of an archive.
@@ -117,27 +156,41 @@ impl ArchiveReader {
     }
 
     /// Takes the next bytes.
-    pub fn push(&mut self, mut bytes: &[u8]) -> Result<()> {
+    pub fn push(&mut self, bytes: &[u8]) -> Result<()> {
+        self.push_to(bytes, &mut |_| Ok(()))
+    }
+
+    /// Takes the next bytes. `hear` hears of what is in them.
+    pub(crate) fn push_to(&mut self, bytes: &[u8], hear: &mut Hear<'_>) -> Result<()> {
         if self.contents.is_none() {
             self.head.extend_from_slice(bytes);
             if self.head.len() < self.head_bytes_wanted {
                 return Ok(());
             }
-            let Some(used) = self.read_head()? else { return Ok(()) };
-            let head = std::mem::take(&mut self.head);
-            return self.push_data(&head[used..]);
+            return self.begin_data(hear);
         }
-        self.push_data(std::mem::take(&mut bytes))
+        self.push_data(bytes, hear)
+    }
+
+    /// Reads the head, if all of it is there, and what came behind it.
+    fn begin_data(&mut self, hear: &mut Hear<'_>) -> Result<()> {
+        let Some(used) = self.read_head(hear)? else { return Ok(()) };
+        let head = std::mem::take(&mut self.head);
+        self.push_data(&head[used..], hear)
     }
 
     /// Says whether all of it came, and how many rows each table has.
-    pub fn finish(mut self) -> Result<(Contents, BTreeMap<String, u64>)> {
-        if self.contents.is_none()
-            && !self.head.is_empty()
-            && let Some(used) = self.read_head()?
-        {
-            let head = std::mem::take(&mut self.head);
-            self.push_data(&head[used..])?;
+    pub fn finish(self) -> Result<(Contents, BTreeMap<String, u64>)> {
+        self.finish_to(&mut |_| Ok(()))
+    }
+
+    /// The same; `hear` hears of what was not heard of yet.
+    pub(crate) fn finish_to(
+        mut self,
+        hear: &mut Hear<'_>,
+    ) -> Result<(Contents, BTreeMap<String, u64>)> {
+        if self.contents.is_none() && !self.head.is_empty() {
+            self.begin_data(hear)?;
         }
         let Some(contents) = self.contents else {
             return Err(match self.head.is_empty() {
@@ -186,18 +239,28 @@ impl ArchiveReader {
     }
 
     /// Reads head and contents, if all of it is there. Gives back how many bytes they take.
-    fn read_head(&mut self) -> Result<Option<usize>> {
+    fn read_head(&mut self, hear: &mut Hear<'_>) -> Result<Option<usize>> {
         let mut input = Input::new(&self.head);
         match head(&mut input) {
             Ok(contents) => {
-                self.int_bytes = input.int_bytes;
+                let (used, int_bytes) = (input.position, input.int_bytes);
+                let compression_at = input.compression_at.clone();
+                let section_places = std::mem::take(&mut input.section_places);
+                self.int_bytes = int_bytes;
                 self.offset_bytes = input.offset_bytes;
-                self.position = input.position as u64;
-                let used = input.position;
+                self.position = used as u64;
                 self.offset_places = input.offset_places;
                 let ids = contents.entries.iter().enumerate();
                 self.places = ids.map(|(place, entry)| (entry.id, place)).collect();
                 self.seen = vec![false; contents.entries.len()];
+                self.inner = Inner::new(contents.inner)?;
+                self.head[compression_at].fill(0);
+                hear(Piece::Head(&Head {
+                    bytes: &self.head[..used],
+                    contents: &contents,
+                    int_bytes,
+                    section_places: &section_places,
+                }))?;
                 self.contents = Some(contents);
                 Ok(Some(used))
             }
@@ -213,7 +276,7 @@ impl ArchiveReader {
         }
     }
 
-    fn push_data(&mut self, mut bytes: &[u8]) -> Result<()> {
+    fn push_data(&mut self, mut bytes: &[u8], hear: &mut Hear<'_>) -> Result<()> {
         self.position += bytes.len() as u64;
         while !bytes.is_empty() {
             match self.state {
@@ -232,7 +295,7 @@ impl ArchiveReader {
                 }
                 State::Piece { left } => {
                     let count = left.min(bytes.len() as u64) as usize;
-                    self.take_rows(&bytes[..count]);
+                    self.take_piece(&bytes[..count], hear)?;
                     bytes = &bytes[count..];
                     self.state = match left - count as u64 {
                         0 => State::PieceLength,
@@ -243,7 +306,7 @@ impl ArchiveReader {
                 State::PieceLength if self.partial.is_empty() && bytes.len() > self.int_bytes => {
                     let (length, rest) = bytes.split_at(1 + self.int_bytes);
                     bytes = rest;
-                    self.take_number(number(length))?;
+                    self.take_number(number(length), hear)?;
                 }
                 State::EntryNumber | State::ObjectNumber | State::PieceLength => {
                     let missing = 1 + self.int_bytes - self.partial.len();
@@ -253,7 +316,7 @@ impl ArchiveReader {
                     if count == missing {
                         let number = number(&self.partial);
                         self.partial.clear();
-                        self.take_number(number)?;
+                        self.take_number(number, hear)?;
                     }
                 }
             }
@@ -261,24 +324,47 @@ impl ArchiveReader {
         Ok(())
     }
 
-    fn take_number(&mut self, number: i64) -> Result<()> {
+    fn take_piece(&mut self, bytes: &[u8], hear: &mut Hear<'_>) -> Result<()> {
+        let block = &mut self.block;
+        match &mut self.inner {
+            None => {
+                block.take_rows(bytes);
+                hear(Piece::Data(bytes))
+            }
+            Some(inner) => inner.take(bytes, &mut |plain| {
+                block.take_rows(plain);
+                hear(Piece::Data(plain))
+            }),
+        }
+    }
+
+    fn take_number(&mut self, number: i64, hear: &mut Hear<'_>) -> Result<()> {
         self.state = match self.state {
             State::EntryNumber => {
                 self.begin_block(number)?;
+                hear(Piece::Block(self.block.place))?;
                 match self.block.of_objects {
                     true => State::ObjectNumber,
                     false => State::PieceLength,
                 }
             }
-            State::ObjectNumber if number == 0 => self.end_block()?,
+            State::ObjectNumber if number == 0 => self.end_block(hear)?,
             State::ObjectNumber => {
                 self.large_objects += 1;
+                self.inner.as_mut().map_or(Ok(()), Inner::begin)?;
+                hear(Piece::Object(number))?;
                 State::PieceLength
             }
-            State::PieceLength if number == 0 => match self.block.of_objects {
-                true => State::ObjectNumber,
-                false => self.end_block()?,
-            },
+            State::PieceLength if number == 0 => {
+                self.inner.as_ref().map_or(Ok(()), Inner::end)?;
+                match self.block.of_objects {
+                    true => {
+                        hear(Piece::ObjectEnd)?;
+                        State::ObjectNumber
+                    }
+                    false => self.end_block(hear)?,
+                }
+            }
             State::PieceLength if (1..=LENGTH_MAX * 8).contains(&number) => {
                 State::Piece { left: number.unsigned_abs() }
             }
@@ -295,14 +381,18 @@ impl ArchiveReader {
             return Err(damaged(format!("the data of the entry {id} come twice")));
         }
         self.block.place = place;
+        self.inner.as_mut().map_or(Ok(()), Inner::begin)?;
         self.data_begins.push((place, self.block.begins_at));
         Ok(())
     }
 
-    fn end_block(&mut self) -> Result<State> {
+    fn end_block(&mut self, hear: &mut Hear<'_>) -> Result<State> {
         let contents = self.contents.as_ref();
         let entry = contents.and_then(|contents| contents.entries.get(self.block.place));
-        let Some(entry) = entry.filter(|entry| entry.has_rows) else { return Ok(State::BlockKind) };
+        let Some(entry) = entry.filter(|entry| entry.has_rows) else {
+            hear(Piece::BlockEnd)?;
+            return Ok(State::BlockKind);
+        };
         if self.block.tail != END_OF_ROWS {
             return Err(damaged(format!(
                 "the rows of {} do not end as they must",
@@ -311,13 +401,16 @@ impl ArchiveReader {
         }
         let rows = self.block.line_breaks.saturating_sub(3);
         *self.rows.entry(format!("{}.{}", entry.schema, entry.name)).or_default() += rows;
+        hear(Piece::BlockEnd)?;
         Ok(State::BlockKind)
     }
+}
 
+impl Block {
     fn take_rows(&mut self, bytes: &[u8]) {
-        self.block.line_breaks += count_line_breaks(bytes);
+        self.line_breaks += count_line_breaks(bytes);
         let keep = END_OF_ROWS.len();
-        let tail = &mut self.block.tail;
+        let tail = &mut self.tail;
         if bytes.len() >= keep {
             tail.clear();
         }
@@ -366,11 +459,22 @@ struct Input<'a> {
     int_bytes: usize,
     offset_bytes: usize,
     offset_places: Vec<usize>,
+    section_places: Vec<usize>,
+    /// Where the head says how the data are compressed.
+    compression_at: std::ops::Range<usize>,
 }
 
 impl<'a> Input<'a> {
     fn new(bytes: &'a [u8]) -> Self {
-        Input { bytes, position: 0, int_bytes: 4, offset_bytes: 8, offset_places: Vec::new() }
+        Input {
+            bytes,
+            position: 0,
+            int_bytes: 4,
+            offset_bytes: 8,
+            offset_places: Vec::new(),
+            section_places: Vec::new(),
+            compression_at: 0..0,
+        }
     }
 
     fn take(&mut self, count: usize) -> Result<&'a [u8], Stop> {
@@ -426,17 +530,7 @@ fn head(input: &mut Input<'_>) -> Result<Contents, Stop> {
     if input.byte()? != 1 {
         return Err(Stop::Wrong("the dump is not in the custom format".to_owned()));
     }
-    let compression = match format.1 >= 15 {
-        true => i64::from(input.byte()?),
-        false => input.int()?,
-    };
-    if compression != 0 {
-        return Err(Stop::Wrong(
-            "the dump is compressed inside, so its rows cannot be counted; pg_restore -f \
-             NAME.sql makes SQL text of it, which can be"
-                .to_owned(),
-        ));
-    }
+    let inner = inner_compression(input, format.1)?;
     // Second, minute, hour, day, month, year, daylight saving time.
     for _ in 0..7 {
         input.int()?;
@@ -451,7 +545,24 @@ fn head(input: &mut Input<'_>) -> Result<Contents, Stop> {
     for _ in 0..count {
         entries.push(entry(input, format.1)?);
     }
-    Ok(Contents { format, database, server_version, dump_version, entries })
+    Ok(Contents { format, database, server_version, dump_version, inner, entries })
+}
+
+/// A kind from format 1.15 on; before, the level of gzip.
+fn inner_compression(input: &mut Input<'_>, minor: u8) -> Result<InnerCompression, Stop> {
+    let begin = input.position;
+    let number = match minor >= 15 {
+        true => i64::from(input.byte()?),
+        false => input.int()?.abs().min(1),
+    };
+    input.compression_at = begin..input.position;
+    match number {
+        0 => Ok(InnerCompression::None),
+        1 => Ok(InnerCompression::Gzip),
+        2 => Ok(InnerCompression::Lz4),
+        3 => Ok(InnerCompression::Zstd),
+        other => Err(Stop::Wrong(format!("the dump has the unknown compression {other}"))),
+    }
 }
 
 fn entry(input: &mut Input<'_>, minor: u8) -> Result<Entry, Stop> {
@@ -461,6 +572,7 @@ fn entry(input: &mut Input<'_>, minor: u8) -> Result<Entry, Stop> {
     input.text()?;
     input.text()?;
     let (name, kind) = (input.some_text()?, input.some_text()?);
+    input.section_places.push(input.position);
     let _section = input.int()?;
     let definition = input.some_text()?;
     let _drop = input.text()?;

@@ -7,10 +7,12 @@
 //! `undo` swaps back the same way.
 
 mod counts;
+mod feed;
 mod load;
 mod plan;
 mod roles;
 mod stage;
+mod stream;
 mod swap;
 mod undo;
 
@@ -102,22 +104,26 @@ pub fn apply(
     plan: &RestorePlan,
 ) -> Result<RestoreOutcome> {
     let begun_ms = env.clock.monotonic_ms();
-    let staged = stage::stage(env, request)?;
-    env.crash.pass("restore.staged")?;
     let server = plan.maintenance(request.target)?;
+    let streams = plan.format == DumpFormat::Custom && stream::is_possible(request);
+    let staged = if streams { None } else { Some(stage::stage(env, request)?) };
+    env.crash.pass("restore.staged")?;
     let roles = roles::make(&server, &plan.roles_to_make)?;
     let scratch = load::ScratchDatabase::make(&server, plan)?;
-    load::load(env, request, plan, &staged, &scratch)?;
-    let rows = counts::compare(request, plan, &staged, scratch.client())?;
+    let loaded = match &staged {
+        Some(staged) => load::load(env, request, plan, staged, &scratch)?,
+        None => stream::load(env, request, plan, &scratch)?,
+    };
+    let rows = load::count_and_analyze(request, plan, &loaded.rows, &scratch)?;
     load::finish(plan, &scratch)?;
     env.crash.pass("restore.verified")?;
     let swapped = swap::swap(env, &server, plan, scratch)?;
     env.crash.pass("restore.swapped")?;
     let mut warnings = plan.warnings.clone();
-    if staged.noise_lines > 0 {
+    if loaded.noise_lines > 0 {
         warnings.push(format!(
             "{} lines of pg_dump's messages among the statements were left out",
-            staged.noise_lines
+            loaded.noise_lines
         ));
     }
     Ok(RestoreOutcome {

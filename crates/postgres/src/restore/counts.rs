@@ -12,7 +12,6 @@ use crate::session::Session;
 
 use super::RestoreRequest;
 use super::plan::RestorePlan;
-use super::stage::Staged;
 
 /// So many tables are counted by one query.
 const TABLES_AT_ONCE: usize = 50;
@@ -21,19 +20,19 @@ const TABLES_AT_ONCE: usize = 50;
 pub(super) fn compare(
     request: &RestoreRequest<'_>,
     plan: &RestorePlan,
-    staged: &Staged,
+    rows: &BTreeMap<String, u64>,
     client: &Client,
 ) -> Result<BTreeMap<String, u64>> {
     let mut session = Session::open(client, "cannot count the rows of the new database")?;
     // A policy that hides rows from us must be an error, not a smaller number.
     session.execute("SET row_security = off")?;
-    let counted = count(&mut session, staged)?;
+    let counted = count(&mut session, rows)?;
     let partly = !request.schemas.is_empty() || !request.tables.is_empty();
-    let mut wrong = row_differences(Some(&staged.rows), Some(&counted));
-    let missing = staged.rows.keys().filter(|table| !counted.contains_key(*table));
+    let mut wrong = row_differences(Some(rows), Some(&counted));
+    let missing = rows.keys().filter(|table| !counted.contains_key(*table));
     wrong.extend(missing.filter(|_| !partly).map(|table| format!("table {table} is missing")));
     if let Some(manifest) = request.origin.manifest() {
-        let differs = manifest.rows.as_ref().is_some_and(|rows| *rows != staged.rows);
+        let differs = manifest.rows.as_ref().is_some_and(|known| known != rows);
         wrong.extend(differs.then(|| "the dump and its manifest do not agree on rows".to_owned()));
     }
     match wrong.is_empty() {
@@ -49,7 +48,10 @@ pub(super) fn compare(
     }
 }
 
-fn count(session: &mut Session, staged: &Staged) -> Result<BTreeMap<String, u64>> {
+fn count(
+    session: &mut Session,
+    expected: &BTreeMap<String, u64>,
+) -> Result<BTreeMap<String, u64>> {
     let rows = session.rows(
         "SELECT n.nspname AS schema, c.relname AS name FROM pg_catalog.pg_class c \
          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
@@ -59,7 +61,7 @@ fn count(session: &mut Session, staged: &Staged) -> Result<BTreeMap<String, u64>
     let tables: Vec<(String, String)> = rows
         .iter()
         .map(|row| (text(row.get("schema")), text(row.get("name"))))
-        .filter(|(schema, name)| staged.rows.contains_key(&format!("{schema}.{name}")))
+        .filter(|(schema, name)| expected.contains_key(&format!("{schema}.{name}")))
         .collect();
     let mut counted = BTreeMap::new();
     for some in tables.chunks(TABLES_AT_ONCE) {

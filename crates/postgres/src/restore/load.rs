@@ -1,7 +1,8 @@
 //! Loads a dump into a new database of its own.
 
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use lifeboat_core::env::Env;
 use lifeboat_core::event::Event;
@@ -15,11 +16,12 @@ use crate::session::Session;
 use crate::source::DumpFormat;
 
 use super::RestoreRequest;
+use super::counts;
 use super::plan::RestorePlan;
-use super::stage::Staged;
+use super::stage::{Loaded, Staged};
 
 /// More jobs than this do not help a small server.
-const JOBS_MAX: usize = 8;
+pub(super) const JOBS_MAX: usize = 8;
 /// Settings whose value is a list of names: it is written as it stands.
 const LISTS: &[&str] = &[
     "search_path",
@@ -111,7 +113,7 @@ pub(super) fn load(
     plan: &RestorePlan,
     staged: &Staged,
     scratch: &ScratchDatabase,
-) -> Result<()> {
+) -> Result<Loaded> {
     let phase = "loading";
     env.tell(Event::PhaseBegan { subject: &plan.what, phase, bytes_total: None });
     let what = format!("cannot load {} into {}", plan.what, scratch.name());
@@ -120,10 +122,7 @@ pub(super) fn load(
     let mut command = client.command(&plan.loader);
     match staged.format {
         DumpFormat::Custom => {
-            command.args(["--exit-on-error", "--no-tablespaces"]);
-            if !request.with_owners {
-                command.args(["--no-owner", "--no-privileges"]);
-            }
+            archive_options(&mut command, request);
             command.args(request.schemas.iter().map(|schema| format!("--schema={schema}")));
             command.args(request.tables.iter().map(|table| format!("--table={table}")));
             if !request.schemas.is_empty() || !request.tables.is_empty() {
@@ -146,8 +145,7 @@ pub(super) fn load(
             command.stdin(Stdio::piped());
         }
     }
-    // Durability is not needed before the swap: its own commit comes last and is synced.
-    command.env("PGOPTIONS", "-c synchronous_commit=off -c statement_timeout=0");
+    quick_session(&mut command, plan);
     let mut running = Running::start(command, what.as_str())?;
     if staged.format == DumpFormat::Plain {
         feed(&mut running, staged)?;
@@ -157,7 +155,25 @@ pub(super) fn load(
         None => error.hint("nothing was changed: mend the dump, or choose another backup"),
     })?;
     env.tell(Event::PhaseEnded { phase });
-    Ok(())
+    Ok(Loaded { rows: staged.rows.clone(), noise_lines: staged.noise_lines })
+}
+
+/// What every `pg_restore` of ours is told.
+pub(super) fn archive_options(command: &mut Command, request: &RestoreRequest<'_>) {
+    command.args(["--exit-on-error", "--no-tablespaces"]);
+    if !request.with_owners {
+        command.args(["--no-owner", "--no-privileges"]);
+    }
+}
+
+/// Settings of the sessions that load. Durability is not needed before the swap: its own commit
+/// comes last and is synced. Indexes may use as much memory as the server has for its cache.
+pub(super) fn quick_session(command: &mut Command, plan: &RestorePlan) {
+    let mut options = "-c synchronous_commit=off -c statement_timeout=0".to_owned();
+    if let Some(kilobytes) = plan.index_memory_kb {
+        options.push_str(&format!(" -c maintenance_work_mem={kilobytes}kB"));
+    }
+    command.env("PGOPTIONS", options);
 }
 
 /// Gives psql the script within a guard that lets no command of psql through.
@@ -176,8 +192,7 @@ fn feed(running: &mut Running, staged: &Staged) -> Result<()> {
     Ok(())
 }
 
-/// What belongs to the database itself and is in no dump of its objects: settings, owner. Then the
-/// statistics that make its first queries quick.
+/// What belongs to the database itself and is in no dump of its objects: settings, owner.
 pub(super) fn finish(plan: &RestorePlan, scratch: &ScratchDatabase) -> Result<()> {
     let mut session = Session::open(scratch.client(), "cannot finish the new database")?;
     let name = identifier(scratch.name());
@@ -189,7 +204,28 @@ pub(super) fn finish(plan: &RestorePlan, scratch: &ScratchDatabase) -> Result<()
             session.execute(&format!("ALTER DATABASE {name} OWNER TO {}", identifier(owner)))?;
         }
     }
-    session.execute("ANALYZE")
+    Ok(())
+}
+
+/// Counts the rows and compares them, and meanwhile makes the statistics for the first queries.
+pub(super) fn count_and_analyze(
+    request: &RestoreRequest<'_>,
+    plan: &RestorePlan,
+    rows: &BTreeMap<String, u64>,
+    scratch: &ScratchDatabase,
+) -> Result<BTreeMap<String, u64>> {
+    let analyze = || {
+        let what = "cannot analyze the new database";
+        Session::open(scratch.client(), what)?.execute("ANALYZE")
+    };
+    std::thread::scope(|scope| {
+        let analyzing = scope.spawn(analyze);
+        let counted = counts::compare(request, plan, rows, scratch.client());
+        let analyzed = analyzing.join();
+        let counted = counted?;
+        analyzed.unwrap_or_else(|_| Err(Error::new(Kind::Failed, "the thread ended badly")))?;
+        Ok(counted)
+    })
 }
 
 fn settings(plan: &RestorePlan, database: &str) -> Vec<String> {

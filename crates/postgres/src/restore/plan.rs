@@ -15,11 +15,14 @@ use crate::session::{Row, Session};
 use crate::source::DumpFormat;
 
 use super::RestoreRequest;
+use super::load::JOBS_MAX;
 use super::roles::{self, MissingRole};
 use super::stage;
 
 /// Names of databases and other things are cut to so many bytes by the server.
 const NAME_BYTES_MAX: usize = 63;
+/// More memory than this makes no index quicker.
+const INDEX_MEMORY_KB_MAX: u64 = 512 << 10;
 /// Where a session lives that renames databases.
 const MAINTENANCE: &[&str] = &["postgres", "template1"];
 
@@ -50,6 +53,9 @@ pub struct RestorePlan {
     pub plain_bytes: Option<u64>,
     pub(super) maintenance: String,
     pub(super) loader: Program,
+    pub(super) format: DumpFormat,
+    /// What an index may be built with, where that is more than the server's own setting.
+    pub(super) index_memory_kb: Option<u64>,
     pub(super) facts: Map<String, Value>,
     pub(super) with_owners: bool,
     pub(super) server_major: u32,
@@ -91,6 +97,8 @@ pub fn plan(env: &Env, request: &RestoreRequest<'_>) -> Result<RestorePlan> {
         plain_bytes: manifest.and_then(|manifest| Some(manifest.artifacts.first()?.plain_bytes)),
         maintenance,
         loader,
+        format: looked.format,
+        index_memory_kb: index_memory_kb(&mut session, env)?,
         facts,
         with_owners: request.with_owners,
         server_major: server_facts.major,
@@ -132,6 +140,18 @@ fn maintenance(target: &Client) -> Result<(Session, String)> {
         }
     }
     Err(last.unwrap_or_else(|| Error::new(Kind::Failed, what)))
+}
+
+/// A share of what the server keeps for its cache, for each job, if that is more than it gives to
+/// the building of an index by itself.
+fn index_memory_kb(session: &mut Session, env: &Env) -> Result<Option<u64>> {
+    let row = session.row(
+        "SELECT pg_catalog.pg_size_bytes(current_setting('shared_buffers')) / 1024 AS cache, \
+         pg_catalog.pg_size_bytes(current_setting('maintenance_work_mem')) / 1024 AS own",
+    )?;
+    let number = |name: &str| row.get(name).and_then(Value::as_u64).unwrap_or(0);
+    let share = number("cache") / env.threads.clamp(1, JOBS_MAX) as u64;
+    Ok(Some(share.min(INDEX_MEMORY_KB_MAX)).filter(|share| *share > number("own")))
 }
 
 /// The names of all databases.

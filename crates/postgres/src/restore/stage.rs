@@ -44,6 +44,14 @@ pub(super) struct Staged {
     pub(super) noise_lines: u64,
 }
 
+/// What a loaded dump held.
+pub(super) struct Loaded {
+    /// Rows per table, as the dump holds them.
+    pub(super) rows: BTreeMap<String, u64>,
+    /// Lines that were left out.
+    pub(super) noise_lines: u64,
+}
+
 impl Staged {
     pub(super) fn path(&self) -> PathBuf {
         self.scratch.path()
@@ -83,20 +91,25 @@ pub(super) fn stage(env: &Env, request: &RestoreRequest<'_>) -> Result<Staged> {
         env.tell(Event::Advanced { bytes: plain.len() as u64 });
         writer.push(plain)
     })?;
-    let read = writer.finish().map_err(|error| match error.kind() {
-        Kind::CheckFailed => error
-            .context(format!("{subject} is not a whole dump"))
-            .hint("nothing was changed; choose another backup"),
-        _ => error,
-    })?;
+    let read = writer.finish().map_err(|error| not_whole(error, &subject))?;
     env.tell(Event::PhaseEnded { phase });
     let (format, rows, noise_lines) = read;
     Ok(Staged { scratch, format, rows, noise_lines })
 }
 
+/// The error of a dump that lacks something, in a restore's words.
+pub(super) fn not_whole(error: Error, subject: &str) -> Error {
+    match error.kind() {
+        Kind::CheckFailed => error
+            .context(format!("{subject} is not a whole dump"))
+            .hint("nothing was changed; choose another backup"),
+        _ => error,
+    }
+}
+
 type Opened<'a> = (ObjectReader, Wrapping, Option<&'a lifeboat_core::manifest::Artifact>);
 
-fn open(origin: Origin<'_>) -> Result<Opened<'_>> {
+pub(super) fn open(origin: Origin<'_>) -> Result<Opened<'_>> {
     match origin {
         Origin::Backup { repository, folder, manifest } => {
             let artifact = manifest.artifacts.first().ok_or_else(|| {

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests run on the real clock")]
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
+mod archives;
 mod backup;
 mod data_folder;
 mod physical;

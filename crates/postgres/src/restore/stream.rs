@@ -1,0 +1,230 @@
+//! Loads a whole archive while it is read: nothing of it is unpacked to our disk but its contents.
+//!
+//! First the tables are made, then several loaders take the rows as they come ([`super::feed`]), and
+//! at the end indexes, constraints and rights follow, several at once. Rights come last because a
+//! role may have taken from itself the right to write into its own table. Hashes are compared when
+//! all was read: until then nothing counts, and whatever fails leaves a scratch database that goes.
+
+use std::fs::File;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::thread::Scope;
+
+use lifeboat_core::env::Env;
+use lifeboat_core::event::Event;
+use lifeboat_core::pipeline::{Expectation, decode};
+use lifeboat_core::scratch::{Scratch, stored_expectation};
+use lifeboat_core::{Error, Kind, Result};
+
+use crate::archive::{ArchiveReader, Head, Piece};
+use crate::child::Running;
+
+use super::RestoreRequest;
+use super::feed::{Blocks, Dealer};
+use super::load::{JOBS_MAX, ScratchDatabase, archive_options, quick_session};
+use super::plan::RestorePlan;
+use super::stage::{Loaded, not_whole, open};
+
+/// The sections of an archive as its entries have them.
+const SECTION_NONE: u8 = 1;
+const SECTION_DATA: u8 = 3;
+const SECTION_AFTER_DATA: u8 = 4;
+
+/// Whether the whole archive is wanted: parts are chosen by `pg_restore` itself.
+pub(super) fn is_possible(request: &RestoreRequest<'_>) -> bool {
+    request.schemas.is_empty() && request.tables.is_empty()
+}
+
+/// Loads all of it; the first error ends it.
+pub(super) fn load(
+    env: &Env,
+    request: &RestoreRequest<'_>,
+    plan: &RestorePlan,
+    scratch: &ScratchDatabase,
+) -> Result<Loaded> {
+    let phase = "loading";
+    let (reader, wrapping, artifact) = open(request.origin)?;
+    let bytes_total = artifact.map(|artifact| artifact.plain_bytes);
+    env.tell(Event::PhaseBegan { subject: &plan.what, phase, bytes_total });
+    let expectation = match artifact {
+        Some(artifact) => stored_expectation(artifact),
+        None => Expectation { object: &plan.what, ..Expectation::default() },
+    };
+    let load = Load { env, request, plan, scratch };
+    let rows = std::thread::scope(|scope| {
+        let mut archive = ArchiveReader::new();
+        let mut loaders = None;
+        let read = decode(reader, wrapping, env.threads, &expectation, &mut |plain| {
+            env.proceed()?;
+            env.tell(Event::Advanced { bytes: plain.len() as u64 });
+            archive.push_to(plain, &mut |piece| load.hear(scope, &mut loaders, &piece))
+        });
+        let read = read.and_then(|_| {
+            let hear = &mut |piece: Piece<'_>| load.hear(scope, &mut loaders, &piece);
+            archive.finish_to(hear).map_err(|error| not_whole(error, &plan.what))
+        });
+        let ended = loaders.map(|loaders| loaders.end(env, read.is_ok()));
+        match (read, ended) {
+            (Err(_), Some(Err(error))) | (Ok(_), Some(Err(error))) => Err(error),
+            (Err(error), _) => Err(error),
+            (Ok((_, rows)), Some(Ok(head))) => load.after_data(&head).map(|()| rows),
+            (Ok(_), None) => Err(Error::new(Kind::CheckFailed, "the archive has no contents")),
+        }
+    })?;
+    env.tell(Event::PhaseEnded { phase });
+    Ok(Loaded { rows, noise_lines: 0 })
+}
+
+struct Load<'a> {
+    env: &'a Env,
+    request: &'a RestoreRequest<'a>,
+    plan: &'a RestorePlan,
+    scratch: &'a ScratchDatabase,
+}
+
+/// The loaders at work, and what deals the rows out to them.
+struct Loaders<'a> {
+    dealer: Dealer<'a>,
+    running: Vec<Running>,
+    head: Scratch,
+}
+
+impl<'a> Loaders<'a> {
+    /// Lets the loaders come to their end. An error of one of them is what a reader that failed
+    /// failed from, if it lost one; else all are ended.
+    fn end(self, env: &Env, all_was_read: bool) -> Result<Scratch> {
+        let lost = self.dealer.lost_one();
+        // Now each one gets the end of its archive.
+        drop(self.dealer);
+        if all_was_read || lost {
+            for running in self.running {
+                running.finish_within(env).map_err(nothing_changed)?;
+            }
+        }
+        Ok(self.head)
+    }
+}
+
+fn nothing_changed(error: Error) -> Error {
+    match error.hint_text() {
+        Some(_) => error,
+        None => error.hint("nothing was changed: mend the dump, or choose another backup"),
+    }
+}
+
+impl<'a> Load<'a> {
+    fn hear<'scope>(
+        &self,
+        scope: &'scope Scope<'scope, '_>,
+        loaders: &mut Option<Loaders<'a>>,
+        piece: &Piece<'_>,
+    ) -> Result<()> {
+        match (piece, loaders) {
+            (Piece::Head(head), loaders) => {
+                *loaders = Some(self.begin(scope, head)?);
+                Ok(())
+            }
+            (piece, Some(loaders)) => loaders.dealer.take(piece),
+            (_, None) => Err(Error::new(Kind::CheckFailed, "data before the contents")),
+        }
+    }
+
+    /// Makes the tables, and starts the loaders.
+    fn begin<'scope>(
+        &self,
+        scope: &'scope Scope<'scope, '_>,
+        head: &Head<'_>,
+    ) -> Result<Loaders<'a>> {
+        let bytes = with_rights_last(head);
+        let of_others = Arc::new(with_rows_alone(head, &bytes));
+        let bytes = Arc::new(bytes);
+        let mut file = Scratch::new(self.request.scratch_folder, bytes.len() as u64)?;
+        file.file().write_all(&bytes).map_err(|error| {
+            Error::io(Kind::Failed, format!("cannot write {}", file.path().display()), error)
+        })?;
+        let mut tables = self.command("pre-data");
+        self.read_from(&mut tables, &file, false)?;
+        self.start(tables)?.finish_within(self.env).map_err(nothing_changed)?;
+        let blocks = Arc::new(Blocks::of(head.contents, head.int_bytes));
+        let count = self.env.threads.clamp(1, JOBS_MAX);
+        let (dealer, feeds) = Dealer::new(self.env, &blocks, count);
+        let mut running = Vec::new();
+        for (number, feed) in feeds.into_iter().enumerate() {
+            let mut command = self.command("data");
+            command.stdin(Stdio::piped());
+            let mut loader = self.start(command)?;
+            let Some(pipe) = loader.stdin() else {
+                return Err(Error::new(Kind::Failed, "pg_restore has no input"));
+            };
+            let bytes = Arc::clone(if number == 0 { &bytes } else { &of_others });
+            let blocks = Arc::clone(&blocks);
+            // One that cannot write any more has lost its loader, whose error says why.
+            scope.spawn(move || drop(feed.write(pipe, &bytes, &blocks)));
+            running.push(loader);
+        }
+        Ok(Loaders { dealer, running, head: file })
+    }
+
+    /// Indexes, constraints, triggers, rights: what is quicker, or only possible, afterwards.
+    fn after_data(&self, head: &Scratch) -> Result<()> {
+        let mut command = self.command("post-data");
+        self.read_from(&mut command, head, true)?;
+        self.start(command)?.finish_within(self.env).map(drop).map_err(nothing_changed)
+    }
+
+    fn command(&self, section: &str) -> Command {
+        let mut command = self.scratch.client().command(&self.plan.loader);
+        archive_options(&mut command, self.request);
+        command.arg(format!("--section={section}"));
+        quick_session(&mut command, self.plan);
+        command
+    }
+
+    /// On this host from the file itself, which several jobs need; else through the pipe.
+    fn read_from(&self, command: &mut Command, file: &Scratch, in_jobs: bool) -> Result<()> {
+        let path = file.path();
+        if self.scratch.client().is_local() {
+            if in_jobs {
+                command.arg(format!("--jobs={}", self.env.threads.clamp(1, JOBS_MAX)));
+            }
+            command.arg(path).stdin(Stdio::null());
+            return Ok(());
+        }
+        let opened = File::open(&path).map_err(|error| {
+            Error::io(Kind::Failed, format!("cannot read {}", path.display()), error)
+        })?;
+        command.stdin(opened);
+        Ok(())
+    }
+
+    fn start(&self, command: Command) -> Result<Running> {
+        let (what, into) = (&self.plan.what, self.scratch.name());
+        Running::start(command, format!("cannot load {what} into {into}"))
+    }
+}
+
+/// The contents, with the rights among what comes after the data.
+fn with_rights_last(head: &Head<'_>) -> Vec<u8> {
+    let mut bytes = head.bytes.to_vec();
+    for (entry, place) in head.contents.entries.iter().zip(head.section_places) {
+        let number = *place + 1;
+        if entry.kind == "ACL" && bytes[number] == SECTION_NONE {
+            bytes[number] = SECTION_AFTER_DATA;
+        }
+    }
+    bytes
+}
+
+/// The contents as all loaders but the first have them: what is done once (large objects, the
+/// numbers of sequences) is not among their data.
+fn with_rows_alone(head: &Head<'_>, bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    for (entry, place) in head.contents.entries.iter().zip(head.section_places) {
+        let number = *place + 1;
+        if !entry.has_rows && bytes[number] == SECTION_DATA {
+            bytes[number] = SECTION_AFTER_DATA;
+        }
+    }
+    bytes
+}
