@@ -114,9 +114,8 @@ impl Inner {
                 Ok((used, made, status == Status::StreamEnd))
             }
             Stream::Zstd(stream) => {
-                let status = stream
-                    .run_on_buffers(piece, &mut self.plain)
-                    .map_err(|error| wrong(&error))?;
+                let status =
+                    stream.run_on_buffers(piece, &mut self.plain).map_err(|error| wrong(&error))?;
                 Ok((status.bytes_read, status.bytes_written, status.remaining == 0))
             }
         }

@@ -48,10 +48,7 @@ pub(super) fn compare(
     }
 }
 
-fn count(
-    session: &mut Session,
-    expected: &BTreeMap<String, u64>,
-) -> Result<BTreeMap<String, u64>> {
+fn count(session: &mut Session, expected: &BTreeMap<String, u64>) -> Result<BTreeMap<String, u64>> {
     let rows = session.rows(
         "SELECT n.nspname AS schema, c.relname AS name FROM pg_catalog.pg_class c \
          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \

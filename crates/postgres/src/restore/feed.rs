@@ -1,9 +1,9 @@
 //! Deals the data of an archive out to several loaders, while it comes.
 //!
 //! Each loader is a `pg_restore` that reads an archive from its standard input: the same contents
-//! for all, and of each table a part of its rows, cut between two rows. So all of them load the same
-//! table at once, whatever the sizes of the tables, and nothing is kept on our disk. What cannot be
-//! cut (large objects, data as statements) goes to the first loader; the others get nothing of it.
+//! for all, and of each table a part of its rows, cut between two rows. So all of them load the
+//! same table at once, whatever the sizes of the tables, and nothing is kept on our disk. What
+//! cannot be cut (large objects, data as statements) goes to the first loader alone.
 
 use std::io::{BufWriter, Write};
 use std::sync::Arc;
@@ -90,7 +90,12 @@ pub(super) struct Feed(Receiver<Part>);
 
 impl Feed {
     /// Writes the archive of one loader to its pipe. It is whole when all parts were sent.
-    pub(super) fn write(self, pipe: impl Write, head: &[u8], blocks: &Blocks) -> std::io::Result<()> {
+    pub(super) fn write(
+        self,
+        pipe: impl Write,
+        head: &[u8],
+        blocks: &Blocks,
+    ) -> std::io::Result<()> {
         let mut pipe = BufWriter::with_capacity(64 << 10, pipe);
         pipe.write_all(head)?;
         let (mut next, mut open) = (0, None);

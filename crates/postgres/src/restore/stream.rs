@@ -1,9 +1,9 @@
 //! Loads a whole archive while it is read: nothing of it is unpacked to our disk but its contents.
 //!
-//! First the tables are made, then several loaders take the rows as they come ([`super::feed`]), and
-//! at the end indexes, constraints and rights follow, several at once. Rights come last because a
-//! role may have taken from itself the right to write into its own table. Hashes are compared when
-//! all was read: until then nothing counts, and whatever fails leaves a scratch database that goes.
+//! First the tables are made, then several loaders take the rows as they come ([`super::feed`]),
+//! and at the end indexes, constraints and rights follow, several at once. Rights come last because
+//! a role may have taken from itself the right to write into its own table. Hashes are compared
+//! when all was read: until then nothing counts, and the scratch database of a failure goes.
 
 use std::fs::File;
 use std::io::Write;

@@ -116,7 +116,7 @@ fn archives_of_scripts_come_back_whatever_is_inside() {
                 assert_eq!(rows["public.long_rows"], 5);
             }
             let target = cluster.client(&format!("again{number}")).unwrap();
-            restored(Origin::File { path: &path }, &target).unwrap();
+            restored(Origin::File { path: &path, keys: None }, &target).unwrap();
             // The number that a sequence gives next is another one after each question.
             let same = |text: &str| text.split('|').skip(8).collect::<Vec<_>>().join("|");
             let (is, must) = (sum(&target), &wanted);
@@ -143,7 +143,7 @@ fn an_archive_that_is_damaged_inside_is_refused() {
         damaged[at] ^= 0x55;
         std::fs::write(&path, &damaged).unwrap();
         let target = cluster.client("again").unwrap();
-        match restored(Origin::File { path: &path }, &target) {
+        match restored(Origin::File { path: &path, keys: None }, &target) {
             Err(error) => {
                 assert!([Kind::CheckFailed, Kind::Failed].contains(&error.kind()), "{error:?}");
                 refused += 1;
@@ -151,7 +151,10 @@ fn an_archive_that_is_damaged_inside_is_refused() {
             Ok(()) => panic!("damage at {at} was not seen"),
         }
         std::fs::write(&path, &whole[..at]).unwrap();
-        assert!(restored(Origin::File { path: &path }, &target).is_err(), "cut at {at}");
+        assert!(
+            restored(Origin::File { path: &path, keys: None }, &target).is_err(),
+            "cut at {at}"
+        );
         let list = "SELECT datname FROM pg_database WHERE datname LIKE 'again%'";
         let psql = client.program("psql", None).unwrap();
         let mut command: Command = client.command(&psql);
