@@ -82,6 +82,9 @@ pub const CRASH_POINTS: &[&str] = &[
     "log.committed",
     "log.read_back",
     "wal.noted",
+    "wal.deleted",
+    "wal.segment_stored",
+    "wal.piece_stored",
 ];
 
 /// The injected world of a run.

@@ -12,8 +12,11 @@
 mod apply;
 mod garbage;
 mod hold;
+mod log_plan;
 mod plan;
 mod simulate;
+
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -26,6 +29,7 @@ use crate::store::Space;
 
 pub use apply::{Pruned, apply};
 pub use hold::{pin, undelete, unpin};
+pub use log_plan::{LogItem, LogObject, LogRule};
 pub use plan::{candidate, plan, waiting, zone_of};
 pub use simulate::{Age, Forecast, MOMENTS_MAX, Simulation, Step, simulate};
 
@@ -52,6 +56,8 @@ pub struct PruneRequest<'a> {
     /// How full the store's place is, where that is known: below a fifth of free space the grace
     /// time is [`GRACE_MIN`].
     pub space: Option<Space>,
+    /// Who knows what its log is, where it has one.
+    pub log: Option<Arc<dyn LogRule>>,
 }
 
 /// What a prune would do. Made by [`plan()`], done by [`apply()`].
@@ -77,6 +83,8 @@ pub struct PrunePlan {
     pub items: Vec<Item>,
     /// Names of backups whose runs said that they began, and ended long ago: what they said goes.
     pub begun_over: Vec<String>,
+    /// The objects of its log, and what becomes of them.
+    pub log: Vec<LogItem>,
     /// What stands against it.
     pub gates: Vec<Gate>,
 }
@@ -153,7 +161,8 @@ impl PrunePlan {
     pub fn is_idle(&self) -> bool {
         use Action::{Delete, Forget, Mark, Unmark};
         let changes = |item: &Item| matches!(item.action, Mark | Delete | Unmark | Forget);
-        self.begun_over.is_empty() && !self.items.iter().any(changes)
+        let of_log = self.log.iter().any(|item| item.action == Delete);
+        self.begun_over.is_empty() && !of_log && !self.items.iter().any(changes)
     }
 
     /// Whether it may be done. `approval` is the id of the plan that a person looked at.

@@ -3,14 +3,16 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use lifeboat_core::env::Env;
 use lifeboat_core::policy::{Floors, Hold, Keep};
-use lifeboat_core::prune::{self, Action, GRACE, PruneRequest};
+use lifeboat_core::prune::{self, Action, GRACE, LogRule, PruneRequest};
 use lifeboat_core::repository::Repository;
 use lifeboat_core::store::Space;
 use lifeboat_core::{Error, Kind, Result};
+use lifeboat_postgres::wal::{WalRule, WorldOfRule};
 use serde_json::{Value, json};
 
 use crate::repositories::Place;
@@ -70,6 +72,8 @@ impl fmt::Display for Days {
 pub(crate) struct Rule {
     keep: Keep,
     also_within: Option<SignedDuration>,
+    /// Of a source that has a log: how far back any moment can be restored, where that is limited.
+    log: Option<Option<SignedDuration>>,
 }
 
 impl Rule {
@@ -80,7 +84,16 @@ impl Rule {
         let keep = place.keep.as_ref().or(target.keep.as_ref()).cloned();
         let newest = Keep { within: Some(SignedDuration::ZERO), ..Keep::default() };
         let keep = keep.or_else(|| days.map(|_| newest))?;
-        Some(Rule { keep, also_within: days.map(Days::duration) })
+        let window = target.log_window_ms.map(|milliseconds| {
+            SignedDuration::from_millis(i64::try_from(milliseconds).unwrap_or(i64::MAX))
+        });
+        let log = target.is_cluster().then_some(window);
+        Some(Rule { keep, also_within: days.map(Days::duration), log })
+    }
+
+    fn log(&self, env: &Env) -> Option<Arc<dyn LogRule>> {
+        let window = self.log?;
+        Some(Arc::new(WalRule { window, env: WorldOfRule(env.clone()) }))
     }
 
     /// What core is asked for.
@@ -98,6 +111,7 @@ impl Rule {
             floors: Floors::default(),
             grace: GRACE,
             space: space_of(session, env, repository),
+            log: self.log(env),
         }
     }
 }
@@ -166,6 +180,7 @@ pub(crate) fn after_backup(
     let parts = [
         (pruned.unmarked.len(), "taken back".to_owned()),
         (pruned.marked.len(), "removed".to_owned()),
+        (pruned.log_objects, "files of the log deleted".to_owned()),
         (pruned.deleted.len(), format!("deleted ({})", units::bytes(pruned.freed_bytes))),
     ];
     let done = parts.into_iter().filter(|(count, _)| *count > 0);
@@ -179,6 +194,7 @@ pub(crate) fn after_backup(
             "marked": pruned.marked,
             "unmarked": pruned.unmarked,
             "deleted": pruned.deleted,
+            "log_objects": pruned.log_objects,
             "freed_bytes": pruned.freed_bytes,
         }),
         note: (!done.is_empty()).then(|| format!("{}, {kept} kept", done.join(", "))),

@@ -88,6 +88,8 @@ pub(crate) struct Target {
     pub(crate) guard: GuardConfig,
     /// What is kept of its backups, where that is configured.
     pub(crate) keep: Option<Keep>,
+    /// How far back any moment can be restored by its log, in milliseconds, where that is limited.
+    pub(crate) log_window_ms: Option<u64>,
     /// Whether it is pruned after each backup.
     pub(crate) prune_after_backup: bool,
     /// When it is backed up, where that is configured.
@@ -233,6 +235,7 @@ impl Target {
             rpo_ms: None,
             guard: GuardConfig::default(),
             keep: None,
+            log_window_ms: None,
             prune_after_backup: false,
             schedule: None,
             manner: Manner::default(),
@@ -261,6 +264,9 @@ impl Target {
         self.guard = config.guard.clone().unwrap_or_default();
         self.rpo_ms = config.rpo.map(|rpo| rpo.0.milliseconds);
         self.keep = config.keep.as_ref().map(|keep| keep.0.keep());
+        let postgres = config.postgres.as_ref().map(|postgres| &postgres.0);
+        let window = postgres.and_then(|postgres| postgres.wal_window);
+        self.log_window_ms = window.map(|window| window.0.milliseconds);
         self.schedule = config.schedule.clone();
         self.prune_after_backup = config.prune == Some(PruneWhen::AfterBackup);
         self.manner = Manner::of(config);
@@ -270,6 +276,11 @@ impl Target {
     /// The engine of its kind.
     pub(crate) fn engine(&self) -> Result<&'static dyn Engine> {
         engine(self.source.kind())
+    }
+
+    /// Whether it is a whole PostgreSQL cluster, which has a log.
+    pub(crate) fn is_cluster(&self) -> bool {
+        self.source.kind() == "postgres-cluster"
     }
 
     /// What makes its backups ones of the same source.

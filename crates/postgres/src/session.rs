@@ -59,6 +59,19 @@ impl Session {
         Ok(rows.iter().filter_map(name).collect())
     }
 
+    /// The value of a setting of the server.
+    pub fn setting(&mut self, name: &str) -> Result<String> {
+        self.setting_or_none(name)?
+            .ok_or_else(|| Error::new(Kind::Failed, format!("the server knows no setting {name}")))
+    }
+
+    /// The same; `None` where the server's version knows no such setting.
+    pub fn setting_or_none(&mut self, name: &str) -> Result<Option<String>> {
+        let name = crate::quote::literal(name);
+        let row = self.row(&format!("SELECT pg_catalog.current_setting({name}, true) AS value"))?;
+        Ok(row.get("value").and_then(Value::as_str).map(str::to_owned))
+    }
+
     /// Runs statements whose answers nobody needs.
     pub fn execute(&mut self, statements: &str) -> Result<()> {
         self.ask(statements).map(drop)

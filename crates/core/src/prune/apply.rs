@@ -5,6 +5,7 @@ use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::log_plan;
 use super::plan::plan_at;
 use super::{Action, Item, PrunePlan, PruneRequest};
 use crate::backup::lock::SourceLock;
@@ -27,6 +28,8 @@ pub struct Pruned {
     pub unmarked: Vec<String>,
     /// Names of what was deleted.
     pub deleted: Vec<String>,
+    /// How many objects of the log were deleted.
+    pub log_objects: usize,
     /// Bytes that the deleted files took.
     pub freed_bytes: u64,
 }
@@ -53,7 +56,8 @@ pub fn apply(
     let plan = plan_at(made.made_at.min(now), repository, request)?;
     let is_newer = |at: Timestamp| made.made_at < at && at <= now;
     let newer = plan.items.iter().any(|item| item.taken_at.is_some_and(is_newer));
-    if newer || work(&plan) != work(made) {
+    let of_log = log_plan::work(&plan.log) != log_plan::work(&made.log);
+    if newer || of_log || work(&plan) != work(made) {
         let message = format!("the backups of `{}` changed since the plan was made", plan.folder);
         return Err(Error::new(Kind::Refused, message).hint("run `lifeboat prune` again"));
     }
@@ -82,7 +86,11 @@ pub fn apply(
     for name in &plan.begun_over {
         apply.remove_mark(MarkKind::Begun, name)?;
     }
-    let Apply { pruned, .. } = apply;
+    let Apply { mut pruned, .. } = apply;
+    // The backups that needed it are gone by now: none is ever without its log.
+    let (objects, bytes) = log_plan::delete(env, repository, &plan.log)?;
+    pruned.log_objects = objects;
+    pruned.freed_bytes += bytes;
     write_record(env, repository, &plan, &pruned)?;
     Ok(pruned)
 }

@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use super::garbage::{self, Leftover};
+use super::log_plan::{self, LogItem};
 use super::{Action, GRACE_MIN, Gate, Item, PrunePlan, PruneRequest};
 use crate::catalog::SourceEntry;
 use crate::env::Env;
@@ -47,6 +48,7 @@ pub(super) fn plan_at(
     plan.items.extend(left);
     plan.items.extend(unfinished(now, repository, request, shortened, &entry)?);
     plan.begun_over = begun_over(now, request, &begun, &files);
+    plan.log = log_of(now, repository, request, &plan, &entry)?;
     plan.id = digest(&(repository.header().id, plan.source, &plan.policy, marked(&plan)));
     let last = last_record(repository, request.folder)?;
     plan.gates = gates(now, &plan, last.as_ref());
@@ -92,8 +94,30 @@ fn of_entry(
         grace_shortened,
         items: backups(now, &zone, request, shortened, entry, files),
         begun_over: Vec::new(),
+        log: Vec::new(),
         gates: Vec::new(),
     })
+}
+
+/// What becomes of the source's log: backups whose bytes stay need it, whatever their tombstones say.
+fn log_of(
+    now: Timestamp,
+    repository: &Repository,
+    request: &PruneRequest<'_>,
+    plan: &PrunePlan,
+    entry: &SourceEntry,
+) -> Result<Vec<LogItem>> {
+    let Some(rule) = &request.log else { return Ok(Vec::new()) };
+    let going: HashSet<&str> = plan
+        .with(Action::Delete)
+        .filter(|item| item.id.is_some())
+        .map(|item| &*item.name)
+        .collect();
+    let all = entry.backups.iter().chain(&entry.removed);
+    let staying: Vec<&Manifest> = all.filter(|one| !going.contains(one.name.as_str())).collect();
+    let objects = rule.judge(now, repository, request.folder, &staying)?;
+    let newest_good = plan.newest_good.as_ref().map(|(_, at)| *at);
+    Ok(log_plan::items(now, plan.grace, newest_good, objects))
 }
 
 /// The time zone of a repository's calendar. [`Kind::CheckFailed`] where the system has none of
@@ -494,7 +518,8 @@ fn gates(
     last: Option<&(ObjectName, Result<PruneRecord, String>)>,
 ) -> Vec<Gate> {
     let removes = |item: &&Item| item.action == Action::Delete || item.action == Action::Mark;
-    if !plan.items.iter().any(|item| removes(&item)) {
+    let of_log = plan.log.iter().any(|item| item.action == Action::Delete);
+    if !of_log && !plan.items.iter().any(|item| removes(&item)) {
         return Vec::new();
     }
     let mut gates = Vec::new();

@@ -11,6 +11,7 @@ mod schedules;
 mod services;
 mod sources;
 mod tools;
+mod wal;
 
 use std::path::{Path, PathBuf};
 
@@ -202,6 +203,7 @@ const CHECKS: &[Check] = &[
     online(repositories::places),
     online(sources::readable),
     online(postgres::servers),
+    online(wal::archivers),
     online(services::named),
     of_configuration(schedules::installed),
     of_host(tools::by_hand),

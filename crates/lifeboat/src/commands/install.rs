@@ -6,6 +6,7 @@
 mod cron;
 mod files;
 mod jobs;
+mod postgres;
 mod systemd;
 
 use std::path::{Path, PathBuf};
@@ -24,7 +25,8 @@ use crate::session::Session;
 use crate::ui::confirm::confirm;
 use crate::ui::units;
 
-/// Let systemd or cron make, prune and verify the backups of the configuration
+/// Let systemd or cron make, prune and verify the backups of the configuration, and a server
+/// archive its log
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -35,6 +37,7 @@ pub(crate) struct Args {
 enum Action {
     Systemd(SystemdArgs),
     Cron(CronArgs),
+    Postgres(postgres::Args),
 }
 
 /// Write a service and a timer for each source that has a `schedule`
@@ -95,6 +98,9 @@ fn unit_name(text: &str) -> Result<String, String> {
 }
 
 pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
+    if let Action::Postgres(args) = &args.action {
+        return postgres::run(session, args);
+    }
     if session.globals.repo.is_some() {
         return Err(Error::new(Kind::Usage, "--repo has no meaning for `install`").hint(
             "name the repository in the configuration: the schedule runs what stands there",
@@ -103,6 +109,7 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     let common = match &args.action {
         Action::Systemd(args) => &args.common,
         Action::Cron(args) => &args.common,
+        Action::Postgres(args) => return postgres::run(session, args),
     };
     if !common.user && common.root.is_none() && !session.surroundings.is_root {
         return Err(Error::new(Kind::Usage, "installing for the system needs root")
@@ -111,6 +118,7 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     match args.action {
         Action::Systemd(args) => systemd_files(session, &args),
         Action::Cron(args) => cron_file(session, &args.common),
+        Action::Postgres(args) => postgres::run(session, &args),
     }
 }
 

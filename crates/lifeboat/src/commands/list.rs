@@ -6,11 +6,13 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use lifeboat_core::Result;
 use lifeboat_core::catalog::SourceEntry;
+use lifeboat_core::env::Env;
 use lifeboat_core::manifest::{Condition, Manifest};
 use lifeboat_core::marks::Tombstone;
 use lifeboat_core::policy::Hold;
 use serde_json::{Value, json};
 
+use super::wal::moments;
 use crate::logs::{self, Reach};
 use crate::repositories::{self, Opened};
 use crate::selection::{self, Found};
@@ -24,6 +26,10 @@ use crate::ui::units;
 /// Oldest first. With --json, an array of their manifests, each with its `repository`, its
 /// `folder`, what holds it (`hold`), the migration that it was made before (`note`) and how far the
 /// log that follows it reaches (`log`); with --all also with what a prune said of it (`removed`).
+///
+/// Below it, where a source has a log: the moments that can be restored by it, and what is missing.
+/// With --json a backup of a cluster has them as `restorable`, and what is missing behind them as
+/// `gap`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Names of sources, or paths of databases; all without any
@@ -56,8 +62,11 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
         }
     }
     match session.printer.json() {
-        true => session.printer.json_data(&manifests(&found, args.all)?)?,
-        false => print(session, &found, args.all, env.clock.now(), opened.len() > 1)?,
+        true => session.printer.json_data(&manifests(session, &env, &found, args.all)?)?,
+        false => {
+            print(session, &found, args.all, env.clock.now(), opened.len() > 1)?;
+            print_moments(session, &env, &found)?;
+        }
     }
     super::incomplete(&failures)
 }
@@ -73,9 +82,10 @@ fn rows(entry: &SourceEntry, all: bool) -> Vec<Row<'_>> {
     rows
 }
 
-fn manifests(found: &[Found<'_>], all: bool) -> Result<Vec<Value>> {
+fn manifests(session: &Session, env: &Env, found: &[Found<'_>], all: bool) -> Result<Vec<Value>> {
     let mut list = Vec::new();
     for Found { opened, entry } in found {
+        let moments = moments::of_entry(session, env, opened, entry)?;
         for (manifest, tombstone) in rows(entry, all) {
             let mut value = with_place(manifest, &opened.repository.url(), &entry.folder);
             let hold = entry.hold(manifest);
@@ -93,6 +103,7 @@ fn manifests(found: &[Found<'_>], all: bool) -> Result<Vec<Value>> {
                     "broken": reach.broken,
                 })
             }));
+            moments::add_to(&mut value, &moments, &manifest.name);
             if all {
                 value["removed"] = json!(tombstone.map(|tombstone| {
                     json!({
@@ -106,6 +117,17 @@ fn manifests(found: &[Found<'_>], all: bool) -> Result<Vec<Value>> {
         }
     }
     Ok(list)
+}
+
+/// What the log of each source makes restorable beside the moments of its backups.
+fn print_moments(session: &Session, env: &Env, found: &[Found<'_>]) -> Result<()> {
+    for Found { opened, entry } in found {
+        let moments = moments::of_entry(session, env, opened, entry)?;
+        for line in moments::lines(session, &entry.folder, &moments) {
+            session.printer.data(&format!("{}\n", units::one_line(&line)))?;
+        }
+    }
+    Ok(())
 }
 
 /// What is to be said of a backup beside its numbers: that it is removed, that it is pinned, which

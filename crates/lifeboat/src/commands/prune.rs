@@ -280,6 +280,7 @@ fn as_json(outcome: &str, opened: &Opened, plan: &PrunePlan, pruned: &Pruned) ->
         "marked": pruned.marked,
         "unmarked": pruned.unmarked,
         "deleted": pruned.deleted,
+        "log_objects": pruned.log_objects,
         "freed_bytes": pruned.freed_bytes,
     })
 }
@@ -313,6 +314,7 @@ fn text(session: &Session, plan: &PrunePlan, all: bool) -> String {
     }
     let folder = units::one_line(&plan.folder);
     let _ = writeln!(text, "{folder}: {}", summary(plan));
+    text.push_str(&log_text(session, plan, all));
     if let Some(why) = &plan.grace_shortened {
         let hours = grace(plan);
         let _ = writeln!(text, "{folder}: bytes are deleted {hours} after their removal: {why}");
@@ -323,6 +325,30 @@ fn text(session: &Session, plan: &PrunePlan, all: bool) -> String {
             false => String::new(),
         };
         let _ = writeln!(text, "{folder}: refused for now: {}{needs}", gate.message);
+    }
+    text
+}
+
+/// What becomes of the source's log, in lines.
+fn log_text(session: &Session, plan: &PrunePlan, all: bool) -> String {
+    let zone = &session.surroundings.time_zone;
+    let mut text = String::new();
+    for item in plan.log.iter().filter(|item| all || item.action == Action::Delete) {
+        let files = match item.count {
+            1 => item.first.clone(),
+            count => format!("{} to {}, {count} files", item.first, item.last),
+        };
+        let what = match item.action {
+            Action::Delete => "delete".to_owned(),
+            Action::Wait => {
+                let when = item.delete_after.map(|at| units::moment(at, zone)).unwrap_or_default();
+                format!("deleted after {when}")
+            }
+            _ => "keep".to_owned(),
+        };
+        let (part, bytes) = (&item.part, units::bytes(item.stored_bytes));
+        let line = format!("log, {part}: {what} {files} ({bytes}): {}", item.reason);
+        let _ = writeln!(text, "{}", units::one_line(&line));
     }
     text
 }
@@ -363,7 +389,11 @@ fn summary(plan: &PrunePlan) -> String {
         part(Action::Delete, "deleted"),
         part(Action::Leave, "left alone"),
     ];
-    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    let of_log: Vec<_> = plan.log.iter().filter(|item| item.action == Action::Delete).collect();
+    let files: usize = of_log.iter().map(|item| item.count).sum();
+    let bytes: u64 = of_log.iter().map(|item| item.stored_bytes).sum();
+    let log = (files > 0).then(|| format!("{files} files of the log ({})", units::bytes(bytes)));
+    let parts: Vec<String> = parts.into_iter().flatten().chain(log).collect();
     match parts.is_empty() {
         true => "there are no backups".to_owned(),
         false => parts.join(", "),

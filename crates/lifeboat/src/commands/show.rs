@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use lifeboat_core::Result;
 use lifeboat_core::manifest::Manifest;
 
+use super::wal::moments;
 use super::{backup, list};
 use crate::selection::{self, Selected};
 use crate::session::Session;
@@ -24,10 +25,24 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     let Selected { repository, folder, manifest, .. } = &selected;
     match session.printer.json() {
         true => {
-            let value = list::with_place(manifest, &repository.url(), folder);
+            let mut value = list::with_place(manifest, &repository.url(), folder);
+            moments::add_to(
+                &mut value,
+                &moments::of_selected(session, &env, &selected)?,
+                &manifest.name,
+            );
             session.printer.json_data(&value)?;
         }
-        false => session.printer.data(&text(session, &selected, env.clock.now())?)?,
+        false => {
+            let mut text = text(session, &selected, env.clock.now())?;
+            let moments = moments::of_selected(session, &env, &selected)?;
+            let mut lines = Lines::default();
+            for line in moments::of_backup(session, &moments, &manifest.name) {
+                lines.add("restorable", &units::one_line(&line));
+            }
+            text.push_str(&lines.text);
+            session.printer.data(&text)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -15,6 +15,7 @@ use lifeboat_sqlite::pagelog::Moment;
 use serde::Serialize;
 
 use self::disk::Disk;
+use super::wal;
 use crate::attempts::{self, Attempt};
 use crate::config::values::Period;
 use crate::logs;
@@ -33,7 +34,8 @@ use crate::ui::units;
 /// none. A backup that was made without a check does not
 /// count as good; a state of the log that follows a backup does. The exit code is then 21.
 ///
-/// That the last backup failed is told as a warning, also where the newest good one is fresh.
+/// That the last backup failed is told as a warning, also where the newest good one is fresh; and
+/// of a PostgreSQL cluster, where its server answers, that its archiver fails or its pg_wal fills.
 ///
 /// With `--format nagios` it is a check plugin: one line with numbers, and the exit code is 0 (OK),
 /// 1 (WARNING: a doubt, or a disk that is 80 % full), 2 (CRITICAL: stale, or never backed up) or 3
@@ -76,6 +78,8 @@ struct Row {
     newer_doubtful: usize,
     in_future: usize,
     unreadable: usize,
+    /// What is wrong with the archiver of its server, where that can be asked.
+    archiver: Vec<String>,
     /// Why the prune after its backups waits for an approval, if it does.
     prune_waits: Option<String>,
     stored_bytes: u64,
@@ -233,6 +237,12 @@ fn row_of_target(
     let last = attempts::last(session, env, target, &opened.place.url);
     // One that was made in another way since then is the better news.
     row.last_attempt = last.filter(|last| row.taken_at.is_none_or(|at| at <= last.ended_at));
+    if target.is_cluster() {
+        // A server that does not answer is for `doctor` to tell.
+        let state = wal::state(target);
+        row.archiver =
+            state.map(|state| state.complaints(wal::free_bytes(&state))).unwrap_or_default();
+    }
     let rule = Rule::of(&opened.place, target, None).filter(|_| target.prune_after_backup);
     if let (Some(rule), Some(entry)) = (rule, entry) {
         let request = rule.request(session, env, &opened.repository, &entry.folder);
@@ -297,6 +307,7 @@ fn row(
         newer_doubtful: status.newer_doubtful,
         in_future: status.in_future,
         unreadable: entry.map_or(0, |entry| entry.unreadable.len()),
+        archiver: Vec::new(),
         prune_waits: None,
         stored_bytes: status.stored_bytes,
         disk_used_percent: None,
@@ -384,6 +395,9 @@ fn warn(session: &Session, row: &Row) {
     }
     for (count, what) in doubts(row).into_iter().filter(|(count, _)| *count > 0) {
         session.printer.warning(&source, &format!("{count} {what}"));
+    }
+    for complaint in &row.archiver {
+        session.printer.warning(&source, complaint);
     }
     if let Some(why) = &row.prune_waits {
         let why = format!("{WAITS}: {why} (lifeboat prune --dry-run)");

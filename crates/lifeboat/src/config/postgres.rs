@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::model::OneOrMany;
-use super::values::{FromText, Size, Text};
+use super::values::{FromText, Period, Size, Text};
 
 /// How a PostgreSQL database is reached and dumped.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -54,6 +54,12 @@ pub(crate) struct PostgresConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"custom")]
     pub(crate) format: Option<FormatName>,
+    /// Of a whole cluster: how far back any moment can be restored, such as "14d". The log of older
+    /// backups goes with the next prune; they show their own moment alone. Default: as far back as
+    /// there are backups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"14d")]
+    pub(crate) wal_window: Option<Text<Period>>,
     /// Only these schemas, by name or pattern.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(example = ["public"])]

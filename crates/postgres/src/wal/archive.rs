@@ -1,7 +1,7 @@
 //! One cluster's log in repositories: files are pushed into all of them, and fetched from any.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufReader, Read, Seek as _, SeekFrom, Write as _};
+use std::io::{BufReader, Read, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -225,30 +225,11 @@ impl Archive {
         target: &mut Target,
     ) -> Result<bool> {
         let pieces = self.pieces(member, segment)?;
-        let mut end = 0_u32;
-        for (from, to) in chain(&pieces) {
-            let piece = Kept::Piece(segment, from, to);
-            let object = piece.object(&member.folder, self.system);
-            target.seek(u64::from(from))?;
-            let length = u64::from(to - from);
-            let read = log::get(env, &member.repository, &object, length, &mut |plain| {
-                env.proceed()?;
-                target.write(plain)
-            })?;
-            match read {
-                Some(bytes) if bytes == length => end = to,
-                Some(bytes) => {
-                    let message = format!("{object} holds {bytes} bytes, not {length}");
-                    return Err(Error::new(Kind::CheckFailed, message));
-                }
-                // The whole segment came meanwhile: the caller asks again.
-                None => {
-                    let message = format!("{object} came and went");
-                    return Err(Error::new(Kind::StoreUnavailable, message));
-                }
-            }
-        }
-        if end == 0 {
+        let read = read_pieces(env, member, self.system, segment, &pieces, &mut |plain| {
+            env.proceed()?;
+            target.write(plain)
+        })?;
+        if !read {
             return Ok(false);
         }
         let what = format!("the pieces of {segment}");
@@ -260,20 +241,11 @@ impl Archive {
 
     /// The pieces of a segment that a member holds, sorted.
     pub(super) fn pieces(&self, member: &Member, segment: Segment) -> Result<Vec<(u32, u32)>> {
-        let prefix =
-            format!("{}/{:08X}", log_prefix(&member.folder, self.system), segment.timeline);
-        let objects = member.repository.store().list(Some(&prefix))?;
-        let mut pieces: Vec<(u32, u32)> = objects
-            .iter()
-            .filter_map(|object| match Kept::of_object(object.name.as_str())?.2 {
-                Kept::Piece(of, from, to) if of == segment => Some((from, to)),
-                _ => None,
-            })
-            .collect();
-        pieces.sort_unstable();
-        Ok(pieces)
+        pieces_of(member, self.system, segment)
     }
+}
 
+impl Archive {
     /// Whether the repositories know this cluster, if they know any: a recovery that asks for the
     /// log of another one must not take "no such file" for the end of its own.
     fn is_known(&self) -> Result<()> {
@@ -302,6 +274,77 @@ impl Archive {
         Err(Error::new(Kind::Refused, message)
             .hint("name the source of this cluster with --source, or its repository with --repo"))
     }
+}
+
+/// The pieces of a segment that a member holds, sorted.
+fn pieces_of(member: &Member, system: u64, segment: Segment) -> Result<Vec<(u32, u32)>> {
+    let prefix = format!("{}/{:08X}", log_prefix(&member.folder, system), segment.timeline);
+    let objects = member.repository.store().list(Some(&prefix))?;
+    let mut pieces: Vec<(u32, u32)> = objects
+        .iter()
+        .filter_map(|object| match Kept::of_object(object.name.as_str())?.2 {
+            Kept::Piece(of, from, to) if of == segment => Some((from, to)),
+            _ => None,
+        })
+        .collect();
+    pieces.sort_unstable();
+    Ok(pieces)
+}
+
+/// Gives the bytes of a segment: of the whole one, or of its pieces as far as they follow each other.
+/// `false` if there is nothing of it.
+pub(super) fn read_segment(
+    env: &Env,
+    member: &Member,
+    system: u64,
+    segment: Segment,
+    consume: &mut dyn FnMut(&[u8]) -> Result<()>,
+) -> Result<bool> {
+    let object = Kept::File(WalFile::Segment(segment)).object(&member.folder, system);
+    match log::get(env, &member.repository, &object, SEGMENT_BYTES_MAX, consume)? {
+        Some(_) => Ok(true),
+        None => {
+            let pieces = pieces_of(member, system, segment)?;
+            read_pieces(env, member, system, segment, &pieces, consume)
+        }
+    }
+}
+
+/// Gives the bytes of pieces that follow each other from the beginning of a segment on. `false` if
+/// there are none.
+fn read_pieces(
+    env: &Env,
+    member: &Member,
+    system: u64,
+    segment: Segment,
+    pieces: &[(u32, u32)],
+    consume: &mut dyn FnMut(&[u8]) -> Result<()>,
+) -> Result<bool> {
+    let mut end = 0_u32;
+    for (from, to) in chain(pieces) {
+        let object = Kept::Piece(segment, from, to).object(&member.folder, system);
+        let length = u64::from(to - from);
+        // What the piece before gave already.
+        let mut skip = (end - from) as usize;
+        let read = log::get(env, &member.repository, &object, length, &mut |plain| {
+            let known = skip.min(plain.len());
+            skip -= known;
+            consume(&plain[known..])
+        })?;
+        match read {
+            Some(bytes) if bytes == length => end = to,
+            Some(bytes) => {
+                let message = format!("{object} holds {bytes} bytes, not {length}");
+                return Err(Error::new(Kind::CheckFailed, message));
+            }
+            // The whole segment came meanwhile: the caller asks again.
+            None => {
+                let message = format!("{object} came and went");
+                return Err(Error::new(Kind::StoreUnavailable, message));
+            }
+        }
+    }
+    Ok(end > 0)
 }
 
 /// The pieces that follow each other from the beginning of a segment on; where several overlap, the
@@ -364,11 +407,6 @@ impl Target {
         }
         self.position += bytes.len() as u64;
         self.file.write_all(bytes).map_err(|error| failed(&self.part, error))
-    }
-
-    fn seek(&mut self, to: u64) -> Result<()> {
-        self.position = to;
-        self.file.seek(SeekFrom::Start(to)).map(drop).map_err(|error| failed(&self.part, error))
     }
 
     fn set_length(&mut self, bytes: u64) -> Result<()> {

@@ -6,22 +6,37 @@
 //! files are pushed and from which they are fetched. Its objects are those of
 //! [`mod@lifeboat_core::log`]; they lie under the cluster's system identifier, so that an upgraded
 //! cluster never meets its predecessor's segments. `ahead` and `spool` do the next files while the
-//! server waits for one.
+//! server waits for one; `receive` takes the log as the server writes it.
+//!
+//! What is stored is looked at by `view`: which moments can be restored, what is missing; `records`
+//! finds times in segments; `keep` says what base backups need. `server` asks a running server how its
+//! archiver does.
 
 pub mod ahead;
 mod archive;
 mod control;
 mod header;
+mod keep;
 mod name;
+pub mod receive;
+mod records;
+mod server;
 mod spool;
 mod timeline;
+mod view;
 
 pub use archive::{Archive, Fetched, Member, PushFile, Pushed};
 pub use control::Control;
 pub use header::{HEADER_BYTES, SegmentHeader};
+pub use keep::{WalRule, WorldOfRule};
 pub use name::{Kept, Lsn, Segment, WalFile, log_prefix};
+pub use records::{RecordReader, Times};
+pub use server::{ArchiverState, Slot};
 pub use spool::Spool;
 pub use timeline::History;
+pub use view::{
+    BasePlace, ClusterLog, EndTimes, NoCache, Range, TimesCache, check_object, times_of,
+};
 
 /// A file beside the segments is text of a few lines.
 pub const SMALL_BYTES_MAX: u64 = 1 << 20;

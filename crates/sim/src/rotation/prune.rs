@@ -49,6 +49,7 @@ impl Member {
             floors: Floors::default(),
             grace: GRACE,
             space,
+            log: None,
         };
         let plan = prune::plan(&self.env, &self.repository, &request)
             .map_err(|error| format!("no plan: {error:?}"))?;

@@ -253,6 +253,7 @@ impl World {
             floors,
             grace: GRACE,
             space: self.space,
+            log: None,
         }
     }
 

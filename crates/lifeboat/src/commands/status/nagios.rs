@@ -166,6 +166,7 @@ mod tests {
             newer_doubtful: 0,
             in_future: 0,
             unreadable: 0,
+            archiver: Vec::new(),
             prune_waits: None,
             stored_bytes: 1,
             disk_used_percent: None,

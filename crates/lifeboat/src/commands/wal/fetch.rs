@@ -50,7 +50,7 @@ pub(super) fn run(session: &Session, args: &Args) -> Result<ExitCode> {
     };
     let subject = Subject::of(session, &env, args.source.source.as_deref())?;
     let found = retry::run(&env, &RETRY, &args.file, || {
-        let (archive, failures) = subject.for_reading(&env, &control)?;
+        let (archive, failures) = subject.for_reading(&env, control.system)?;
         let spool = match args.source.no_helper {
             true => None,
             false => spool(session, &env, &archive),

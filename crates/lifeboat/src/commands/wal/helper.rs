@@ -40,8 +40,8 @@ pub(super) fn run(session: &Session, args: &Args) -> Result<ExitCode> {
     let control = Control::read(&args.data)?;
     let subject = Subject::of(session, &env, args.source.source.as_deref())?;
     let (archive, failures) = match args.work {
-        Work::Push => subject.for_writing(session, &env, &control)?,
-        Work::Fetch => subject.for_reading(&env, &control)?,
+        Work::Push => subject.for_writing(session, &env, control.system)?,
+        Work::Fetch => subject.for_reading(&env, control.system)?,
     };
     all_of(failures)?;
     let spool = spool(session, &env, &archive)

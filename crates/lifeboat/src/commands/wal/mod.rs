@@ -1,18 +1,23 @@
 //! `lifeboat wal`: the log of a PostgreSQL cluster, into the repositories and back.
 
+mod check;
 pub(crate) mod exit;
 mod fetch;
 mod helper;
 mod known;
+pub(crate) mod moments;
 mod push;
+mod receive;
 
 use std::process::ExitCode;
+
+pub(crate) use self::check::{free_bytes, state};
 
 use lifeboat_core::env::Env;
 use lifeboat_core::pipeline::Compression;
 use lifeboat_core::repository::{Repository, SourceIdentity};
 use lifeboat_core::{Error, Kind, Result};
-use lifeboat_postgres::wal::{Archive, Control, Member, Spool};
+use lifeboat_postgres::wal::{Archive, Member, Spool};
 
 use crate::repositories::{self, Place};
 use crate::session::Session;
@@ -34,6 +39,8 @@ pub(crate) struct Args {
 enum Action {
     Push(push::Args),
     Fetch(fetch::Args),
+    Receive(receive::Args),
+    Check(check::Args),
     #[command(hide = true)]
     Helper(helper::Args),
 }
@@ -42,6 +49,8 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     match args.action {
         Action::Push(args) => push::run(session, &args),
         Action::Fetch(args) => fetch::run(session, &args),
+        Action::Receive(args) => receive::run(session, &args),
+        Action::Check(args) => check::run(session, &args),
         Action::Helper(args) => helper::run(session, &args),
     }
 }
@@ -88,9 +97,9 @@ impl Subject {
         &self,
         session: &Session,
         env: &Env,
-        control: &Control,
+        system: u64,
     ) -> Result<(Archive, Vec<Error>)> {
-        self.open(control, |place| {
+        self.open(system, |place| {
             let repository = known::open_or_create(session, env, place)?;
             let (folder, _) = repository.claim(env, &self.identity)?;
             Ok((repository, folder))
@@ -98,8 +107,8 @@ impl Subject {
     }
 
     /// Its archive for reading.
-    fn for_reading(&self, env: &Env, control: &Control) -> Result<(Archive, Vec<Error>)> {
-        self.open(control, |place| {
+    fn for_reading(&self, env: &Env, system: u64) -> Result<(Archive, Vec<Error>)> {
+        self.open(system, |place| {
             let repository = place.open(env)?;
             let found = repository.folder_of(&self.identity)?;
             let (folder, _) = found.ok_or_else(|| {
@@ -114,7 +123,7 @@ impl Subject {
 
     fn open(
         &self,
-        control: &Control,
+        system: u64,
         open: impl Fn(&Place) -> Result<(Repository, String)>,
     ) -> Result<(Archive, Vec<Error>)> {
         let (mut members, mut failures) = (Vec::new(), Vec::new());
@@ -133,12 +142,12 @@ impl Subject {
                 false => failures.remove(0),
             });
         }
-        Ok((Archive { members, system: control.system, level: self.level }, failures))
+        Ok((Archive { members, system, level: self.level }, failures))
     }
 }
 
 /// The configured source of PostgreSQL that is named, or the only one.
-fn target(session: &Session, name: Option<&str>) -> Result<Target> {
+pub(crate) fn target(session: &Session, name: Option<&str>) -> Result<Target> {
     let sources = &session.loaded()?.config.source;
     let named = |name: &str| format!("--source {}", units::shell_word(name));
     let candidates: Vec<&String> = sources

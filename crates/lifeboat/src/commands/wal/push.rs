@@ -33,7 +33,7 @@ pub(super) fn run(session: &Session, args: &Args) -> Result<ExitCode> {
     let control = Control::of_file(&args.path)?;
     let file = PushFile::look(&args.path, &control)?;
     let subject = Subject::of(session, &env, args.source.source.as_deref())?;
-    let (archive, failures) = subject.for_writing(session, &env, &control)?;
+    let (archive, failures) = subject.for_writing(session, &env, control.system)?;
     // A helper works for repositories that are all there.
     let spool = match failures.is_empty() && !args.source.no_helper {
         true => spool(session, &env, &archive),
