@@ -99,7 +99,8 @@ fn of_entry(
     })
 }
 
-/// What becomes of the source's log: backups whose bytes stay need it, whatever their tombstones say.
+/// What becomes of the source's log: backups whose bytes stay need it, whatever their tombstones
+/// say.
 fn log_of(
     now: Timestamp,
     repository: &Repository,

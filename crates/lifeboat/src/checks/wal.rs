@@ -1,4 +1,5 @@
-//! The log of clusters: an archiver that fails, a disk that its log fills, slots that hold on to it.
+//! The log of clusters: an archiver that fails, a disk that its log fills, slots that hold on to
+//! it.
 
 use super::{Finding, Subject};
 use crate::commands::wal;

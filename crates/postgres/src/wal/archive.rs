@@ -291,8 +291,8 @@ fn pieces_of(member: &Member, system: u64, segment: Segment) -> Result<Vec<(u32,
     Ok(pieces)
 }
 
-/// Gives the bytes of a segment: of the whole one, or of its pieces as far as they follow each other.
-/// `false` if there is nothing of it.
+/// Gives the bytes of a segment: of the whole one, or of its pieces as far as they follow each
+/// other. `false` if there is nothing of it.
 pub(super) fn read_segment(
     env: &Env,
     member: &Member,

@@ -9,8 +9,8 @@
 //! server waits for one; `receive` takes the log as the server writes it.
 //!
 //! What is stored is looked at by `view`: which moments can be restored, what is missing; `records`
-//! finds times in segments; `keep` says what base backups need. `server` asks a running server how its
-//! archiver does.
+//! finds times in segments; `keep` says what base backups need. `server` asks a running server how
+//! its archiver does.
 
 pub mod ahead;
 mod archive;

@@ -23,10 +23,10 @@ const ARCHIVE_TIMEOUT: &str = "60s";
 
 /// Let a PostgreSQL server archive its log into the repositories
 ///
-/// Sets archive_mode, archive_command, wal_level where it is too low, and archive_timeout where there
-/// is none, with ALTER SYSTEM, after the plan was shown and confirmed. It says what a restart of the
-/// server needs; it restarts nothing. An archive command of another program, such as pgbackrest, is
-/// shown, and replaced only with --replace.
+/// Sets archive_mode, archive_command, wal_level where it is too low, and archive_timeout where
+/// there is none, with ALTER SYSTEM, after the plan was shown and confirmed. It says what a restart
+/// of the server needs; it restarts nothing. An archive command of another program, such as
+/// pgbackrest, is shown, and replaced only with --replace.
 ///
 /// The server runs this program as its own user: that user must be able to read the configuration
 /// and to write to the repositories.

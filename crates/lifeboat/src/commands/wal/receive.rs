@@ -24,8 +24,8 @@ const FLUSH_BYTES: u64 = 4 << 20;
 ///
 /// What a server wrote is in every repository of the source, read back, within --every; the server
 /// keeps the rest for the replication slot, which is made if it is not there and stays. Pieces of a
-/// segment become one when it is whole. It runs until it is told to end, and connects again when the
-/// connection or a repository was lost; it follows the server to another timeline.
+/// segment become one when it is whole. It runs until it is told to end, and connects again when
+/// the connection or a repository was lost; it follows the server to another timeline.
 ///
 /// With --synchronous it stores at once. A server with synchronous_standby_names = 'lifeboat' then
 /// lets no transaction end before it is in the repositories.
