@@ -58,6 +58,14 @@ impl Cluster {
         self.database.client()
     }
 
+    /// A client for questions in SQL: of a database that every cluster has, where none is named.
+    pub(crate) fn asking(&self) -> Result<Client> {
+        match self.database.address().database() {
+            Some(name) if !name.is_empty() => self.database.client(),
+            _ => self.database.named("postgres").client(),
+        }
+    }
+
     /// As a source.
     pub(crate) fn source(self) -> LazyCluster {
         LazyCluster { cluster: self }

@@ -280,7 +280,7 @@ impl Target {
 
     /// Whether it is a whole PostgreSQL cluster, which has a log.
     pub(crate) fn is_cluster(&self) -> bool {
-        self.source.kind() == "postgres-cluster"
+        self.cluster.is_some()
     }
 
     /// What makes its backups ones of the same source.

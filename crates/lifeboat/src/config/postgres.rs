@@ -272,8 +272,11 @@ impl PostgresConfig {
             ("exclude_tables", !self.exclude_tables.is_empty()),
             ("exclude_table_data", !self.exclude_table_data.is_empty()),
         ];
-        let of_clusters =
-            [("checkpoint", self.checkpoint.is_some()), ("max_rate", self.max_rate.is_some())];
+        let of_clusters = [
+            ("checkpoint", self.checkpoint.is_some()),
+            ("max_rate", self.max_rate.is_some()),
+            ("wal_window", self.wal_window.is_some()),
+        ];
         let (wrong, why) = match self.physical {
             true => (&of_dumps[..], "is for dumps: a physical backup holds the whole cluster"),
             false => (&of_clusters[..], "is for physical backups: `physical = true`"),

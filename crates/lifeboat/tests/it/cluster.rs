@@ -142,8 +142,8 @@ impl Yard {
 }
 
 /// The source of these tests.
-pub(crate) const MAIN: &str =
-    "[source.main.postgres]\nurl = \"postgresql:///postgres?host=$YARD\"\n";
+pub(crate) const MAIN: &str = "[source.main.postgres]\nphysical = true\n\
+    url = \"postgresql:///postgres?user=postgres&host=$YARD\"\n";
 
 fn walk(folder: &Path, prefix: &str, found: &mut Vec<String>) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -257,10 +257,14 @@ impl<'a> Cluster<'a> {
     }
 
     pub(crate) fn psql(&self, port: u16, query: &str) -> Output {
+        self.psql_command(port, query).output().unwrap()
+    }
+
+    pub(crate) fn psql_command(&self, port: u16, query: &str) -> Command {
         let mut command = self.yard.command(&self.program("psql"));
         command.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-p", &port.to_string()]);
         command.arg("-h").arg(self.yard.path("")).args(["-d", "postgres", "-c", query]);
-        command.output().unwrap()
+        command
     }
 
     /// What a query answers.

@@ -48,6 +48,7 @@ mod standard_tools;
 mod status;
 mod support;
 mod wal;
+mod wal_receive;
 mod wal_records;
 mod wal_server;
 

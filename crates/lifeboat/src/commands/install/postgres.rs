@@ -32,7 +32,7 @@ const ARCHIVE_TIMEOUT: &str = "60s";
 /// and to write to the repositories.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The source of the configuration; needed where there are several of PostgreSQL
+    /// The source of the configuration; needed where there are several clusters
     #[arg(value_name = "SOURCE")]
     source: Option<String>,
     /// Print the statements, and change nothing
@@ -86,15 +86,11 @@ pub(super) fn run(session: &Session, args: &Args) -> Result<ExitCode> {
 }
 
 fn connect(target: &Target) -> Result<ServerSession> {
-    let Some(database) = &target.database else {
+    let Some(cluster) = &target.cluster else {
         return Err(Error::new(Kind::Usage, "the source has no server"));
     };
-    let database = match database.address().database() {
-        Some(_) => database.clone(),
-        None => database.named("postgres"),
-    };
-    let what = format!("cannot connect to {}", database.address().label());
-    ServerSession::open(&database.client()?, &what)
+    let what = format!("cannot connect to {}", cluster.location());
+    ServerSession::open(&cluster.asking()?, &what)
 }
 
 fn plan(

@@ -29,7 +29,7 @@ use crate::ui::units;
 /// where the archiver fails.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The source of the configuration; needed where there are several of PostgreSQL
+    /// The source of the configuration; needed where there are several clusters
     #[arg(value_name = "SOURCE")]
     source: Option<String>,
     /// Read every object
@@ -228,15 +228,11 @@ fn server(session: &Session, target: &Target) -> Option<(ArchiverState, Vec<Stri
 
 /// Asks the server of a source how its archiver does.
 pub(crate) fn state(target: &Target) -> Result<ArchiverState> {
-    let Some(database) = &target.database else {
+    let Some(cluster) = &target.cluster else {
         return Err(Error::new(Kind::Usage, "it has no server"));
     };
-    let database = match database.address().database() {
-        Some(_) => database.clone(),
-        None => database.named("postgres"),
-    };
-    let what = format!("cannot connect to {}", database.address().label());
-    ArchiverState::read(&mut ServerSession::open(&database.client()?, &what)?)
+    let what = format!("cannot connect to {}", cluster.location());
+    ArchiverState::read(&mut ServerSession::open(&cluster.asking()?, &what)?)
 }
 
 /// What the disk of a server's `pg_wal` has left, if it is one of this host.

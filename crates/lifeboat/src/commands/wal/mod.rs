@@ -19,6 +19,7 @@ use lifeboat_core::repository::{Repository, SourceIdentity};
 use lifeboat_core::{Error, Kind, Result};
 use lifeboat_postgres::wal::{Archive, Member, Spool};
 
+use crate::config::SourceConfig;
 use crate::repositories::{self, Place};
 use crate::session::Session;
 use crate::sources::Target;
@@ -58,7 +59,7 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
 /// Whose log it is.
 #[derive(Clone, Debug, clap::Args)]
 struct SourceArgs {
-    /// The source of the configuration; needed where there are several of PostgreSQL
+    /// The source of the configuration; needed where there are several clusters
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
     /// Do this file alone, and start no helper that does the next ones meanwhile
@@ -146,33 +147,37 @@ impl Subject {
     }
 }
 
-/// The configured source of PostgreSQL that is named, or the only one.
+/// The configured cluster that is named, or the only one.
 pub(crate) fn target(session: &Session, name: Option<&str>) -> Result<Target> {
     let sources = &session.loaded()?.config.source;
+    let is_cluster = |source: &SourceConfig| {
+        source.postgres.as_ref().is_some_and(|postgres| postgres.0.physical)
+    };
     let named = |name: &str| format!("--source {}", units::shell_word(name));
-    let candidates: Vec<&String> = sources
-        .iter()
-        .filter(|(_, source)| source.postgres.is_some())
-        .map(|(name, _)| name)
-        .collect();
+    let candidates: Vec<&String> =
+        sources.iter().filter(|(_, source)| is_cluster(source)).map(|(name, _)| name).collect();
     let name = match (name, candidates.as_slice()) {
         (Some(name), _) => name,
         (None, [only]) => only.as_str(),
         (None, []) => {
-            return Err(Error::new(Kind::Usage, "no source of PostgreSQL is configured")
-                .hint("name the configuration with --config, or write one: lifeboat init"));
+            return Err(Error::new(Kind::Usage, "no PostgreSQL cluster is configured").hint(
+                "a log belongs to a whole cluster: write `physical = true` in the table of its \
+                 source, and name the configuration with --config",
+            ));
         }
         (None, [first, ..]) => {
-            let message = format!("{} sources of PostgreSQL are configured", candidates.len());
+            let message = format!("{} PostgreSQL clusters are configured", candidates.len());
             return Err(Error::new(Kind::Usage, message).hint(named(first)));
         }
     };
-    let Some(source) = sources.get(name).filter(|source| source.postgres.is_some()) else {
+    let Some(source) = sources.get(name).filter(|source| is_cluster(source)) else {
         let name = units::one_line(name);
         let known: Vec<&str> = candidates.iter().map(|name| name.as_str()).collect();
-        let message = format!("`{name}` is no configured source of PostgreSQL");
+        let message = format!("`{name}` is no configured PostgreSQL cluster");
         let hint = match known.is_empty() {
-            true => "none is configured: name the configuration with --config".to_owned(),
+            true => "a cluster is a source with `physical = true`; name the configuration with \
+                     --config"
+                .to_owned(),
             false => format!("configured are: {}", known.join(", ")),
         };
         return Err(Error::new(Kind::Usage, message).hint(hint));
@@ -180,7 +185,7 @@ pub(crate) fn target(session: &Session, name: Option<&str>) -> Result<Target> {
     let mut targets = Target::configured(name, source)?;
     match (targets.pop(), targets.is_empty()) {
         (Some(target), true) => Ok(target),
-        _ => Err(Error::new(Kind::Usage, format!("`{name}` is several databases, not a cluster"))
+        _ => Err(Error::new(Kind::Usage, format!("`{name}` is no cluster"))
             .hint("configure the cluster as a source of its own, with `physical = true`")),
     }
 }

@@ -13,6 +13,7 @@ use lifeboat_core::manifest::Manifest;
 use lifeboat_core::repository::Repository;
 use lifeboat_core::store::ObjectInfo;
 use lifeboat_core::{Kind, Result};
+use lifeboat_postgres::CLUSTER_KIND;
 use lifeboat_postgres::wal::{ClusterLog, EndTimes, Lsn, Member, Range, TimesCache};
 
 use crate::repositories::Opened;
@@ -89,7 +90,7 @@ pub(crate) fn of_entry(
     opened: &Opened,
     entry: &SourceEntry,
 ) -> Result<Vec<Moments>> {
-    if !entry.record.kind.starts_with("postgres") {
+    if entry.record.kind != CLUSTER_KIND {
         return Ok(Vec::new());
     }
     of_folder(session, env, &opened.repository, &entry.folder, &entry.backups)
@@ -177,8 +178,8 @@ pub(crate) fn of_selected(
     env: &Env,
     selected: &Selected,
 ) -> Result<Vec<Moments>> {
-    let Selected { repository, folder, manifest } = selected;
-    if !manifest.source.kind.starts_with("postgres") {
+    let Selected { repository, folder, manifest, .. } = selected;
+    if manifest.source.kind != CLUSTER_KIND {
         return Ok(Vec::new());
     }
     let catalog = repository.catalog()?;

@@ -34,7 +34,7 @@ const FLUSH_BYTES: u64 = 4 << 20;
 /// more is a warning; with --drop-slot it is removed, which leaves a gap, and the exit code is 22.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The source of the configuration; needed where there are several of PostgreSQL
+    /// The source of the configuration; needed where there are several clusters
     #[arg(value_name = "SOURCE")]
     source: Option<String>,
     /// The name of the replication slot
@@ -72,10 +72,10 @@ pub(super) fn run(session: &Session, args: &Args) -> Result<ExitCode> {
     let mut env = session.env()?;
     env.stop = signals::catch();
     let target = target(session, args.source.as_deref())?;
-    let Some(database) = &target.database else {
+    let Some(cluster) = &target.cluster else {
         return Err(Error::new(Kind::Usage, "the source has no server"));
     };
-    let client = database.client()?;
+    let client = cluster.client()?;
     let subject = Subject::of(session, &env, Some(&target.name))?;
     let options = ReceiveOptions {
         slot: args.slot.clone(),
