@@ -24,7 +24,9 @@ pub(crate) fn program() -> &'static Path {
         // One for all runs of the tests with this build.
         let built = fs::metadata(original).unwrap().modified().unwrap();
         let stamp = built.duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
-        let folder = PathBuf::from("/var/tmp/lifeboat-program-of-tests");
+        // Of this checkout: another one has tests of its own.
+        let place: String = env!("CARGO_MANIFEST_DIR").replace('/', "_");
+        let folder = PathBuf::from(format!("/var/tmp/lifeboat-program-of-tests{place}"));
         fs::create_dir_all(&folder).unwrap();
         set_mode(&folder, 0o755);
         let copy = folder.join(format!("lifeboat-{stamp}"));
@@ -142,7 +144,8 @@ impl Yard {
 }
 
 /// The source of these tests.
-pub(crate) const MAIN: &str = "[source.main.postgres]\nphysical = true\n\
+pub(crate) const MAIN: &str = "[source.main]\nid = \"0a8b6a34-11a5-4a0c-8a2e-3f0f6f1f5d11\"\n\
+    [source.main.postgres]\nphysical = true\n\
     url = \"postgresql:///postgres?user=postgres&host=$YARD\"\n";
 
 fn walk(folder: &Path, prefix: &str, found: &mut Vec<String>) {
