@@ -17,17 +17,21 @@
 //! | `chain` | the files of a base: which of them lead to a position |
 //! | `history` | the versions that pages had at a position, without a restore |
 //! | `compare` | pages of a capture that differ from a state |
+//! | `open` | the end of a log, and the writing of its next file |
 //! | `increment` | a run that adds one file |
+//! | `follow` | adding to a log while the application writes |
 //! | `replay` | laying a log over a restored backup |
 //! | `verify` | reading a log as a restore would |
 
 mod chain;
 mod compare;
 mod delta;
+mod follow;
 mod history;
 mod increment;
 mod layout;
 mod names;
+mod open;
 mod read;
 mod replay;
 mod state;
@@ -37,6 +41,7 @@ mod write;
 mod tests;
 
 pub use self::chain::{Chain, Gap, Moment, Target};
+pub use self::follow::{FollowBounds, FollowRequest, Follower, Step};
 pub use self::increment::{
     Increment, IncrementOutcome, IncrementPlan, IncrementRequest, plan, run,
 };

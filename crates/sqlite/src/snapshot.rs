@@ -17,12 +17,12 @@
 //! Reading goes forward only, and each batch is proved before it is handed on, so bytes that
 //! were streamed need never be taken back.
 
-mod frames;
+pub(crate) mod frames;
 mod journal;
 mod lock;
 mod offline;
 mod pinned;
-mod wal;
+pub(crate) mod wal;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

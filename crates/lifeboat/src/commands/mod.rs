@@ -16,6 +16,7 @@ mod pin;
 mod prune;
 mod reference;
 mod restore;
+mod run;
 mod show;
 mod status;
 mod undo;
@@ -47,6 +48,7 @@ pub(crate) enum Command {
     Unpin(pin::UnpinArgs),
     Undelete(pin::UndeleteArgs),
     Wal(wal::Args),
+    Run(run::Args),
     Demo(demo::Args),
     #[command(hide = true)]
     DemoWriter(demo::WriterArgs),
@@ -88,6 +90,7 @@ impl Command {
             Command::Unpin(args) => pin::run_unpin(session, args),
             Command::Undelete(args) => pin::run_undelete(session, args),
             Command::Wal(args) => wal::run(session, args),
+            Command::Run(args) => run::run(session, args),
             Command::Demo(args) => demo::run(session, args),
             Command::DemoWriter(args) => demo::run_writer(session, args),
             Command::Init(args) => init::run(session, args),

@@ -20,6 +20,7 @@ mod demo;
 mod doctor;
 mod drive;
 mod files;
+mod follow;
 mod from_scripts;
 mod guard;
 mod increments;

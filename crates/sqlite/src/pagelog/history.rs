@@ -26,6 +26,8 @@ pub(crate) const DATABASE: &str = "database";
 pub(crate) struct History<'a> {
     /// The link that the next file has to have.
     pub(crate) link: Digest,
+    /// Of each page, how many differences its version is made of.
+    pub(crate) depths: Vec<u8>,
     page_bytes: usize,
     base: Option<PartReader<'a>>,
     base_pages: u32,
@@ -74,6 +76,7 @@ impl<'a> History<'a> {
         let base_pages = state.page_count();
         let mut link = state.digest();
         let mut files = Vec::with_capacity(way.len());
+        let mut depths = vec![0; base_pages as usize];
         for (file, footer) in way {
             if footer.page_size != state.page_size() {
                 return Err(foreign(&file.object, "its pages have another size"));
@@ -82,7 +85,12 @@ impl<'a> History<'a> {
             if files.is_empty() && footer.link_before != link {
                 return Err(foreign(&file.object, "it follows another state of the base"));
             }
-            advance(state, &reader, footer.page_count.1);
+            state.resize(footer.page_count.1);
+            depths.resize(footer.page_count.1 as usize, 0);
+            for entry in reader.index.entries() {
+                state.set(entry.page, entry.hash);
+                depths[entry.page as usize - 1] = entry.form.depth();
+            }
             if state.digest() != footer.state_after {
                 return Err(foreign(&file.object, "it leads to another state than it says"));
             }
@@ -95,6 +103,7 @@ impl<'a> History<'a> {
         };
         Ok(History {
             link,
+            depths,
             page_bytes: state.page_size() as usize,
             base: base_reader,
             base_pages,
@@ -102,6 +111,20 @@ impl<'a> History<'a> {
             decoder: Decoder::new(),
             unreadable,
         })
+    }
+
+    /// One in which no version is found: then pages are stored whole.
+    pub(crate) fn none(page_size: u32) -> Self {
+        History {
+            link: Digest::default(),
+            depths: Vec::new(),
+            page_bytes: page_size as usize,
+            base: None,
+            base_pages: 0,
+            files: Vec::new(),
+            decoder: Decoder::new(),
+            unreadable: None,
+        }
     }
 
     /// A page at the end of the log, which must have that hash, for the difference of its next
@@ -158,14 +181,6 @@ impl<'a> History<'a> {
             content.extend_from_slice(next);
         }
         Ok(Some((content, depth)))
-    }
-}
-
-/// Applies the index of a file to hashes.
-pub(crate) fn advance(state: &mut PageState, file: &LogReader<'_>, page_count: u32) {
-    state.resize(page_count);
-    for entry in file.index.entries() {
-        state.set(entry.page, entry.hash);
     }
 }
 

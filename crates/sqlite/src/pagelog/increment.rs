@@ -17,14 +17,11 @@ use lifeboat_core::repository::{Repository, SourceIdentity};
 use lifeboat_core::source::{Capture, CaptureOptions, CaptureReport, Inspection, Source};
 use lifeboat_core::{Error, Kind, Result};
 
-use super::chain::Chain;
+use super::chain::{Chain, moment_of};
 use super::compare::{ChangedSink, Found};
 use super::delta::{Changed, encode};
 use super::history::{DATABASE, History, PAGE_HASHES, page_hashes};
-use super::layout::Footer;
-use super::names::Span;
-use super::read::digest_of;
-use super::state::PageState;
+use super::open::{Looked, OpenLog};
 use super::write::{LogWriter, Stored};
 use super::{FILES_MAX, LOG_BYTES_SHARE};
 
@@ -90,14 +87,10 @@ pub struct Increment {
     pub elapsed_ms: u64,
 }
 
-/// A log that can be added to.
-struct Ready<'a> {
-    chain: Chain<'a>,
-    /// The hashes at its end.
-    state: PageState,
-    history: History<'a>,
-    /// Everything before this is in it.
-    since_ms: i64,
+/// A log that can be added to, and the versions of its pages.
+pub(crate) struct Ready<'a> {
+    pub(crate) log: OpenLog,
+    pub(crate) history: History<'a>,
 }
 
 /// Looks at source and repository and says what a run would do, without doing it. Without a
@@ -121,7 +114,7 @@ pub fn plan(
     };
     let base = match found {
         Ok(ready) => {
-            let (name, position) = (ready.chain.base.name.clone(), ready.chain.end());
+            let (name, position) = (ready.log.base.name.clone(), ready.log.position);
             let location = request.source.location()?;
             steps.push(format!(
                 "read {location} ({}, {} bytes) and compare the hash of each page with that at \
@@ -158,11 +151,12 @@ pub fn run(
     let _lock = SourceLock::take(env, request.lock_folder, &record)?;
     let catalog = repository.catalog()?;
     let base = base_of(&catalog, &record);
-    let ready = match ready(env, repository, &folder, base)? {
+    let mut ready = match ready(env, repository, &folder, base)? {
         Ok(ready) => ready,
         Err(why) => return Ok(IncrementOutcome::BackupNeeded(why)),
     };
-    let mut outcome = Run { env, repository, request, folder: &folder }.go(ready)?;
+    let Ready { log, history } = &mut ready;
+    let mut outcome = compare(env, request.source, &request.options, log, history)?;
     if let IncrementOutcome::Added(increment) = &mut outcome {
         increment.elapsed_ms = env.elapsed_ms(begun_ms);
     }
@@ -170,7 +164,7 @@ pub fn run(
 }
 
 /// The backup whose log is added to: the newest one that can be a base.
-fn base_of<'c>(catalog: &'c Catalog, record: &SourceRecord) -> Option<&'c Manifest> {
+pub(crate) fn base_of<'c>(catalog: &'c Catalog, record: &SourceRecord) -> Option<&'c Manifest> {
     let entry = catalog.sources.iter().find(|entry| entry.record.id == record.id)?;
     entry.backups.iter().rev().find(|backup| {
         backup.condition != Condition::Damaged
@@ -181,11 +175,11 @@ fn base_of<'c>(catalog: &'c Catalog, record: &SourceRecord) -> Option<&'c Manife
 }
 
 /// The log of that base, if it can be added to; else why not.
-fn ready<'a>(
+pub(crate) fn ready<'a>(
     env: &Env,
     repository: &'a Repository,
-    folder: &'a str,
-    base: Option<&'a Manifest>,
+    folder: &str,
+    base: Option<&Manifest>,
 ) -> Result<Result<Ready<'a>, String>> {
     let Some(base) = base else { return Ok(Err("there is no backup of it yet".to_owned())) };
     // Nothing may lie beside sealed backups that tells what is in them.
@@ -211,11 +205,21 @@ fn ready<'a>(
             return Err(Error::new(Kind::NotCovered, format!("{name} has no page hashes")));
         };
         let history = History::open(repository, folder, base, &mut state, &way)?;
-        let since_ms = way.last().map_or(base.taken_at.as_millisecond(), |(_, last)| last.held_ms);
-        Ok((state, history, since_ms))
+        let held_ms = way.last().map_or(base.taken_at.as_millisecond(), |(_, last)| last.held_ms);
+        let log = OpenLog {
+            repository: repository.clone(),
+            folder: folder.to_owned(),
+            base: base.clone(),
+            state,
+            depths: history.depths.clone(),
+            position: chain.end(),
+            link: history.link,
+            held_ms,
+        };
+        Ok(Ready { log, history })
     });
     match opened {
-        Ok((state, history, since_ms)) => Ok(Ok(Ready { chain, state, history, since_ms })),
+        Ok(ready) => Ok(Ok(ready)),
         Err(error) if matches!(error.kind(), Kind::CheckFailed | Kind::NotCovered) => {
             Ok(Err(error.to_string()))
         }
@@ -223,11 +227,33 @@ fn ready<'a>(
     }
 }
 
-struct Run<'a> {
-    env: &'a Env,
-    repository: &'a Repository,
-    request: &'a IncrementRequest<'a>,
-    folder: &'a str,
+/// Reads the database once, compares the hash of each page, and adds what differs.
+pub(crate) fn compare(
+    env: &Env,
+    source: &dyn Source,
+    options: &CaptureOptions,
+    log: &mut OpenLog,
+    history: &mut History<'_>,
+) -> Result<IncrementOutcome> {
+    let (mut capture, looked) = Looked::around(env, || source.capture(env, options))?;
+    let page_size = log.state.page_size();
+    let plan = capture.artifacts().into_iter().next();
+    if plan.and_then(|plan| plan.block_bytes) != Some(page_size) {
+        return Ok(IncrementOutcome::BackupNeeded("its page size has changed".to_owned()));
+    }
+    let read = match read(env, &mut *capture, log, history)? {
+        Ok(read) => read,
+        Err(why) => return Ok(IncrementOutcome::BackupNeeded(why)),
+    };
+    env.crash.pass("increment.streamed")?;
+    let report = capture.finish()?;
+    let checks = require_sound(&report, &log.base.source.location)?;
+    env.proceed()?;
+    let stored = log.end_file(env, read.writer, read.page_count, looked, 0)?;
+    let mut warnings = report.warnings;
+    warnings.extend(read.unreadable.map(|why| format!("pages are stored whole: {why}")));
+    let added = Increment { checks, warnings, ..Increment::of(log, &stored) };
+    Ok(IncrementOutcome::Added(added))
 }
 
 /// What was read of a database, compared.
@@ -238,142 +264,60 @@ struct Read {
     unreadable: Option<String>,
 }
 
-impl Run<'_> {
-    fn go(&self, mut ready: Ready<'_>) -> Result<IncrementOutcome> {
-        let env = self.env;
-        let held_ms = env.clock.now().as_millisecond();
-        let mut capture = self.request.source.capture(env, &self.request.options)?;
-        // Rounded away from each other: a commit within the same millisecond is on neither side.
-        let until_ms = env.clock.now().as_millisecond() + 1;
-        let (page_size, base) = (ready.state.page_size(), ready.chain.base);
-        let plan = capture.artifacts().into_iter().next();
-        if plan.and_then(|plan| plan.block_bytes) != Some(page_size) {
-            return Ok(IncrementOutcome::BackupNeeded("its page size has changed".to_owned()));
+/// Reads the captured state on this thread, and encodes what changed on another one.
+fn read(
+    env: &Env,
+    capture: &mut dyn Capture,
+    log: &OpenLog,
+    history: &mut History<'_>,
+) -> Result<Result<Read, String>> {
+    let writer = log.begin_file()?;
+    let plan = capture.artifacts().into_iter().next();
+    let bytes_total = plan.as_ref().map(|plan| plan.plain_bytes_estimate);
+    let observer = plan.and_then(|plan| plan.observer);
+    let phase = "comparing pages";
+    env.tell(Event::PhaseBegan { subject: &log.folder, phase, bytes_total });
+    let (sender, receiver): (SyncSender<Vec<Found>>, Receiver<Vec<Found>>) =
+        sync_channel(BATCHES_WAITING);
+    let (ended, encoded) = std::thread::scope(|scope| {
+        let encoder = scope.spawn(|| encode_all(receiver, history, writer));
+        let mut sink = ChangedSink::new(env, &log.state, observer, sender);
+        let written = capture.write(0, &mut sink);
+        // With the sink the channel ends, and with it the encoder.
+        let ended = sink.end(written);
+        let panicked = |_| Err(Error::new(Kind::Failed, "the encoding thread panicked"));
+        (ended, encoder.join().unwrap_or_else(panicked))
+    });
+    env.tell(Event::PhaseEnded { phase });
+    // Where the encoder failed, the reader could not go on: the first error says why.
+    match (ended, encoded) {
+        (Ok(Ok(page_count)), Ok(writer)) => {
+            let unreadable = history.unreadable.take();
+            let unreadable = unreadable.filter(|_| writer.pages() > 0);
+            Ok(Ok(Read { page_count, writer, unreadable }))
         }
-        let position = ready.chain.end();
-        let span = Span { from: position, to: position + 1, level: 0 };
-        let prefix = self.repository.log_prefix(self.folder, &base.name);
-        let writer = LogWriter::begin(self.repository, span.object(&prefix)?, page_size)?;
-        let read = match self.read(&mut *capture, &ready.state, &mut ready.history, writer)? {
-            Ok(read) => read,
-            Err(why) => return Ok(IncrementOutcome::BackupNeeded(why)),
-        };
-        env.crash.pass("increment.streamed")?;
-        let report = capture.finish()?;
-        let checks = require_sound(&report, &base.source.location)?;
-        env.proceed()?;
-        let before = ready.state.page_count();
-        let state = &mut ready.state;
-        let state_before = state.digest();
-        state.resize(read.page_count);
-        read.writer.each_hash(|page, hash| state.set(page, hash));
-        let footer = Footer {
-            source: base.source.id,
-            base: base.id,
-            from: span.from,
-            to: span.to,
-            index: 0..0,
-            pages: 0,
-            page_size,
-            page_count: (before, read.page_count),
-            is_compacted: false,
-            commits: 0,
-            since_ms: ready.since_ms,
-            held_ms,
-            until_ms,
-            state_before,
-            state_after: state.digest(),
-            content: [0; 32],
-            link_before: ready.history.link,
-            link: [0; 32],
-        };
-        env.crash.pass("increment.before_file")?;
-        let stored = read.writer.finish(footer)?;
-        env.crash.pass("increment.after_file")?;
-        self.read_back(&stored)?;
-        env.crash.pass("increment.read_back")?;
-        let mut warnings = report.warnings;
-        warnings.extend(read.unreadable.map(|why| format!("pages are stored whole: {why}")));
-        Ok(IncrementOutcome::Added(Increment {
-            folder: self.folder.to_owned(),
-            base: base.name.clone(),
-            position: span.to,
+        (Ok(Err(why)), _) => Ok(Err(why)),
+        (_, Err(error)) => Err(error),
+        (Err(error), Ok(_)) => Err(error),
+    }
+}
+
+impl Increment {
+    /// What was just added to a log.
+    pub(crate) fn of(log: &OpenLog, stored: &Stored) -> Self {
+        let (pages, page_size) = (stored.footer.page_count.1, stored.footer.page_size);
+        Increment {
+            folder: log.folder.clone(),
+            base: log.base.name.clone(),
+            position: log.position,
             object: stored.object.to_string(),
-            held: Timestamp::from_millisecond(held_ms).unwrap_or(Timestamp::UNIX_EPOCH),
-            pages: (stored.footer.pages, read.page_count),
+            held: moment_of(&stored.footer).held,
+            pages: (stored.footer.pages, pages),
             stored_bytes: stored.bytes,
-            plain_bytes: u64::from(read.page_count) * u64::from(page_size),
-            checks,
-            warnings,
+            plain_bytes: u64::from(pages) * u64::from(page_size),
+            checks: Vec::new(),
+            warnings: Vec::new(),
             elapsed_ms: 0,
-        }))
-    }
-
-    /// Reads the captured state on this thread, and encodes what changed on another one.
-    fn read(
-        &self,
-        capture: &mut dyn Capture,
-        state: &PageState,
-        history: &mut History<'_>,
-        writer: LogWriter,
-    ) -> Result<Result<Read, String>> {
-        let env = self.env;
-        let plan = capture.artifacts().into_iter().next();
-        let bytes_total = plan.as_ref().map(|plan| plan.plain_bytes_estimate);
-        let observer = plan.and_then(|plan| plan.observer);
-        let phase = "comparing pages";
-        env.tell(Event::PhaseBegan { subject: self.folder, phase, bytes_total });
-        let (sender, receiver): (SyncSender<Vec<Found>>, Receiver<Vec<Found>>) =
-            sync_channel(BATCHES_WAITING);
-        let (ended, encoded) = std::thread::scope(|scope| {
-            let encoder = scope.spawn(|| encode_all(receiver, history, writer));
-            let mut sink = ChangedSink::new(env, state, observer, sender);
-            let written = capture.write(0, &mut sink);
-            // With the sink the channel ends, and with it the encoder.
-            let ended = sink.end(written);
-            let panicked = |_| Err(Error::new(Kind::Failed, "the encoding thread panicked"));
-            (ended, encoder.join().unwrap_or_else(panicked))
-        });
-        env.tell(Event::PhaseEnded { phase });
-        // Where the encoder failed, the reader could not go on: the first error says why.
-        match (ended, encoded) {
-            (Ok(Ok(page_count)), Ok(writer)) => {
-                let unreadable = history.unreadable.take();
-                let unreadable = unreadable.filter(|_| writer.pages() > 0);
-                Ok(Ok(Read { page_count, writer, unreadable }))
-            }
-            (Ok(Err(why)), _) => Ok(Err(why)),
-            (_, Err(error)) => Err(error),
-            (Err(error), Ok(_)) => Err(error),
-        }
-    }
-
-    /// Compares what the store gives with what was sent. Pages were proved when they were encoded.
-    fn read_back(&self, stored: &Stored) -> Result<()> {
-        let store = self.repository.store();
-        let mut hasher = blake3::Hasher::new();
-        let size = store.head(&stored.object)?.map(|info| info.bytes);
-        let read = match size == Some(stored.bytes) {
-            true => digest_of(store, &stored.object, stored.bytes, &mut hasher),
-            false => Ok(()),
-        };
-        if read.is_ok() && size == Some(stored.bytes) && hasher.finalize() == stored.digest {
-            return Ok(());
-        }
-        let message = format!(
-            "{}, read back from {}, is not what was sent",
-            stored.object,
-            self.repository.url()
-        );
-        if let Err(error) = store.delete(&stored.object) {
-            self.env.warn(self.folder, &format!("{} is left behind: {error}", stored.object));
-        }
-        match read {
-            Err(error) if error.kind() != Kind::CheckFailed => Err(error.context(message)),
-            _ => Err(Error::new(Kind::CheckFailed, message).hint(
-                "the storage damages what it is given: check the disk and its cables, then try \
-                 again",
-            )),
         }
     }
 }

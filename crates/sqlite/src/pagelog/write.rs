@@ -8,7 +8,7 @@ use lifeboat_core::store::{ObjectName, Put};
 use lifeboat_core::{Error, Kind, Result};
 use zstd_safe::{CCtx, CParameter, get_error_name};
 
-use super::delta::Encoded;
+use super::delta::{Encoded, Form};
 use super::layout::{Footer, HEAD_BYTES, Index, head};
 
 /// Hashes do not compress: the fastest level takes the columns beside them.
@@ -77,9 +77,9 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Tells the hash of each page that was added.
-    pub(crate) fn each_hash(&self, mut tell: impl FnMut(u32, BlockHash)) {
-        self.index.entries().for_each(|entry| tell(entry.page, entry.hash));
+    /// Tells form and hash of each page that was added.
+    pub(crate) fn each(&self, mut tell: impl FnMut(u32, Form, BlockHash)) {
+        self.index.entries().for_each(|entry| tell(entry.page, entry.form, entry.hash));
     }
 
     /// How many pages were added.

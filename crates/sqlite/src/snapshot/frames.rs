@@ -71,6 +71,17 @@ impl PageMap {
             || pushed.iter().any(|entry| entry.0 == page)
     }
 
+    /// Where the page stands. The map must be settled.
+    pub(crate) fn position(&self, page: u32) -> Option<u32> {
+        let found = self.entries.binary_search_by_key(&page, |entry| entry.0);
+        found.ok().map(|at| self.entries[at].1)
+    }
+
+    /// All entries, sorted by page. The map must be settled.
+    pub(crate) fn entries(&self) -> &[(u32, u32)] {
+        &self.entries
+    }
+
     /// How many pages are in the map.
     pub(crate) fn len(&self) -> usize {
         self.entries.len()

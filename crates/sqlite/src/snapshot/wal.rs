@@ -53,6 +53,11 @@ impl WalHeader {
         &self.raw[16..24]
     }
 
+    /// The place before the first frame.
+    pub(crate) fn start(&self) -> Place {
+        Place { frame: 0, checksum: self.checksum() }
+    }
+
     fn checksum(&self) -> (u32, u32) {
         (be_word(&self.raw, 24), be_word(&self.raw, 28))
     }
@@ -82,6 +87,59 @@ pub(crate) struct Committed {
     pub(crate) wal: Option<Wal>,
     /// Pages of the database after that commit.
     pub(crate) page_count: Option<u32>,
+}
+
+/// A place in a log: a frame, and the cumulative checksum after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The frame; 0 is before the first.
+    pub(crate) frame: u32,
+    /// The checksum.
+    pub(crate) checksum: (u32, u32),
+}
+
+/// What stands between two places of a log.
+pub(crate) struct Between {
+    /// The last frame of each page.
+    pub(crate) frames: PageMap,
+    /// How many commits.
+    pub(crate) commits: u64,
+}
+
+/// The header of a log; `None` where it has none, or a damaged one.
+pub(crate) fn header(file: &File) -> Result<Option<WalHeader>> {
+    Ok(read_header(file)?.and_then(WalHeader::parse))
+}
+
+/// Reads the frames behind a place, up to a mark. `None` where the chain of checksums does not lead
+/// from one to the other.
+pub(crate) fn between(
+    file: &File,
+    header: &WalHeader,
+    from: Place,
+    mark: &Mark,
+) -> Result<Option<Between>> {
+    let mut scanner = Scanner::new(file, header);
+    (scanner.frame, scanner.checksum) = (from.frame, from.checksum);
+    let mut found = Between { frames: PageMap::new(Keep::Last), commits: 0 };
+    while scanner.frame < mark.frame_max {
+        let Some(frame) = scanner.next()? else { return Ok(None) };
+        found.frames.push(frame.page, scanner.frame);
+        found.commits += u64::from(frame.commit_pages != 0);
+    }
+    found.frames.settle();
+    let whole = scanner.frame == mark.frame_max && scanner.checksum == mark.checksum;
+    Ok(whole.then_some(found))
+}
+
+/// Fills the buffer with the page of a frame. `false` where the log ends before.
+pub(crate) fn read_frame(file: &File, frame: u32, page: &mut [u8]) -> Result<bool> {
+    let offset = frame_offset(page.len() as u32, frame) + FRAME_HEADER_BYTES as u64;
+    match file.read_exact_at(page, offset) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(unreadable(error)),
+    }
 }
 
 /// Opens a `-wal`; `None` where there is none.

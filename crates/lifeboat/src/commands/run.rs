@@ -1,0 +1,345 @@
+//! `lifeboat run`: follows SQLite databases, so that new commits are in the repositories at once.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+
+use lifeboat_core::backup::{self, BackupRequest};
+use lifeboat_core::env::Env;
+use lifeboat_core::parallel::in_parallel;
+use lifeboat_core::{Error, Kind, Result};
+use lifeboat_sqlite::KIND;
+use lifeboat_sqlite::pagelog::{FollowBounds, FollowRequest, Follower, Increment, Step};
+use serde_json::{Value, json};
+
+use super::backup::{Choices, chosen, request};
+use crate::config::values::Period;
+use crate::repositories::{self, Place};
+use crate::session::Session;
+use crate::signals;
+use crate::sources::{self, Target};
+use crate::ui::{report, units};
+
+/// How often the configuration's globs are looked at again, in milliseconds.
+const TARGETS_EVERY_MS: u64 = 10_000;
+/// How often a follower asks whether there is a newer backup to follow.
+const CURRENT_EVERY_MS: u64 = 60_000;
+/// How long a database that failed is left alone: doubled each time, up to the second.
+const RETRY_MS: (u64, u64) = (1_000, 60_000);
+
+/// Follow SQLite databases
+///
+/// New commits are in the repository within a second, as states of the log that follows the newest
+/// backup; where there is no backup yet, or its log has grown too large, one is made. `lifeboat
+/// restore SOURCE --at TIME` goes back to any of these states, and `lifeboat status` says how old
+/// the newest one is.
+///
+/// The application goes on writing: its database gets no table, no checkpoint and no other journal
+/// mode. In WAL mode only what was written is read. Where the `-wal` began anew, and in the other
+/// journal modes, all pages are compared, for no more than a part of the time.
+///
+/// Without arguments every SQLite database of the configuration is followed, those of globs as they
+/// come and go. It runs until it gets a signal. One database that fails is told of and tried again;
+/// the others go on.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Names of sources, or paths of databases
+    #[arg(value_name = "SOURCE|PATH")]
+    sources: Vec<String>,
+    /// The time between two looks at a database
+    #[arg(long, value_name = "TIME", default_value = "1s")]
+    interval: Period,
+    /// After so long without a change, that there was none is written down
+    #[arg(long, value_name = "TIME", default_value = "1m")]
+    heartbeat: Period,
+    /// How large a -wal may become while it is kept from beginning anew, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 64)]
+    wal_max: u32,
+    /// Databases smaller than this are compared when their -wal began anew, and never keep it from
+    /// that, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 32)]
+    pin_from: u32,
+    /// Look at each database once, then end
+    #[arg(long)]
+    once: bool,
+}
+
+/// A database in a repository.
+struct Job<'a> {
+    place: &'a Place,
+    target: &'a Target,
+    request: BackupRequest<'a>,
+    followed: Mutex<Followed>,
+}
+
+/// What is known of a database that is followed.
+#[derive(Default)]
+struct Followed {
+    follower: Option<Follower>,
+    failures: u32,
+    retry_at_ms: u64,
+    asked_at_ms: u64,
+}
+
+/// What a look led to, for people.
+enum Told {
+    Nothing,
+    Began(Increment),
+    Added(Increment),
+    BackedUp(String),
+    Failed(Error),
+}
+
+pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
+    let mut env = session.env()?;
+    env.stop = signals::catch();
+    let places = repositories::places(session)?;
+    let bounds = FollowBounds {
+        pinned_wal_bytes_max: u64::from(args.wal_max) << 20,
+        pinned_from_bytes: u64::from(args.pin_from) << 20,
+        heartbeat_ms: args.heartbeat.milliseconds,
+        ..FollowBounds::default()
+    };
+    let mut kept = BTreeMap::new();
+    loop {
+        let targets = targets(session, &args)?;
+        let mut jobs = jobs(session, &env, &targets, &places, &mut kept)?;
+        if jobs.is_empty() && args.once {
+            let error = Error::new(Kind::Usage, "there is no SQLite database to follow");
+            return Err(error.hint("name one: lifeboat run app.db"));
+        }
+        let ended = follow(session, &env, &args, &jobs, bounds);
+        for job in jobs.drain(..) {
+            let key = job.key();
+            let followed = job.followed.into_inner().unwrap_or_else(PoisonError::into_inner);
+            kept.insert(key, followed);
+        }
+        if let Some(code) = ended? {
+            return Ok(code);
+        }
+    }
+}
+
+/// The databases that are to be followed now.
+fn targets(session: &Session, args: &Args) -> Result<Vec<Target>> {
+    let config = &session.loaded()?.config;
+    let targets = match sources::named(config, &args.sources) {
+        // A tenant may be gone for now, and others come: what there is goes on.
+        Err(error) if error.kind() == Kind::SourceUnavailable && !args.once => {
+            session.printer.warning("", &error.to_string());
+            Vec::new()
+        }
+        named => named?,
+    };
+    let is_followed = |target: &Target| target.source.kind() == KIND && target.path.is_some();
+    if let Some(other) = targets.iter().find(|target| !is_followed(target))
+        && !args.sources.is_empty()
+    {
+        let message = format!("`{}` is no SQLite database", other.name);
+        return Err(Error::new(Kind::Usage, message).hint("only SQLite databases are followed"));
+    }
+    Ok(targets.into_iter().filter(is_followed).collect())
+}
+
+fn jobs<'a>(
+    session: &'a Session,
+    env: &Env,
+    targets: &'a [Target],
+    places: &'a [Place],
+    kept: &mut BTreeMap<(String, String), Followed>,
+) -> Result<Vec<Job<'a>>> {
+    let mut jobs = Vec::new();
+    for target in targets {
+        let urls: Vec<String> =
+            chosen(target, places, session)?.into_iter().map(|place| place.url).collect();
+        for place in places.iter().filter(|place| urls.contains(&place.url)) {
+            let request = request(session, env, target, place, Choices::default())?;
+            let mut job = Job { place, target, request, followed: Mutex::default() };
+            if let Some(followed) = kept.remove(&job.key()) {
+                job.followed = Mutex::new(followed);
+            }
+            jobs.push(job);
+        }
+    }
+    // What is not followed any more lets its database go.
+    kept.clear();
+    Ok(jobs)
+}
+
+/// Looks at all of them again and again. `None` when it is time to see which there are.
+fn follow(
+    session: &Session,
+    env: &Env,
+    args: &Args,
+    jobs: &[Job<'_>],
+    bounds: FollowBounds,
+) -> Result<Option<ExitCode>> {
+    let until_ms = env.clock.monotonic_ms() + TARGETS_EVERY_MS;
+    loop {
+        env.proceed()?;
+        let begun_ms = env.clock.monotonic_ms();
+        let mut told = in_parallel(jobs, env.threads, |job| job.look(env, bounds));
+        if args.once && jobs.iter().zip(&told).any(|(_, told)| matches!(told, Told::BackedUp(_))) {
+            // A backup is no end: what it is followed by begins with the second look.
+            let again = in_parallel(jobs, env.threads, |job| job.look(env, bounds));
+            told = told.into_iter().zip(again).flat_map(|(one, two)| [one, two]).collect();
+        }
+        let per_job = told.len() / jobs.len().max(1);
+        let mut results = Vec::new();
+        let mut failed = None;
+        for (at, told) in told.into_iter().enumerate() {
+            let job = &jobs[at / per_job.max(1)];
+            results.extend(tell(session, job, &told));
+            if let Told::Failed(error) = told {
+                failed = failed.or(Some(error));
+            }
+        }
+        if args.once {
+            if session.printer.json() {
+                session.printer.json_data(&results)?;
+            }
+            return failed.map_or(Ok(Some(ExitCode::SUCCESS)), Err);
+        }
+        for result in &results {
+            if session.printer.json() {
+                session.printer.data(&format!("{result}\n"))?;
+            }
+        }
+        if let Some(error) = failed.filter(is_end) {
+            return Err(error);
+        }
+        if env.clock.monotonic_ms() >= until_ms {
+            return Ok(None);
+        }
+        let took_ms = env.elapsed_ms(begun_ms);
+        env.pause_ms(args.interval.milliseconds.saturating_sub(took_ms).max(1))?;
+    }
+}
+
+fn is_end(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Interrupted | Kind::Terminated)
+}
+
+impl Job<'_> {
+    fn key(&self) -> (String, String) {
+        (self.target.name.clone(), self.place.url.clone())
+    }
+
+    /// Looks at the database once. Fails for itself alone.
+    fn look(&self, env: &Env, bounds: FollowBounds) -> Told {
+        let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        let now_ms = env.clock.monotonic_ms();
+        if now_ms < followed.retry_at_ms {
+            return Told::Nothing;
+        }
+        match self.step(env, bounds, &mut followed) {
+            Ok(told) => {
+                (followed.failures, followed.retry_at_ms) = (0, 0);
+                told
+            }
+            Err(error) => {
+                // Whatever it knew may be wrong now: it begins anew.
+                followed.follower = None;
+                followed.failures += 1;
+                let pause_ms = (RETRY_MS.0 << followed.failures.min(10)).min(RETRY_MS.1);
+                followed.retry_at_ms = now_ms + pause_ms;
+                Told::Failed(error.context(format!("`{}` is not followed", self.target.name)))
+            }
+        }
+    }
+
+    fn step(&self, env: &Env, bounds: FollowBounds, followed: &mut Followed) -> Result<Told> {
+        let now_ms = env.clock.monotonic_ms();
+        if let Some(follower) = &mut followed.follower {
+            let is_due = now_ms >= followed.asked_at_ms + CURRENT_EVERY_MS;
+            if !is_due || follower.is_current()? {
+                if is_due {
+                    followed.asked_at_ms = now_ms;
+                }
+                return match follower.step(env)? {
+                    Step::Unchanged => Ok(Told::Nothing),
+                    Step::Added(increment) => Ok(Told::Added(increment)),
+                    Step::BackupNeeded(why) => {
+                        followed.follower = None;
+                        self.back_up(env, why)
+                    }
+                };
+            }
+            followed.follower = None;
+        }
+        self.request.source.inspect()?;
+        let repository = self.place.open_or_create(env)?;
+        let path = self.target.path.clone().unwrap_or_default();
+        let request = FollowRequest {
+            path,
+            identity: self.request.identity.clone(),
+            options: self.request.options.clone(),
+            bounds,
+            lock_folder: self.request.lock_folder,
+        };
+        match Follower::begin(env, &repository, request)? {
+            Ok((follower, increment)) => {
+                followed.follower = Some(follower);
+                followed.asked_at_ms = now_ms;
+                Ok(Told::Began(increment))
+            }
+            Err(why) => self.back_up(env, why),
+        }
+    }
+
+    /// The next look begins to follow this backup.
+    fn back_up(&self, env: &Env, why: String) -> Result<Told> {
+        let repository = self.place.open_or_create(env)?;
+        backup::run(env, &repository, &self.request)?;
+        Ok(Told::BackedUp(why))
+    }
+}
+
+/// Says what a look led to; the result for programs, where there is one.
+fn tell(session: &Session, job: &Job<'_>, told: &Told) -> Option<Value> {
+    let name = units::one_line(&job.target.name);
+    let (printer, label) = (&session.printer, job.place.label());
+    session.progress.clear();
+    let (outcome, increment) = match told {
+        Told::Nothing => return None,
+        Told::Began(increment) => {
+            printer.note(&format!(
+                "following {name} in {label}, from {}+{} on",
+                units::one_line(&increment.base),
+                increment.position
+            ));
+            ("following", increment)
+        }
+        Told::Added(increment) => {
+            let (pages, bytes) = (increment.pages.0, units::bytes(increment.stored_bytes));
+            printer.detail(&format!(
+                "{name}: {}+{}, {pages} pages in {bytes}",
+                units::one_line(&increment.base),
+                increment.position
+            ));
+            ("added", increment)
+        }
+        Told::BackedUp(why) => {
+            printer.note(&format!("{name}: backed up to {label}: {}", units::one_line(why)));
+            return Some(json!({
+                "source": job.target.name, "repository": job.place.url, "outcome": "backed-up",
+                "reason": why,
+            }));
+        }
+        Told::Failed(error) => {
+            let causes: String =
+                report::causes(error).iter().map(|cause| format!(": {cause}")).collect();
+            printer.warning(&name, &format!("{error}{causes}"));
+            return Some(json!({
+                "source": job.target.name, "repository": job.place.url, "outcome": "failed",
+                "error": report::as_json(error),
+            }));
+        }
+    };
+    Some(json!({
+        "source": job.target.name, "repository": job.place.url, "outcome": outcome,
+        "backup": increment.base, "position": increment.position, "held": increment.held,
+        "pages_changed": increment.pages.0, "pages": increment.pages.1,
+        "stored_bytes": increment.stored_bytes,
+    }))
+}

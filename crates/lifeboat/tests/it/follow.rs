@@ -1,0 +1,359 @@
+//! `lifeboat run` follows databases under writers that do not wait for it: every state that it
+//! records is one that the writer committed, whatever happens to the `-wal`, the agent or the time.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{JoinHandle, sleep};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use lifeboat_core::env::CRASH_POINTS;
+use rusqlite::Connection;
+use serde_json::Value;
+
+use crate::support::{World, rows};
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
+}
+
+/// A database in which row `n` holds when it was committed, `n - 1` and `n - 2` are there as well,
+/// and a sum goes over all of them.
+fn make(path: &Path, journal_mode: &str) {
+    let connection = Connection::open(path).unwrap();
+    connection
+        .execute_batch(&format!(
+            "PRAGMA journal_mode = {journal_mode};
+             CREATE TABLE ticks(n INTEGER PRIMARY KEY, at_ms INTEGER, key TEXT UNIQUE, body TEXT);
+             CREATE TABLE total(n INTEGER, sum INTEGER);
+             INSERT INTO total VALUES(0, 0);"
+        ))
+        .unwrap();
+}
+
+/// Commits ticks until it is stopped, now and then with a checkpoint of some kind.
+struct Writer {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Vec<i64>>,
+}
+
+impl Writer {
+    fn start(path: &Path, pause: Duration, checkpoints: bool) -> Writer {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (path, stopped) = (path.to_owned(), Arc::clone(&stop));
+        let thread = std::thread::spawn(move || write(&path, pause, checkpoints, &stopped));
+        Writer { stop, thread }
+    }
+
+    /// When each tick was committed, from the first.
+    fn end(self) -> Vec<i64> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
+fn write(path: &Path, pause: Duration, checkpoints: bool, stop: &AtomicBool) -> Vec<i64> {
+    let connection = Connection::open(path).unwrap();
+    connection.busy_timeout(Duration::from_secs(20)).unwrap();
+    connection.execute_batch("PRAGMA wal_autocheckpoint = 100; PRAGMA synchronous = OFF").unwrap();
+    let mut committed = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let n = committed.len() as i64 + 1;
+        let sql = format!(
+            "BEGIN IMMEDIATE;
+             INSERT INTO ticks VALUES({n}, {}, hex(randomblob(12)), hex(randomblob(60)));
+             UPDATE total SET n = {n}, sum = sum + {n};
+             UPDATE ticks SET body = hex(randomblob(60)) WHERE n = {n} / 2;
+             COMMIT",
+            now_ms()
+        );
+        connection.execute_batch(&sql).unwrap();
+        committed.push(now_ms());
+        if checkpoints && n % 37 == 0 {
+            let kind = ["PASSIVE", "FULL", "RESTART", "TRUNCATE"][(n / 37 % 4) as usize];
+            let sql = format!("PRAGMA wal_checkpoint({kind})");
+            connection.query_row(&sql, [], |_| Ok(())).unwrap();
+        }
+        if checkpoints && n % 301 == 0 {
+            connection.execute_batch("VACUUM").unwrap();
+        }
+        sleep(pause);
+    }
+    committed
+}
+
+/// Requires that a database shows the writer's first ticks and nothing else; how many.
+fn prefix(path: &Path) -> usize {
+    let connection = Connection::open(path).unwrap();
+    let check: String =
+        connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(check, "ok");
+    let (count, last): (i64, i64) = connection
+        .query_row("SELECT count(*), coalesce(max(n), 0) FROM ticks", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .unwrap();
+    let (n, sum): (i64, i64) = connection
+        .query_row("SELECT n, sum FROM total", [], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap();
+    assert_eq!((count, n, sum), (last, last, last * (last + 1) / 2));
+    last as usize
+}
+
+/// The agent, in a process of its own.
+struct Agent {
+    child: Child,
+}
+
+impl Agent {
+    fn start(world: &World, arguments: &[&str]) -> Agent {
+        let mut command = world.repo_command(&["run"]);
+        command.args(arguments).args(["--interval", "100ms"]);
+        let log = fs::File::create(world.path("agent.log")).unwrap();
+        let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        Agent { child }
+    }
+
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// As a service manager does it: an end by the signal is the code of its contract.
+    fn terminate(mut self) {
+        // SAFETY: a signal to a child of ours that was not waited for.
+        unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) };
+        let status = self.child.wait().unwrap();
+        assert_eq!(status.code().unwrap_or(128 + status.signal().unwrap_or(0)), 143);
+    }
+}
+
+/// The log of the newest backup.
+fn log(world: &World, source: &str) -> Value {
+    let listed = world.repo(&["list", source, "--json"]);
+    if listed.code != 0 {
+        return Value::Null;
+    }
+    listed.json().as_array().unwrap().last().map_or(Value::Null, |last| last["log"].clone())
+}
+
+/// Waits until something holds. Longer than any machine should take.
+#[track_caller]
+fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{what} did not come");
+        sleep(Duration::from_millis(50));
+    }
+}
+
+fn is_long() -> bool {
+    std::env::var_os("LIFEBOAT_LONG_TESTS").is_some()
+}
+
+/// The commits of the newest state that can be restored.
+fn restored(world: &World, arguments: &[&str]) -> usize {
+    let mut all = vec!["restore", "app", "--to", "back.db", "--yes"];
+    all.extend(arguments);
+    world.repo(&all).expect(0);
+    prefix(&world.path("data/back.db"))
+}
+
+#[test]
+fn any_second_of_a_lost_database_comes_back() {
+    let world = World::new();
+    let path = world.path("data/app.db");
+    make(&path, "WAL");
+    let agent = Agent::start(&world, &["app.db"]);
+    wait_for("the first state", || log(&world, "app") != Value::Null);
+    let writer = Writer::start(&path, Duration::from_millis(5), false);
+    let begun_ms = now_ms();
+    sleep(Duration::from_secs(if is_long() { 60 } else { 6 }));
+    let committed = writer.end();
+    let ended_ms = *committed.last().unwrap();
+    wait_for("the last commit", || {
+        let held = log(&world, "app")["held"].as_str().map(|held| held.parse::<jiff::Timestamp>());
+        held.is_some_and(|held| held.unwrap().as_millisecond() > ended_ms)
+    });
+    agent.kill();
+    for name in world.names("data") {
+        fs::remove_file(world.path("data").join(name)).unwrap();
+    }
+    // A moment in the middle, chosen by when this test happens to run.
+    let span_ms = ended_ms - begun_ms;
+    let at_ms = begun_ms + span_ms / 4 + now_ms() % (span_ms / 2);
+    let at = jiff::Timestamp::from_millisecond(at_ms).unwrap().to_string();
+    let shown = restored(&world, &["--at", &at]);
+    assert!(shown > 0 && committed[shown - 1] <= at_ms, "nothing younger than was asked for");
+    // The resolution: what is missing was committed at most two seconds before.
+    assert!(committed[shown] > at_ms - 2_000, "{} of {at_ms}", committed[shown]);
+    assert_eq!(restored(&world, &[]), committed.len());
+    world.repo(&["verify", "--level", "full"]).expect(0);
+}
+
+#[test]
+fn checkpoints_vacuums_and_kills_of_the_agent_leave_whole_states() {
+    under_checkpoints(&["app.db"]);
+}
+
+#[test]
+fn a_wal_that_is_kept_from_beginning_anew_leaves_whole_states() {
+    under_checkpoints(&["app.db", "--pin-from", "0", "--wal-max", "1"]);
+}
+
+fn under_checkpoints(arguments: &[&str]) {
+    let world = World::new();
+    let path = world.path("data/app.db");
+    make(&path, "WAL");
+    let writer = Writer::start(&path, Duration::from_millis(1), true);
+    for round in 0..if is_long() { 40 } else { 4 } {
+        let agent = Agent::start(&world, arguments);
+        let before = log(&world, "app")["position"].as_u64().unwrap_or(0);
+        wait_for("states", || {
+            log(&world, "app")["position"]
+                .as_u64()
+                .is_some_and(|now| now > before + 3 || now < before)
+        });
+        agent.kill();
+        restored(&world, &[]);
+        let end = log(&world, "app")["position"].as_u64().unwrap();
+        let listed = world.repo(&["list", "app", "--json"]).expect(0).json();
+        let base = listed.as_array().unwrap().last().unwrap()["name"].as_str().unwrap().to_owned();
+        let state = format!("{base}+{}", (end * 2 / 3).max(round % 2));
+        world.repo(&["restore", &state, "--to", "back.db", "--yes"]).expect(0);
+        prefix(&world.path("data/back.db"));
+    }
+    let agent = Agent::start(&world, arguments);
+    let committed = writer.end().len();
+    wait_for("the last state", || restored(&world, &[]) == committed);
+    agent.terminate();
+    // To the byte: nobody has it open any more, so its file is the state.
+    let connection = Connection::open(&path).unwrap();
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    connection.close().unwrap();
+    restored(&world, &[]);
+    assert!(fs::read(&path).unwrap() == fs::read(world.path("data/back.db")).unwrap());
+    world.repo(&["verify", "--level", "quick"]).expect(0);
+}
+
+#[test]
+fn the_application_is_left_alone() {
+    let world = World::new();
+    let path = world.path("data/app.db");
+    make(&path, "WAL");
+    let schema = |path: &Path| -> (i64, String) {
+        let connection = Connection::open(path).unwrap();
+        let tables =
+            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0));
+        let mode = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0));
+        (tables.unwrap(), mode.unwrap())
+    };
+    let before = schema(&path);
+    let connection = Connection::open(&path).unwrap();
+    connection
+        .execute_batch("PRAGMA wal_autocheckpoint = 0; INSERT INTO total VALUES(1, 1)")
+        .unwrap();
+    let agent = Agent::start(&world, &["app.db"]);
+    wait_for("the first state", || log(&world, "app") != Value::Null);
+    let first = log(&world, "app")["position"].as_u64().unwrap();
+    let file = fs::read(&path).unwrap();
+    connection.execute_batch("DELETE FROM total WHERE n = 1").unwrap();
+    wait_for("a state", || log(&world, "app")["position"].as_u64() > Some(first));
+    // No checkpoint was made: the file is what it was, and what is new is in its `-wal`.
+    assert!(fs::read(&path).unwrap() == file);
+    assert_eq!(schema(&path), before);
+    agent.terminate();
+}
+
+#[test]
+fn a_database_in_rollback_mode_is_compared() {
+    for mode in ["DELETE", "TRUNCATE", "PERSIST"] {
+        let world = World::new();
+        let path = world.path("data/app.db");
+        make(&path, mode);
+        let agent = Agent::start(&world, &["app.db"]);
+        wait_for("the first state", || log(&world, "app") != Value::Null);
+        let writer = Writer::start(&path, Duration::from_millis(20), false);
+        sleep(Duration::from_millis(700));
+        let committed = writer.end().len();
+        wait_for("the last state", || restored(&world, &[]) == committed);
+        agent.terminate();
+    }
+}
+
+#[test]
+fn databases_of_a_glob_come_and_go_in_one_process() {
+    let world = World::new();
+    world.configure(
+        "[repository.main]\nurl = \"file://$REPO\"\n\n[source.tenant]\nsqlite = { glob = \"$DATA/*.db\" }\n",
+    );
+    let paths: Vec<PathBuf> =
+        (0..30).map(|number| world.path("data").join(format!("t{number}.db"))).collect();
+    paths.iter().for_each(|path| make(path, "WAL"));
+    let ran = world.run(&["run", "--once", "--json"]).expect(0);
+    let began =
+        ran.json().as_array().unwrap().iter().filter(|one| one["outcome"] == "following").count();
+    assert_eq!(began, 30, "{}", ran.out);
+    for (number, path) in paths.iter().enumerate() {
+        let connection = Connection::open(path).unwrap();
+        let sql = "INSERT INTO ticks SELECT ?1, 0, 'k', 'b'";
+        connection.execute(sql, [number as i64]).unwrap();
+    }
+    fs::remove_file(&paths[3]).unwrap();
+    make(&world.path("data/new.db"), "WAL");
+    let ran = world.run(&["run", "--once", "--json"]).expect(0);
+    let outcomes = ran.json();
+    let outcomes = outcomes.as_array().unwrap();
+    assert!(outcomes.iter().any(|one| one["source"] == "tenant-new"), "{outcomes:?}");
+    assert!(!outcomes.iter().any(|one| one["source"] == "tenant-t3"));
+    world.run(&["restore", "tenant-t7", "--to", "back.db"]).expect(0);
+    let connection = Connection::open(world.path("data/back.db")).unwrap();
+    let n: i64 = connection.query_row("SELECT n FROM ticks", [], |row| row.get(0)).unwrap();
+    assert_eq!(n, 7);
+}
+
+#[test]
+fn killed_at_each_point_under_a_writer() {
+    let points = CRASH_POINTS.iter().filter(|point| point.starts_with("increment."));
+    let world = World::new();
+    let path = world.path("data/app.db");
+    make(&path, "WAL");
+    world.repo(&["backup", "app.db"]).expect(0);
+    let writer = Writer::start(&path, Duration::from_millis(2), false);
+    for point in points.filter(|point| **point != "increment.begin") {
+        let mut command = world.repo_command(&["run", "app.db", "--interval", "50ms"]);
+        let output = command.env("LIFEBOAT_CRASH_AT", point).output().unwrap();
+        assert_eq!(output.status.signal(), Some(9), "{point} is never passed");
+        let shown = restored(&world, &[]);
+        world.repo(&["verify"]).expect(0);
+        world.repo(&["run", "app.db", "--once"]).expect(0);
+        assert!(restored(&world, &[]) > shown, "{point}");
+    }
+    let committed = writer.end().len();
+    world.repo(&["run", "app.db", "--once"]).expect(0);
+    assert_eq!(restored(&world, &[]), committed);
+    assert_eq!(rows_of(&path), committed);
+}
+
+fn rows_of(path: &Path) -> usize {
+    let connection = Connection::open(path).unwrap();
+    connection.query_row("SELECT count(*) FROM ticks", [], |row| row.get::<_, i64>(0)).unwrap()
+        as usize
+}
+
+#[test]
+fn what_cannot_be_followed_is_said() {
+    let world = World::new();
+    world.repo(&["run", "gone.db", "--once"]).expect(15);
+    world.repo(&["run", "--once"]).expect(2).says("there is no SQLite database to follow");
+    let path = world.database("app.db", 10);
+    world.repo(&["run", "app.db", "--once"]).expect(0);
+    assert_eq!(rows(&path), 10);
+    // Two that add to one log would spoil it for each other.
+    let agent = Agent::start(&world, &["app.db"]);
+    wait_for("the agent", || world.repo(&["run", "app.db", "--once"]).code == 11);
+    agent.terminate();
+}
