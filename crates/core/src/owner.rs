@@ -46,6 +46,11 @@ pub fn group_name(gid: u32) -> Option<String> {
     name_of(Path::new("/etc/group"), gid)
 }
 
+/// Whether this host has a user or a group of that name.
+pub fn knows(name: &str) -> bool {
+    user_number(name).or_else(|| group_number(name)).is_some()
+}
+
 fn user_number(name: &str) -> Option<u32> {
     number_of(Path::new("/etc/passwd"), name)
 }

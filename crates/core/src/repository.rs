@@ -3,6 +3,7 @@
 //! The layout is that of `docs/format.md`. Nothing here is ever overwritten; a folder belongs to
 //! the source whose id its `source.json` holds, and a name that is taken gets a suffix.
 
+mod configuration;
 mod reading;
 mod sealing;
 
@@ -22,6 +23,8 @@ use crate::marks::{self, MarkKind, Marker, Outcome, Pin};
 use crate::policy::Hold;
 use crate::seal::{Keys, Recipients};
 use crate::store::{ObjectName, Store, get_bytes, put_bytes};
+
+pub use configuration::KeptConfiguration;
 
 /// The version of the repository's layout that this program writes and reads.
 pub const FORMAT: u32 = 1;

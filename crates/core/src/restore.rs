@@ -5,6 +5,7 @@
 //! `undo` goes back to it.
 
 mod request;
+mod mapping;
 mod aside;
 mod plan;
 pub(crate) mod stage;
@@ -22,6 +23,7 @@ use crate::service::{Service, Stopped};
 use crate::source::{CheckReport, Engine};
 use crate::verify::row_differences;
 
+pub use mapping::Mapping;
 pub use plan::{RestorePlan, plan};
 pub use request::{FilesChoice, FilesPlace, Origin, Replay, RestoreRequest};
 pub use undo::{UndoPlan, UndoRequest, undo, undo_plan};

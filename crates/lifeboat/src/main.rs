@@ -17,6 +17,8 @@ mod hooks;
 mod keys;
 mod logs;
 mod postgres;
+mod private;
+mod rebuild;
 mod repositories;
 mod rotation;
 mod runs;

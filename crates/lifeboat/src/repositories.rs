@@ -88,6 +88,11 @@ pub(crate) fn places(session: &Session) -> Result<Vec<Place>> {
     Ok(vec![Place::at(local_url(&folder), Sealing::unsealed(session.keys()?))])
 }
 
+/// The place that a name, a URL or a path means.
+pub(crate) fn place_of(session: &Session, wanted: &str) -> Result<Place> {
+    named(wanted, &configured(session)?, session.keys()?)
+}
+
 fn configured(session: &Session) -> Result<Vec<Place>> {
     let (repositories, keys) = (&session.loaded()?.config.repository, session.keys()?);
     let places = repositories.iter().map(|(name, repository)| Place {

@@ -14,6 +14,7 @@ use lifeboat_core::catalog::{BackupExpression, SourceEntry};
 use lifeboat_core::env::Env;
 use lifeboat_core::manifest::Manifest;
 use lifeboat_core::repository::Repository;
+use lifeboat_core::restore::Origin;
 use lifeboat_core::source::Engine as _;
 use lifeboat_core::{Error, Kind, Result};
 use lifeboat_sqlite::SqliteEngine;
@@ -41,6 +42,14 @@ pub(crate) struct Selected {
     pub(crate) meant: Meant,
     /// The backups before it, newest first, whose logs may lead further.
     pub(crate) earlier: Vec<Manifest>,
+}
+
+impl Selected {
+    /// It as what is restored.
+    pub(crate) fn origin(&self) -> Origin<'_> {
+        let Selected { repository, folder, manifest, .. } = self;
+        Origin::Backup { repository, folder, manifest }
+    }
 }
 
 /// Whether a backup was meant, or a state to which its log may lead.

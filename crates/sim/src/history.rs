@@ -18,7 +18,7 @@ use lifeboat_core::manifest::{CheckLevel, Condition, Manifest, Method};
 use lifeboat_core::names::NamePattern;
 use lifeboat_core::pipeline::Compression;
 use lifeboat_core::repository::{Repository, SourceIdentity};
-use lifeboat_core::restore::{self, FilesChoice, Origin, RestoreRequest};
+use lifeboat_core::restore::{self, FilesChoice, Mapping, Origin, RestoreRequest};
 use lifeboat_core::source::{CaptureOptions, Source};
 use lifeboat_core::store::Store;
 use lifeboat_core::verify::{self, VerifyLevel};
@@ -383,6 +383,7 @@ impl History {
             to: Some(place.to_owned()),
             files: FilesChoice::No,
             files_root: None,
+            mapping: Mapping::nothing(),
             check,
             check_memory_bytes: 16 << 20,
             service: None,

@@ -21,6 +21,7 @@ use crate::scratch::{Scratch, decode_into, expectation};
 
 use super::RestoreOutcome;
 use super::aside::{Aside, aside_path};
+use super::mapping::Mapping;
 use super::request::{FilesPlace, Origin, RestoreRequest};
 use super::stage::{create, give};
 use super::swap::{failed, link, sync_folder_of};
@@ -48,19 +49,20 @@ pub(super) fn restore(
         &place,
     )?;
     env.tell(Event::PhaseEnded { phase });
-    unpack(scratch.file(), target, aside, outcome)
+    unpack(scratch.file(), target, request.mapping, aside, outcome)
 }
 
 fn unpack(
     file: &mut File,
     target: &FilesPlace,
+    mapping: &Mapping,
     aside: &Aside,
     outcome: &mut RestoreOutcome,
 ) -> Result<()> {
     let broken = |error| Error::io(Kind::CheckFailed, "the archive cannot be read", error);
     file.rewind().map_err(broken)?;
     let mut archive = Archive::new(file);
-    let mut unpacker = Unpacker { target, aside, outcome, links_made: BTreeSet::new() };
+    let mut unpacker = Unpacker { target, mapping, aside, outcome, links_made: BTreeSet::new() };
     for entry in archive.entries().map_err(broken)? {
         unpacker.entry(&mut entry.map_err(broken)?)?;
     }
@@ -69,6 +71,7 @@ fn unpack(
 
 struct Unpacker<'a> {
     target: &'a FilesPlace,
+    mapping: &'a Mapping,
     aside: &'a Aside,
     outcome: &'a mut RestoreOutcome,
     links_made: BTreeSet<PathBuf>,
@@ -78,12 +81,13 @@ impl Unpacker<'_> {
     fn entry(&mut self, entry: &mut Entry<'_, &mut File>) -> Result<()> {
         let broken = |error| Error::io(Kind::CheckFailed, "the archive is damaged", error);
         let name = entry.path().map_err(broken)?.into_owned();
-        let Some(path) = self.place(&name) else {
+        let mapped = self.mapped(&name);
+        let Some(path) = self.place(&mapped) else {
             let name = name.display();
             self.outcome.warnings.push(format!("{name} leads out of the target: left out"));
             return Ok(());
         };
-        let ownership = ownership(entry).map_err(broken)?;
+        let ownership = ownership(entry, self.mapping).map_err(broken)?;
         match entry.header().entry_type() {
             EntryType::Directory => self.folder(&path, ownership),
             EntryType::Regular => self.file(entry, &path, ownership),
@@ -98,6 +102,15 @@ impl Unpacker<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// A name of the archive as it is called here.
+    fn mapped(&self, name: &Path) -> PathBuf {
+        if name.is_absolute() {
+            return name.to_owned();
+        }
+        let absolute = self.mapping.path(&Path::new("/").join(name));
+        absolute.strip_prefix("/").map_or(name.to_owned(), Path::to_owned)
     }
 
     /// The place of an archive's name; `None` if it would lead elsewhere.
@@ -198,12 +211,12 @@ impl Unpacker<'_> {
     }
 }
 
-fn ownership(entry: &Entry<'_, &mut File>) -> io::Result<Ownership> {
+fn ownership(entry: &Entry<'_, &mut File>, mapping: &Mapping) -> io::Result<Ownership> {
     let header = entry.header();
     let number = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
     let owner = (header.username().ok().flatten(), number(header.uid()?));
     let group = (header.groupname().ok().flatten(), number(header.gid()?));
-    Ok(Ownership::on_this_host(header.mode()?, owner, group))
+    Ok(mapping.ownership(header.mode()?, owner, group))
 }
 
 fn create_folders(folder: &Path) -> Result<()> {

@@ -14,6 +14,7 @@ use crate::scratch::free_bytes;
 use crate::source::Holder;
 
 use super::aside::{Aside, aside_names};
+use super::mapping::Mapping;
 use super::request::{FilesChoice, FilesPlace, Origin, RestoreRequest};
 
 /// What a restore would do; `--dry-run` prints it, and the question before it shows it.
@@ -106,7 +107,7 @@ fn plan_database(request: &RestoreRequest<'_>, plan: &mut RestorePlan) -> Result
     }
     let place = match (&request.to, request.origin.manifest()) {
         (Some(to), _) => to.clone(),
-        (None, Some(manifest)) => PathBuf::from(&manifest.source.location),
+        (None, Some(manifest)) => request.mapping.path(Path::new(&manifest.source.location)),
         (None, None) => {
             return Err(Error::new(
                 Kind::Usage,
@@ -128,7 +129,7 @@ fn plan_database(request: &RestoreRequest<'_>, plan: &mut RestorePlan) -> Result
         return Err(held(&place, &plan.holders));
     }
     plan.plain_bytes = artifact.map(|artifact| artifact.plain_bytes);
-    plan.ownership = ownership(&place, artifact);
+    plan.ownership = ownership(&place, artifact, request.mapping);
     let after = request.replay.map_or(0, |replay| replay.plain_bytes());
     check_space(&place, plan.plain_bytes.unwrap_or(0).max(after))?;
     plan.place = Some(place);
@@ -150,10 +151,15 @@ fn resolve(place: &Path) -> Result<PathBuf> {
 }
 
 /// Who owns what is there now wins: numbers may have changed since the backup.
-fn ownership(place: &Path, artifact: Option<&Artifact>) -> Option<Ownership> {
+fn ownership(place: &Path, artifact: Option<&Artifact>, mapping: &Mapping) -> Option<Ownership> {
     match fs::metadata(place) {
         Ok(now) => Some(Ownership { mode: now.mode() & 0o1777, uid: now.uid(), gid: now.gid() }),
-        Err(_) => artifact.and_then(|artifact| artifact.file.as_ref()).map(Ownership::of),
+        Err(_) => {
+            let facts = artifact.and_then(|artifact| artifact.file.as_ref())?;
+            let owner = (facts.owner.as_deref(), facts.uid);
+            let group = (facts.group.as_deref(), facts.gid);
+            Some(mapping.ownership(facts.mode, owner, group))
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
+use super::mapping::Mapping;
 use crate::env::Env;
 use crate::error::Result;
 use crate::manifest::{CheckLevel, Manifest};
@@ -92,6 +93,8 @@ pub struct RestoreRequest<'a> {
     pub files: FilesChoice,
     /// The folder that stands for `/` for companion files, if neither `/` nor one beside `to`.
     pub files_root: Option<PathBuf>,
+    /// What is called otherwise on this host.
+    pub mapping: &'a Mapping,
     /// The check before the swap.
     pub check: CheckLevel,
     /// How much memory the check may use.

@@ -1,7 +1,9 @@
-//! `lifeboat adopt`: what other backup scripts left becomes backups of ours.
+//! `lifeboat adopt`: what other backup scripts left becomes backups of ours; a repository of ours
+//! becomes the one of this host.
 
 mod destinations;
 mod report;
+mod repository;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,14 +20,22 @@ use lifeboat_core::{Error, Kind, Result};
 
 use self::destinations::{Group, Sorter};
 use self::report::Report;
-use super::words::CheckWord;
+use super::words::{CheckWord, MappingArgs};
 use crate::repositories::{self, Place};
 use crate::session::{Session, TOOL};
 use crate::sources;
 use crate::ui::confirm::confirm;
 use crate::ui::units;
 
-/// Make backups of the files that other backup scripts left
+/// Take over a repository on a bare host, or the files that other backup scripts left
+///
+/// The argument decides. Of a repository, a URL or a folder with `lifeboat.json`: sources, catalog
+/// and configuration are back, as the host kept them there that wrote it; nothing is restored yet,
+/// and nothing is overwritten. What comes next is printed: `lifeboat restore --all`, and
+/// `lifeboat install` for the schedules. Where folders or accounts have other names on this host,
+/// --map-path and --map-user say so.
+///
+/// Of a folder with files of scripts:
 ///
 /// A file is found by its name and judged by its content: databases as in
 /// superchat-20250108-140000.db.gz, admin_sqlite_20250108_140000.db.gz,
@@ -39,9 +49,18 @@ use crate::ui::units;
 /// left that look like backups, and others are backups now.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Folders with such files, or single files; links in them are not followed
-    #[arg(value_name = "FOLDER", required = true)]
+    /// A repository; or folders with files of scripts, or single files, links in which are not
+    /// followed
+    #[arg(value_name = "URL|FOLDER", required = true)]
     folders: Vec<PathBuf>,
+    /// Of a repository: where the configuration goes [default: where it is looked for]
+    #[arg(long, value_name = "FILE")]
+    to: Option<PathBuf>,
+    /// Of a repository: the host that is to be rebuilt [default: this one, or the only one]
+    #[arg(long, value_name = "NAME")]
+    host: Option<String>,
+    #[command(flatten)]
+    mapping: MappingArgs,
     /// The source whose backups they are: a configured name, or the path of its database. With
     /// NAME= in front it holds for the files whose names begin so [default: the one that fits]
     #[arg(long, value_name = "[NAME=]SOURCE|PATH")]
@@ -64,6 +83,15 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
+    if let [argument] = &args.folders[..]
+        && repository::is_meant(session, argument)?
+    {
+        return repository::run(session, &args, argument);
+    }
+    if args.to.is_some() || args.host.is_some() || !args.mapping.is_empty() {
+        let message = "--to, --host, --map-path and --map-user are for one repository";
+        return Err(Error::new(Kind::Usage, message).hint("lifeboat adopt URL"));
+    }
     let env = session.env()?;
     let (zone, zone_name) = zone(session, &args)?;
     let place = place(session)?;

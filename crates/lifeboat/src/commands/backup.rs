@@ -2,6 +2,7 @@
 
 mod incremental;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -17,6 +18,7 @@ use serde_json::{Value, json};
 use super::words::{CheckWord, MethodWord};
 use crate::clusters;
 use crate::postgres;
+use crate::rebuild;
 use crate::repositories::{self, Place};
 use crate::rotation::{self, Days, Rule};
 use crate::runs::{self, RunArgs, RunHooks};
@@ -104,6 +106,7 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
         results: Vec::new(),
         errors: Vec::new(),
         unfinished: Vec::new(),
+        kept: BTreeSet::new(),
     };
     if args.dry_run {
         let (before, after) = hooks.lines();
@@ -190,6 +193,8 @@ struct Runs<'a> {
     errors: Vec<Error>,
     /// Of good backups after which something failed: a prune, a hook.
     unfinished: Vec<Error>,
+    /// The repositories that were given the configuration.
+    kept: BTreeSet<String>,
 }
 
 impl Runs<'_> {
@@ -352,6 +357,7 @@ impl Runs<'_> {
                 target.name
             ));
         }
+        self.keep_configuration(env, &repository);
         if manifest.condition == Condition::Damaged && target.cluster.is_some() {
             return Err(damaged(manifest));
         }
@@ -372,6 +378,27 @@ impl Runs<'_> {
             "restore": restore_command(self.session, folder, manifest),
             "manifest": &**manifest,
         }))
+    }
+
+    /// Keeps the configuration beside the backups, for a bare host. The backups are as good
+    /// without it.
+    fn keep_configuration(&mut self, env: &Env, repository: &Repository) {
+        let Ok(loaded) = self.session.loaded() else { return };
+        if loaded.config.source.is_empty() || !self.kept.insert(repository.url()) {
+            return;
+        }
+        let kept = rebuild::text(&loaded.config, &env.host)
+            .and_then(|text| repository.keep_configuration(env, &env.host, &text));
+        match kept {
+            Ok(true) => {
+                self.session.printer.detail("the configuration was kept beside the backups")
+            }
+            Ok(false) => {}
+            Err(error) => {
+                let message = format!("the configuration could not be kept there: {error}");
+                self.session.printer.warning(&repository.url(), &message);
+            }
+        }
     }
 
     /// Prunes after a good backup, which stays one whatever happens here.

@@ -1,15 +1,13 @@
 //! `lifeboat key`: makes keys for sealed backups, and says to whom they belong.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use lifeboat_core::seal::{Identity, protect};
 use lifeboat_core::{Error, Kind, Result};
 use serde_json::json;
 
+use crate::private;
 use crate::session::Session;
 use crate::ui::{passphrase, units};
 
@@ -63,13 +61,7 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
 
 fn new(session: &Session, args: &NewArgs) -> Result<ExitCode> {
     let file = args.file.display();
-    if args.file.symlink_metadata().is_ok() {
-        return Err(Error::new(
-            Kind::Refused,
-            format!("{file} exists, and a key is never overwritten"),
-        )
-        .hint("name another file"));
-    }
+    private::must_be_free(&args.file)?;
     let identity = Identity::generate();
     let secret = identity.to_file(&session.env()?.clock.now().to_string());
     let content = match args.passphrase {
@@ -81,7 +73,7 @@ fn new(session: &Session, args: &NewArgs) -> Result<ExitCode> {
             protect(&secret, &passphrase)?
         }
     };
-    write_new(&args.file, &content)?;
+    private::write_new(&args.file, &content)?;
     let recipient = &identity.recipients()[0];
     match session.printer.json() {
         true => session.printer.json_data(&json!({ "file": args.file, "recipient": recipient }))?,
@@ -92,18 +84,6 @@ fn new(session: &Session, args: &NewArgs) -> Result<ExitCode> {
          second copy of it\nin the configuration: encrypt_to = [\"{recipient}\"]"
     ));
     Ok(ExitCode::SUCCESS)
-}
-
-/// Writes a secret that was not there before, for its owner alone, and makes it durable.
-pub(super) fn write_new(path: &Path, content: &str) -> Result<()> {
-    let failed = |error| Error::io(Kind::Failed, format!("cannot write {}", path.display()), error);
-    let mut file =
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
-    file.write_all(content.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))
-        .and_then(|folder| folder.sync_all())
-        .map_err(failed)
 }
 
 fn show(session: &Session, args: &ShowArgs) -> Result<ExitCode> {

@@ -16,7 +16,7 @@ use lifeboat_core::service::Service;
 use serde_json::{Value, json};
 
 use super::backup::level_or;
-use super::words::CheckWord;
+use super::words::{CheckWord, MappingArgs};
 use crate::logs;
 use crate::postgres;
 use crate::selection::{self, Wanted};
@@ -39,10 +39,12 @@ use crate::ui::units;
 ///
 /// A file is a database that something else copied, plain or compressed with gzip or zstd.
 ///
-/// With --all, every source of the configuration goes back, each from its newest backup at or
+/// With --all, every source of the configuration goes back, or of the one that the repository keeps
+/// where this host has none (see `lifeboat adopt`), each from its newest backup at or
 /// before the moment, with its companion files: one plan, one question, then one after the other,
-/// sources of files first, so that a service starts with all of them in place. It stops at the
-/// first that fails and says what was done and what was not.
+/// sources of files first, so that a service starts with all of them in place, and databases of
+/// servers last, unless it goes below a folder. It says how long each and all of it took. It stops
+/// at the first that fails and says what was done and what was not.
 ///
 /// A dump of PostgreSQL is loaded into a new database beside the old one, counted, and then takes
 /// its name; the old one stays as NAME_before_restore_TIME, and `lifeboat undo` goes back to it.
@@ -58,6 +60,10 @@ pub(crate) struct Args {
     /// With --all: below this folder, as if it were /, instead of where they were
     #[arg(long, value_name = "DIR", requires = "all", conflicts_with = "what")]
     root: Option<PathBuf>,
+    /// With --all and without a configuration: the host whose sources are meant [default: this one,
+    /// or the only one of the repository]
+    #[arg(long, value_name = "NAME", requires = "all")]
+    host: Option<String>,
     /// The newest state at or before this time, of a backup or of the log that follows one:
     /// 2025-01-08T14:03:22, with an offset or local, or -2h
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
@@ -72,6 +78,8 @@ pub(crate) struct Args {
     /// How thoroughly the database is checked before it takes its place [default: quick]
     #[arg(long, value_name = "LEVEL")]
     check: Option<CheckWord>,
+    #[command(flatten)]
+    mapping: MappingArgs,
     #[command(flatten)]
     server: server::ServerArgs,
     /// Print what would be done, and do nothing
@@ -122,6 +130,7 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
         return server::run(session, &env, &args, origin, target.as_ref());
     }
     args.server.refuse_elsewhere()?;
+    let mapping = args.mapping.read()?;
     let request = RestoreRequest {
         origin,
         replay: replay.as_ref().map(|replay| replay as &dyn Replay),
@@ -133,6 +142,7 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
             Some(FilesWord::Only) => FilesChoice::Only,
         },
         files_root: None,
+        mapping: &mapping,
         check: level_or(args.check, CheckLevel::Quick),
         check_memory_bytes: target
             .as_ref()

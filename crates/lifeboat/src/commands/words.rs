@@ -1,7 +1,11 @@
 //! The words that several commands take for methods and checks.
 
 use clap::ValueEnum;
+use lifeboat_core::Result;
 use lifeboat_core::manifest::{CheckLevel, Method};
+use lifeboat_core::restore::Mapping;
+
+use crate::ui::units;
 
 /// How the moment of a backup is obtained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -66,5 +70,37 @@ impl From<LevelWord> for CheckLevel {
             LevelWord::Quick => CheckLevel::Quick,
             LevelWord::Full => CheckLevel::Full,
         }
+    }
+}
+
+/// What is called otherwise on this host than where it was backed up.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct MappingArgs {
+    /// A folder that has another path on this host, with all that is in it; may be given again
+    #[arg(long, value_name = "OLD=NEW")]
+    map_path: Vec<String>,
+    /// A user, and the group of that name, that is called otherwise on this host
+    #[arg(long, value_name = "OLD=NEW")]
+    map_user: Vec<String>,
+}
+
+impl MappingArgs {
+    /// Whether nothing is.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.map_path.is_empty() && self.map_user.is_empty()
+    }
+
+    /// Reads it.
+    pub(crate) fn read(&self) -> Result<Mapping> {
+        Mapping::parse(&self.map_path, &self.map_user)
+    }
+
+    /// The options again, each with a space before it.
+    pub(crate) fn as_typed(&self) -> String {
+        let paths = self.map_path.iter().map(|text| ("path", text));
+        let users = self.map_user.iter().map(|text| ("user", text));
+        let option =
+            |(what, text): (&str, &String)| format!(" --map-{what} {}", units::shell_word(text));
+        paths.chain(users).map(option).collect()
     }
 }

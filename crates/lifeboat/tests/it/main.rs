@@ -36,6 +36,7 @@ mod postgres_restore;
 mod postgres_server;
 mod postgres_silent_failures;
 mod prune;
+mod rebuild;
 mod restore;
 mod restore_all;
 mod rotation;
@@ -43,6 +44,9 @@ mod round_trip;
 mod sealed;
 mod silent_failures;
 mod silent_failures_setup;
+#[allow(dead_code, reason = "the tests of stores use more of it")]
+#[path = "../../../stores/tests/it/servers.rs"]
+mod s3_servers;
 #[path = "../../../stores/tests/support/sshd.rs"]
 mod sshd;
 mod standard_tools;

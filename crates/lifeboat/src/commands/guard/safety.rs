@@ -8,7 +8,7 @@ use lifeboat_core::env::Env;
 use lifeboat_core::guard::{self, Beside, BesideRequest};
 use lifeboat_core::manifest::{CheckLevel, Manifest, Method, Purpose, SchemaVersion};
 use lifeboat_core::repository::Repository;
-use lifeboat_core::restore::{self, FilesChoice, Origin, RestoreOutcome, RestoreRequest};
+use lifeboat_core::restore::{self, FilesChoice, Mapping, Origin, RestoreOutcome, RestoreRequest};
 use lifeboat_core::{Error, Kind, Result};
 use serde_json::{Value, json};
 
@@ -151,6 +151,7 @@ impl Safety {
             to: Some(guard.place.clone()),
             files: FilesChoice::No,
             files_root: None,
+            mapping: Mapping::nothing(),
             check: CheckLevel::Quick,
             check_memory_bytes: target.options.check_memory_bytes,
             // A service that is just about to start has not the database open and is left alone.

@@ -2,8 +2,8 @@
 //!
 //! All plans are made before anything is changed, so that what can be refused is refused first.
 //! Then they are carried out one after the other. Each swap keeps what was there, so that `undo`
-//! goes back for each database. A source without a backup is said in the plan and makes the
-//! command end as incomplete: the others are restored all the same.
+//! goes back for each database; databases of servers come last. A source without a backup is said
+//! in the plan and makes the command end as incomplete: the others are restored all the same.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -12,15 +12,20 @@ use std::process::ExitCode;
 use jiff::Timestamp;
 use lifeboat_core::env::Env;
 use lifeboat_core::manifest::CheckLevel;
-use lifeboat_core::restore::{self, FilesChoice, Origin, Replay, RestorePlan, RestoreRequest};
+use lifeboat_core::restore::{
+    self, FilesChoice, Mapping, Origin, Replay, RestorePlan, RestoreRequest,
+};
 use lifeboat_core::{Error, Kind, Result, files, glob};
 use lifeboat_sqlite::pagelog::{self, LogReplay};
 use serde_json::{Value, json};
 
 use super::super::backup::level_or;
 use super::super::incomplete;
+use super::server::{self, Planned};
 use super::{Args, as_json, plan_json, plan_text, say_text};
+use crate::config::Config;
 use crate::logs::{self, State};
+use crate::rebuild::{self, Rebuilt};
 use crate::repositories::{self, Opened};
 use crate::selection::{self, Meant, Selected};
 use crate::session::Session;
@@ -43,7 +48,14 @@ struct Item {
 #[derive(Default)]
 struct Found {
     items: Vec<Item>,
+    servers: Vec<Server>,
     missing: Vec<(String, Error)>,
+}
+
+/// A database of a server with the dump that it goes back to.
+struct Server {
+    selected: Selected,
+    target: Target,
 }
 
 pub(super) fn run(session: &Session, env: &Env, args: &Args) -> Result<ExitCode> {
@@ -51,17 +63,22 @@ pub(super) fn run(session: &Session, env: &Env, args: &Args) -> Result<ExitCode>
     let zone = &session.surroundings.time_zone;
     let moment = args.at.as_deref().unwrap_or("latest");
     let at = lifeboat_core::moment::parse(moment, env.clock.now(), zone)?;
-    let mut found = find(session, env, &opened, at)?;
-    if found.items.is_empty() {
-        return Err(found.missing.into_iter().next().map_or_else(nothing, |(_, error)| error));
-    }
-    found.items.sort_by_key(|item| item.selected.manifest.source.kind != files::KIND);
+    let (config, env) = configuration(session, env, args, &opened)?;
+    let (begun_ms, env) = (env.clock.monotonic_ms(), &env);
     let root = args.root.as_deref().map(std::path::absolute).transpose().map_err(|error| {
         Error::io(Kind::Usage, "cannot use the folder that --root names", error)
     })?;
+    let is_root = root.as_deref().is_none_or(|root| root == Path::new("/"));
+    let mut found = find(env, &config, &opened, at, is_root)?;
+    if found.items.is_empty() && found.servers.is_empty() {
+        return Err(found.missing.into_iter().next().map_or_else(nothing, |(_, error)| error));
+    }
+    found.items.sort_by_key(|item| item.selected.manifest.source.kind != files::KIND);
+    let mapping = args.mapping.read()?;
+    let mapped = (&mapping, root.as_deref());
     let items = found.items.iter();
     let requests: Vec<RestoreRequest<'_>> =
-        items.map(|item| request(session, args, item, root.as_deref())).collect::<Result<_>>()?;
+        items.map(|item| request(session, args, item, mapped)).collect::<Result<_>>()?;
     let planned = requests.iter().zip(&found.items).map(|(request, item)| {
         restore::plan(env, request).map_err(|error| {
             error.context(format!("`{}` cannot be restored, nothing was changed", item.name))
@@ -69,12 +86,21 @@ pub(super) fn run(session: &Session, env: &Env, args: &Args) -> Result<ExitCode>
     });
     let plans: Vec<RestorePlan> = planned.collect::<Result<_>>()?;
     one_for_each_place(&found.items, &plans)?;
-    let whole = Whole { session, env, found: &found, requests: &requests, plans: &plans };
+    let planned = found.servers.iter().map(|one| {
+        server::plan_one(session, env, args, &one.selected, &one.target).map_err(|error| {
+            let name = &one.target.name;
+            error.context(format!("`{name}` cannot be restored, nothing was changed"))
+        })
+    });
+    let servers: Vec<Planned> = planned.collect::<Result<_>>()?;
+    let (found, requests, plans, servers) = (&found, &requests[..], &plans[..], &servers[..]);
+    let whole = Whole { session, env, args, found, requests, plans, servers };
     if args.dry_run {
         whole.print()?;
     } else {
         whole.agree()?;
         whole.apply()?;
+        whole.say_total(begun_ms);
     }
     whole.end(&failures)
 }
@@ -84,10 +110,35 @@ fn nothing() -> Error {
         .hint("name a source of the repository: lifeboat list; lifeboat restore SOURCE")
 }
 
+/// The configuration whose sources are meant: this host's; where there is none, the one that the
+/// repository keeps, of the host that is meant then.
+fn configuration(
+    session: &Session,
+    env: &Env,
+    args: &Args,
+    opened: &[Opened],
+) -> Result<(Config, Env)> {
+    let config = &session.loaded()?.config;
+    let Some(one) = opened.first().filter(|_| config.source.is_empty()) else {
+        return Ok((config.clone(), env.clone()));
+    };
+    let Rebuilt { config, .. } =
+        rebuild::of(&one.repository, &one.catalog, args.host.as_deref(), &env.host)?;
+    let host = config.host.clone().unwrap_or_else(|| env.host.clone());
+    session.printer.detail(&format!("the sources are those of {host}, as the repository has them"));
+    Ok((config, Env { host, ..env.clone() }))
+}
+
 /// The backup of every source; of a glob also of the databases that are lost by now.
-fn find(session: &Session, env: &Env, opened: &[Opened], at: Timestamp) -> Result<Found> {
+fn find(
+    env: &Env,
+    config: &Config,
+    opened: &[Opened],
+    at: Timestamp,
+    is_root: bool,
+) -> Result<Found> {
     let mut found = Found::default();
-    for (name, source) in &session.loaded()?.config.source {
+    for (name, source) in &config.source {
         let pattern = source.sqlite.as_ref().and_then(|sqlite| sqlite.0.glob.as_deref());
         let lost = pattern.map(|pattern| of_glob(opened, pattern, at)).unwrap_or_default();
         let targets = match Target::configured(name, source) {
@@ -100,11 +151,7 @@ fn find(session: &Session, env: &Env, opened: &[Opened], at: Timestamp) -> Resul
         };
         for target in targets {
             if target.database.is_some() {
-                let message =
-                    format!("`{}` is on a server, and is restored by itself", target.name);
-                let error = Error::new(Kind::Incomplete, message);
-                let hint = format!("lifeboat restore {}", units::shell_word(&target.name));
-                found.missing.push((target.name, error.hint(hint)));
+                found.add_server(env, opened, target, at, is_root);
                 continue;
             }
             match selection::of_target(env, opened, &target, at).and_then(logs::meant) {
@@ -129,6 +176,30 @@ fn find(session: &Session, env: &Env, opened: &[Opened], at: Timestamp) -> Resul
         }
     }
     Ok(found)
+}
+
+impl Found {
+    /// A database of a server is restored there, and nowhere below a folder.
+    fn add_server(
+        &mut self,
+        env: &Env,
+        opened: &[Opened],
+        target: Target,
+        at: Timestamp,
+        is_root: bool,
+    ) {
+        if !is_root {
+            let message = format!("`{}` is on a server, not below a folder", target.name);
+            let hint = format!("lifeboat restore {}", units::shell_word(&target.name));
+            let error = Error::new(Kind::Incomplete, message).hint(hint);
+            self.missing.push((target.name, error));
+            return;
+        }
+        match selection::of_target(env, opened, &target, at) {
+            Ok(selected) => self.servers.push(Server { selected, target }),
+            Err(error) => self.missing.push((target.name, error)),
+        }
+    }
 }
 
 /// The backups of databases that a glob means, as the repositories know them: one for each.
@@ -160,13 +231,16 @@ fn request<'a>(
     session: &'a Session,
     args: &Args,
     item: &'a Item,
-    root: Option<&Path>,
+    (mapping, root): (&'a Mapping, Option<&Path>),
 ) -> Result<RestoreRequest<'a>> {
     let Selected { repository, folder, manifest, .. } = &item.selected;
     let is_files = manifest.source.kind == files::KIND;
     let below = |root: &Path| match is_files {
         true => root.to_owned(),
-        false => root.join(manifest.source.location.trim_start_matches('/')),
+        false => {
+            let place = mapping.path(Path::new(&manifest.source.location));
+            root.join(place.strip_prefix("/").unwrap_or(&place))
+        }
     };
     let has_files = manifest.artifact(files::ROLE).is_some();
     let target = item.target.as_ref();
@@ -177,6 +251,7 @@ fn request<'a>(
         to: root.map(below),
         files: if has_files && !is_files { FilesChoice::Also } else { FilesChoice::No },
         files_root: root.map(Path::to_owned),
+        mapping,
         check: level_or(args.check, CheckLevel::Quick),
         check_memory_bytes: target
             .map_or(CHECK_MEMORY_BYTES, |target| target.options.check_memory_bytes),
@@ -203,11 +278,17 @@ struct Whole<'a> {
     session: &'a Session,
     env: &'a Env,
     found: &'a Found,
+    args: &'a Args,
     requests: &'a [RestoreRequest<'a>],
     plans: &'a [RestorePlan],
+    servers: &'a [Planned],
 }
 
 impl Whole<'_> {
+    fn each_server(&self) -> impl Iterator<Item = (&Server, &Planned)> {
+        self.found.servers.iter().zip(self.servers)
+    }
+
     fn each(&self) -> impl Iterator<Item = (&Item, &RestorePlan)> {
         self.found.items.iter().zip(self.plans)
     }
@@ -240,6 +321,15 @@ impl Whole<'_> {
                 places.join(", "),
             ]);
         }
+        for (one, planned) in self.each_server() {
+            let manifest = &one.selected.manifest;
+            row([
+                units::one_line(&one.target.name),
+                selection::moment(self.session, manifest),
+                units::bytes(manifest.plain_bytes()),
+                format!("{} on {}", units::one_line(&planned.plan.database), planned.plan.server),
+            ]);
+        }
         for (name, _) in &self.found.missing {
             row([units::one_line(name), "no backup".into(), String::new(), String::new()]);
         }
@@ -252,6 +342,10 @@ impl Whole<'_> {
             let plan = plan_text(plan);
             text.push_str(&format!("\n{}, {plan}", units::one_line(&item.name)));
         }
+        for (one, planned) in self.each_server() {
+            let plan = server::plan_text(self.args, &planned.plan);
+            text.push_str(&format!("\n{}, {plan}", units::one_line(&one.target.name)));
+        }
         text
     }
 
@@ -259,7 +353,11 @@ impl Whole<'_> {
         if !self.session.printer.json() {
             return self.session.printer.data(&self.text());
         }
-        let plans = self.each().map(|(item, plan)| named(item, plan_json(plan))).collect();
+        let plans = self.each().map(|(item, plan)| named(&item.name, plan_json(plan)));
+        let servers = self
+            .each_server()
+            .map(|(one, planned)| named(&one.target.name, server::plan_json(&planned.plan)));
+        let plans = plans.chain(servers).collect();
         self.session.printer.json_data(&self.with_missing(plans))
     }
 
@@ -274,12 +372,15 @@ impl Whole<'_> {
     fn agree(&self) -> Result<()> {
         let overwrites = |plan: &RestorePlan| plan.in_place || !plan.kept_aside.is_empty();
         let printer = &self.session.printer;
-        if !self.plans.iter().any(overwrites) || self.session.globals.yes {
+        let replaces = |planned: &Planned| planned.plan.replaces;
+        let is_nothing_lost =
+            !self.plans.iter().any(overwrites) && !self.servers.iter().any(replaces);
+        if is_nothing_lost || self.session.globals.yes {
             self.text().lines().for_each(|line| printer.detail(line));
             return Ok(());
         }
         self.text().lines().for_each(|line| printer.line(line));
-        let question = format!("restoring {} sources", self.plans.len());
+        let question = format!("restoring {} sources", self.names().len());
         confirm(&self.session.surroundings, printer, &question, "all")
     }
 
@@ -294,7 +395,7 @@ impl Whole<'_> {
                         self.session.printer.warning(&units::one_line(&item.name), warning);
                     }
                     say_text(self.session, plan, &outcome);
-                    results.push(named(item, as_json(plan, &outcome)));
+                    results.push(named(&item.name, as_json(plan, &outcome)));
                 }
                 Err(error) => {
                     self.session.progress.clear();
@@ -303,30 +404,77 @@ impl Whole<'_> {
                 }
             }
         }
-        for (item, plan) in self.each().skip(results.len()) {
-            let mut value = named(item, plan_json(plan));
-            value["outcome"] = "not-done".into();
-            results.push(value);
+        for (index, (one, planned)) in self.each_server().enumerate() {
+            if failed.is_some() {
+                break;
+            }
+            let (session, what) = (self.session, (&one.selected, &one.target));
+            match server::apply_one(session, self.env, self.args, what, planned) {
+                Ok(value) => results.push(named(&one.target.name, value)),
+                Err(error) => {
+                    session.progress.clear();
+                    failed = Some((self.plans.len() + index, error));
+                }
+            }
         }
+        results.extend(self.not_done(results.len()));
         if self.session.printer.json() {
             self.session.printer.json_data(&self.with_missing(results))?;
         }
         failed.map_or(Ok(()), |(index, error)| Err(self.stopped(index, error)))
     }
 
+    /// What was not begun, or failed.
+    fn not_done(&self, done: usize) -> Vec<Value> {
+        let plans = self.each().map(|(item, plan)| named(&item.name, plan_json(plan)));
+        let servers = self
+            .each_server()
+            .map(|(one, planned)| named(&one.target.name, server::plan_json(&planned.plan)));
+        let left = plans.chain(servers).skip(done);
+        left.map(|mut value| {
+            value["outcome"] = "not-done".into();
+            value
+        })
+        .collect()
+    }
+
+    fn names(&self) -> Vec<&str> {
+        let items = self.found.items.iter().map(|item| item.name.as_str());
+        items.chain(self.found.servers.iter().map(|one| one.target.name.as_str())).collect()
+    }
+
+    /// The time that all of it took.
+    fn say_total(&self, begun_ms: u64) {
+        let elapsed_ms = self.env.elapsed_ms(begun_ms);
+        let plain = self.found.items.iter().map(|item| item.selected.manifest.plain_bytes());
+        let dumps = self.found.servers.iter().map(|one| one.selected.manifest.plain_bytes());
+        let (sources, plain_bytes) = (self.names().len(), plain.chain(dumps).sum::<u64>());
+        let printer = &self.session.printer;
+        match printer.json() {
+            true => printer.json_line(&json!({
+                "event": "all_restored",
+                "sources": sources,
+                "plain_bytes": plain_bytes,
+                "elapsed_ms": elapsed_ms,
+            })),
+            false => printer.note(&format!(
+                "all of it: {sources} sources, {} in {}",
+                units::bytes(plain_bytes),
+                units::duration(elapsed_ms)
+            )),
+        }
+    }
+
     /// What was done and what was not, around the error of the one that failed.
     fn stopped(&self, index: usize, error: Error) -> Error {
-        let names = |items: &[Item]| {
-            let names: Vec<&str> = items.iter().map(|item| item.name.as_str()).collect();
-            match names.is_empty() {
-                true => "nothing".to_owned(),
-                false => units::one_line(&names.join(", ")),
-            }
+        let names = |names: &[&str]| match names.is_empty() {
+            true => "nothing".to_owned(),
+            false => units::one_line(&names.join(", ")),
         };
-        let items = &self.found.items;
+        let items = self.names();
         error.context(format!(
             "the restore of `{}` failed and the rest was not tried; restored: {}; not done: {}",
-            items[index].name,
+            items[index],
             names(&items[..index]),
             names(&items[index..])
         ))
@@ -345,14 +493,14 @@ impl Whole<'_> {
         let message = format!(
             "{} of {} sources have no backup to go back to: {}",
             missing.len(),
-            missing.len() + self.found.items.len(),
+            missing.len() + self.names().len(),
             units::one_line(&names.join(", "))
         );
         Err(Error::new(Kind::Incomplete, message).hint("the warnings above say why"))
     }
 }
 
-fn named(item: &Item, mut value: Value) -> Value {
-    value["source"] = item.name.as_str().into();
+fn named(name: &str, mut value: Value) -> Value {
+    value["source"] = name.into();
     value
 }

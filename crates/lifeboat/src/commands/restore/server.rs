@@ -11,14 +11,15 @@ use lifeboat_core::policy::Hold;
 use lifeboat_core::restore::Origin;
 use lifeboat_core::seal::Keys;
 use lifeboat_core::{Error, Kind, Result};
-use lifeboat_postgres::Address;
 use lifeboat_postgres::restore::{self, RestoreOutcome, RestorePlan, RestoreRequest};
-use serde_json::json;
+use lifeboat_postgres::{Address, Client};
+use serde_json::{Value, json};
 
 use super::Args;
 use crate::commands::backup::{Choices, chosen, request};
 use crate::postgres::{self, Database};
 use crate::repositories;
+use crate::selection::Selected;
 use crate::session::Session;
 use crate::sources::Target;
 use crate::ui::confirm::confirm;
@@ -113,6 +114,62 @@ pub(super) fn run(
     session.progress.clear();
     say(session, &plan, &outcome, safety.as_deref(), &database)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A dump that goes back to its server, as a part of more.
+pub(super) struct Planned {
+    database: Database,
+    client: Client,
+    pub(super) plan: RestorePlan,
+}
+
+/// Plans it: nothing is changed.
+pub(super) fn plan_one(
+    session: &Session,
+    env: &Env,
+    args: &Args,
+    selected: &Selected,
+    target: &Target,
+) -> Result<Planned> {
+    let database = destination(session, args, selected.origin(), Some(target))?;
+    let client = database.client()?;
+    let plan = restore::plan(env, &of_one(session, args, selected, &client))?;
+    Ok(Planned { database, client, plan })
+}
+
+fn of_one<'a>(
+    session: &'a Session,
+    args: &'a Args,
+    selected: &'a Selected,
+    client: &'a Client,
+) -> RestoreRequest<'a> {
+    RestoreRequest {
+        origin: selected.origin(),
+        target: client,
+        with_owners: !args.server.no_owner,
+        schemas: &[],
+        tables: &[],
+        scratch_folder: &session.folders.scratch,
+    }
+}
+
+/// Carries it out. Gives what was done, as JSON, and says it.
+pub(super) fn apply_one(
+    session: &Session,
+    env: &Env,
+    args: &Args,
+    (selected, target): (&Selected, &Target),
+    planned: &Planned,
+) -> Result<Value> {
+    let Planned { database, client, plan } = planned;
+    let safety = safety_backup(session, env, args, database, Some(target), plan)?;
+    let outcome = restore::apply(env, &of_one(session, args, selected, client), plan)?;
+    session.progress.clear();
+    for warning in &outcome.warnings {
+        session.printer.warning(&units::one_line(&plan.what), warning);
+    }
+    say_text(session, plan, &outcome, safety.as_deref(), database);
+    Ok(as_json(plan, &outcome, safety.as_deref(), database))
 }
 
 /// The database that the dump will be: what `--to` says, else where it came from, with what the
@@ -241,7 +298,7 @@ fn make_safety_backup(
     }
 }
 
-fn plan_text(args: &Args, plan: &RestorePlan) -> String {
+pub(super) fn plan_text(args: &Args, plan: &RestorePlan) -> String {
     let mut text = format!("plan for {} on {}:\n", units::one_line(&plan.what), plan.server);
     let safety = (plan.replaces && !args.server.without_safety_backup)
         .then(|| format!("back up {} as it is now", plan.database));
@@ -261,7 +318,11 @@ fn print_plan(session: &Session, args: &Args, plan: &RestorePlan) -> Result<()> 
     if !session.printer.json() {
         return session.printer.data(&plan_text(args, plan));
     }
-    session.printer.json_data(&json!({
+    session.printer.json_data(&plan_json(plan))
+}
+
+pub(super) fn plan_json(plan: &RestorePlan) -> Value {
+    json!({
         "outcome": "planned",
         "what": plan.what,
         "server": plan.server,
@@ -273,7 +334,7 @@ fn print_plan(session: &Session, args: &Args, plan: &RestorePlan) -> Result<()> 
         "plain_bytes": plan.plain_bytes,
         "steps": plan.steps,
         "warnings": plan.warnings,
-    }))
+    })
 }
 
 fn say(
@@ -284,35 +345,58 @@ fn say(
     database: &Database,
 ) -> Result<()> {
     let printer = &session.printer;
-    let label = database.address().label();
-    let undo = outcome.kept_as.is_some();
-    let url = database.address().url();
-    let undo = undo.then(|| format!("lifeboat undo {}", units::shell_word(&url)));
     for warning in &outcome.warnings {
         printer.warning(&units::one_line(&plan.what), warning);
     }
     if printer.json() {
-        return printer.json_data(&json!({
-            "outcome": "restored",
-            "what": plan.what,
-            "server": plan.server,
-            "database": outcome.database,
-            "kept_as": outcome.kept_as,
-            "safety_backup": safety,
-            "rows": outcome.rows,
-            "roles_made": outcome.roles,
-            "sessions_ended": outcome.sessions_ended,
-            "elapsed_ms": outcome.elapsed_ms,
-            "undo": undo,
-        }));
+        return printer.json_data(&as_json(plan, outcome, safety, database));
     }
+    say_text(session, plan, outcome, safety, database);
+    Ok(())
+}
+
+/// The command that goes back to what was there before.
+fn undo(outcome: &RestoreOutcome, database: &Database) -> Option<String> {
+    outcome.kept_as.as_ref()?;
+    Some(format!("lifeboat undo {}", units::shell_word(&database.address().url())))
+}
+
+fn as_json(
+    plan: &RestorePlan,
+    outcome: &RestoreOutcome,
+    safety: Option<&str>,
+    database: &Database,
+) -> Value {
+    json!({
+        "outcome": "restored",
+        "what": plan.what,
+        "server": plan.server,
+        "database": outcome.database,
+        "kept_as": outcome.kept_as,
+        "safety_backup": safety,
+        "rows": outcome.rows,
+        "roles_made": outcome.roles,
+        "sessions_ended": outcome.sessions_ended,
+        "elapsed_ms": outcome.elapsed_ms,
+        "undo": undo(outcome, database),
+    })
+}
+
+fn say_text(
+    session: &Session,
+    plan: &RestorePlan,
+    outcome: &RestoreOutcome,
+    safety: Option<&str>,
+    database: &Database,
+) {
+    let printer = &session.printer;
     let good = printer.paint_err(Style::Good, "restored");
     let took = units::duration(outcome.elapsed_ms);
     let mut text = format!("{good} {} in {took}", units::one_line(&plan.what));
     let mut line = |name: &str, value: &str| {
         text.push_str(&format!("\n  {name:<8} {}", units::one_line(value)));
     };
-    line("where", &label);
+    line("where", &database.address().label());
     let rows: u64 = outcome.rows.values().sum();
     let tables = outcome.rows.len();
     line("counted", &format!("{rows} rows in {tables} tables, as many as in the dump"));
@@ -322,9 +406,8 @@ fn say(
     if let Some(kept_as) = &outcome.kept_as {
         line("kept", &format!("{kept_as} (drop it when it is needed no more)"));
     }
-    if let Some(undo) = &undo {
-        line("undo", undo);
+    if let Some(undo) = undo(outcome, database) {
+        line("undo", &undo);
     }
     printer.note(&text);
-    Ok(())
 }

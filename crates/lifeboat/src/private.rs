@@ -1,0 +1,50 @@
+//! Files of our own that nobody else may read, made whole or not at all, and never over another.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use lifeboat_core::{Error, Kind, Result};
+
+/// Writes a file that was not there before, 0600, in a folder that is made 0700 if it is missing,
+/// and makes it durable. [`Kind::Refused`] where something has its name.
+pub(crate) fn write_new(path: &Path, content: &str) -> Result<()> {
+    let failed = |error| Error::io(Kind::Failed, format!("cannot write {}", path.display()), error);
+    let folder = match path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        Some(folder) => folder.to_owned(),
+        None => PathBuf::from("."),
+    };
+    DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(failed)?;
+    let Some(name) = path.file_name() else {
+        return Err(Error::new(Kind::Usage, format!("{} names no file", path.display())));
+    };
+    let staged = folder.join(format!(".{}.{}.part", name.to_string_lossy(), std::process::id()));
+    let mut options = OpenOptions::new();
+    let written = (|| {
+        let mut file = options.write(true).create_new(true).mode(0o600).open(&staged)?;
+        file.write_all(content.as_bytes())?;
+        file.sync_all()?;
+        // Unlike a rename, a link takes nobody's place.
+        fs::hard_link(&staged, path)?;
+        File::open(&folder)?.sync_all()
+    })();
+    let _ = fs::remove_file(&staged);
+    match written {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(exists(path)),
+        written => written.map_err(failed),
+    }
+}
+
+/// Refuses a place that is taken, before any work is done for it.
+pub(crate) fn must_be_free(path: &Path) -> Result<()> {
+    match path.symlink_metadata() {
+        Ok(_) => Err(exists(path)),
+        Err(_) => Ok(()),
+    }
+}
+
+fn exists(path: &Path) -> Error {
+    let message = format!("{} exists, and is never overwritten", path.display());
+    Error::new(Kind::Refused, message).hint("name another file")
+}
