@@ -35,7 +35,8 @@ use crate::ui::units;
 /// `lifeboat install` for the schedules. Where folders or accounts have other names on this host,
 /// --map-path and --map-user say so.
 ///
-/// Of a folder with files of scripts:
+/// Of a folder with files of scripts, and of a repository with such files in it if --recursive is
+/// given:
 ///
 /// A file is found by its name and judged by its content: databases as in
 /// superchat-20250108-140000.db.gz, admin_sqlite_20250108_140000.db.gz,
@@ -82,8 +83,17 @@ pub(crate) struct Args {
     dry_run: bool,
 }
 
+impl Args {
+    /// Whether anything was said that only files of scripts have.
+    fn is_of_scripts(&self) -> bool {
+        let says_how = self.zone.is_some() || self.check.is_some() || !self.source.is_empty();
+        says_how || self.recursive || self.remove_originals
+    }
+}
+
 pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     if let [argument] = &args.folders[..]
+        && !args.is_of_scripts()
         && repository::is_meant(session, argument)?
     {
         return repository::run(session, &args, argument);

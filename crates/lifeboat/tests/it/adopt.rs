@@ -124,7 +124,7 @@ fn what_scripts_made_becomes_backups_like_our_own() {
     // Later backups join them.
     world.run(&["backup"]).expect(0);
     assert_eq!(listed(&world).len(), 7);
-    assert_eq!(world.names("repo"), ["README.txt", "lifeboat.json", "superchat"]);
+    assert_eq!(world.names("repo"), ["README.txt", "config", "lifeboat.json", "superchat"]);
     world.run(&["restore", "superchat@20250107-130000", "--yes"]).expect(0);
     assert_eq!(content(&world.path("data/superchat.db")), expected);
 }
@@ -439,7 +439,7 @@ fn a_file_whose_source_is_not_known_is_asked_for() {
     assert_eq!(names(&world), ["gone-20250108-140000", "superchat-20250108-140000"]);
     make_database(Path::new(&gone), 7);
     world.run(&["backup", "gone.db"]).expect(0);
-    assert_eq!(world.names("repo"), ["README.txt", "gone", "lifeboat.json", "superchat"]);
+    assert_eq!(world.names("repo"), ["README.txt", "config", "gone", "lifeboat.json", "superchat"]);
     world.run(&["restore", "gone@20250108-150000", "--yes"]).expect(0);
     assert_eq!(rows(Path::new(&gone)), 300);
     // The name of one database, the file of another.
@@ -461,9 +461,10 @@ fn a_file_whose_source_is_not_known_is_asked_for() {
 fn a_repository_is_not_adopted_but_what_scripts_left_in_it_is() {
     let world = world();
     world.run(&["backup"]).expect(0);
-    for folder in ["../repo", "../repo/superchat"] {
-        world.run(&["adopt", folder]).expect(2).says("is a repository already").says("--repo");
-    }
+    // As a whole it would be taken over, by a host that has no configuration.
+    world.run(&["adopt", "../repo"]).expect(23).says("never overwritten");
+    let folder = "../repo/superchat";
+    world.run(&["adopt", folder]).expect(2).says("is a repository already").says("--repo");
     world.run(&["adopt", "../gone"]).expect(15).says("gone");
     // The folder of the chatbot's scripts is the repository of the same variables.
     let flat = "admin_sqlite_20251104_120000.db.gz";

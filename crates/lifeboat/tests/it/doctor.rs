@@ -286,7 +286,10 @@ fn what_this_user_may_not_do_is_bad() {
     let mut command = world.command(&["doctor", "--json", "--root", &root]);
     if is_root() {
         // The repository as a whole can be read, as can its way there.
-        for name in ["", "repo/app", "home", "home/config", "home/config/lifeboat"] {
+        let kept = format!("repo/config/{}", world.names("repo/config")[0]);
+        for name in
+            ["", "repo/app", "repo/config", &kept, "home", "home/config", "home/config/lifeboat"]
+        {
             set_mode(&world.path(name), 0o755);
         }
         for name in world.names("repo/app") {
