@@ -249,6 +249,8 @@ fn read_back(
     match read_back_bytes(store, &name, encoded, env.threads, &|_| env.proceed()) {
         Ok(()) => {
             env.crash.pass("log.read_back")?;
+            // A drive that was unmounted meanwhile leaves a folder to which all this went.
+            repository.is_still_there()?;
             Ok(Placed::Stored(encoded.stored_bytes))
         }
         Err(error) => {

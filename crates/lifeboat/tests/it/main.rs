@@ -53,6 +53,7 @@ mod standard_tools;
 mod status;
 mod support;
 mod wal;
+mod wal_moments;
 mod wal_receive;
 mod wal_records;
 mod wal_server;
