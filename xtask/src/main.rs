@@ -5,6 +5,7 @@
 
 mod bench;
 mod docs;
+mod object_storage;
 mod order;
 mod packages;
 mod postgres;

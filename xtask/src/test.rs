@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::process::{is_there, run};
-use crate::{packages, postgres, root, tidy};
+use crate::{object_storage, packages, postgres, root, tidy};
 
 /// The programs that tests restore with and check units with, and the Debian packages that
 /// bring them.
@@ -27,6 +27,7 @@ pub(crate) fn all() -> Result<()> {
     let began = Instant::now();
     step("tools of the tests", install_tools)?;
     step("servers of the tests", postgres::install)?;
+    step("servers of object storage", object_storage::install)?;
     step("components of the compiler", install_components)?;
     step("format", || cargo(&["fmt", "--all", "--check"]))?;
     step("tidy", tidy::run_but_generated)?;

@@ -217,6 +217,25 @@ impl RepositoryConfig {
             ("ca_certificate", self.ca_certificate.is_some(), ALL),
         ]
     }
+
+    /// The secrets that are fetched when it is opened.
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = &SecretConfig> {
+        let all =
+            [&self.secret_access_key, &self.session_token, &self.account_key, &self.sas_token];
+        all.into_iter().flatten()
+    }
+
+    /// The files that are read when it is opened.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let own = [&self.ssh_config, &self.ca_certificate, &self.service_account];
+        let of_secrets = self.secrets().filter_map(|secret| secret.file.clone());
+        own.into_iter().flatten().cloned().chain(of_secrets).collect()
+    }
+
+    /// Whether commands are run to open it.
+    pub(crate) fn runs_commands(&self) -> bool {
+        self.secrets().any(|secret| !secret.command.is_empty())
+    }
 }
 
 #[cfg(test)]

@@ -4,9 +4,11 @@
 //! the repository asks for: objects put only if absent ([`write`], [`claim`]), read in ranges
 //! ([`read`]), listed page by page, and errors that say what mends them ([`explain`]).
 
+mod azure;
 mod claim;
 mod client;
 mod explain;
+mod google;
 mod pace;
 mod place;
 mod profile;
@@ -29,7 +31,6 @@ use jiff::Timestamp;
 use lifeboat_core::env::Env;
 use lifeboat_core::store::{ObjectInfo, ObjectName, ObjectReader, Put, Space, Store};
 use lifeboat_core::{Error, Kind, Result};
-use object_store::multipart::MultipartStore;
 use object_store::path::Path;
 use object_store::{GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt};
 use tokio::runtime::Handle;
@@ -41,11 +42,6 @@ use crate::options::Options;
 
 /// How many small objects are read at once.
 const READERS: usize = 16;
-
-/// What a provider's client of the library can do.
-trait Client: ObjectStore + MultipartStore {}
-
-impl<T: ObjectStore + MultipartStore> Client for T {}
 
 /// A store in a bucket.
 pub struct BucketStore {
@@ -65,7 +61,7 @@ struct Shared {
     prefix: String,
     region: Option<String>,
     storage_class: Option<String>,
-    store: Arc<dyn Client>,
+    store: Arc<dyn ObjectStore>,
     runtime: Handle,
     readers: usize,
     /// Whether the server refuses a second object of one name, as far as is known.
@@ -151,9 +147,8 @@ impl BucketStore {
         let runtime = runtime::handle()?;
         let opened = match place.provider {
             Provider::S3 => s3::open(env, &place, options, &runtime)?,
-            Provider::Google | Provider::Azure => {
-                return Err(Error::new(Kind::Usage, format!("no store is known for {url}")));
-            }
+            Provider::Google => google::open(env, &place, options, &runtime)?,
+            Provider::Azure => azure::open(env, &place, options, &runtime)?,
         };
         let shared = Shared {
             env: env.clone(),
@@ -176,7 +171,7 @@ impl BucketStore {
 
 /// What the file of a provider gives.
 struct OpenedClient {
-    client: Arc<dyn Client>,
+    client: Arc<dyn ObjectStore>,
     server: String,
     region: Option<String>,
     completes_only_if_absent: bool,

@@ -13,10 +13,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use lifeboat_core::store::{ObjectName, Put};
 use lifeboat_core::{Error, Kind, Result};
-use object_store::multipart::PartId;
 use object_store::path::Path;
 use object_store::{
-    Attribute, Attributes, GetOptions, ObjectStore, PutMode, PutMultipartOptions, PutOptions,
+    Attribute, Attributes, GetOptions, MultipartUpload, PutMode, PutMultipartOptions, PutOptions,
     PutPayload,
 };
 use tokio::task::JoinHandle;
@@ -66,15 +65,15 @@ struct ObjectPut {
 
 /// An object of several parts under way.
 struct Upload {
-    id: String,
-    sending: VecDeque<JoinHandle<object_store::Result<PartId>>>,
-    sent: Vec<PartId>,
+    parts: Box<dyn MultipartUpload>,
+    sending: VecDeque<JoinHandle<object_store::Result<()>>>,
+    sent: usize,
 }
 
 impl Upload {
     /// The number of the next part, from 0 on.
     fn next(&self) -> usize {
-        self.sent.len() + self.sending.len()
+        self.sent + self.sending.len()
     }
 }
 
@@ -94,18 +93,16 @@ impl ObjectPut {
         if self.upload.is_none() {
             let options =
                 PutMultipartOptions { attributes: self.attributes(), ..Default::default() };
-            let begun = self.shared.store.create_multipart_opts(&self.path, options);
-            let id = self.shared.block_on(begun).map_err(|error| self.explain(error))?;
-            self.upload = Some(Upload { id, sending: VecDeque::new(), sent: Vec::new() });
+            let begun = self.shared.store.put_multipart_opts(&self.path, options);
+            let parts = self.shared.block_on(begun).map_err(|error| self.explain(error))?;
+            self.upload = Some(Upload { parts, sending: VecDeque::new(), sent: 0 });
         }
         // Larger parts are fewer at once.
         let at_once = (PARTS_AT_ONCE * PART_BYTES / filled.len().max(1)).clamp(1, PARTS_AT_ONCE);
         self.wait_for_parts(at_once - 1)?;
         let Some(upload) = &mut self.upload else { return Ok(()) };
-        let (store, path) = (Arc::clone(&self.shared.store), self.path.clone());
-        let (id, index) = (upload.id.clone(), upload.next());
-        let payload = PutPayload::from(Bytes::from(filled));
-        let sending = async move { store.put_part(&path, &id, index, payload).await };
+        let index = upload.next();
+        let sending = upload.parts.put_part(PutPayload::from(Bytes::from(filled)));
         upload.sending.push_back(self.shared.runtime.spawn(sending));
         self.filled.reserve_exact(part_bytes(index + 1));
         Ok(())
@@ -117,7 +114,7 @@ impl ObjectPut {
         while upload.sending.len() > at_most {
             let Some(sending) = upload.sending.pop_front() else { break };
             match self.shared.runtime.block_on(sending) {
-                Ok(Ok(part)) => upload.sent.push(part),
+                Ok(Ok(())) => upload.sent += 1,
                 Ok(Err(error)) => {
                     return Err(self.shared.explain(Asked::Write, &self.name, error));
                 }
@@ -157,9 +154,7 @@ impl ObjectPut {
             return Err(self.taken());
         }
         let Some(upload) = &mut self.upload else { return Ok(Ok(())) };
-        let parts = std::mem::take(&mut upload.sent);
-        let whole = self.shared.store.complete_multipart(&self.path, &upload.id, parts);
-        Ok(self.shared.block_on(whole).map(drop))
+        Ok(self.shared.block_on(upload.parts.complete()).map(drop))
     }
 
     fn taken(&self) -> Error {
@@ -220,11 +215,10 @@ impl Put for ObjectPut {
 
 impl Drop for ObjectPut {
     fn drop(&mut self) {
-        let Some(upload) = self.upload.take() else { return };
+        let Some(mut upload) = self.upload.take() else { return };
         upload.sending.iter().for_each(JoinHandle::abort);
         // What cannot be taken back is left for a prune.
-        let taken_back = self.shared.store.abort_multipart(&self.path, &upload.id);
-        let _ = self.shared.block_on(taken_back);
+        let _ = self.shared.block_on(upload.parts.abort());
     }
 }
 

@@ -1,10 +1,12 @@
 //! Object storage on servers of several makers.
 
-use lifeboat_core::store::Store;
-use lifeboat_stores::{BucketStore, conformance};
+use lifeboat_core::Kind;
+use lifeboat_core::secret::Secret;
+use lifeboat_core::store::{Store, put_bytes};
+use lifeboat_stores::{BucketStore, Options, conformance};
 
 use crate::servers::{BUCKET, Server};
-use crate::world::env;
+use crate::world::{env, name};
 
 fn open(server: &Server, folder: &str) -> BucketStore {
     BucketStore::open(&env(), &format!("s3://{BUCKET}/{folder}"), &server.options()).unwrap()
@@ -32,4 +34,29 @@ fn a_server_that_overwrites_conforms_once_that_is_known() {
     let store = open(&server, "repository");
     store.without_conditional_put();
     conformance::run(&store).unwrap();
+}
+
+/// The account that Azurite has, and its key, which everybody knows.
+const AZURITE: (&str, &str) = (
+    "devstoreaccount1",
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==",
+);
+
+#[test]
+fn azurite_conforms() {
+    let Some(server) = Server::azurite() else { return };
+    let (account, key) = AZURITE;
+    let options = Options {
+        endpoint: Some(format!("http://{}/{account}", server.address)),
+        account: Some(account.to_owned()),
+        account_key: Some(Secret::new(key)),
+        ..Options::default()
+    };
+    let open = |url| BucketStore::open(&env(), url, &options).unwrap();
+    // It has no container yet, and an answer to HEAD does not tell that from a missing object.
+    let missing = put_bytes(&open("az://backups/x"), &name("a"), b"a").unwrap_err();
+    assert_eq!(missing.kind(), Kind::StoreUnavailable);
+    assert!(missing.hint_text().unwrap().contains("create the bucket backups"), "{missing:?}");
+    server.make_container(account, key);
+    conformance::run(&open("az://backups/a b/repository")).unwrap();
 }

@@ -96,6 +96,42 @@ impl Server {
         }))
     }
 
+    /// Azurite: Azure Blob Storage.
+    pub(crate) fn azurite() -> Option<Server> {
+        let program = installed().join("azurite/node_modules/.bin/azurite-blob");
+        if !program.exists() {
+            return missing("Azurite");
+        }
+        Some(Server::start(tempfile::tempdir().unwrap(), |folder, port| {
+            let mut command = Command::new(&program);
+            command.args(["--silent", "--skipApiVersionCheck", "--blobHost", "127.0.0.1"]);
+            command.args(["--blobPort", &port.to_string(), "--location"]).arg(folder);
+            command
+        }))
+    }
+
+    /// Makes the container at Azurite: it asks for a signature of its own kind, which Python's
+    /// library can make.
+    pub(crate) fn make_container(&self, account: &str, key: &str) {
+        let program = r#"
+import base64, email.utils, hashlib, hmac, sys, urllib.request
+host, account, key, name = sys.argv[1:]
+date, version = email.utils.formatdate(usegmt=True), "2021-12-02"
+signed = "PUT" + "\n" * 12 + f"x-ms-date:{date}\nx-ms-version:{version}\n"
+signed += f"/{account}/{account}/{name}\nrestype:container"
+mac = hmac.new(base64.b64decode(key), signed.encode(), hashlib.sha256).digest()
+request = urllib.request.Request(f"http://{host}/{account}/{name}?restype=container", method="PUT")
+request.add_header("x-ms-date", date)
+request.add_header("x-ms-version", version)
+request.add_header("Authorization", f"SharedKey {account}:{base64.b64encode(mac).decode()}")
+urllib.request.urlopen(request)
+"#;
+        let mut command = Command::new("python3");
+        command.args(["-c", program, &self.address.to_string(), account, key, BUCKET]);
+        let out = command.output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    }
+
     fn start(folder: tempfile::TempDir, command: impl Fn(&Path, u16) -> Command) -> Server {
         for _ in 0..5 {
             let port = free_port();

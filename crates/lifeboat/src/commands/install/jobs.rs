@@ -149,7 +149,7 @@ fn prune(session: &Session, places: &[Place]) -> Result<Option<Job>> {
     let runs_commands = config.hooks.is_some();
     let mut job = of_repositories(session, "prune", "Prune of old backups", "30 4 * * *", places)?;
     job.arguments = vec!["prune".into(), "--unattended".into()];
-    Ok(Some(Job { runs_commands, ..job }))
+    Ok(Some(Job { runs_commands: runs_commands || job.runs_commands, ..job }))
 }
 
 /// The verify of every week.
@@ -170,7 +170,7 @@ fn of_repositories(
     let kept = kept(session, places.iter())?;
     let mut sees = kept.clone();
     sees.extend(session.config_files()?);
-    sees.extend(places.iter().filter_map(|place| place.config.ssh_config.clone()));
+    sees.extend(places.iter().flat_map(|place| place.config.files()));
     let schedule = Schedule::read(schedule).map_err(|why| Error::new(Kind::Failed, why))?;
     Ok(Job {
         name: name.to_owned(),
@@ -182,8 +182,8 @@ fn of_repositories(
         made: missing(&kept),
         stops: false,
         network: network_of_places(places.iter()),
-        credentials: Vec::new(),
-        runs_commands: false,
+        credentials: credentials_of(places.iter()),
+        runs_commands: places.iter().any(|place| place.config.runs_commands()),
         timeout_s: Some(TIMEOUT_S),
     })
 }
@@ -202,6 +202,12 @@ fn kept<'a>(session: &Session, places: impl Iterator<Item = &'a Place>) -> Resul
 fn network_of_places<'a>(mut places: impl Iterator<Item = &'a Place>) -> Network {
     let is_elsewhere = |place: &Place| !place.url.starts_with("file://");
     if places.any(is_elsewhere) { Network::Any } else { Network::Files }
+}
+
+/// The credentials that open them.
+fn credentials_of<'a>(places: impl Iterator<Item = &'a Place>) -> Vec<String> {
+    let secrets = places.flat_map(|place| place.config.secrets());
+    secrets.filter_map(|secret| secret.credential.clone()).collect()
 }
 
 fn missing(folders: &[PathBuf]) -> Vec<PathBuf> {
@@ -242,7 +248,7 @@ fn backup(
         None => Server::default(),
     };
     sees.extend(server.sees);
-    sees.extend(places.iter().filter_map(|place| place.config.ssh_config.clone()));
+    sees.extend(places.iter().flat_map(|place| place.config.files()));
     Ok(Job {
         name: format!("backup-{name}"),
         title: format!("Backup of {name}"),
@@ -253,8 +259,9 @@ fn backup(
         made,
         stops: service.is_some(),
         network: server.network.max(network_of_places(places.iter().copied())),
-        credentials: server.credentials,
+        credentials: [server.credentials, credentials_of(places.iter().copied())].concat(),
         runs_commands: hooks
+            || places.iter().any(|place| place.config.runs_commands())
             || server.runs_commands
             || service.is_some_and(|service| service.0.unit.is_none()),
         timeout_s: timeout_s(source, places.len()),
