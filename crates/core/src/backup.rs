@@ -3,12 +3,16 @@
 //! Whatever fails before the manifest leaves no backup: artifacts of a failed run are deleted,
 //! those of a killed run are garbage without a manifest.
 
+mod branch;
 mod commit;
 pub mod lock;
 mod store;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use uuid::Uuid;
 
 use crate::catalog::SourceRecord;
 use crate::env::Env;
@@ -19,22 +23,21 @@ use crate::manifest::{
     Artifact, Check, CheckLevel, CheckOutcome, Condition, Manifest, Method, Purpose, SourceLabel,
     format_of,
 };
-use crate::marks::{self, Begun, MarkKind};
 use crate::names::NamePattern;
 use crate::pipeline::Compression;
 use crate::policy::Hold;
 use crate::repository::{Repository, SourceIdentity};
+use crate::retry;
 use crate::scratch::{Scratch, decode_into, stored_expectation};
-use crate::seal;
 use crate::service::Service;
 use crate::source::{
     Capture, CaptureOptions, CaptureReport, CheckReport, Engine, Inspection, Source,
 };
-use crate::store::{ObjectInfo, ObjectName, put_bytes};
 
+use branch::Branch;
 pub(crate) use commit::commit;
 use lock::SourceLock;
-use store::StoredArtifacts;
+use store::Branches;
 
 /// How often the capture of a set of files is begun.
 const FILES_CAPTURES_MAX: usize = 3;
@@ -138,48 +141,122 @@ pub fn plan(url: &str, request: &BackupRequest<'_>) -> Result<BackupPlan> {
     Ok(BackupPlan { inspection, steps })
 }
 
+/// A repository that takes a backup.
+#[derive(Clone, Copy)]
+pub struct Destination<'a> {
+    /// It.
+    pub repository: &'a Repository,
+    /// How artifacts are compressed there.
+    pub compression: Compression,
+}
+
 /// Makes a backup. When this returns `Ok`, the backup can be restored.
 pub fn run(
     env: &Env,
     repository: &Repository,
     request: &BackupRequest<'_>,
 ) -> Result<BackupOutcome> {
-    env.crash.pass("backup.begin")?;
+    let destination = Destination { repository, compression: request.compression };
+    let only = run_all(env, &[destination], request).pop();
+    only.unwrap_or_else(|| Err(Error::new(Kind::Failed, "no repository was named")))
+}
+
+/// Makes one backup in several repositories: the source is read once. How it ended in each, in
+/// their order. One that fails does not disturb the others, and nothing of it is left there.
+///
+/// In all of them the backup has the same id, the same name and the same moment.
+pub fn run_all(
+    env: &Env,
+    destinations: &[Destination<'_>],
+    request: &BackupRequest<'_>,
+) -> Vec<Result<BackupOutcome>> {
+    let begun = env.crash.pass("backup.begin");
     // First, so that nothing is created for a source that does not exist.
-    request.source.inspect()?;
-    let (folder, record) = repository.claim(env, &request.identity)?;
-    let _lock = SourceLock::take(env, request.lock_folder, &record)?;
-    if let Some(manifest) = unchanged(repository, request, &record)? {
-        return Ok(BackupOutcome::Unchanged { folder, manifest: Box::new(manifest) });
+    if let Err(error) = begun.and_then(|()| request.source.inspect().map(drop)) {
+        return shared(error, destinations.iter().map(|_| None).collect());
     }
-    let timings = BTreeMap::new();
-    let repository = &match request.options.check {
+    let mut ended: Vec<Option<Result<BackupOutcome>>> = Vec::new();
+    let (mut branches, mut places) = (Vec::new(), Vec::new());
+    let mut source = request.identity.id;
+    for (index, destination) in destinations.iter().enumerate() {
+        ended.push(match branch(env, destination, request, &mut source) {
+            Ok(Ok(branch)) => {
+                branches.push(branch);
+                places.push(index);
+                None
+            }
+            Ok(Err(unchanged)) => Some(Ok(unchanged)),
+            Err(error) => Some(Err(error)),
+        });
+    }
+    if branches.is_empty() {
+        return ended.into_iter().flatten().collect();
+    }
+    let branches = Branches::new(env, branches);
+    let mut run = Run { env, request, branches, timings: BTreeMap::new() };
+    let went = run.go();
+    let manifests = went.as_ref().map(Clone::clone).unwrap_or_default();
+    for (index, mut branch) in places.into_iter().zip(run.branches.into_all()) {
+        let manifest = manifests.iter().find(|(folder, id, _)| {
+            *folder == branch.folder && *id == branch.repository.header().id
+        });
+        ended[index] = match (branch.error.take(), manifest) {
+            (Some(error), _) => {
+                branch.clean_up();
+                Some(Err(error))
+            }
+            (None, Some((folder, _, manifest))) => {
+                let (folder, manifest) = (folder.clone(), Box::new(manifest.clone()));
+                Some(Ok(BackupOutcome::Committed { folder, manifest }))
+            }
+            (None, None) => {
+                branch.clean_up();
+                None
+            }
+        };
+    }
+    match went {
+        Err(error) => shared(error, ended),
+        Ok(_) => ended.into_iter().flatten().collect(),
+    }
+}
+
+/// An error that all have in common who did not end otherwise.
+fn shared(error: Error, ended: Vec<Option<Result<BackupOutcome>>>) -> Vec<Result<BackupOutcome>> {
+    let (kind, message) = (error.kind(), error.message().to_owned());
+    let hint = error.hint_text().map(str::to_owned);
+    let mut error = Some(error);
+    let mut next = || {
+        error.take().unwrap_or_else(|| {
+            let again = Error::new(kind, message.clone());
+            hint.iter().fold(again, |again, hint| again.hint(hint.clone()))
+        })
+    };
+    ended.into_iter().map(|ended| ended.unwrap_or_else(|| Err(next()))).collect()
+}
+
+/// What a repository has to do with the run: a branch of it, or nothing, as nothing changed.
+fn branch<'a>(
+    env: &'a Env,
+    destination: &Destination<'_>,
+    request: &BackupRequest<'_>,
+    source: &mut Option<Uuid>,
+) -> Result<Result<Branch<'a>, BackupOutcome>> {
+    let repository = destination.repository;
+    let (folder, record) = repository.claim_as(env, &request.identity, *source)?;
+    // A folder that is new in the next one belongs to the same source.
+    *source = source.or(Some(record.id));
+    let place = repository.header().id;
+    let lock = SourceLock::take(env, request.lock_folder, &record, place)?;
+    if let Some(manifest) = unchanged(repository, request, &record)? {
+        return Ok(Err(BackupOutcome::Unchanged { folder, manifest: Box::new(manifest) }));
+    }
+    let repository = match request.options.check {
         CheckLevel::None => repository.clone(),
         _ => repository.with_passing_key(),
     };
-    let mut run = Run {
-        env,
-        repository,
-        request,
-        folder,
-        record,
-        timings,
-        manifest_may_exist: false,
-        begun: None,
-    };
-    let mut stored = StoredArtifacts::new(env, repository, run.folder.clone());
-    match run.go(&mut stored) {
-        Ok(manifest) => {
-            Ok(BackupOutcome::Committed { folder: run.folder, manifest: Box::new(manifest) })
-        }
-        Err(error) => {
-            // What a manifest may name is not deleted: half a backup is worse than garbage.
-            if !run.manifest_may_exist && stored.delete() {
-                run.forget_begun();
-            }
-            Err(error)
-        }
-    }
+    let compression = destination.compression;
+    Ok(Ok(Branch::new(env, repository, (folder, record), compression, lock)))
 }
 
 /// The newest backup, if the source asks for backups on change only and has not changed since.
@@ -200,16 +277,13 @@ fn unchanged(
 
 struct Run<'a> {
     env: &'a Env,
-    repository: &'a Repository,
     request: &'a BackupRequest<'a>,
-    folder: String,
-    record: SourceRecord,
+    branches: Branches<'a>,
     timings: BTreeMap<String, u64>,
-    /// The manifest is stored, or was sent and could not be taken back.
-    manifest_may_exist: bool,
-    /// The mark that says that this run began, while it stands.
-    begun: Option<ObjectName>,
 }
+
+/// Folder, repository and manifest of a backup that exists.
+type Made = (String, Uuid, Manifest);
 
 /// A source that is still held.
 type Held<'a> = Box<dyn Capture + 'a>;
@@ -220,12 +294,12 @@ fn stream_files<'c>(
     env: &'c Env,
     request: &BackupRequest<'_>,
     source: &'c dyn Source,
-    stored: &mut StoredArtifacts<'_>,
+    branches: &mut Branches<'_>,
     name: &str,
 ) -> Result<Held<'c>> {
     for _ in 1..FILES_CAPTURES_MAX {
         let mut capture = source.capture(env, &request.options)?;
-        match store_all(env, request, &mut *capture, stored, name) {
+        match store_all(env, &mut *capture, branches, name) {
             Err(error) if error.kind() == Kind::SourceUnavailable => {
                 let message = format!("{error}: the files are read again");
                 env.tell(Event::Detail { message: &message });
@@ -234,19 +308,18 @@ fn stream_files<'c>(
         }
     }
     let mut capture = source.capture(env, &request.options)?;
-    store_all(env, request, &mut *capture, stored, name)?;
+    store_all(env, &mut *capture, branches, name)?;
     Ok(capture)
 }
 
 fn store_all(
     env: &Env,
-    request: &BackupRequest<'_>,
     capture: &mut dyn Capture,
-    stored: &mut StoredArtifacts<'_>,
+    branches: &mut Branches<'_>,
     name: &str,
 ) -> Result<()> {
     for (index, plan) in capture.artifacts().into_iter().enumerate() {
-        stored.add(name, &plan, request.compression, |sink| capture.write(index, sink))?;
+        branches.add(name, &plan, None, |sink| capture.write(index, sink))?;
         env.crash.pass("backup.artifact.committed")?;
     }
     Ok(())
@@ -260,48 +333,55 @@ struct Captured {
 }
 
 impl<'a> Run<'a> {
-    fn go(&mut self, stored: &mut StoredArtifacts<'a>) -> Result<Manifest> {
+    fn go(&mut self) -> Result<Vec<Made>> {
         let (request, env) = (self.request, self.env);
         let begun_ms = env.clock.monotonic_ms();
         let name = self.free_name()?;
-        self.note_begun(&name)?;
+        self.branches.each(|branch| branch.note_begun(&name))?;
         let cold = request.options.method == Method::Cold;
         let stopped = match (cold, request.service) {
             (true, Some(service)) => Some(service.stop(env)?),
             _ => None,
         };
         let taken_at = env.clock.now();
-        let capture = self.stream(stored, &name)?;
-        let companions = self.stream_companions(stored, &name)?;
+        let capture = self.stream(&name)?;
+        let companions = self.stream_companions(&name)?;
         // A check may still go on in a thread of the capture: meanwhile we read back. Not while a
         // service is stopped: it comes first.
         let deep = request.options.check != CheckLevel::None;
         if !cold {
-            self.timed("read_back", |_| stored.read_back(deep))?;
+            self.timed("read_back", |run| run.branches.read_back(deep))?;
         }
         let report = self.timed("finish_capture", |_| capture.finish())?;
         if let Some(stopped) = stopped {
             stopped.start()?;
         }
         if cold {
-            self.timed("read_back", |_| stored.read_back(deep))?;
+            self.timed("read_back", |run| run.branches.read_back(deep))?;
         }
         env.crash.pass("backup.artifact.read_back")?;
-        self.timed("store_page_hashes", |_| stored.store_page_hashes(&name))?;
+        self.timed("store_page_hashes", |run| run.branches.store_page_hashes(&name))?;
         let taken_at = report.taken_at.unwrap_or(taken_at);
         let captured = Captured { report, companions, taken_at };
-        let checks = self.checks(stored, &captured)?;
+        let check = self.check(&captured)?;
         self.timings.insert("total".into(), env.elapsed_ms(begun_ms));
-        let manifest = self.manifest(name, stored.artifacts(), captured, checks);
-        self.commit(&manifest)?;
-        self.forget_begun();
-        Ok(manifest)
+        let read_back_ms = self.timings.get("read_back").copied().unwrap_or(0);
+        let manifest = self.manifest(name, captured)?;
+        let mut made = Vec::new();
+        for branch in self.branches.alive() {
+            let own = own_manifest(&manifest, branch, &check, read_back_ms);
+            match branch.commit(&own) {
+                Ok(()) => made.push((branch.folder.clone(), branch.repository.header().id, own)),
+                Err(error) => branch.error = Some(error),
+            }
+        }
+        Ok(made)
     }
 
     fn timed<T>(
         &mut self,
         phase: &'static str,
-        work: impl FnOnce(&Self) -> Result<T>,
+        work: impl FnOnce(&mut Self) -> Result<T>,
     ) -> Result<T> {
         self.env.proceed()?;
         let begun_ms = self.env.clock.monotonic_ms();
@@ -310,171 +390,113 @@ impl<'a> Run<'a> {
         done
     }
 
-    /// Says that this name is ours before anything is stored under it: the bytes of an artifact
-    /// that is sealed or not compressed would not show it, and nobody could ever delete them.
-    fn note_begun(&mut self, name: &str) -> Result<()> {
-        let sealed = self.repository.recipients().is_some();
-        if self.request.compression != Compression::None && !sealed {
-            return Ok(());
-        }
-        let mark = Begun {
-            format: marks::FORMAT,
-            source: self.record.id,
-            backup: name.to_owned(),
-            begun_at: self.env.clock.now(),
-        };
-        let object = ObjectName::new(MarkKind::Begun.object(&self.folder, name))?;
-        match put_bytes(self.repository.store(), &object, &marks::to_bytes(&mark)) {
-            // One that was killed in the same second, before it stored anything, said the same.
-            Err(error) if error.kind() != Kind::Refused => return Err(error),
-            _ => {}
-        }
-        self.begun = Some(object);
-        Ok(())
-    }
-
-    /// The mark has served. One that cannot be deleted is left for a prune.
-    fn forget_begun(&mut self) {
-        let Some(object) = self.begun.take() else { return };
-        if let Err(error) = self.repository.store().delete(&object) {
-            self.env.warn(&self.folder, &format!("{object} is left behind: {error}"));
-        }
-    }
-
-    /// A line that was lost in a configuration must not put into the open what was sealed so far.
-    fn refuse_to_unseal(&self, there: &[ObjectInfo]) -> Result<()> {
-        let sealed = there.iter().any(|object| object.name.as_str().ends_with(seal::SUFFIX));
-        match sealed && self.repository.recipients().is_none() {
-            false => Ok(()),
-            true => Err(Error::new(
-                Kind::Refused,
-                format!(
-                    "backups of {} in {} are sealed, and this one would not be",
-                    self.record.name,
-                    self.repository.url()
-                ),
-            )
-            .hint(
-                "name the recipients again (`encrypt_to` of the repository); to store it open on \
-                 purpose, take another repository",
-            )),
-        }
-    }
-
-    /// A name that no backup has yet. Names hold whole seconds: within one, we wait for the next.
-    fn free_name(&self) -> Result<String> {
-        let folder = format!("{}/", self.folder);
+    /// A name that no backup has yet in any of the repositories. Names hold whole seconds: within
+    /// one, we wait for the next.
+    fn free_name(&mut self) -> Result<String> {
         for _ in 0..100 {
             let now = self.env.clock.now();
-            let name = self.request.pattern.name(&self.record.name, now);
-            let stem = format!("{folder}{name}.");
-            let taken = self.repository.store().list(Some(&self.folder))?;
-            self.refuse_to_unseal(&taken)?;
-            if !taken.iter().any(|object| object.name.as_str().starts_with(&stem)) {
+            let name = self.branches.first()?.name_now(&self.request.pattern);
+            let taken = AtomicBool::new(false);
+            self.branches.each(|branch| {
+                taken.fetch_or(branch.has(&name)?, Ordering::Relaxed);
+                Ok(())
+            })?;
+            if !taken.into_inner() {
                 return Ok(name);
             }
             let into_second_ms = now.subsec_millisecond().max(0) as u64;
             self.env.pause_ms(1_000 - into_second_ms)?;
         }
-        Err(Error::new(Kind::Failed, format!("every name for `{}` is taken", self.folder))
+        let folder = self.branches.first()?.folder.clone();
+        Err(Error::new(Kind::Failed, format!("every name for `{folder}` is taken"))
             .hint("is the clock standing still? see `date`"))
     }
 
     /// Takes hold of the source and stores its artifacts.
-    fn stream(&mut self, stored: &mut StoredArtifacts<'a>, name: &str) -> Result<Held<'a>> {
+    fn stream(&mut self, name: &str) -> Result<Held<'a>> {
         let (request, env) = (self.request, self.env);
-        self.timed("stream", |_| {
+        self.timed("stream", |run| {
             if request.source.kind() == crate::files::KIND {
-                return stream_files(env, request, request.source, stored, name);
+                return stream_files(env, request, request.source, &mut run.branches, name);
             }
             let mut capture = request.source.capture(env, &request.options)?;
-            store_all(env, request, &mut *capture, stored, name)?;
+            store_all(env, &mut *capture, &mut run.branches, name)?;
             Ok(capture)
         })
     }
 
-    fn stream_companions(
-        &mut self,
-        stored: &mut StoredArtifacts<'a>,
-        name: &str,
-    ) -> Result<Option<CaptureReport>> {
+    fn stream_companions(&mut self, name: &str) -> Result<Option<CaptureReport>> {
         let Some(companions) = self.request.companions else { return Ok(None) };
         let database = PathBuf::from(self.request.source.location()?);
         let mut own = self.request.engine.side_files(&database);
         own.push(database);
         let companions = companions.without(own);
-        let capture = stream_files(self.env, self.request, &companions, stored, name)?;
+        let (env, request) = (self.env, self.request);
+        let capture = stream_files(env, request, &companions, &mut self.branches, name)?;
         capture.finish().map(Some)
     }
 
-    /// All checks that belong into the manifest. One that found damage is an error.
-    fn checks(&mut self, stored: &StoredArtifacts<'_>, captured: &Captured) -> Result<Vec<Check>> {
-        let mut checks = stored.checks(self.timings.get("read_back").copied().unwrap_or(0));
-        let (check, on) = match (&captured.report.check, &captured.report.check_deferred) {
-            (_, Some(_)) => (Some(self.check_scratch(stored)?), "scratch-restore"),
-            (Some(check), None) => (Some(check.clone()), self.held()),
-            (None, None) => (None, ""),
+    /// The check of the database, if one was asked for, and whether it was one of what is stored.
+    /// One that found damage is an error.
+    fn check(&mut self, captured: &Captured) -> Result<Option<(CheckReport, bool)>> {
+        let report = &captured.report;
+        let (check, scratch) = match (&report.check, &report.check_deferred) {
+            (_, Some(_)) => (self.check_scratch()?, true),
+            (Some(check), None) => (check.clone(), false),
+            (None, None) => return Ok(None),
         };
-        let Some(check) = check else { return Ok(checks) };
-        if check.outcome == CheckOutcome::Failed {
-            return Err(damaged(&check, &self.record.location));
-        }
-        checks.extend(check.what.iter().map(|what| Check {
-            name: what.clone(),
-            on: on.into(),
-            outcome: check.outcome,
-            notes: check.notes.clone(),
-            elapsed_ms: check.elapsed_ms,
-        }));
-        Ok(checks)
-    }
-
-    /// What a check of the held moment looked at. Below a seal nobody can compare it again.
-    fn held(&self) -> &'static str {
-        match self.repository.recipients() {
-            Some(_) => "before-seal",
-            None => "pinned-snapshot",
+        match check.outcome {
+            CheckOutcome::Failed => Err(damaged(&check, &self.branches.first()?.record.location)),
+            _ => Ok(Some((check, scratch))),
         }
     }
 
-    /// Restores the first artifact to a scratch place and lets the engine check it.
-    fn check_scratch(&mut self, stored: &StoredArtifacts<'_>) -> Result<CheckReport> {
-        let Some((object, artifact)) = stored.first() else {
-            return Err(Error::new(Kind::Failed, "the capture has no artifact"));
-        };
-        let (request, env) = (self.request, self.env);
-        self.timed("check", |run| {
-            let bytes_total = Some(artifact.plain_bytes);
-            let phase = "restoring to a scratch place";
-            env.tell(Event::PhaseBegan { subject: &run.folder, phase, bytes_total });
-            let mut scratch = Scratch::new(request.scratch_folder, artifact.plain_bytes)?;
-            let place = scratch.path();
-            decode_into(
-                env,
-                run.repository,
-                object,
-                (artifact, &stored_expectation(artifact)),
-                scratch.file(),
-                &place,
-            )?;
-            env.tell(Event::PhaseEnded { phase });
-            let phase = "checking";
-            env.tell(Event::PhaseBegan { subject: &run.folder, phase, bytes_total: None });
-            let options = &request.options;
-            let memory_bytes = options.check_memory_bytes;
-            let report = request.engine.check_file(env, &place, options.check, memory_bytes)?;
-            env.tell(Event::PhaseEnded { phase });
-            Ok(report)
-        })
+    /// Restores the first artifact to a scratch place and lets the engine check it. All
+    /// repositories hold the same bytes, as was read back: one of them is asked, and where its
+    /// store fails, the next.
+    fn check_scratch(&mut self) -> Result<CheckReport> {
+        loop {
+            let checked = self.timed("check", |run| run.check_stored(run.branches.first()?));
+            match checked {
+                Err(error) if retry::may_pass(error.kind()) => {
+                    let failed = self.branches.alive().next();
+                    failed.ok_or_else(no_artifact)?.error = Some(error);
+                    self.branches.first()?;
+                }
+                checked => return checked,
+            }
+        }
     }
 
-    fn manifest(
-        &self,
-        name: String,
-        artifacts: Vec<Artifact>,
-        captured: Captured,
-        checks: Vec<Check>,
-    ) -> Manifest {
+    fn check_stored(&self, branch: &Branch<'_>) -> Result<CheckReport> {
+        let stored = branch.stored.first().ok_or_else(no_artifact)?;
+        let (request, env, artifact) = (self.request, self.env, &stored.artifact);
+        let bytes_total = Some(artifact.plain_bytes);
+        let phase = "restoring to a scratch place";
+        env.tell(Event::PhaseBegan { subject: &branch.folder, phase, bytes_total });
+        let mut scratch = Scratch::new(request.scratch_folder, artifact.plain_bytes)?;
+        let place = scratch.path();
+        decode_into(
+            env,
+            &branch.repository,
+            &stored.object,
+            (artifact, &stored_expectation(artifact)),
+            scratch.file(),
+            &place,
+        )?;
+        env.tell(Event::PhaseEnded { phase });
+        let phase = "checking";
+        env.tell(Event::PhaseBegan { subject: &branch.folder, phase, bytes_total: None });
+        let options = &request.options;
+        let memory_bytes = options.check_memory_bytes;
+        let report = request.engine.check_file(env, &place, options.check, memory_bytes)?;
+        env.tell(Event::PhaseEnded { phase });
+        Ok(report)
+    }
+
+    /// What the manifests of all repositories have in common.
+    fn manifest(&self, name: String, captured: Captured) -> Result<Manifest> {
+        let record = &self.branches.first()?.record;
         let report = captured.report;
         let mut warnings = self.request.warnings.to_vec();
         warnings.extend(report.warnings);
@@ -482,24 +504,24 @@ impl<'a> Run<'a> {
             warnings.push(format!("the check was made on a scratch restore: {reason}"));
         }
         warnings.extend(captured.companions.into_iter().flat_map(|report| report.warnings));
-        let checked = self.request.options.check != CheckLevel::None
-            || self.record.kind == crate::files::KIND;
+        let checked =
+            self.request.options.check != CheckLevel::None || record.kind == crate::files::KIND;
         let condition = match (report.damage_seen.is_empty(), checked) {
             (false, _) => Condition::Damaged,
             (true, true) => Condition::Good,
             (true, false) => Condition::Unchecked,
         };
         warnings.extend(report.damage_seen.into_iter().map(|line| format!("damaged: {line}")));
-        Manifest {
-            format: format_of(&artifacts),
+        Ok(Manifest {
+            format: format_of(&[]),
             id: self.env.new_uuid(),
             name,
             source: SourceLabel {
-                id: self.record.id,
-                name: self.record.name.clone(),
-                kind: self.record.kind.clone(),
-                host: self.record.host.clone(),
-                location: self.record.location.clone(),
+                id: record.id,
+                name: record.name.clone(),
+                kind: record.kind.clone(),
+                host: record.host.clone(),
+                location: record.location.clone(),
             },
             method: self.request.options.method,
             taken_at: captured.taken_at,
@@ -509,8 +531,8 @@ impl<'a> Run<'a> {
             schema_version: report.schema_version,
             rows: report.rows,
             content_digest: report.content_digest,
-            artifacts,
-            checks,
+            artifacts: Vec::new(),
+            checks: Vec::new(),
             timings_ms: self.timings.clone(),
             warnings,
             pin: self.request.pin.as_ref().map(|hold| hold.reason.clone()),
@@ -518,23 +540,48 @@ impl<'a> Run<'a> {
             purpose: self.request.purpose,
             adopted: None,
             tool: self.request.tool.to_owned(),
-        }
+        })
     }
+}
 
-    fn commit(&mut self, manifest: &Manifest) -> Result<()> {
-        self.env.crash.pass("backup.before_manifest")?;
-        // The last moment: from here on the backup exists, and an end in time is a success.
-        self.env.proceed()?;
-        let (repository, folder) = (self.repository, self.folder.as_str());
-        commit(self.env, repository, folder, manifest).map_err(|failed| {
-            self.manifest_may_exist = failed.manifest_may_exist;
-            failed.error
-        })?;
-        self.manifest_may_exist = true;
-        self.env.crash.pass("backup.after_manifest")?;
-        self.env.tell(Event::BackupCommitted { subject: folder, name: &manifest.name });
-        Ok(())
+/// The manifest of a branch: what it stored, and what was checked of that.
+fn own_manifest(
+    common: &Manifest,
+    branch: &Branch<'_>,
+    check: &Option<(CheckReport, bool)>,
+    read_back_ms: u64,
+) -> Manifest {
+    let artifacts: Vec<Artifact> =
+        branch.stored.iter().map(|stored| stored.artifact.clone()).collect();
+    let mut checks = branch.checks(read_back_ms);
+    if let Some((check, scratch)) = check {
+        let on = if *scratch { "scratch-restore" } else { branch.held() };
+        checks.extend(check.what.iter().map(|what| Check {
+            name: what.clone(),
+            on: on.into(),
+            outcome: check.outcome,
+            notes: check.notes.clone(),
+            elapsed_ms: check.elapsed_ms,
+        }));
     }
+    Manifest {
+        format: format_of(&artifacts),
+        source: SourceLabel {
+            id: branch.record.id,
+            name: branch.record.name.clone(),
+            kind: branch.record.kind.clone(),
+            host: branch.record.host.clone(),
+            location: branch.record.location.clone(),
+        },
+        completed_at: branch.env.clock.now(),
+        artifacts,
+        checks,
+        ..common.clone()
+    }
+}
+
+fn no_artifact() -> Error {
+    Error::new(Kind::Failed, "the capture has no artifact")
 }
 
 fn damaged(check: &CheckReport, location: &str) -> Error {

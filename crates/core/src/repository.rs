@@ -257,6 +257,16 @@ impl Repository {
     /// The folder of a source: the one that is its own already, or a new one under its name, with
     /// a suffix where the name is another's.
     pub fn claim(&self, env: &Env, identity: &SourceIdentity) -> Result<(String, SourceRecord)> {
+        self.claim_as(env, identity, identity.id)
+    }
+
+    /// The same; a new folder gets that id, where one is given.
+    pub(crate) fn claim_as(
+        &self,
+        env: &Env,
+        identity: &SourceIdentity,
+        id: Option<Uuid>,
+    ) -> Result<(String, SourceRecord)> {
         for suffix in 1..10_000 {
             let folder = match suffix {
                 1 => identity.name.clone(),
@@ -266,7 +276,7 @@ impl Repository {
             if self.store.head(&object)?.is_none() {
                 let record = SourceRecord {
                     format: FORMAT,
-                    id: identity.id.unwrap_or_else(|| env.new_uuid()),
+                    id: id.unwrap_or_else(|| env.new_uuid()),
                     name: identity.name.clone(),
                     kind: identity.kind.clone(),
                     host: identity.host.clone(),

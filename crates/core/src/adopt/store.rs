@@ -117,7 +117,12 @@ impl<'a> Adoption<'a> {
             None => {
                 let (env, request) = (self.env, self.request);
                 let (folder, record) = self.repository.claim(env, &request.identity)?;
-                let lock = SourceLock::take(env, request.lock_folder, &record)?;
+                let lock = SourceLock::take(
+                    env,
+                    request.lock_folder,
+                    &record,
+                    self.repository.header().id,
+                )?;
                 let list = self.repository.store().list(Some(&folder))?;
                 let files = list.iter().map(|object| object.name.file_name().to_owned()).collect();
                 let catalog = self.repository.catalog()?;

@@ -8,6 +8,8 @@ use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
+use uuid::Uuid;
+
 use crate::catalog::SourceRecord;
 use crate::env::Env;
 use crate::error::{Error, Kind, Result};
@@ -22,9 +24,15 @@ impl SourceLock {
     /// Takes the lock of a source in a repository, or says who has it.
     ///
     /// Errors: [`Kind::Locked`].
-    pub fn take(env: &Env, folder: Option<&Path>, record: &SourceRecord) -> Result<Self> {
+    pub fn take(
+        env: &Env,
+        folder: Option<&Path>,
+        record: &SourceRecord,
+        repository: Uuid,
+    ) -> Result<Self> {
         let what = format!("another backup or prune of `{}`", record.name);
-        SourceLock::named(env, folder, &record.id.to_string(), &record.name, &what)
+        let file = format!("{}-{}", record.id, repository.simple());
+        SourceLock::named(env, folder, &file, &record.name, &what)
     }
 
     /// Takes the lock of that file name, or says who has it: `what` is running. A folder that

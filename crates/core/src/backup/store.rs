@@ -1,25 +1,19 @@
-//! The artifacts of one run: stored, read back, or deleted again.
+//! The artifacts of one run: read once, and stored in each repository that still takes them.
 
+use super::branch::Branch;
 use crate::env::Env;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::event::Event;
-use crate::manifest::{Artifact, Check, CheckOutcome};
-use crate::pipeline::{
-    BlockHashes, Compression, EncodeOptions, Encoded, encode, read_back_bytes, read_back_frames,
-};
-use crate::repository::Repository;
+use crate::pipeline::{BlockHashes, Compression, EncodeOptions, encode_all};
 use crate::source::{ArtifactPlan, Sink};
-use crate::store::ObjectName;
 
 /// The role of the artifact that holds page hashes.
 const PAGE_HASHES: &str = "page-hashes";
 
-pub(super) struct StoredArtifacts<'a> {
+/// All repositories of a run.
+pub(super) struct Branches<'a> {
     env: &'a Env,
-    repository: &'a Repository,
-    folder: String,
-    stored: Vec<Stored>,
-    deep: bool,
+    all: Vec<Branch<'a>>,
 }
 
 /// A sink into which nothing goes any more when the run must end.
@@ -39,104 +33,123 @@ impl Sink for Watched<'_> {
     }
 }
 
-struct Stored {
-    object: ObjectName,
-    artifact: Artifact,
-    encoded: Encoded,
-    block_bytes: Option<u32>,
-}
-
-impl<'a> StoredArtifacts<'a> {
-    pub(super) fn new(env: &'a Env, repository: &'a Repository, folder: String) -> Self {
-        StoredArtifacts { env, repository, folder, stored: Vec::new(), deep: false }
+impl<'a> Branches<'a> {
+    pub(super) fn new(env: &'a Env, all: Vec<Branch<'a>>) -> Self {
+        Branches { env, all }
     }
 
-    /// Streams one artifact into the repository.
+    /// Those that still take the backup.
+    pub(super) fn alive(&mut self) -> impl Iterator<Item = &mut Branch<'a>> {
+        self.all.iter_mut().filter(|branch| branch.is_alive())
+    }
+
+    pub(super) fn into_all(self) -> Vec<Branch<'a>> {
+        self.all
+    }
+
+    /// The first that still takes the backup. What all have in common is asked of it.
+    pub(super) fn first(&self) -> Result<&Branch<'a>> {
+        self.all.iter().find(|branch| branch.is_alive()).ok_or_else(none_left)
+    }
+
+    fn subject(&self) -> String {
+        self.first().map(|first| first.folder.clone()).unwrap_or_default()
+    }
+
+    /// Does a step in each, at once. One that fails is left behind; an error is that none is left,
+    /// or that the run must end.
+    pub(super) fn each(
+        &mut self,
+        step: impl Fn(&mut Branch<'a>) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let mut alive: Vec<&mut Branch<'a>> = self.alive().collect();
+        if let [only] = &mut alive[..] {
+            only.error = step(only).err();
+        } else {
+            std::thread::scope(|scope| {
+                let step = &step;
+                let running: Vec<_> = alive
+                    .iter_mut()
+                    .map(|branch| scope.spawn(move || branch.error = step(branch).err()))
+                    .collect();
+                let panicked = |_| Error::new(Kind::Failed, "a thread of a repository panicked");
+                running.into_iter().try_for_each(|one| one.join().map_err(panicked))
+            })?;
+        }
+        self.require_one()
+    }
+
+    /// One is enough to go on.
+    fn require_one(&self) -> Result<()> {
+        self.env.proceed()?;
+        self.first().map(drop)
+    }
+
+    /// Streams one artifact into each repository.
     pub(super) fn add(
         &mut self,
         name: &str,
         plan: &ArtifactPlan,
-        compression: Compression,
+        compression: Option<Compression>,
         produce: impl FnOnce(&mut dyn Sink) -> Result<()>,
     ) -> Result<()> {
-        let env = self.env;
-        let phase = "backing up";
+        let (env, subject, phase) = (self.env, self.subject(), "backing up");
         let bytes_total = Some(plan.plain_bytes_estimate);
-        env.tell(Event::PhaseBegan { subject: &self.folder, phase, bytes_total });
+        env.tell(Event::PhaseBegan { subject: &subject, phase, bytes_total });
         let options = EncodeOptions {
-            compression,
+            compression: Compression::DEFAULT,
             block_bytes: plan.block_bytes,
             observer: plan.observer.clone(),
             threads: env.threads,
             plain_bytes_estimate: plan.plain_bytes_estimate,
-            seal: self.repository.recipients().cloned(),
+            seal: None,
         };
-        let suffixes = (compression.suffix(), self.repository.seal_suffix());
-        let file = format!("{name}.{}{}{}", plan.extension, suffixes.0, suffixes.1);
-        let object = self.repository.object(&self.folder, &file)?;
-        let put = self.repository.store().put(&object)?;
-        let encoded =
-            encode(&options, put, &|bytes| env.tell(Event::Advanced { bytes }), |sink| {
-                produce(&mut Watched { env, sink })?;
-                env.crash.pass("backup.artifact.streamed")
-            })?;
+        let (mut places, mut outputs) = (Vec::new(), Vec::new());
+        for (index, branch) in self.all.iter_mut().enumerate() {
+            match branch.is_alive().then(|| branch.begin(name, plan, compression)) {
+                Some(Ok((place, output))) => {
+                    places.push((index, place));
+                    outputs.push(output);
+                }
+                Some(Err(error)) => branch.error = Some(error),
+                None => {}
+            }
+        }
+        self.require_one()?;
+        let progress = |bytes| env.tell(Event::Advanced { bytes });
+        let encoded = encode_all(&options, outputs, &progress, |sink| {
+            produce(&mut Watched { env, sink })?;
+            env.crash.pass("backup.artifact.streamed")
+        })?;
         env.tell(Event::PhaseEnded { phase });
-        let artifact = Artifact {
-            role: plan.role.into(),
-            name: file,
-            compression: compression.word().into(),
-            stored_bytes: encoded.stored_bytes,
-            stored_sha256: encoded.stored_sha256.to_string(),
-            plain_bytes: encoded.plain_bytes,
-            plain_sha256: encoded.plain_sha256.to_string(),
-            sealed: self.repository.seal(),
-            file: plan.file.clone(),
-        };
-        let block_bytes = plan.block_bytes;
-        self.stored.push(Stored { object, artifact, encoded, block_bytes });
-        Ok(())
+        for ((index, place), encoded) in places.into_iter().zip(encoded) {
+            match encoded {
+                Ok(encoded) => self.all[index].note(place, plan, encoded),
+                Err(error) => self.all[index].error = Some(error),
+            }
+        }
+        self.require_one()
     }
 
-    /// Reads all back; `deep` also decompresses what has blocks, and compares them one by one.
+    /// Reads all back, from all repositories at once.
     pub(super) fn read_back(&mut self, deep: bool) -> Result<()> {
-        let (env, store) = (self.env, self.repository.store());
-        let is_deep = |stored: &Stored| deep && stored.block_bytes.is_some();
-        self.deep = self.stored.iter().any(is_deep);
-        for stored in &self.stored {
-            let deep = is_deep(stored);
-            let (phase, encoded) = ("reading back", &stored.encoded);
-            let bytes_total = Some(if deep { encoded.plain_bytes } else { encoded.stored_bytes });
-            env.tell(Event::PhaseBegan { subject: &self.folder, phase, bytes_total });
-            let progress = |bytes| {
-                env.tell(Event::Advanced { bytes });
-                env.proceed()
-            };
-            let (object, threads) = (&stored.object, env.threads);
-            match deep {
-                true => read_back_frames(
-                    store,
-                    object,
-                    encoded,
-                    self.repository.wrapping(&stored.artifact)?,
-                    stored.block_bytes,
-                    threads,
-                    &progress,
-                )?,
-                false => read_back_bytes(store, object, encoded, threads, &progress)?,
-            }
-            env.tell(Event::PhaseEnded { phase });
-        }
+        let (env, subject, phase) = (self.env, self.subject(), "reading back");
+        let bytes_total = Some(self.alive().map(|one| one.bytes_to_read_back(deep)).sum());
+        env.tell(Event::PhaseBegan { subject: &subject, phase, bytes_total });
+        self.each(|branch| branch.read_back(deep))?;
+        env.tell(Event::PhaseEnded { phase });
         Ok(())
     }
 
     /// Stores the hashes of blocks beside the artifacts that have them, and reads them back.
     pub(super) fn store_page_hashes(&mut self, name: &str) -> Result<()> {
-        let Some(of) = self.stored.iter_mut().find(|stored| stored.block_bytes.is_some()) else {
+        let first = self.first()?;
+        let Some(of) = first.stored.iter().find(|stored| stored.block_bytes.is_some()) else {
             return Ok(());
         };
         let hashes = BlockHashes {
             block_bytes: of.block_bytes.unwrap_or_default(),
-            hashes: std::mem::take(&mut of.encoded.block_hashes),
+            hashes: of.encoded.block_hashes.clone(),
         };
         let plan = ArtifactPlan {
             role: PAGE_HASHES,
@@ -147,7 +160,7 @@ impl<'a> StoredArtifacts<'a> {
             file: None,
         };
         // Hashes do not compress: the fastest level only gives them frames and checksums.
-        self.add(name, &plan, Compression::Zstd { level: 1 }, |sink| {
+        self.add(name, &plan, Some(Compression::Zstd { level: 1 }), |sink| {
             let header = hashes.header();
             for mut bytes in [&header[..], hashes.hashes.as_flattened()] {
                 while !bytes.is_empty() {
@@ -160,43 +173,10 @@ impl<'a> StoredArtifacts<'a> {
             }
             Ok(())
         })?;
-        let Some(stored) = self.stored.last() else { return Ok(()) };
-        let (store, threads) = (self.repository.store(), self.env.threads);
-        read_back_bytes(store, &stored.object, &stored.encoded, threads, &|_| self.env.proceed())
+        self.each(|branch| branch.read_back_last())
     }
+}
 
-    /// What the manifest says of the reading back.
-    pub(super) fn checks(&self, elapsed_ms: u64) -> Vec<Check> {
-        vec![Check {
-            name: "read_back".into(),
-            on: if self.deep { "stored-pages" } else { "stored-bytes" }.into(),
-            outcome: CheckOutcome::Passed,
-            notes: Vec::new(),
-            elapsed_ms,
-        }]
-    }
-
-    /// The first artifact: the database.
-    pub(super) fn first(&self) -> Option<(&ObjectName, &Artifact)> {
-        self.stored.first().map(|stored| (&stored.object, &stored.artifact))
-    }
-
-    /// All, for the manifest.
-    pub(super) fn artifacts(&self) -> Vec<Artifact> {
-        self.stored.iter().map(|stored| stored.artifact.clone()).collect()
-    }
-
-    /// Deletes what a failed run stored. What cannot be deleted is garbage without a manifest:
-    /// whether all is gone.
-    pub(super) fn delete(&self) -> bool {
-        let mut gone = true;
-        for stored in &self.stored {
-            if let Err(error) = self.repository.store().delete(&stored.object) {
-                let left = format!("{} is left behind, without a manifest: {error}", stored.object);
-                self.env.warn(&self.folder, &left);
-                gone = false;
-            }
-        }
-        gone
-    }
+fn none_left() -> Error {
+    Error::new(Kind::Incomplete, "no repository is left that takes the backup")
 }

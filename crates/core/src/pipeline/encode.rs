@@ -1,9 +1,11 @@
 //! From plain bytes to a stored object.
 //!
-//! The capture writes on the calling thread; workers hash blocks and compress frames; one thread
-//! hashes what is stored and hands it to the store. At most a few batches of 1 MiB are under way.
+//! The capture writes on the calling thread; workers hash blocks and compress frames; a thread for
+//! each output hashes what is stored and hands it to its store. At most a few batches of 1 MiB are
+//! under way.
 
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
 
 use sha2::{Digest, Sha256};
 
@@ -49,9 +51,19 @@ pub struct Encoded {
     /// SHA-256 as stored.
     pub stored_sha256: Sha256Hex,
     /// Hashes of the blocks, where asked for.
-    pub block_hashes: Vec<BlockHash>,
+    pub block_hashes: Arc<Vec<BlockHash>>,
     /// BLAKE3 of each 4 MiB of the stored bytes.
     pub(crate) chunk_hashes: Vec<blake3::Hash>,
+}
+
+/// Where a stream goes: one of several places that get the same plain bytes.
+pub struct Output {
+    /// How it is compressed there.
+    pub compression: Compression,
+    /// To whom it is sealed there, if it is.
+    pub seal: Option<Arc<Recipients>>,
+    /// The object.
+    pub put: Box<dyn Put>,
 }
 
 /// Streams what `produce` writes into `put`, and commits it.
@@ -64,48 +76,129 @@ pub fn encode(
     progress: &dyn Fn(u64),
     produce: impl FnOnce(&mut dyn Sink) -> Result<()>,
 ) -> Result<Encoded> {
+    let (compression, seal) = (options.compression, options.seal.clone());
+    let outputs = vec![Output { compression, seal, put }];
+    let stored = encode_all(options, outputs, progress, produce)?.pop();
+    stored.unwrap_or_else(|| Err(Error::new(Kind::Failed, "nothing was stored")))
+}
+
+/// How many batches may wait for an output that is slower than the others.
+const WAITING_MAX: usize = 2;
+
+/// Streams what `produce` writes into several objects at once: read once, hashed once, compressed
+/// once for each compression among them. `options` say the rest.
+///
+/// An output that fails is left behind and does not disturb the others: what it was given is not
+/// committed. An error of `produce` or of the compression is one of all, and nothing is stored.
+pub fn encode_all(
+    options: &EncodeOptions,
+    outputs: Vec<Output>,
+    progress: &dyn Fn(u64),
+    produce: impl FnOnce(&mut dyn Sink) -> Result<()>,
+) -> Result<Vec<Result<Encoded>>> {
+    let mut compressions: Vec<Compression> = Vec::new();
+    for output in &outputs {
+        if !compressions.contains(&output.compression) {
+            compressions.push(output.compression);
+        }
+    }
     // Two kinds of buffers, so that each keeps its length on its way round.
-    let (plain_pool, stored_pool) =
-        (Pool::new(options.threads + 4), Pool::new(options.threads + 4));
-    let (produced, stored) = std::thread::scope(|scope| {
+    let pools = Pools {
+        plain: Pool::new(options.threads + 4),
+        stored: Pool::new((options.threads + 4) * compressions.len()),
+    };
+    std::thread::scope(|scope| {
         let (entry, exit) = lane::open(scope, options.threads, || {
-            let mut worker = Worker::new(options, plain_pool.clone(), stored_pool.clone());
+            let mut worker = Worker::new(options, &compressions, pools.clone());
             move |batch| worker.work(batch)
         });
-        let frames = matches!(options.compression, Compression::Zstd { .. });
-        let writer_pool = match options.compression {
-            Compression::None => plain_pool.clone(),
-            _ => stored_pool.clone(),
-        };
-        let blocks_estimate = match options.block_bytes {
-            Some(bytes) => options.plain_bytes_estimate / u64::from(bytes) + 1,
-            None => 0,
-        };
-        let writer = scope.spawn(move || {
-            let out = Sending::begin(put, options.seal.as_ref())?;
-            let mut writer = Writer::new(out, blocks_estimate as usize, frames);
-            writer.drain(&exit, &writer_pool)?;
-            writer.finish()
-        });
-        let mut sink = BatchSink::new(entry, plain_pool.clone(), progress);
+        let (mut doors, mut storing) = (Vec::new(), Vec::new());
+        for output in outputs {
+            let (door, packed) = sync_channel::<Arc<Packed>>(WAITING_MAX);
+            let place = compressions.iter().position(|one| *one == output.compression);
+            let pools = pools.clone();
+            doors.push(door);
+            storing.push(scope.spawn(move || {
+                let mut writer = Writer::new(output, place.unwrap_or_default())?;
+                while let Ok(packed) = packed.recv() {
+                    writer.take(&packed)?;
+                    pools.give(packed);
+                }
+                writer.finish()
+            }));
+        }
+        let sharing = scope.spawn(move || share(&exit, doors, options.blocks_estimate()));
+        let mut sink = BatchSink::new(entry, pools.plain.clone(), progress);
         let produced = produce(&mut sink).and_then(|()| sink.finish());
-        // Without the last batch the writer sees that the stream is not whole, and commits nothing.
+        // Without the last batch the writers see that the stream is not whole, and commit nothing.
         let lane_closed = sink.lane_closed;
         drop(sink);
-        let stored = writer
-            .join()
-            .unwrap_or_else(|_| Err(Error::new(Kind::Failed, "the storing thread panicked")));
-        match (produced, stored) {
-            (Ok(produced), Ok(stored)) => Ok((produced, stored)),
-            (Ok(_), Err(error)) => Err(error),
-            // The producer could not go on because the store failed: the store's error says why.
-            (Err(_), Err(error)) if lane_closed => Err(error),
-            (Err(error), _) => Err(error),
+        let panicked = || Error::new(Kind::Failed, "a storing thread panicked");
+        let blocks = sharing.join().unwrap_or_else(|_| Err(panicked()));
+        let stored: Vec<Result<Encoded>> =
+            storing.into_iter().map(|one| one.join().unwrap_or_else(|_| Err(panicked()))).collect();
+        let block_hashes = Arc::new(blocks?);
+        let (plain_bytes, plain_sha256) = match produced {
+            Ok(produced) => produced,
+            // The producer could not go on because no output took anything: their errors say why.
+            Err(_) if lane_closed && stored.iter().all(Result::is_err) => return Ok(stored),
+            Err(error) => return Err(error),
+        };
+        let whole = |encoded: Encoded| Encoded {
+            plain_bytes,
+            plain_sha256: plain_sha256.clone(),
+            block_hashes: Arc::clone(&block_hashes),
+            ..encoded
+        };
+        Ok(stored.into_iter().map(|encoded| encoded.map(whole)).collect())
+    })
+}
+
+/// Gives each output what the workers packed, in order, and collects the hashes of the blocks. Ends
+/// early when no output takes anything any more.
+fn share(
+    exit: &Exit<Result<Packed>>,
+    mut doors: Vec<SyncSender<Arc<Packed>>>,
+    blocks_estimate: usize,
+) -> Result<Vec<BlockHash>> {
+    let mut blocks = Vec::with_capacity(blocks_estimate);
+    while let Some(packed) = exit.next() {
+        let mut packed = packed?;
+        blocks.append(&mut packed.blocks);
+        let packed = Arc::new(packed);
+        doors.retain(|door| door.send(Arc::clone(&packed)).is_ok());
+        if doors.is_empty() {
+            break;
         }
-    })?;
-    let (stored, put) = stored;
-    put.commit()?;
-    Ok(Encoded { plain_bytes: produced.0, plain_sha256: produced.1, ..stored })
+    }
+    Ok(blocks)
+}
+
+impl EncodeOptions {
+    fn blocks_estimate(&self) -> usize {
+        let blocks = self.block_bytes.map(|bytes| self.plain_bytes_estimate / u64::from(bytes) + 1);
+        blocks.unwrap_or(0) as usize
+    }
+}
+
+/// Buffers that go round.
+#[derive(Clone)]
+struct Pools {
+    plain: Pool,
+    stored: Pool,
+}
+
+impl Pools {
+    /// Takes the buffers of a batch back, once nobody else holds it.
+    fn give(&self, packed: Arc<Packed>) {
+        let Some(packed) = Arc::into_inner(packed) else { return };
+        for form in packed.forms {
+            match form.is_plain {
+                true => self.plain.give(form.stored),
+                false => self.stored.give(form.stored),
+            }
+        }
+    }
 }
 
 /// A run of plain bytes on its way to a worker.
@@ -117,21 +210,26 @@ struct Batch {
 
 /// What a worker made of a batch.
 struct Packed {
-    stored: Vec<u8>,
-    frames: Vec<(u32, u32)>,
+    /// One for each compression.
+    forms: Vec<Form>,
     blocks: Vec<BlockHash>,
     last: bool,
 }
 
+/// A batch in one compression.
+struct Form {
+    stored: Vec<u8>,
+    frames: Vec<(u32, u32)>,
+    is_plain: bool,
+}
+
 struct Worker {
-    codec: Codec,
+    codecs: Vec<(Codec, usize)>,
     /// A stream without blocks is proved here, one with blocks when it is read back.
     prover: Option<Prover>,
-    frame_bytes: usize,
     block_bytes: Option<usize>,
     observer: Option<Arc<dyn BlockObserver>>,
-    plain_pool: Pool,
-    stored_pool: Pool,
+    pools: Pools,
 }
 
 enum Codec {
@@ -140,22 +238,55 @@ enum Codec {
     Gzip(GzipWriter),
 }
 
-impl Worker {
-    fn new(options: &EncodeOptions, plain_pool: Pool, stored_pool: Pool) -> Self {
-        let frame_bytes = match (options.block_bytes, options.compression) {
+impl Codec {
+    /// The codec, and how many plain bytes are a frame.
+    fn of(compression: Compression, block_bytes: Option<u32>) -> (Codec, usize) {
+        let frame_bytes = match (block_bytes, compression) {
             // Nobody looks for a page in it.
             (None, Compression::Zstd { .. }) => STREAM_FRAME_BYTES,
             _ => FRAME_BYTES_MAX,
         };
-        let codec = match options.compression {
+        let codec = match compression {
             Compression::None => Codec::Plain,
             Compression::Zstd { level } => Codec::Zstd(ZstdWriter::new(level, frame_bytes)),
             Compression::Gzip { level } => Codec::Gzip(GzipWriter::new(level)),
         };
+        (codec, frame_bytes)
+    }
+
+    /// Appends a frame; its size with zstd, whose table of seeks needs it.
+    fn append(
+        &mut self,
+        chunk: &[u8],
+        stored: &mut Vec<u8>,
+        prover: &mut Option<Prover>,
+    ) -> Result<Option<(u32, u32)>> {
+        let start = stored.len();
+        match self {
+            Codec::Plain => stored.extend_from_slice(chunk),
+            Codec::Zstd(writer) => {
+                writer.append(chunk, stored)?;
+                let frame = &stored[start..];
+                prover.iter_mut().try_for_each(|prover| prover.zstd(frame, chunk))?;
+                return Ok(Some((frame.len() as u32, chunk.len() as u32)));
+            }
+            Codec::Gzip(writer) => {
+                writer.append(chunk, stored)?;
+                let member = &stored[start..];
+                prover.iter_mut().try_for_each(|prover| prover.gzip(member, chunk))?;
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Worker {
+    fn new(options: &EncodeOptions, compressions: &[Compression], pools: Pools) -> Self {
+        let of = |compression: &Compression| Codec::of(*compression, options.block_bytes);
+        let codecs = compressions.iter().map(of).collect();
         let block_bytes = options.block_bytes.map(|bytes| bytes as usize);
-        let observer = options.observer.clone();
         let prover = block_bytes.is_none().then(Prover::new);
-        Worker { codec, prover, frame_bytes, block_bytes, observer, plain_pool, stored_pool }
+        Worker { codecs, prover, block_bytes, observer: options.observer.clone(), pools }
     }
 
     fn work(&mut self, batch: Batch) -> Result<Packed> {
@@ -169,32 +300,30 @@ impl Worker {
         };
         // An empty stream still needs one frame: standard tools refuse a file of no bytes.
         let empty: &[&[u8]] = if last && offset == 0 && plain.is_empty() { &[&[]] } else { &[] };
-        let chunks = plain.chunks(self.frame_bytes).chain(empty.iter().copied());
-        let mut frames = Vec::with_capacity(BATCH_BYTES / self.frame_bytes);
-        let mut stored = self.stored_pool.take();
-        stored.clear();
-        match &mut self.codec {
-            Codec::Plain => return Ok(Packed { stored: plain, frames, blocks, last }),
-            Codec::Zstd(writer) => {
-                for chunk in chunks {
-                    let start = stored.len();
-                    writer.append(chunk, &mut stored)?;
-                    let frame = &stored[start..];
-                    self.prover.iter_mut().try_for_each(|prover| prover.zstd(frame, chunk))?;
-                    frames.push((frame.len() as u32, chunk.len() as u32));
+        let mut forms = Vec::with_capacity(self.codecs.len());
+        let mut plain_place = None;
+        for (place, (codec, frame_bytes)) in self.codecs.iter_mut().enumerate() {
+            let mut form = Form { stored: Vec::new(), frames: Vec::new(), is_plain: false };
+            if matches!(codec, Codec::Plain) {
+                plain_place = Some(place);
+            } else {
+                form.stored = self.pools.stored.take();
+                form.stored.clear();
+                form.frames.reserve(BATCH_BYTES / *frame_bytes);
+                for chunk in plain.chunks(*frame_bytes).chain(empty.iter().copied()) {
+                    form.frames.extend(codec.append(chunk, &mut form.stored, &mut self.prover)?);
                 }
             }
-            Codec::Gzip(writer) => {
-                for chunk in chunks {
-                    let start = stored.len();
-                    writer.append(chunk, &mut stored)?;
-                    let member = &stored[start..];
-                    self.prover.iter_mut().try_for_each(|prover| prover.gzip(member, chunk))?;
-                }
-            }
+            forms.push(form);
         }
-        self.plain_pool.give(plain);
-        Ok(Packed { stored, frames, blocks, last })
+        // The plain bytes go on themselves where they are wanted.
+        match plain_place {
+            Some(place) => {
+                forms[place] = Form { stored: plain, frames: Vec::new(), is_plain: true }
+            }
+            None => self.pools.plain.give(plain),
+        }
+        Ok(Packed { forms, blocks, last })
     }
 }
 
@@ -256,35 +385,33 @@ impl Sink for BatchSink<'_> {
     }
 }
 
-/// The storing end: what the workers packed goes out in order.
+/// The storing end of one output: what the workers packed goes out in order.
 struct Writer {
     out: Sending,
-    block_hashes: Vec<BlockHash>,
+    /// Which of a batch's forms it takes.
+    place: usize,
     frames: Option<Vec<(u32, u32)>>,
     whole: bool,
 }
 
 impl Writer {
-    fn new(out: Sending, blocks_estimate: usize, frames: bool) -> Self {
-        let block_hashes = Vec::with_capacity(blocks_estimate);
-        Writer { out, block_hashes, frames: frames.then(Vec::new), whole: false }
+    fn new(output: Output, place: usize) -> Result<Self> {
+        let frames = matches!(output.compression, Compression::Zstd { .. }).then(Vec::new);
+        let out = Sending::begin(output.put, output.seal.as_ref())?;
+        Ok(Writer { out, place, frames, whole: false })
     }
 
-    fn drain(&mut self, exit: &Exit<Result<Packed>>, pool: &Pool) -> Result<()> {
-        while let Some(packed) = exit.next() {
-            let packed = packed?;
-            self.out.write(&packed.stored)?;
-            pool.give(packed.stored);
-            self.block_hashes.extend(packed.blocks);
-            if let Some(frames) = &mut self.frames {
-                frames.extend(packed.frames);
-            }
-            self.whole = packed.last;
+    fn take(&mut self, packed: &Packed) -> Result<()> {
+        let form = &packed.forms[self.place];
+        self.out.write(&form.stored)?;
+        if let Some(frames) = &mut self.frames {
+            frames.extend(&form.frames);
         }
+        self.whole = packed.last;
         Ok(())
     }
 
-    fn finish(mut self) -> Result<(Encoded, Box<dyn Put>)> {
+    fn finish(mut self) -> Result<Encoded> {
         if !self.whole {
             return Err(Error::new(Kind::Failed, "the stream ended before it was whole"));
         }
@@ -292,14 +419,14 @@ impl Writer {
             self.out.write(&seek_table(&frames))?;
         }
         let sent = self.out.finish()?;
-        let encoded = Encoded {
+        sent.put.commit()?;
+        Ok(Encoded {
             plain_bytes: 0,
             plain_sha256: Sha256Hex([0; 32]),
             stored_bytes: sent.bytes,
             stored_sha256: sent.sha256,
-            block_hashes: self.block_hashes,
+            block_hashes: Arc::default(),
             chunk_hashes: sent.chunk_hashes,
-        };
-        Ok((encoded, sent.put))
+        })
     }
 }

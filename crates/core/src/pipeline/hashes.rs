@@ -1,6 +1,7 @@
 //! Hashes: SHA-256 of whole artifacts, and 16 bytes of BLAKE3 for each block.
 
 use std::fmt;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
@@ -48,7 +49,7 @@ pub struct BlockHashes {
     /// Size of a block in bytes. The last one may be shorter.
     pub block_bytes: u32,
     /// The hashes, in the order of the blocks.
-    pub hashes: Vec<BlockHash>,
+    pub hashes: Arc<Vec<BlockHash>>,
 }
 
 const MAGIC: &[u8; 8] = b"LBPAGES1";
@@ -82,7 +83,7 @@ impl BlockHashes {
         if &header[..8] != MAGIC || number(16..24) != hashes.len() as u64 || !rest.is_empty() {
             return Err(damaged());
         }
-        Ok(BlockHashes { block_bytes: number(8..12) as u32, hashes: hashes.to_vec() })
+        Ok(BlockHashes { block_bytes: number(8..12) as u32, hashes: Arc::new(hashes.to_vec()) })
     }
 }
 
@@ -92,7 +93,7 @@ mod tests {
 
     #[test]
     fn page_hashes_round_trip_and_damage_is_seen() {
-        let hashes = BlockHashes { block_bytes: 4096, hashes: vec![[7; 16], [9; 16]] };
+        let hashes = BlockHashes { block_bytes: 4096, hashes: Arc::new(vec![[7; 16], [9; 16]]) };
         let mut bytes = hashes.header().to_vec();
         bytes.extend(hashes.hashes.as_flattened());
         assert_eq!(bytes.len() as u64, hashes.plain_bytes());

@@ -50,7 +50,7 @@ pub fn apply(
     // What is deleted is decided by what is there, not by what was once read.
     let repository = &repository.without_cache();
     let record = repository.source_record(request.folder)?;
-    let _lock = SourceLock::take(env, lock_folder, &record)?;
+    let _lock = SourceLock::take(env, lock_folder, &record, repository.header().id)?;
     // As of the same moment: a grace time that ended meanwhile is no change.
     let now = env.clock.now();
     let plan = plan_at(made.made_at.min(now), repository, request)?;

@@ -225,7 +225,7 @@ fn a_page_that_differs_is_named() {
     let bytes = sample(1_000_000, 11);
     let store = MemoryStore::default();
     let encoded = store_it(&store, &bytes, Compression::None);
-    let mut hashes = encoded.block_hashes.clone();
+    let mut hashes = encoded.block_hashes.to_vec();
     hashes[41] = [0; 16];
     let blocks = Some((4096, &hashes[..]));
     let expectation = Expectation { object: "x", blocks, ..Expectation::default() };

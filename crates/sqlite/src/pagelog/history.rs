@@ -4,6 +4,8 @@
 //! without a page being read. A page itself is the base's, or a whole one of a file, with the
 //! differences of later files upon it; what comes out must have the page's hash.
 
+use std::sync::Arc;
+
 use lifeboat_core::env::Env;
 use lifeboat_core::manifest::{Artifact, Manifest};
 use lifeboat_core::pipeline::{BlockHash, BlockHashes, PartReader, block_hash, decode};
@@ -59,7 +61,7 @@ pub(crate) fn page_hashes(
         },
     )?;
     let BlockHashes { block_bytes, hashes } = BlockHashes::parse(&bytes)?;
-    Ok(Some(PageState::new(block_bytes, hashes)))
+    Ok(Some(PageState::new(block_bytes, Arc::unwrap_or_clone(hashes))))
 }
 
 impl<'a> History<'a> {

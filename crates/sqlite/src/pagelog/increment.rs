@@ -148,7 +148,7 @@ pub fn run(
     env.crash.pass("increment.begin")?;
     request.source.inspect()?;
     let (folder, record) = repository.claim(env, &request.identity)?;
-    let _lock = SourceLock::take(env, request.lock_folder, &record)?;
+    let _lock = SourceLock::take(env, request.lock_folder, &record, repository.header().id)?;
     let catalog = repository.catalog()?;
     let base = base_of(&catalog, &record);
     let mut ready = match ready(env, repository, &folder, base)? {
