@@ -223,15 +223,9 @@ pub fn run_all(
 
 /// An error that all have in common who did not end otherwise.
 fn shared(error: Error, ended: Vec<Option<Result<BackupOutcome>>>) -> Vec<Result<BackupOutcome>> {
-    let (kind, message) = (error.kind(), error.message().to_owned());
-    let hint = error.hint_text().map(str::to_owned);
+    let again = error.again();
     let mut error = Some(error);
-    let mut next = || {
-        error.take().unwrap_or_else(|| {
-            let again = Error::new(kind, message.clone());
-            hint.iter().fold(again, |again, hint| again.hint(hint.clone()))
-        })
-    };
+    let mut next = || error.take().unwrap_or_else(|| again.again());
     ended.into_iter().map(|ended| ended.unwrap_or_else(|| Err(next()))).collect()
 }
 

@@ -134,6 +134,20 @@ impl Error {
         self.hint.as_deref()
     }
 
+    /// The same error once more, for another object that it concerns. Causes become text.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        let mut causes = Vec::new();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            causes.push(error.to_string());
+            cause = error.source();
+        }
+        let again = Error::new(self.kind, self.message.clone());
+        let source = (!causes.is_empty()).then(|| causes.join(": ").into());
+        Error { hint: self.hint.clone(), source, ..again }
+    }
+
     /// The same error under another message: the old one becomes the cause, kind and hint stay.
     #[must_use]
     pub fn context(self, message: impl Into<String>) -> Self {

@@ -1,8 +1,8 @@
 //! What surrounds a backup: the lock against another run, hooks, further attempts, the limit of
 //! its time, and the note of how it ended.
 //!
-//! One backup is one source in one repository. Its time begins with waiting for another run; when
-//! it is over, or a signal came, the hooks `after` and `on_failure` are run all the same.
+//! One backup is one source, in all of its repositories. Its time begins with waiting for another
+//! run; when it is over, or a signal came, the hooks `after` and `on_failure` are run all the same.
 
 use lifeboat_core::backup::lock::SourceLock;
 use lifeboat_core::env::Env;
@@ -61,19 +61,23 @@ pub(crate) struct RunArgs {
 
 /// How a backup ended, with all around it.
 pub(crate) struct Ended {
-    /// The result as it is printed, or the failure.
-    pub(crate) result: Result<Value>,
+    /// The result of each repository as it is printed, or its failure.
+    pub(crate) results: Vec<Result<Value>>,
     /// Why the hook `after` failed: the backup is good all the same.
     pub(crate) after_failed: Option<Error>,
 }
 
-/// Makes a backup with all that surrounds it. `make` is one attempt, in the world that it is given.
+/// One attempt in those of the repositories, by their places in the list.
+type Make<'a> = dyn FnMut(&Env, &[usize]) -> Vec<Result<Value>> + 'a;
+
+/// Makes a backup in all of those repositories, with all that surrounds it. `make` is one attempt,
+/// in the world that it is given; the results are in the order of `urls`.
 pub(crate) fn backup(
     session: &Session,
     env: &Env,
     args: &RunArgs,
-    (target, url): (&Target, &str),
-    make: &mut dyn FnMut(&Env) -> Result<Value>,
+    (target, urls): (&Target, &[&str]),
+    make: &mut Make<'_>,
 ) -> Ended {
     let begun_at = env.clock.now();
     let limit = args.time_limit.or(target.manner.time_limit);
@@ -81,12 +85,14 @@ pub(crate) fn backup(
         Some(limit) => env.limited(limit.milliseconds, &limit.to_string()),
         None => env.clone(),
     };
-    let run = Run { session, args, target, url, limited };
+    let run = Run { session, args, target, urls, limited };
     let ended = run.go(env, make);
-    let is_skipped = ended.result.as_ref().is_ok_and(|result| result["outcome"] == "skipped");
-    // How the other run ends is for that run to write down.
-    if !is_skipped {
-        attempts::note(session, env, target, url, begun_at, &ended.result);
+    for (url, result) in urls.iter().zip(&ended.results) {
+        let is_skipped = result.as_ref().is_ok_and(|result| result["outcome"] == "skipped");
+        // How the other run ends is for that run to write down.
+        if !is_skipped {
+            attempts::note(session, env, target, url, begun_at, result);
+        }
     }
     ended
 }
@@ -95,51 +101,58 @@ struct Run<'a> {
     session: &'a Session,
     args: &'a RunArgs,
     target: &'a Target,
-    url: &'a str,
+    urls: &'a [&'a str],
     limited: Env,
 }
 
 impl Run<'_> {
-    fn go(&self, env: &Env, make: &mut dyn FnMut(&Env) -> Result<Value>) -> Ended {
-        let lock = match self.lock() {
-            Ok(Ok(lock)) => lock,
-            Ok(Err(other)) => {
-                return Ended { result: Ok(self.skipped(&other)), after_failed: None };
+    fn go(&self, env: &Env, make: &mut Make<'_>) -> Ended {
+        let mut results: Vec<Option<Result<Value>>> = Vec::new();
+        let (mut locks, mut open) = (Vec::new(), Vec::new());
+        for (index, url) in self.urls.iter().enumerate() {
+            results.push(match self.lock(url) {
+                Ok(Ok(lock)) => {
+                    locks.push(lock);
+                    open.push(index);
+                    None
+                }
+                Ok(Err(other)) => Some(Ok(self.skipped(url, &other))),
+                Err(error) => Some(Err(error)),
+            });
+        }
+        let mut not_after = None;
+        if !open.is_empty() {
+            let before = self.hook(&self.limited, Phase::Before, &Variables::new());
+            let made = match before {
+                Ok(()) => self.attempts(&open, make),
+                Err(error) => shared(&error, &open),
+            };
+            // Whatever ended the run: a hook may have to start an application again.
+            let after = self.hook(&env.unstoppable(), Phase::After, &variables_of_all(&made));
+            match (after, made.iter().all(Result::is_err)) {
+                (Err(error), false) => not_after = Some(after_failed("the backup", error)),
+                (Err(error), true) => self.warn(&error),
+                (Ok(()), _) => {}
             }
-            Err(error) => {
-                self.on_failure(env, &error);
-                return Ended { result: Err(error), after_failed: None };
+            for (index, result) in open.into_iter().zip(made) {
+                results[index] = Some(result);
             }
-        };
-        let result = self.hook(&self.limited, Phase::Before, &Variables::new());
-        let result = result.and_then(|()| self.attempts(make));
-        let variables = match &result {
-            Ok(result) => variables_of(result),
-            Err(error) => hooks::variables_of(error),
-        };
-        // Whatever ended the run: a hook may have to start an application again.
-        let after = self.hook(&env.unstoppable(), Phase::After, &variables);
-        let after_failed = match (after, &result) {
-            (Err(error), Ok(_)) => Some(after_failed("the backup", error)),
-            (Err(error), Err(_)) => {
-                self.warn(&error);
-                None
-            }
-            (Ok(()), _) => None,
-        };
-        if let Some(error) = result.as_ref().err().or(after_failed.as_ref()) {
+        }
+        let results: Vec<Result<Value>> = results.into_iter().flatten().collect();
+        let failed = results.iter().find_map(|result| result.as_ref().err());
+        if let Some(error) = failed.or(not_after.as_ref()) {
             self.on_failure(env, error);
         }
-        drop(lock);
-        Ended { result, after_failed }
+        drop(locks);
+        Ended { results, after_failed: not_after }
     }
 
     /// The lock, or the error that says who has it where that is a reason to skip.
-    fn lock(&self) -> Result<Result<SourceLock, Error>> {
+    fn lock(&self, url: &str) -> Result<Result<SourceLock, Error>> {
         let folder = self.session.folders.locks.as_deref();
         let name = &self.target.name;
         let what = format!("another backup of `{name}`");
-        let file = format!("run-{}", attempts::key(&self.limited, self.target, self.url));
+        let file = format!("run-{}", attempts::key(&self.limited, self.target, url));
         let mut is_said = false;
         loop {
             let error = match SourceLock::named(&self.limited, folder, &file, name, &what) {
@@ -162,40 +175,77 @@ impl Run<'_> {
         paused.map_err(|error| error.context(format!("{other}, and its end did not come")))
     }
 
-    fn skipped(&self, other: &Error) -> Value {
+    fn skipped(&self, url: &str, other: &Error) -> Value {
         self.session.progress.clear();
         let name = units::one_line(&self.target.name);
         self.session.printer.note(&format!("{name}: skipped, {other}"));
         json!({
             "source": self.target.name,
-            "repository": self.url,
+            "repository": url,
             "outcome": "skipped",
             "reason": other.message(),
         })
     }
 
-    fn attempts(&self, make: &mut dyn FnMut(&Env) -> Result<Value>) -> Result<Value> {
-        let configured = &self.session.loaded()?.config.retry;
-        let configured = configured.as_ref().map(|retry| retry.retry());
+    /// Attempts until it is made somewhere. Where that is in some repositories only, the source is
+    /// not read again: the others lack this backup, and a copy of it is what they need.
+    fn attempts(&self, open: &[usize], make: &mut Make<'_>) -> Vec<Result<Value>> {
+        let configured = self.session.loaded().ok().and_then(|loaded| loaded.config.retry.as_ref());
+        let configured = configured.map(|retry| retry.retry());
         let mut retry = self.target.manner.retry.or(configured).unwrap_or(Retry::DEFAULT);
         if let Some(times) = self.args.retries {
             retry.times = times;
         }
+        let mut last = Vec::new();
+        let ended = retry::run(&self.limited, &retry, &self.target.name, || {
+            last = self.attempt(open, make)?;
+            match last.iter().all(Result::is_err) {
+                // The first stands for all; it is given back when no attempt is left.
+                true if !last.is_empty() => last.remove(0),
+                _ => Ok(Value::Null),
+            }
+        });
+        match ended {
+            Ok(_) => last,
+            Err(error) if last.len() + 1 == open.len() => {
+                last.insert(0, Err(error));
+                last
+            }
+            Err(error) => shared(&error, open),
+        }
+    }
+
+    /// One attempt. A prune, or a run that was started in another way, may have the lock of some.
+    fn attempt(&self, open: &[usize], make: &mut Make<'_>) -> Result<Vec<Result<Value>>> {
         let mut is_said = false;
-        retry::run(&self.limited, &retry, &self.target.name, || {
-            loop {
-                // A prune, or a run that was started in another way, may have it.
-                match (make(&self.limited), self.target.manner.overlap) {
-                    (Err(error), Overlap::Skip) if error.kind() == Kind::Locked => {
-                        return Ok(self.skipped(&error));
+        let mut results = make(&self.limited, open);
+        loop {
+            let is_locked = |result: &Result<Value>| {
+                result.as_ref().is_err_and(|error| error.kind() == Kind::Locked)
+            };
+            let locked: Vec<usize> =
+                (0..results.len()).filter(|place| is_locked(&results[*place])).collect();
+            let Some(Err(first)) = locked.first().map(|place| &results[*place]) else {
+                return Ok(results);
+            };
+            match self.target.manner.overlap {
+                Overlap::Fail => return Ok(results),
+                Overlap::Wait => {
+                    self.wait_for(first, &mut is_said)?;
+                    let again: Vec<usize> = locked.iter().map(|place| open[*place]).collect();
+                    for (place, result) in locked.into_iter().zip(make(&self.limited, &again)) {
+                        results[place] = result;
                     }
-                    (Err(error), Overlap::Wait) if error.kind() == Kind::Locked => {
-                        self.wait_for(&error, &mut is_said)?;
+                }
+                Overlap::Skip => {
+                    for place in locked {
+                        if let Err(error) = &results[place] {
+                            results[place] = Ok(self.skipped(self.urls[open[place]], error));
+                        }
                     }
-                    (made, _) => return made,
                 }
             }
-        })
+        }
     }
 
     fn hook(&self, env: &Env, phase: Phase, variables: &Variables) -> Result<()> {
@@ -205,7 +255,7 @@ impl Run<'_> {
         let mut all = variables.clone();
         all.push(("LIFEBOAT_COMMAND", "backup".to_owned()));
         all.push(("LIFEBOAT_SOURCE", self.target.name.clone()));
-        all.push(("LIFEBOAT_REPOSITORY", self.url.to_owned()));
+        all.push(("LIFEBOAT_REPOSITORY", self.urls.join(" ")));
         let subject = units::one_line(&self.target.name);
         self.target.manner.hooks.run(self.session, env, phase, &subject, &all)
     }
@@ -219,6 +269,22 @@ impl Run<'_> {
 
     fn warn(&self, error: &Error) {
         warn(self.session, &self.target.name, error);
+    }
+}
+
+/// The same failure for each of them.
+pub(crate) fn shared<T>(error: &Error, of: &[usize]) -> Vec<Result<T>> {
+    of.iter().map(|_| Err(error.again())).collect()
+}
+
+/// What the results tell the hooks: the first that is good, else the first failure.
+fn variables_of_all(results: &[Result<Value>]) -> Variables {
+    let good = results.iter().find_map(|result| result.as_ref().ok());
+    let failed = results.iter().find_map(|result| result.as_ref().err());
+    match (good, failed) {
+        (Some(result), _) => variables_of(result),
+        (None, Some(error)) => hooks::variables_of(error),
+        (None, None) => Variables::new(),
     }
 }
 

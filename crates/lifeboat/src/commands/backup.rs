@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use lifeboat_core::backup::{self, BackupOutcome, BackupRequest};
+use lifeboat_core::backup::{self, BackupOutcome, BackupRequest, Destination};
 use lifeboat_core::env::Env;
 use lifeboat_core::manifest::{CheckLevel, Condition, Manifest, Method, Purpose};
 use lifeboat_core::pipeline::Compression;
@@ -200,11 +200,9 @@ struct Runs<'a> {
 impl Runs<'_> {
     fn all(&mut self, targets: &[Target], places: &[Place]) -> Result<()> {
         for target in targets {
-            for place in chosen(target, places, self.session)? {
-                self.one(target, &place);
-                if self.is_ended() {
-                    return Ok(());
-                }
+            self.one(target, &chosen(target, places, self.session)?);
+            if self.is_ended() {
+                return Ok(());
             }
         }
         Ok(())
@@ -225,39 +223,50 @@ impl Runs<'_> {
         }
     }
 
-    fn one(&mut self, target: &Target, place: &Place) {
-        let outcome = match self.args.dry_run {
-            true => self.plan(target, place),
+    fn one(&mut self, target: &Target, places: &[Place]) {
+        let results = match self.args.dry_run {
+            true => places.iter().map(|place| self.plan(target, place)).collect(),
             false => {
                 let (session, args) = (self.session, self.args);
-                let (env, run) = (self.env, (target, place.url.as_str()));
-                let mut make = |env: &Env| self.make(env, target, place);
+                let urls: Vec<&str> = places.iter().map(|place| place.url.as_str()).collect();
+                let (env, run) = (self.env, (target, &urls[..]));
+                let mut make = |env: &Env, which: &[usize]| {
+                    let places: Vec<&Place> = which.iter().map(|index| &places[*index]).collect();
+                    self.make(env, target, &places)
+                };
                 let ended = runs::backup(session, env, &args.run, run, &mut make);
                 self.unfinished.extend(ended.after_failed);
-                ended.result
+                ended.results
             }
         };
-        match outcome {
-            Ok(result) => self.results.push(result),
-            Err(error) => {
-                self.session.progress.clear();
-                // No manifest says them.
-                for warning in &target.warnings {
-                    self.session.printer.warning(&units::one_line(&target.name), warning);
-                }
-                let error = match error.kind() {
-                    _ if error.message().contains(&target.name) => error,
-                    _ => error.context(format!("the backup of `{}` failed", target.name)),
-                };
-                self.results.push(json!({
-                    "source": target.name,
-                    "repository": place.url,
-                    "outcome": "failed",
-                    "error": report::as_json(&error),
-                }));
-                self.errors.push(error);
+        let is_partial = results.iter().any(Result::is_ok);
+        for (place, result) in places.iter().zip(results) {
+            match result {
+                Ok(result) => self.results.push(result),
+                Err(error) => self.failed(target, place, error, is_partial),
             }
         }
+    }
+
+    fn failed(&mut self, target: &Target, place: &Place, error: Error, is_partial: bool) {
+        self.session.progress.clear();
+        // No manifest says them.
+        for warning in target.warnings.iter().filter(|_| !is_partial) {
+            self.session.printer.warning(&units::one_line(&target.name), warning);
+        }
+        let name = &target.name;
+        let error = match is_partial {
+            true => error.context(format!("the backup of `{name}` in `{}` failed", place.label())),
+            false if error.message().contains(name.as_str()) => error,
+            false => error.context(format!("the backup of `{name}` failed")),
+        };
+        self.results.push(json!({
+            "source": target.name,
+            "repository": place.url,
+            "outcome": "failed",
+            "error": report::as_json(&error),
+        }));
+        self.errors.push(error);
     }
 
     fn request<'t>(&'t self, target: &'t Target, place: &Place) -> Result<BackupRequest<'t>> {
@@ -332,23 +341,83 @@ impl Runs<'_> {
         }))
     }
 
-    fn make(&mut self, env: &Env, target: &Target, place: &Place) -> Result<Value> {
-        // Before the repository is created: nothing is made for a source that does not exist.
-        target.source.inspect()?;
+    /// One attempt in those repositories: the source is read once.
+    fn make(&mut self, env: &Env, target: &Target, places: &[&Place]) -> Vec<Result<Value>> {
+        let all: Vec<usize> = (0..places.len()).collect();
+        // Before a repository is created: nothing is made for a source that does not exist.
+        let prepared = target.source.inspect().and_then(|_| self.is_incremental(target));
+        let is_incremental = match prepared {
+            Ok(is_incremental) => is_incremental,
+            Err(error) => return runs::shared(&error, &all),
+        };
+        let (mut ended, mut ready) = (Vec::new(), Vec::new());
+        for (index, place) in places.iter().enumerate() {
+            let opened = self.open(env, target, place, is_incremental);
+            ended.push(match opened {
+                Ok(Ok((request, repository))) => {
+                    ready.push((index, request.compression, repository));
+                    None
+                }
+                Ok(Err(added)) => Some(Ok(added)),
+                Err(error) => Some(Err(error)),
+            });
+        }
+        let first = ready.first().map(|(index, ..)| self.request(target, places[*index]));
+        let outcomes = match first {
+            Some(Ok(request)) => {
+                let destinations: Vec<Destination<'_>> = ready
+                    .iter()
+                    .map(|(_, compression, repository)| Destination {
+                        repository,
+                        compression: *compression,
+                    })
+                    .collect();
+                backup::run_all(env, &destinations, &request)
+            }
+            Some(Err(error)) => runs::shared(&error, &all[..ready.len()]),
+            None => Vec::new(),
+        };
+        for ((index, _, repository), outcome) in ready.into_iter().zip(outcomes) {
+            let made =
+                outcome.and_then(|outcome| self.made(target, places[index], &repository, &outcome));
+            ended[index] = Some(made);
+        }
+        ended.into_iter().flatten().collect()
+    }
+
+    /// The repository of a place, and what a backup there is made with; or what was added to its
+    /// log.
+    fn open<'t>(
+        &'t self,
+        env: &Env,
+        target: &'t Target,
+        place: &Place,
+        is_incremental: bool,
+    ) -> Result<Result<(BackupRequest<'t>, Repository), Value>> {
         let request = self.request(target, place)?;
         let repository = place.open_or_create(env)?;
-        if self.is_incremental(target)?
+        if is_incremental
             && let Some(added) = incremental::add(self.session, env, &repository, &request)?
         {
-            return Ok(added);
+            return Ok(Err(added));
         }
-        let outcome = backup::run(env, &repository, &request)?;
-        let (folder, manifest, word) = match &outcome {
+        Ok(Ok((request, repository)))
+    }
+
+    /// Tells of a backup that was made, and prunes after it.
+    fn made(
+        &mut self,
+        target: &Target,
+        place: &Place,
+        repository: &Repository,
+        outcome: &BackupOutcome,
+    ) -> Result<Value> {
+        let (folder, manifest, word) = match outcome {
             BackupOutcome::Committed { folder, manifest } => (folder, manifest, "committed"),
             BackupOutcome::Unchanged { folder, manifest } => (folder, manifest, "unchanged"),
         };
         if word == "committed" {
-            self.say_committed(&repository, folder, manifest);
+            self.say_committed(repository, folder, manifest);
         } else {
             let (name, taken) = (&manifest.name, self.taken(manifest));
             let place = &repository.url();
@@ -362,7 +431,7 @@ impl Runs<'_> {
             return Err(damaged(manifest));
         }
         let pruned = match word == "committed" && self.prunes(target) {
-            true => self.prune(target, place, &repository, folder),
+            true => self.prune(target, place, repository, folder),
             // Nothing goes without a newer backup.
             false => Value::Null,
         };

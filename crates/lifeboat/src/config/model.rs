@@ -124,7 +124,7 @@ pub(crate) struct SourceConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"superchat")]
     pub(crate) service: Option<TextOr<ServiceConfig>>,
-    /// Commands around each backup of this source, in each repository.
+    /// Commands around each backup of this source, once for all of its repositories.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) hooks: Option<HooksConfig>,
     /// How a failed backup is tried again. Default: not at all.

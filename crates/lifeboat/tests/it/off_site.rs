@@ -97,3 +97,76 @@ fn a_password_in_a_url_is_refused_and_not_repeated() {
     let ran = world.run(&["config", "check"]).expect(2);
     assert!(ran.err.contains("holds a password"), "{}", ran.err);
 }
+
+/// Two repositories on this host and one that is not to be had.
+fn several(world: &World, third: &str) {
+    world.configure(&format!(
+        "[repository.near]\nurl = \"file://$DATA/near\"\n\
+         [repository.packed]\nurl = \"file://$DATA/packed\"\ncompression = \"gzip:1\"\n{third}\n\
+         [source.app]\nsqlite = \"$DATA/app.db\"\nfiles = [\"$DATA/host_key\"]\n",
+    ));
+    fs::write(world.path("data/host_key"), b"secret").unwrap();
+}
+
+#[test]
+fn a_source_is_read_once_for_all_its_repositories() {
+    let world = World::new();
+    let path = world.database("app.db", 3_000);
+    several(&world, "");
+    let made = world.run(&["backup", "app", "--json"]).expect(0).json();
+    assert_eq!(made.as_array().unwrap().len(), 2, "{made}");
+    for what in ["id", "name", "taken_at", "rows", "source"] {
+        assert_eq!(made[0]["manifest"][what], made[1]["manifest"][what], "{what}");
+    }
+    assert_eq!(made[0]["manifest"]["artifacts"][0]["compression"], "zstd");
+    assert_eq!(made[1]["manifest"]["artifacts"][0]["compression"], "gzip");
+    let before = content(&path);
+    for place in ["near", "packed"] {
+        world.run(&["--repo", place, "verify", "--level", "full"]).expect(0);
+        let to = format!("{place}.db");
+        world.run(&["--repo", place, "restore", "app", "--to", &to]).expect(0);
+        assert_eq!(content(&world.path("data").join(to)), before);
+    }
+}
+
+#[test]
+fn a_repository_that_fails_leaves_the_others_alone_and_the_run_incomplete() {
+    let Some(mut server) = Sshd::start("a_repository_that_fails_leaves_the_others_alone", "")
+    else {
+        return;
+    };
+    let world = World::new();
+    world.database("app.db", 20_000);
+    let third = format!(
+        "[repository.third]\nurl = \"sftp://backup-host{}\"\nssh_config = \"{}\"",
+        server.path("lifeboat").display(),
+        server.client_config().display(),
+    );
+    several(&world, &third);
+    world.run(&["backup", "app"]).expect(0);
+    // It goes away while the backup is stored.
+    let mut command = world.command(&["backup", "app", "--json"]);
+    command.env("LIFEBOAT_PAUSE_AT", "backup.artifact.committed:1500");
+    let child = command
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    while fs::read_dir(server.path("lifeboat/app")).unwrap().count() < 6 {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    server.stop();
+    let ran = crate::support::ran(child.wait_with_output().unwrap()).expect(3);
+    assert!(ran.err.contains("in `third` failed"), "{}", ran.err);
+    let made = ran.json();
+    let outcomes: Vec<&str> =
+        made.as_array().unwrap().iter().map(|one| one["outcome"].as_str().unwrap()).collect();
+    assert_eq!(outcomes, ["committed", "committed", "failed"]);
+    server.restart();
+    world.run(&["--repo", "near", "verify", "--level", "full"]).expect(0);
+    assert_eq!(world.run(&["--repo", "near", "list", "app"]).expect(0).out.lines().count(), 3);
+    assert_eq!(world.run(&["--repo", "third", "list", "app"]).expect(0).out.lines().count(), 2);
+    // What it could not delete there is garbage without a manifest; the next backup is whole again.
+    world.run(&["backup", "app"]).expect(0);
+    assert_eq!(world.run(&["--repo", "third", "list", "app"]).expect(0).out.lines().count(), 3);
+}

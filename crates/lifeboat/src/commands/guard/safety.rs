@@ -82,15 +82,18 @@ impl Safety {
         }
         for place in places {
             let mut saved = None;
-            let mut make = |env: &Env| {
-                saved = Some(store_in(guard, env, &place)?);
-                Ok(json!({ "outcome": "committed" }))
+            let mut make = |env: &Env, _: &[usize]| {
+                vec![store_in(guard, env, &place).map(|stored| {
+                    saved = Some(stored);
+                    json!({ "outcome": "committed" })
+                })]
             };
-            let ended = runs::backup(session, env, &guard.run, (target, &place.url), &mut make);
+            let run = (target, &[place.url.as_str()][..]);
+            let mut ended = runs::backup(session, env, &guard.run, run, &mut make);
             if let Some(error) = ended.after_failed {
                 session.printer.warning(&target.name, &error.to_string());
             }
-            ended.result?;
+            ended.results.pop().transpose()?;
             self.saved.push(saved.ok_or_else(|| {
                 Error::new(Kind::Locked, "another run backs the source up")
                     .hint("wait for it to end, then run the same command again")
