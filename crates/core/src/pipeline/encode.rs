@@ -146,7 +146,7 @@ pub fn encode_all(
         };
         let whole = |encoded: Encoded| Encoded {
             plain_bytes,
-            plain_sha256: plain_sha256.clone(),
+            plain_sha256,
             block_hashes: Arc::clone(&block_hashes),
             ..encoded
         };

@@ -426,7 +426,7 @@ impl Runs<'_> {
                 target.name
             ));
         }
-        self.keep_configuration(env, &repository);
+        self.keep_configuration(self.env, repository);
         if manifest.condition == Condition::Damaged && target.cluster.is_some() {
             return Err(damaged(manifest));
         }
