@@ -10,6 +10,7 @@ mod guard;
 mod init;
 pub(crate) mod install;
 mod key;
+mod kit;
 mod list;
 mod man;
 mod pin;
@@ -56,6 +57,7 @@ pub(crate) enum Command {
     Config(config::Args),
     Install(install::Args),
     Key(key::Args),
+    Kit(kit::Args),
     Completions(completions::Args),
     Man(man::Args),
     #[command(hide = true)]
@@ -97,6 +99,7 @@ impl Command {
             Command::Config(args) => config::run(session, args),
             Command::Install(args) => install::run(session, args),
             Command::Key(args) => key::run(session, args),
+            Command::Kit(args) => kit::run(session, args),
             Command::Completions(args) => completions::run(session, args),
             Command::Man(args) => man::run(session, args),
             Command::Reference(args) => reference::run(session, args),

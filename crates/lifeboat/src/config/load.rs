@@ -25,7 +25,8 @@ use crate::world::Surroundings;
 const CONFIG_BYTES_MAX: u64 = 4 << 20;
 
 /// The keys that a file has at its top.
-const TOP_KEYS: &[&str] = &["host", "identity", "repository", "source", "hooks", "retry", "agent"];
+const TOP_KEYS: &[&str] =
+    &["host", "contact", "identity", "repository", "source", "hooks", "retry", "agent"];
 
 /// A configuration with the places of all that it says.
 #[derive(Debug, Default)]
@@ -208,6 +209,7 @@ fn parse_file(file: SourceText, loaded: &mut Loaded, mistakes: &mut Mistakes) {
                 }
             }
             "host" => keep(&file, value, &mut config.host, mistakes),
+            "contact" => keep(&file, value, &mut config.contact, mistakes),
             "identity" => keep(&file, value, &mut config.identity, mistakes),
             "hooks" => keep(&file, value, &mut config.hooks, mistakes),
             "retry" => keep(&file, value, &mut config.retry, mistakes),

@@ -29,6 +29,10 @@ pub(crate) struct Config {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"db1")]
     pub(crate) host: Option<String>,
+    /// Whom to call when this host is lost: a line for the recovery kit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"Ann, +49 30 1234567, ann@example.org")]
+    pub(crate) contact: Option<String>,
     /// Where the key is that opens sealed backups: { file = "..." }, { env = "..." },
     /// { command = [...] }, or { credential = "..." } of systemd. A host that makes backups needs
     /// none, and should have none.

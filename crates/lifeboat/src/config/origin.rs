@@ -37,6 +37,10 @@ pub(crate) fn sections(loaded: &Loaded) -> Vec<Section> {
         let host = table(&serde_json::json!({ "host": host }));
         sections.push(section(loaded, &[], host, &Table::new()));
     }
+    if let Some(contact) = &config.contact {
+        let contact = table(&serde_json::json!({ "contact": contact }));
+        sections.push(section(loaded, &[], contact, &Table::new()));
+    }
     if let Some(identity) = &config.identity {
         sections.push(section(loaded, &["identity"], table(identity), &Table::new()));
     }

@@ -26,6 +26,7 @@ mod guard;
 mod increments;
 mod init;
 mod install;
+mod kit;
 mod lost_backups;
 mod off_site;
 mod output;
