@@ -297,3 +297,37 @@ fn what_is_kept_of_a_configuration_has_no_password() {
     assert!(text.contains("[source.pg]") && !text.contains("hunter2"), "{text}");
     assert_eq!(fs::metadata(&kept).unwrap().mode() & 0o777, 0o600);
 }
+
+/// The page for the worst day, run block by block.
+#[test]
+fn the_page_of_the_worst_day_holds() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/rebuild.md");
+    let page = fs::read_to_string(page).unwrap();
+    let blocks = page.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let commands: Vec<&str> = blocks.flat_map(str::lines).collect();
+    assert_eq!(commands.len(), 6, "{commands:?}");
+    let drive = tempfile::tempdir().unwrap();
+    let url = format!("file://{}/chat", drive.path().display());
+    let test = "the_page_of_the_worst_day_holds";
+    let Some(mut chat) = Chat::start(test, &format!("url = \"{url}\"")) else { return };
+    chat.world.run(&["backup"]).expect(0);
+    let (new, key) = (chat.world.text("mnt/new"), chat.world.text("home/recovery.key"));
+    for (index, command) in commands.iter().enumerate() {
+        let words = command.split_whitespace().skip(1).map(|word| match word {
+            "s3://my-backups/chat" => url.clone(),
+            "/mnt/new" => new.clone(),
+            "recovery.key" => key.clone(),
+            word => word.to_owned(),
+        });
+        let words: Vec<String> = words.collect();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        chat.world.run(&words).expect(0);
+        if index == 0 {
+            chat.lose_everything();
+        }
+        if index == 1 {
+            chat.must_be_back(&PathBuf::from(&new));
+        }
+    }
+    chat.must_be_back(Path::new("/"));
+}
