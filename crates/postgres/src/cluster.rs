@@ -21,7 +21,7 @@ use crate::client::{Client, ClientOptions};
 /// How long a new server may take until it answers.
 const START_TIMEOUT_MS: u64 = 60_000;
 /// The path of a socket may have so many bytes, its name among them.
-const SOCKET_FOLDER_BYTES_MAX: usize = 80;
+pub(crate) const SOCKET_FOLDER_BYTES_MAX: usize = 80;
 /// Nothing in it must survive anything: no sync, little memory, no background work.
 const SETTINGS: &[&str] = &[
     "listen_addresses=",
@@ -35,7 +35,7 @@ const SETTINGS: &[&str] = &[
     "max_connections=20",
     "log_min_messages=error",
 ];
-const STARTER: &str = "folder=$1; shift; \"$@\" & server=$!; cat >/dev/null; \
+pub(crate) const STARTER: &str = "folder=$1; shift; \"$@\" & server=$!; cat >/dev/null; \
     kill -QUIT $server 2>/dev/null; wait $server; rm -rf -- \"$folder\"";
 
 /// A running server of our own. Stopped and removed when dropped.
@@ -50,9 +50,9 @@ pub struct ThrowAwayCluster {
 }
 
 /// User and group that a server of ours runs as, and the user's name.
-struct RunAs {
-    uid: u32,
-    gid: u32,
+pub(crate) struct RunAs {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
 }
 
 impl ThrowAwayCluster {
@@ -163,7 +163,7 @@ impl Drop for ThrowAwayCluster {
     }
 }
 
-fn missing(major: Option<u32>) -> Error {
+pub(crate) fn missing(major: Option<u32>) -> Error {
     let (what, package) = match major {
         Some(major) => {
             (format!("version {major} of PostgreSQL's server"), format!("postgresql-{major}"))
@@ -174,7 +174,7 @@ fn missing(major: Option<u32>) -> Error {
         .hint(format!("install it: apt-get install {package}"))
 }
 
-fn run_as() -> RunAs {
+pub(crate) fn run_as() -> RunAs {
     let text = fs::read_to_string("/etc/passwd").unwrap_or_default();
     let of = |name: &str| {
         let line = text.lines().find(|line| line.split(':').next() == Some(name))?;
@@ -185,7 +185,7 @@ fn run_as() -> RunAs {
 }
 
 /// A folder that only the server's user may enter.
-fn private_folder(parent: &Path, run_as: Option<&RunAs>) -> Result<TempDir> {
+pub(crate) fn private_folder(parent: &Path, run_as: Option<&RunAs>) -> Result<TempDir> {
     let failed = |error| {
         let message =
             format!("cannot make a folder for a throw-away cluster in {}", parent.display());
@@ -199,7 +199,7 @@ fn private_folder(parent: &Path, run_as: Option<&RunAs>) -> Result<TempDir> {
     Ok(folder)
 }
 
-fn as_user<'a>(command: &'a mut Command, run_as: Option<&RunAs>) -> &'a mut Command {
+pub(crate) fn as_user<'a>(command: &'a mut Command, run_as: Option<&RunAs>) -> &'a mut Command {
     match run_as {
         Some(RunAs { uid, gid }) => command.uid(*uid).gid(*gid),
         None => command,

@@ -1,8 +1,14 @@
 //! The way back of a physical backup: tar streams become a data directory, and a data directory
 //! becomes a cluster at a moment.
 
+pub mod assemble;
 pub mod increment;
 pub mod member;
 pub mod pages;
+pub mod recover;
 pub mod scan;
+pub mod serve;
+pub mod server;
 pub mod tar_stream;
+pub mod target;
+pub mod write;
