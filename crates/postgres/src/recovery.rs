@@ -2,6 +2,7 @@
 //! becomes a cluster at a moment.
 
 pub mod assemble;
+pub mod check;
 pub mod increment;
 pub mod member;
 pub mod pages;
@@ -9,6 +10,7 @@ pub mod recover;
 pub mod scan;
 pub mod serve;
 pub mod server;
+pub mod settings;
 pub mod tar_stream;
 pub mod target;
 pub mod write;

@@ -16,7 +16,7 @@ use lifeboat_core::manifest::{Artifact, Manifest};
 use lifeboat_core::parallel::in_parallel;
 use lifeboat_core::pipeline::decode;
 use lifeboat_core::repository::Repository;
-use lifeboat_core::scratch::{compression_of, expectation, stored_expectation};
+use lifeboat_core::scratch::{expectation, stored_expectation};
 use lifeboat_core::{Error, Kind, Result};
 
 use super::member::{Destination, Member, Nowhere, result_path};
@@ -115,7 +115,8 @@ impl Stored<'_> {
             true => expectation(artifact),
             false => stored_expectation(artifact),
         };
-        decode(reader, compression_of(artifact)?, env.threads, &expected, &mut |plain| {
+        let wrapping = self.repository.wrapping(artifact)?;
+        decode(reader, wrapping, env.threads, &expected, &mut |plain| {
             env.proceed()?;
             env.tell(Event::Advanced { bytes: plain.len() as u64 });
             take(plain)
