@@ -21,6 +21,7 @@ use lifeboat_core::{Error, Kind, Result};
 
 use super::member::{Destination, Member, Nowhere, result_path};
 use super::pages::PageCounts;
+use super::plan::MARK;
 use super::scan::walk;
 use super::tar_stream::TarStream;
 use super::write::{
@@ -248,7 +249,7 @@ fn remove_others(place: &Place, wanted: &HashSet<String>, folders: &HashSet<Stri
         );
         let keeps = match is_folder {
             true => is_root || folders.contains(path),
-            false => path.starts_with("pg_wal/") || wanted.contains(path),
+            false => path.starts_with("pg_wal/") || path == MARK || wanted.contains(path),
         };
         if !keeps {
             others.push((path.to_owned(), is_folder));

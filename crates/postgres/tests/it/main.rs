@@ -5,6 +5,7 @@
 
 mod archives;
 mod backup;
+mod cluster_restore;
 mod data_folder;
 mod physical;
 mod replication;

@@ -32,10 +32,10 @@ fn damage(place: &Place, manifest: &Manifest) -> Vec<String> {
 }
 
 /// pgbench on a cluster, until dropped.
-struct Load(Child);
+pub(crate) struct Load(Child);
 
 impl Load {
-    fn start(major: u32, client: &Client) -> Load {
+    pub(crate) fn start(major: u32, client: &Client) -> Load {
         let address = client.address();
         let mut command = as_server(&program(major, "pgbench"));
         for (option, name) in [("-h", "host"), ("-p", "port"), ("-U", "user")] {
@@ -58,7 +58,7 @@ impl Drop for Load {
 }
 
 /// What pgbench never breaks: all balances agree, and with the history too.
-fn assert_balanced(client: &Client) {
+pub(crate) fn assert_balanced(client: &Client) {
     let sums = text_of(
         client,
         "SELECT (SELECT sum(abalance) FROM public.pgbench_accounts) = \
@@ -73,7 +73,7 @@ fn assert_balanced(client: &Client) {
 
 /// The server's own verifier on an unpacked backup, where that version's works.
 #[expect(clippy::print_stderr, reason = "what is skipped is named")]
-fn server_verifies(major: u32, data: &Path) {
+pub(crate) fn server_verifies(major: u32, data: &Path) {
     let verifier = program(major, "pg_verifybackup");
     let works = as_server(&verifier).arg("--version").output();
     if major == 18 || !works.is_ok_and(|output| output.status.success()) {

@@ -1,0 +1,268 @@
+//! A physical restore, carried out.
+
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use lifeboat_core::env::Env;
+use lifeboat_core::manifest::Condition;
+use lifeboat_core::service::Service;
+use lifeboat_core::{Error, Kind, Result};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use super::assemble::{Assembled, assemble};
+use super::check::{ClusterCheck, check_cluster};
+use super::pages::PageCounts;
+use super::plan::{Action, ClusterPlan, ClusterRequest, MARK, beside};
+use super::recover::{Ending, Recovered, Recovery, running_server};
+use super::scan::scan_folder;
+use super::serve::Supply;
+use super::settings::{NextStart, write_settings};
+use super::write::{failed, give, sync, write_file};
+
+/// How long a service may take until its server is gone.
+const RELEASE_TIMEOUT_MS: u64 = 60_000;
+
+/// What a restore did.
+#[derive(Debug, Default)]
+pub struct ClusterOutcome {
+    /// The moment that was reached, where a server was started.
+    pub recovered: Option<Recovered>,
+    /// What was found by SQL.
+    pub check: Option<ClusterCheck>,
+    /// What was found among the pages.
+    pub pages: PageCounts,
+    /// Whether pages have checksums.
+    pub has_checksums: bool,
+    /// Bytes that were written.
+    pub bytes: u64,
+    /// What a person should know.
+    pub warnings: Vec<String>,
+    /// How long it took.
+    pub elapsed_ms: u64,
+}
+
+/// How a restore is carried out.
+pub struct Carry<'a> {
+    /// Where the log comes from.
+    pub supply: Arc<dyn Supply>,
+    /// What the next start is to do, where the cluster is not promoted.
+    pub next: NextStart,
+    /// Roles that may ask the cluster, tried in order.
+    pub users: Vec<String>,
+    /// What is stopped and started around an exchange.
+    pub service: Option<&'a Service>,
+    /// Whether damaged pages are an error.
+    pub strict: bool,
+}
+
+/// Carries a plan out. On failure what was there is still there.
+pub fn apply(
+    env: &Env,
+    request: &ClusterRequest<'_>,
+    plan: &ClusterPlan,
+    carry: &Carry<'_>,
+) -> Result<ClusterOutcome> {
+    let begun_ms = env.clock.monotonic_ms();
+    let place = &plan.place;
+    make_folders(plan)?;
+    let next_first = match request.action {
+        Action::Leave | Action::Standby => carry.next.clone(),
+        _ => NextStart::Plain,
+    };
+    let assembled =
+        assemble(env, &request.chain, place, &mut |place, _| write_settings(place, &next_first))?;
+    env.crash.pass("recovery.assembled")?;
+    let mut outcome = ClusterOutcome {
+        has_checksums: assembled.control.data_checksums,
+        bytes: assembled.bytes,
+        warnings: plan.warnings.clone(),
+        ..ClusterOutcome::default()
+    };
+    judge_pages(request, carry, &assembled, &mut outcome)?;
+    if let Some(programs) = &plan.programs {
+        let ending = match request.action {
+            Action::Promote => Ending::Promoted,
+            _ => Ending::Standing,
+        };
+        let recovery = Recovery {
+            programs,
+            place,
+            control: &assembled.control,
+            supply: Arc::clone(&carry.supply),
+            target: &request.target,
+            timeline: request.timeline,
+            ending,
+        };
+        let mut check = None;
+        outcome.recovered = Some(recovery.run(env, &mut |server| {
+            check = Some(check_cluster(server, programs, &carry.users, false)?);
+            Ok(())
+        })?);
+        outcome.check = check;
+        env.crash.pass("recovery.recovered")?;
+        after_recovery(env, request, carry, &mut outcome, plan)?;
+    }
+    take_place(env, plan, carry.service)?;
+    outcome.pages.named.truncate(100);
+    outcome.elapsed_ms = env.elapsed_ms(begun_ms);
+    Ok(outcome)
+}
+
+/// Damaged pages of the base are an error, unless its manifest told of them.
+fn judge_pages(
+    request: &ClusterRequest<'_>,
+    carry: &Carry<'_>,
+    assembled: &Assembled,
+    outcome: &mut ClusterOutcome,
+) -> Result<()> {
+    outcome.pages = assembled.pages.clone();
+    if assembled.pages.damaged == 0 {
+        return Ok(());
+    }
+    let known = request.chain.iter().any(|one| one.manifest.condition == Condition::Damaged);
+    let torn = request.chain.iter().any(|one| one.manifest.facts.contains_key("torn_pages"));
+    if !carry.strict || known || torn {
+        outcome.warnings.extend(assembled.pages.lines(20));
+        return Ok(());
+    }
+    Err(damaged_pages(&assembled.pages))
+}
+
+fn damaged_pages(pages: &PageCounts) -> Error {
+    let lines = pages.lines(3).join("; ");
+    Error::new(Kind::CheckFailed, format!("{} pages are damaged: {lines}", pages.damaged)).hint(
+        "choose an older backup: lifeboat list; or take this one as it is, to another place: \
+         --check none --to DIR",
+    )
+}
+
+/// What the recovery left is looked at once more, page by page, and made ready for a person.
+fn after_recovery(
+    env: &Env,
+    request: &ClusterRequest<'_>,
+    carry: &Carry<'_>,
+    outcome: &mut ClusterOutcome,
+    plan: &ClusterPlan,
+) -> Result<()> {
+    if outcome.has_checksums {
+        let pages = scan_folder(env, &plan.place.data)?;
+        let known = request.chain.iter().any(|one| one.manifest.condition == Condition::Damaged);
+        if pages.damaged > 0 && carry.strict && !known {
+            return Err(damaged_pages(&pages));
+        }
+        outcome.pages = pages;
+    }
+    if let Some(check) = &outcome.check {
+        if !check.damage.is_empty() && carry.strict {
+            let lines = check.damage.iter().take(3).cloned().collect::<Vec<_>>().join("; ");
+            return Err(Error::new(Kind::CheckFailed, format!("tables cannot be read: {lines}"))
+                .hint("choose an older backup, or take it as it is: --check none --to DIR"));
+        }
+        outcome.warnings.extend(check.damage.iter().cloned());
+        outcome.warnings.extend(check.notes.iter().cloned());
+    }
+    let next = if request.action == Action::Promote { &NextStart::Plain } else { &carry.next };
+    write_settings(&plan.place, next)?;
+    sync(&plan.place.data)
+}
+
+/// Makes the folders, marked as not whole. What a killed restore left makes way.
+fn make_folders(plan: &ClusterPlan) -> Result<()> {
+    let data = &plan.place.data;
+    if data.exists() {
+        if !data.join(MARK).exists() {
+            let message = format!("{} is there, and is no restore that was killed", data.display());
+            return Err(Error::new(Kind::Refused, message).hint("move it away"));
+        }
+        fs::remove_dir_all(data).map_err(|error| failed("remove", data, error))?;
+        let tablespaces = beside(&plan.to, "tablespaces");
+        if tablespaces.join(MARK).exists() {
+            fs::remove_dir_all(&tablespaces)
+                .map_err(|error| failed("remove", &tablespaces, error))?;
+        }
+    }
+    make_folder(plan, data)?;
+    write_file(&plan.place, &data.join(MARK), b"", 0o600)?;
+    let own = beside(&plan.to, "tablespaces");
+    for folder in plan.place.tablespaces.values() {
+        if folder.starts_with(&own) && !own.exists() {
+            make_folder(plan, &own)?;
+            write_file(&plan.place, &own.join(MARK), b"", 0o600)?;
+        }
+        make_folder(plan, folder)?;
+    }
+    Ok(())
+}
+
+fn make_folder(plan: &ClusterPlan, folder: &Path) -> Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(|error| failed("make", folder, error))?;
+    give(folder, plan.place.owner)
+}
+
+/// The last step: the name. Until then nothing that was there was touched.
+fn take_place(env: &Env, plan: &ClusterPlan, service: Option<&Service>) -> Result<()> {
+    let (staged, to) = (&plan.place.data, &plan.to);
+    let parent = to.parent().unwrap_or(Path::new("/"));
+    if plan.kept_as.is_none() {
+        remove_marks(plan, staged)?;
+        if to.exists() {
+            fs::remove_dir(to).map_err(|error| failed("replace", to, error))?;
+        }
+        fs::rename(staged, to).map_err(|error| failed("rename", staged, error))?;
+        sync(parent)?;
+        return env.crash.pass("recovery.swapped");
+    }
+    let stopped = match service {
+        Some(service) => Some(service.stop(env)?),
+        None => None,
+    };
+    wait_for_release(env, to, stopped.is_some())?;
+    exchange(staged, to)?;
+    env.crash.pass("recovery.kept_aside")?;
+    remove_marks(plan, to)?;
+    env.crash.pass("recovery.swapped")?;
+    match stopped {
+        Some(stopped) => stopped.start(),
+        None => Ok(()),
+    }
+}
+
+fn remove_marks(plan: &ClusterPlan, data: &Path) -> Result<()> {
+    for folder in [data, &beside(&plan.to, "tablespaces")] {
+        let mark = folder.join(MARK);
+        if mark.exists() {
+            fs::remove_file(&mark).map_err(|error| failed("remove", &mark, error))?;
+            sync(folder)?;
+        }
+    }
+    Ok(())
+}
+
+/// Two folders exchange their names in one step: at each moment one of them is at each place.
+pub(super) fn exchange(one: &Path, other: &Path) -> Result<()> {
+    renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).map_err(|error| {
+        let message = format!("cannot exchange {} and {}", one.display(), other.display());
+        Error::io(Kind::Failed, message, error.into())
+            .hint("the file system must be able to exchange names; restore with --to DIR instead")
+    })?;
+    sync(other.parent().unwrap_or(Path::new("/")))
+}
+
+/// Nobody may have the data directory open.
+pub(super) fn wait_for_release(env: &Env, data: &Path, was_stopped: bool) -> Result<()> {
+    let begun_ms = env.clock.monotonic_ms();
+    while let Some(process) = running_server(data) {
+        if !was_stopped || env.elapsed_ms(begun_ms) > RELEASE_TIMEOUT_MS {
+            return Err(Error::new(
+                Kind::Refused,
+                format!("a server (process {process}) has {} open", data.display()),
+            )
+            .hint("stop it first, or name its `service` in the configuration"));
+        }
+        env.pause_ms(50)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! Physical restores of real clusters under load: chains, damage, and the server's own programs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lifeboat_core::manifest::{CheckLevel, Manifest};
+use lifeboat_core::{Kind, Result};
+use lifeboat_postgres::recovery::assemble::Stored;
+use lifeboat_postgres::recovery::plan::{Action, ClusterRequest, plan};
+use lifeboat_postgres::recovery::restore::{Carry, ClusterOutcome, apply};
+use lifeboat_postgres::recovery::serve::NoLog;
+use lifeboat_postgres::recovery::settings::NextStart;
+use lifeboat_postgres::recovery::target::{Target, Timeline};
+use lifeboat_postgres::{Client, ClusterEngine, ClusterSource, PhysicalOptions};
+
+use crate::data_folder::{Server, folder, own};
+use crate::physical::{Load, assert_balanced, server_verifies};
+use crate::support::{Place, back_up_as, cluster, env, majors, options, place, run, text_of};
+
+fn back_up(place: &Place, client: Client) -> Manifest {
+    let source = ClusterSource::new(client, PhysicalOptions::default(), env());
+    back_up_as(place, &env(), &source, &ClusterEngine, CheckLevel::Quick).unwrap()
+}
+
+/// A restore of one backup to a new folder, without any log but its own.
+fn restore(place: &Place, manifest: &Manifest, to: &Path, action: Action) -> Result<ClusterOutcome> {
+    let options = options();
+    let request = ClusterRequest {
+        chain: vec![Stored { repository: &place.repository, folder: "shop", manifest }],
+        to,
+        in_place: false,
+        tablespaces: &[],
+        target: Target::Consistent,
+        timeline: Timeline::Latest,
+        action,
+        options: &options,
+    };
+    let carry = Carry {
+        supply: Arc::new(NoLog),
+        next: NextStart::Plain,
+        users: vec!["postgres".to_owned()],
+        service: None,
+        strict: true,
+    };
+    let plan = plan(&env(), &request)?;
+    apply(&env(), &request, &plan, &carry)
+}
+
+#[test]
+fn a_cluster_under_load_comes_back_whole_with_its_tablespaces() {
+    for major in majors() {
+        let cluster = cluster(*major);
+        let client = cluster.client("postgres").unwrap();
+        let space = folder();
+        own(space.path());
+        run(&client, &format!("CREATE TABLESPACE elsewhere LOCATION '{}'", space.path().display()));
+        run(
+            &client,
+            "CREATE TABLE public.outside TABLESPACE elsewhere AS \
+             SELECT g, repeat('y', 50) AS y FROM generate_series(1, 20000) g; \
+             CREATE UNLOGGED TABLE public.fleeting AS SELECT 1 AS one",
+        );
+        let load = Load::start(*major, &client);
+        let place = place();
+        let manifest = back_up(&place, cluster.client("postgres").unwrap());
+        drop(load);
+        let restored = folder();
+        let unpacked = restored.path().join("unpacked");
+        restore(&place, &manifest, &unpacked, Action::Leave).unwrap();
+        server_verifies(*major, &unpacked);
+        let data = restored.path().join("data");
+        let outcome = restore(&place, &manifest, &data, Action::Promote).unwrap();
+        let check = outcome.check.unwrap();
+        assert_eq!(check.unlogged, ["postgres.public.fleeting"], "{major}");
+        assert_eq!(check.rows["postgres.public.outside"], 20_000, "{major}");
+        assert_eq!((check.damage.len(), outcome.pages.damaged), (0, 0), "{major}");
+        assert_eq!(outcome.recovered.unwrap().timeline, 2, "{major}");
+        // The live cluster's tablespace is not the restored one's.
+        run(&client, "UPDATE public.outside SET y = 'z'");
+        let server = Server::start(*major, &data);
+        assert_balanced(&server.client("postgres"));
+        let query = "SELECT count(*) FROM public.outside WHERE y = 'z'";
+        assert_eq!(text_of(&server.client("postgres"), query), "0", "{major}");
+        assert_eq!(text_of(&client, query), "20000", "{major}");
+    }
+}
+
+#[test]
+fn what_is_there_is_not_overwritten() {
+    let cluster = cluster(15);
+    let place = place();
+    let manifest = back_up(&place, cluster.client("postgres").unwrap());
+    let restored = folder();
+    let data = restored.path().join("data");
+    fs::create_dir(&data).unwrap();
+    fs::write(data.join("mine"), "x").unwrap();
+    let error = restore(&place, &manifest, &data, Action::Leave).unwrap_err();
+    assert_eq!(error.kind(), Kind::Refused);
+    assert_eq!(fs::read_dir(&data).unwrap().count(), 1);
+    let error = restore(&place, &manifest, &cluster.data_folder(), Action::Leave).unwrap_err();
+    assert_eq!(error.kind(), Kind::Refused);
+}
+
+/// T37 and T38: one flipped bit anywhere in what is stored, and nothing is restored.
+#[test]
+fn a_flipped_bit_in_any_artifact_is_an_error() {
+    let cluster = cluster(15);
+    let place = place();
+    let manifest = back_up(&place, cluster.client("postgres").unwrap());
+    let restored = folder();
+    for artifact in &manifest.artifacts {
+        let path = place.folder.path().join("shop").join(&artifact.name);
+        let sound = fs::read(&path).unwrap();
+        for part in [10, 50, 90] {
+            let mut flipped = sound.clone();
+            let at = sound.len() * part / 100;
+            flipped[at] ^= 4;
+            fs::write(&path, &flipped).unwrap();
+            let data: PathBuf = restored.path().join("data");
+            let failed = restore(&place, &manifest, &data, Action::Leave);
+            assert_eq!(failed.unwrap_err().kind(), Kind::CheckFailed, "{} {part}", artifact.name);
+            assert!(!data.exists(), "nothing has the name that was wanted");
+            let stored =
+                Stored { repository: &place.repository, folder: "shop", manifest: &manifest };
+            let checked = stored.check(&env());
+            assert_eq!(checked.unwrap_err().kind(), Kind::CheckFailed, "{}", artifact.name);
+        }
+        fs::write(&path, &sound).unwrap();
+    }
+    let data = restored.path().join("data");
+    restore(&place, &manifest, &data, Action::Leave).unwrap();
+}
