@@ -35,7 +35,7 @@ const SETTINGS: &[&str] = &[
     "max_connections=20",
     "log_min_messages=error",
 ];
-pub(crate) const STARTER: &str = "folder=$1; shift; \"$@\" & server=$!; cat >/dev/null; \
+const STARTER: &str = "folder=$1; shift; \"$@\" & server=$!; cat >/dev/null; \
     kill -QUIT $server 2>/dev/null; wait $server; rm -rf -- \"$folder\"";
 
 /// A running server of our own. Stopped and removed when dropped.

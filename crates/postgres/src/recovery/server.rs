@@ -17,13 +17,19 @@ use tempfile::TempDir;
 use super::write::{failed, give};
 use crate::address::Address;
 use crate::client::{Client, ClientOptions};
-use crate::cluster::{RunAs, SOCKET_FOLDER_BYTES_MAX, STARTER, as_user, missing, private_folder};
+use crate::cluster::{RunAs, SOCKET_FOLDER_BYTES_MAX, as_user, missing, private_folder};
 use crate::control::Limits;
 
 /// How often the server is looked at, in milliseconds.
 const LOOK_MS: u64 = 10;
 /// How long it may take to stop.
 const STOP_TIMEOUT_MS: u64 = 300_000;
+/// A shell that ends with the server, and ends it when our end of a pipe closes: because we say so,
+/// fail or are killed.
+const STARTER: &str = "folder=$1; shift; exec 3<&0; \"$@\" 3<&- </dev/null & server=$!; \
+    { cat <&3 >/dev/null; kill -QUIT $server 2>/dev/null; \
+    while kill -0 $server 2>/dev/null; do sleep 0.1; done; rm -rf -- \"$folder\"; } & watch=$!; \
+    exec 3<&-; wait $server; status=$?; kill $watch 2>/dev/null; exit $status";
 const SETTINGS: &[(&str, &str)] = &[
     ("listen_addresses", ""),
     ("port", "5432"),

@@ -57,9 +57,9 @@ impl Target {
             Target::Position(position) => ("recovery_target_lsn", position.to_string()),
             Target::Transaction(number) => ("recovery_target_xid", number.to_string()),
         };
-        for setting in settings.iter_mut().filter(|(known, _)| *known == name) {
-            setting.1.clone_from(&value);
-        }
+        // A server takes an empty value behind it for a second target.
+        settings.retain(|(known, _)| *known != name);
+        settings.push((name, value));
         settings
     }
 

@@ -24,7 +24,12 @@ fn back_up(place: &Place, client: Client) -> Manifest {
 }
 
 /// A restore of one backup to a new folder, without any log but its own.
-fn restore(place: &Place, manifest: &Manifest, to: &Path, action: Action) -> Result<ClusterOutcome> {
+fn restore(
+    place: &Place,
+    manifest: &Manifest,
+    to: &Path,
+    action: Action,
+) -> Result<ClusterOutcome> {
     let options = options();
     let request = ClusterRequest {
         chain: vec![Stored { repository: &place.repository, folder: "shop", manifest }],
