@@ -234,7 +234,8 @@ pub(crate) fn engine() -> &'static PostgresEngine {
     ENGINE.get_or_init(|| PostgresEngine { options: options() })
 }
 
-fn options() -> ClientOptions {
+/// Where client programs are, and what they inherit.
+pub(crate) fn options() -> ClientOptions {
     let (variables, password) = world::postgres_variables();
     ClientOptions {
         variables,

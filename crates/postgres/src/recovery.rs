@@ -4,6 +4,7 @@
 pub mod assemble;
 pub mod check;
 pub mod increment;
+pub mod log_state;
 pub mod member;
 pub mod pages;
 pub mod plan;

@@ -1,6 +1,7 @@
 //! `lifeboat restore`: the way back.
 
 mod all;
+mod cluster;
 mod server;
 
 use std::path::PathBuf;
@@ -82,6 +83,8 @@ pub(crate) struct Args {
     mapping: MappingArgs,
     #[command(flatten)]
     server: server::ServerArgs,
+    #[command(flatten)]
+    cluster: cluster::ClusterArgs,
     /// Print what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -126,6 +129,13 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
         Wanted::File(path) if server::takes(&env, path, keys, args.to.as_deref()) => postgres::KIND,
         _ => kind,
     };
+    if let Wanted::Backup(selected) = &wanted
+        && cluster::is_meant(kind)
+    {
+        args.server.refuse_elsewhere()?;
+        return cluster::run(session, &env, &args, selected, target.as_ref());
+    }
+    args.cluster.refuse_elsewhere()?;
     if server::is_meant(kind, args.to.as_deref()) {
         return server::run(session, &env, &args, origin, target.as_ref());
     }

@@ -13,6 +13,7 @@ mod adopt;
 mod bad_input;
 mod cache;
 mod cluster;
+mod cluster_restore;
 mod configuration;
 mod crash;
 mod daily;

@@ -163,8 +163,8 @@ fn tablespace_of(name: &str) -> Option<u32> {
 }
 
 /// Makes a data directory of a chain, the oldest member first. The folders of `place` must be there
-/// and empty. `finish` comes last of all, before `pg_control` is written: what it does is there when
-/// a server can start.
+/// and empty. `finish` comes last of all, before `pg_control` is written: what it does is there
+/// when a server can start.
 pub fn assemble(
     env: &Env,
     chain: &[Stored<'_>],

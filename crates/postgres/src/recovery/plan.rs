@@ -1,8 +1,9 @@
 //! The plan of a physical restore: where everything goes, whether it fits, and what is refused.
 //!
-//! A cluster is made beside its place under another name, and takes the place by one exchange of two
-//! names at the very end. A tablespace never goes where one is already: the folder of a live cluster
-//! is not touched, also not by a restore in place, whose tablespaces get folders of their own.
+//! A cluster is made beside its place under another name, and takes the place by one exchange of
+//! two names at the very end. A tablespace never goes where one is already: the folder of a live
+//! cluster is not touched, also not by a restore in place, whose tablespaces get folders of their
+//! own.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -274,8 +275,8 @@ fn place_tablespaces(
     }
 }
 
-/// What the chain needs at least: the newest says how many bytes its streams have, an increment less
-/// than what results.
+/// What the chain needs at least: the newest says how many bytes its streams have, an increment
+/// less than what results.
 fn bytes_of(chain: &[Stored<'_>]) -> u64 {
     chain.iter().map(|stored| stored.manifest.plain_bytes()).max().unwrap_or(0)
 }

@@ -1,5 +1,5 @@
-//! A server of ours on a data directory that was restored: reached by its private socket alone, with
-//! settings of ours, and gone when we are gone.
+//! A server of ours on a data directory that was restored: reached by its private socket alone,
+//! with settings of ours, and gone when we are gone.
 //!
 //! Every setting that could hinder it here, or reach out of it, is given on its command line, which
 //! counts more than the files of the cluster: no address, no archive, no library that may be

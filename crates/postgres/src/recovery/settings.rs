@@ -1,8 +1,8 @@
 //! What a restored cluster finds in its data directory when a person starts it.
 //!
-//! It goes into `postgresql.auto.conf`: a server reads it wherever its other files are (Debian keeps
-//! those under `/etc`), and programs that compare a data directory with its manifest leave it out.
-//! Our lines stand between two remarks, at the end, where they count more than older ones.
+//! It goes into `postgresql.auto.conf`: a server reads it wherever its other files are (Debian
+//! keeps those under `/etc`), and programs that compare a data directory with its manifest leave it
+//! out. Our lines stand between two remarks, at the end, where they count more than older ones.
 
 use std::fs;
 

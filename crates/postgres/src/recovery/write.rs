@@ -1,9 +1,9 @@
 //! Files of a backup become files of a data directory.
 //!
 //! Nothing is written outside the folders of the restore: paths have been looked at, and the only
-//! links are those of tablespaces, which we make. `pg_control` is held back to the very end: without
-//! it no server starts on what is half there. Large files are synced in the background while the
-//! next ones are written.
+//! links are those of tablespaces, which we make. `pg_control` is held back to the very end:
+//! without it no server starts on what is half there. Large files are synced in the background
+//! while the next ones are written.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::{self, File, OpenOptions, Permissions};

@@ -1,0 +1,174 @@
+//! A primary lost under load is back at a moment that was named before, on each version.
+
+use std::fs;
+use std::path::Path;
+
+use crate::cluster::{Cluster, Yard, program};
+use crate::postgres_server::majors;
+use crate::support::{Ran, ran};
+
+const PORT: u16 = 5801;
+const RESTORED: u16 = 5802;
+
+/// The source: a whole cluster, its log pushed into the repository.
+const CONFIGURATION: &str = "[repository.local]\nurl = \"file://$YARD/repository\"\n\
+    [source.main.postgres]\n\
+    url = \"postgresql:///?host=$YARD&port=5801&user=postgres\"\nphysical = true\n";
+
+/// Our program as the user of the tests: the repository is not the server's to read.
+fn lifeboat(yard: &Yard, arguments: &[&str]) -> Ran {
+    let mut command = yard.command(program());
+    command.args(arguments);
+    ran(command.output().unwrap())
+}
+
+/// The same as root, where we are: the server that it starts must be another user.
+fn lifeboat_as_we_are(yard: &Yard, arguments: &[&str]) -> Ran {
+    let own = yard.command(program());
+    let mut command = std::process::Command::new(program());
+    command.args(arguments).env_clear().current_dir(yard.path(""));
+    for (name, value) in own.get_envs() {
+        if let Some(value) = value {
+            command.env(name, value);
+        }
+    }
+    ran(command.output().unwrap())
+}
+
+/// A cluster with load and an archive.
+fn primary<'a>(yard: &'a Yard, major: u32) -> Cluster<'a> {
+    yard.configure(CONFIGURATION);
+    let mut primary = Cluster::new(yard, major, "primary", &["--data-checksums"]);
+    primary.archive("--source main");
+    primary.up(PORT);
+    assert!(primary.pgbench(PORT, &["-i", "-q", "-s", "1"]).wait().unwrap().success());
+    primary.ask(PORT, "CREATE TABLE told (n int, at timestamptz DEFAULT clock_timestamp())");
+    primary
+}
+
+/// Commits a number, and gives a moment behind it and before the next.
+fn moment(primary: &Cluster<'_>, number: u32) -> String {
+    primary.ask(PORT, &format!("INSERT INTO told (n) VALUES ({number})"));
+    let time = primary.ask(PORT, "SELECT clock_timestamp() AT TIME ZONE 'UTC'");
+    format!("{}Z", time.replace(' ', "T"))
+}
+
+/// Everything that was written so far is in the archive.
+fn archived(primary: &mut Cluster<'_>) {
+    let segment = primary.ask(PORT, "SELECT pg_walfile_name(pg_current_wal_lsn())");
+    primary.ask(PORT, "SELECT pg_switch_wal()");
+    primary.wait_until(
+        PORT,
+        &format!("SELECT last_archived_wal >= '{segment}' FROM pg_stat_archiver"),
+    );
+}
+
+/// What the restored cluster shows: the last number, and whether the balances agree.
+fn shown(yard: &Yard, major: u32, name: &str) -> (u32, String) {
+    let mut restored = Cluster::at(yard, major, name);
+    restored.set(&["archive_mode = off"]);
+    restored.up(RESTORED);
+    let last = restored.ask(RESTORED, "SELECT coalesce(max(n), 0) FROM told");
+    let sums = restored.ask(
+        RESTORED,
+        "SELECT (SELECT sum(abalance) FROM pgbench_accounts) = \
+                (SELECT coalesce(sum(delta), 0) FROM pgbench_history) \
+            AND (SELECT sum(bbalance) FROM pgbench_branches) = \
+                (SELECT coalesce(sum(delta), 0) FROM pgbench_history)",
+    );
+    restored.stop();
+    (last.parse().unwrap(), sums)
+}
+
+/// How many random moments are tried.
+fn moments() -> u32 {
+    match std::env::var("LIFEBOAT_LONG_TESTS").is_ok_and(|value| value == "1") {
+        true => 1_000,
+        false => 10,
+    }
+}
+
+#[test]
+fn a_primary_lost_under_load_is_back_at_a_moment_named_before() {
+    for major in majors() {
+        let yard = Yard::new();
+        let mut primary = primary(&yard, *major);
+        let mut load = primary.pgbench(PORT, &["-n", "-c", "2", "-T", "600"]);
+        lifeboat(&yard, &["backup", "main"]).expect(0);
+        let first = moment(&primary, 1);
+        moment(&primary, 2);
+        archived(&mut primary);
+        primary.kill();
+        let _ = load.wait();
+        fs::remove_dir_all(yard.path("primary")).unwrap();
+        let to = yard.path("restored");
+        let to = to.to_str().unwrap();
+        let plan = lifeboat(&yard, &["restore", "main", "--at", &first, "--to", to, "--dry-run"]);
+        drop(plan.expect(0));
+        assert!(!Path::new(to).exists());
+        let told = lifeboat_as_we_are(&yard, &["restore", "main", "--at", &first, "--to", to]);
+        let told = told.expect(0);
+        drop(told.says("the last transaction in it is of"));
+        assert_eq!(shown(&yard, *major, "restored"), (1, "t".to_owned()), "{major}");
+        let all = yard.path("all");
+        lifeboat_as_we_are(&yard, &["restore", "main", "--to", all.to_str().unwrap()]).expect(0);
+        assert_eq!(shown(&yard, *major, "all"), (2, "t".to_owned()), "{major}");
+    }
+}
+
+#[test]
+fn random_moments_under_load_show_what_was_committed_then() {
+    let major = 15;
+    let yard = Yard::new();
+    let mut primary = primary(&yard, major);
+    let mut load = primary.pgbench(PORT, &["-n", "-c", "2", "-T", "6000"]);
+    lifeboat(&yard, &["backup", "main"]).expect(0);
+    let times: Vec<String> = (1..=moments()).map(|number| moment(&primary, number)).collect();
+    moment(&primary, moments() + 1);
+    archived(&mut primary);
+    primary.kill();
+    let _ = load.wait();
+    for (index, time) in times.iter().enumerate() {
+        let name = format!("restored-{index}");
+        let to = yard.path(&name);
+        let to = to.to_str().unwrap();
+        lifeboat_as_we_are(&yard, &["restore", "main", "--at", time, "--to", to]).expect(0);
+        let expected = (index as u32 + 1, "t".to_owned());
+        assert_eq!(shown(&yard, major, &name), expected, "{time}");
+        fs::remove_dir_all(to).unwrap();
+    }
+}
+
+#[test]
+fn a_moment_that_the_log_does_not_cover_is_said_and_nothing_is_made() {
+    let yard = Yard::new();
+    let mut primary = primary(&yard, 16);
+    lifeboat(&yard, &["backup", "main"]).expect(0);
+    let first = moment(&primary, 1);
+    moment(&primary, 2);
+    archived(&mut primary);
+    moment(&primary, 3);
+    archived(&mut primary);
+    moment(&primary, 4);
+    archived(&mut primary);
+    primary.stop();
+    let to = yard.path("restored");
+    let to = to.to_str().unwrap();
+    // Later than all that is there, and a timeline that nobody has.
+    lifeboat(&yard, &["restore", "main", "--at", "2100-01-01T00:00:00Z", "--to", to]).expect(22);
+    lifeboat(&yard, &["restore", "main", "--timeline", "7", "--to", to]).expect(22);
+    lifeboat(&yard, &["restore", "main", "--target-lsn", "7F/0", "--to", to]).expect(22);
+    lifeboat(&yard, &["restore", "main", "--target-name", "nobody", "--to", to]).expect(22);
+    // A segment is missing in the middle: the end of the log is not where it seems to be.
+    let segments = yard.segments("repository");
+    let missing = &segments[segments.len() - 2];
+    let folders = fs::read_dir(yard.path("repository/main/wal")).unwrap();
+    let system = folders.map(|one| one.unwrap().path()).next().unwrap();
+    fs::remove_file(system.join(format!("00000001/{missing}.zst"))).unwrap();
+    let gap = lifeboat(&yard, &["restore", "main", "--to", to]);
+    let gap = gap.expect(22);
+    drop(gap.says(missing));
+    assert!(!Path::new(to).exists());
+    lifeboat_as_we_are(&yard, &["restore", "main", "--at", &first, "--to", to]).expect(0);
+    assert_eq!(shown(&yard, 16, "restored").0, 1);
+}

@@ -1,0 +1,226 @@
+//! What of the log an archive holds behind a backup, and how far a restore from it can go.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use lifeboat_core::coverage::{Anchor, Covered, Log};
+use lifeboat_core::env::Env;
+use lifeboat_core::manifest::Manifest;
+use lifeboat_core::{Error, Kind, Result};
+use serde_json::Value;
+
+use super::serve::Supply;
+use super::target::{Target, Timeline};
+use crate::replication::Lsn;
+use crate::wal::{Archive, Fetched, History, Kept, Segment, WalFile, log_prefix};
+
+/// An archive as the source of a recovery's log.
+pub struct ArchiveSupply {
+    /// The archive.
+    pub archive: Archive,
+    /// Bytes of a segment.
+    pub segment_bytes: u64,
+}
+
+impl Supply for ArchiveSupply {
+    fn fetch(&self, env: &Env, name: &str, to: &Path) -> Result<bool> {
+        match WalFile::parse(name) {
+            None => Ok(false),
+            Some(file) => Ok(self.archive.fetch(env, file, to)? != Fetched::Absent),
+        }
+    }
+
+    fn next(&self, name: &str) -> Option<String> {
+        match WalFile::parse(name)? {
+            WalFile::Segment(segment) => Some(segment.next(self.segment_bytes).to_string()),
+            _ => None,
+        }
+    }
+}
+
+/// The log behind a backup.
+#[derive(Clone, Debug)]
+pub struct LogState {
+    log: Log,
+    anchor: Anchor,
+    segment_bytes: u64,
+    /// When the newest object of it was stored.
+    pub newest_at: Option<Timestamp>,
+}
+
+impl LogState {
+    /// Looks into the archive.
+    pub fn of(env: &Env, archive: &Archive, manifest: &Manifest) -> Result<Self> {
+        let anchor = anchor_of(manifest)?;
+        let segment_bytes = segment_bytes(manifest);
+        let mut log = Log { unit: segment_bytes, anchors: vec![anchor.clone()], ..Log::default() };
+        let (mut newest_at, mut histories) = (None, BTreeSet::new());
+        for member in &archive.members {
+            let prefix = log_prefix(&member.folder, archive.system);
+            for object in member.repository.store().list(Some(&prefix))? {
+                let Some((_, _, kept)) = Kept::of_object(object.name.as_str()) else { continue };
+                newest_at = newest_at.max(Some(object.modified));
+                match kept {
+                    Kept::File(WalFile::Segment(segment)) => {
+                        log.stretches.push(segment.stretch(segment_bytes));
+                    }
+                    Kept::File(WalFile::History(timeline)) => {
+                        histories.insert(timeline);
+                    }
+                    Kept::Piece(segment, from, to) => {
+                        let mut stretch = segment.stretch(segment_bytes);
+                        stretch.to = stretch.from + u64::from(to);
+                        stretch.from += u64::from(from);
+                        log.stretches.push(stretch);
+                    }
+                    Kept::File(_) => {}
+                }
+            }
+        }
+        log.forks = forks(env, archive, &histories)?;
+        Ok(LogState { log, anchor, segment_bytes, newest_at })
+    }
+
+    /// What can be restored from the backup, by timeline.
+    pub fn covered(&self) -> Vec<Covered> {
+        self.log.covered()
+    }
+
+    /// The timeline that a recovery follows, and whether the log reaches the target as far as that
+    /// can be known before it is read.
+    pub fn decide(&self, target: &Target, timeline: Timeline) -> Result<Timeline> {
+        let covered = self.covered();
+        let chosen = match timeline {
+            Timeline::Number(number) => covered.iter().find(|one| one.branch == number),
+            Timeline::Latest => covered.iter().max_by_key(|one| one.branch),
+        };
+        let Some(chosen) = chosen else {
+            return match timeline {
+                // Its own moment needs no log.
+                Timeline::Latest => Ok(Timeline::Number(self.anchor.branch)),
+                Timeline::Number(number) => Err(self.not_covered(format!(
+                    "no log leads from {} to the timeline {number}",
+                    self.anchor.name
+                ))),
+            };
+        };
+        let number = Timeline::Number(chosen.branch);
+        match target {
+            Target::Consistent => Ok(Timeline::Number(self.anchor.branch)),
+            Target::End => self.refuse_gap(chosen).map(|()| number),
+            Target::Position(position) if position.0 > chosen.to => {
+                self.refuse_gap(chosen)?;
+                Err(self.not_covered(format!("the log does not reach {position}")))
+            }
+            Target::Position(position) if position.0 < self.anchor.ends => {
+                Err(self
+                    .not_covered(format!("{position} lies before the end of {}", self.anchor.name)))
+            }
+            Target::Time(time) if self.newest_at.is_none_or(|newest| newest < *time) => {
+                let until = match self.newest_at {
+                    Some(newest) => format!("the newest part of the log was stored at {newest:.0}"),
+                    None => "no log was archived behind the backup".to_owned(),
+                };
+                Err(self.not_covered(format!("{time:.3} is not covered: {until}")))
+            }
+            _ => Ok(number),
+        }
+    }
+
+    /// A server would take a missing segment for the end of the log, and nobody would know.
+    fn refuse_gap(&self, chosen: &Covered) -> Result<()> {
+        let of_branch = self.log.stretches.iter().filter(|one| one.branch == chosen.branch);
+        let behind: Vec<u64> =
+            of_branch.map(|one| one.from).filter(|from| *from > chosen.to).collect();
+        if behind.is_empty() {
+            return Ok(());
+        }
+        let missing = Segment::of(chosen.branch, Lsn(chosen.to), self.segment_bytes);
+        Err(self.not_covered(format!(
+            "the log has a gap: {missing} is missing, and {} segments behind it are there",
+            behind.len()
+        )))
+    }
+
+    fn not_covered(&self, message: String) -> Error {
+        let ranges = self.covered().into_iter().map(|one| {
+            format!("{} to {} of the timeline {}", Lsn(one.from), Lsn(one.to), one.branch)
+        });
+        let ranges: Vec<String> = ranges.collect();
+        let name = &self.anchor.name;
+        Error::new(Kind::NotCovered, message).hint(match ranges.is_empty() {
+            true => format!("what can be restored: {name}, at its own moment"),
+            false => format!(
+                "what can be restored from {name}: {}; say --target-lsn, or choose another backup: \
+                 lifeboat list",
+                ranges.join(", ")
+            ),
+        })
+    }
+}
+
+fn forks(
+    env: &Env,
+    archive: &Archive,
+    histories: &BTreeSet<u32>,
+) -> Result<Vec<lifeboat_core::coverage::Fork>> {
+    let folder = tempfile::tempdir().map_err(|error| {
+        Error::io(Kind::Failed, "cannot make a folder for history files", error)
+    })?;
+    let mut forks: Vec<lifeboat_core::coverage::Fork> = Vec::new();
+    for timeline in histories {
+        let path = folder.path().join("history");
+        if archive.fetch(env, WalFile::History(*timeline), &path)? == Fetched::Absent {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path)
+            .map_err(|error| Error::io(Kind::Failed, "cannot read a history file", error))?;
+        for fork in History::parse(*timeline, &text)?.forks() {
+            if !forks.iter().any(|known| known.branch == fork.branch) {
+                forks.push(fork);
+            }
+        }
+    }
+    Ok(forks)
+}
+
+/// The backup as a point of its log.
+fn anchor_of(manifest: &Manifest) -> Result<Anchor> {
+    let position = |name: &str| {
+        let text = manifest.facts.get(name).and_then(Value::as_str).unwrap_or_default();
+        Lsn::from_str(text)
+            .map_err(|error| error.context(format!("{} does not tell its {name}", manifest.name)))
+    };
+    let timeline = manifest.facts.get("stop_timeline").or(manifest.facts.get("timeline"));
+    let branch = timeline.and_then(Value::as_u64).and_then(|number| u32::try_from(number).ok());
+    Ok(Anchor {
+        name: manifest.name.clone(),
+        branch: branch.unwrap_or(1),
+        begins: position("start_lsn")?.0,
+        ends: position("stop_lsn")?.0,
+        is_whole: true,
+    })
+}
+
+/// Bytes of a segment of the cluster of a backup.
+pub fn segment_bytes(manifest: &Manifest) -> u64 {
+    let bytes = manifest.facts.get("wal_segment_bytes").and_then(Value::as_u64);
+    bytes.filter(|bytes| bytes.is_power_of_two()).unwrap_or(16 << 20)
+}
+
+/// The system identifier of the cluster of a backup.
+pub fn system_of(manifest: &Manifest) -> Result<u64> {
+    let text = manifest.facts.get("system_identifier").and_then(Value::as_str);
+    text.and_then(|text| text.parse().ok()).ok_or_else(|| {
+        let message = format!("{} does not tell its system identifier", manifest.name);
+        Error::new(Kind::CheckFailed, message)
+    })
+}
+
+/// A shared supply of an archive.
+pub fn supply(archive: Archive, manifest: &Manifest) -> Arc<dyn Supply> {
+    Arc::new(ArchiveSupply { archive, segment_bytes: segment_bytes(manifest) })
+}
