@@ -16,4 +16,5 @@ pub mod server;
 pub mod settings;
 pub mod tar_stream;
 pub mod target;
+pub mod undo;
 pub mod write;

@@ -1,5 +1,6 @@
 //! `lifeboat undo`: back to what was there before the last restore.
 
+mod cluster;
 mod server;
 
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use lifeboat_core::env::Env;
 use lifeboat_core::restore::{self, UndoPlan, UndoRequest};
 use lifeboat_core::{Error, Kind, Result};
 use lifeboat_postgres::Address;
+use lifeboat_postgres::recovery::undo;
 use lifeboat_sqlite::SqliteEngine;
 use serde_json::json;
 
@@ -44,6 +46,9 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
         Some(path) => path,
         None => place(session, &env, &args.what)?,
     };
+    if undo::is_data_folder(&place) {
+        return cluster::run(session, &env, &args, &place);
+    }
     let request = UndoRequest {
         place,
         engine: &SqliteEngine,

@@ -172,3 +172,77 @@ fn a_moment_that_the_log_does_not_cover_is_said_and_nothing_is_made() {
     lifeboat_as_we_are(&yard, &["restore", "main", "--at", &first, "--to", to]).expect(0);
     assert_eq!(shown(&yard, 16, "restored").0, 1);
 }
+
+#[test]
+fn a_restore_in_place_keeps_the_old_cluster_and_undo_goes_back() {
+    let yard = Yard::new();
+    let mut primary = primary(&yard, 15);
+    moment(&primary, 1);
+    lifeboat(&yard, &["backup", "main"]).expect(0);
+    moment(&primary, 2);
+    archived(&mut primary);
+    let data = yard.path("primary");
+    let data = data.to_str().unwrap();
+    let in_place = ["restore", "main@latest", "--target-lsn", "0/1", "--in-place", data];
+    lifeboat_as_we_are(&yard, &in_place).expect(22);
+    let name = latest(&yard);
+    let in_place = ["restore", &name, "--in-place", data];
+    // A server that runs is not taken its files away.
+    lifeboat_as_we_are(&yard, &in_place).expect(23);
+    primary.stop();
+    // No terminal, no answer: nothing happens.
+    lifeboat_as_we_are(&yard, &in_place).expect(24);
+    let in_place = ["restore", &name, "--in-place", data, "--yes"];
+    lifeboat_as_we_are(&yard, &in_place).expect(0);
+    assert_eq!(shown(&yard, 15, "primary").0, 1);
+    assert_eq!(left(&yard, ".before_restore.").len(), 1);
+    lifeboat_as_we_are(&yard, &["undo", data, "--yes"]).expect(0);
+    assert_eq!(shown(&yard, 15, "primary").0, 2);
+    assert_eq!(left(&yard, ".before_undo.").len(), 1);
+}
+
+/// Folders of the yard with that in their names.
+fn left(yard: &Yard, part: &str) -> Vec<String> {
+    let entries = fs::read_dir(yard.path("")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.contains(part)).collect()
+}
+
+/// The name of the newest backup.
+fn latest(yard: &Yard) -> String {
+    let entries = fs::read_dir(yard.path("repository/main")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let manifests = names.filter_map(|name| name.strip_suffix(".json").map(str::to_owned));
+    manifests.filter(|name| name.starts_with("main-")).max().unwrap()
+}
+
+#[test]
+fn a_standby_catches_up_from_the_repository_and_then_streams() {
+    let yard = Yard::new();
+    let mut primary = primary(&yard, 16);
+    lifeboat(&yard, &["backup", "main"]).expect(0);
+    moment(&primary, 1);
+    archived(&mut primary);
+    let to = yard.path("standby");
+    let url = format!("postgresql:///?host={}&port={PORT}&user=postgres", yard.path("").display());
+    let secret = "postgresql://postgres:secret@localhost/";
+    let standby = |url: &str| {
+        let to = to.to_str().unwrap();
+        lifeboat_as_we_are(&yard, &["restore", "main", "--standby", "--primary", url, "--to", to])
+    };
+    standby(secret).expect(2);
+    assert!(!to.exists());
+    standby(&url).expect(0);
+    let mut standby = Cluster::at(&yard, 16, "standby");
+    standby.set(&["archive_mode = off"]);
+    standby.up(RESTORED);
+    assert_eq!(standby.ask(RESTORED, "SELECT pg_is_in_recovery()"), "t");
+    standby.wait_until(RESTORED, "SELECT max(n) = 1 FROM told");
+    // What was not archived comes by the stream.
+    moment(&primary, 2);
+    standby.wait_until(RESTORED, "SELECT max(n) = 2 FROM told");
+    primary.kill();
+    standby.ask(RESTORED, "SELECT pg_promote()");
+    standby.ask(RESTORED, "INSERT INTO told (n) VALUES (3)");
+    assert_eq!(standby.ask(RESTORED, "SELECT timeline_id FROM pg_control_checkpoint()"), "2");
+}

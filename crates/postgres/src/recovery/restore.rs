@@ -64,9 +64,29 @@ pub fn apply(
     plan: &ClusterPlan,
     carry: &Carry<'_>,
 ) -> Result<ClusterOutcome> {
+    make_folders(plan)?;
+    let outcome = carry_out(env, request, plan, carry);
+    if outcome.is_err() && plan.place.data.join(MARK).exists() {
+        // What is not whole is nothing; after an exchange that name is the old cluster's, unmarked.
+        for folder in plan.place.tablespaces.values().chain([&plan.place.data]) {
+            let _ = fs::remove_dir_all(folder);
+        }
+        let own = beside(&plan.to, "tablespaces");
+        if own.join(MARK).exists() {
+            let _ = fs::remove_dir_all(own);
+        }
+    }
+    outcome
+}
+
+fn carry_out(
+    env: &Env,
+    request: &ClusterRequest<'_>,
+    plan: &ClusterPlan,
+    carry: &Carry<'_>,
+) -> Result<ClusterOutcome> {
     let begun_ms = env.clock.monotonic_ms();
     let place = &plan.place;
-    make_folders(plan)?;
     let next_first = match request.action {
         Action::Leave | Action::Standby => carry.next.clone(),
         _ => NextStart::Plain,

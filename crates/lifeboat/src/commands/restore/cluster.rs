@@ -171,6 +171,13 @@ pub(super) fn run(
         say::plan(session, &request, &plan, &log)?;
         return Ok(ExitCode::SUCCESS);
     }
+    let service = target.filter(|_| request.in_place);
+    let service = service.and_then(|target| target.service.as_ref());
+    if let (Some(process), None) = (plan.running, service) {
+        let message = format!("a server (process {process}) has {} open", shown(&plan.to));
+        return Err(Error::new(Kind::Refused, message)
+            .hint("stop it first, or name its `service` in the configuration"));
+    }
     agree(session, &request, &plan, &log, &manifest.source.name)?;
     let carry = Carry {
         supply: supply(archive, manifest),
@@ -284,7 +291,7 @@ fn next_start(
 /// How a standby reaches its primary. A password would lie there to be read.
 fn primary(url: &str) -> Result<String> {
     let address = Address::parse(url)?;
-    if address.get("password").is_some() {
+    if address.password.is_some() {
         return Err(Error::new(Kind::Usage, "a password does not belong into --primary").hint(
             "write it into ~/.pgpass of the server's user, in a line for the database replication",
         ));
@@ -297,8 +304,9 @@ fn restore_command(session: &Session, manifest: &Manifest) -> Result<String> {
     let program = std::env::current_exe()
         .map_err(|error| Error::io(Kind::Failed, "cannot tell where this program is", error))?;
     let mut words = vec![program.to_string_lossy().into_owned()];
-    if let Some(config) = &session.globals.config {
-        let config = std::path::absolute(config).unwrap_or_else(|_| config.clone());
+    let named = session.globals.config.clone();
+    if let Some(config) = named.or_else(|| session.surroundings.path("LIFEBOAT_CONFIG")) {
+        let config = std::path::absolute(&config).unwrap_or(config);
         words.extend(["--config".to_owned(), config.to_string_lossy().into_owned()]);
     }
     if let Some(repository) = &session.globals.repo {
