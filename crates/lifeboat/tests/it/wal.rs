@@ -122,6 +122,42 @@ fn what_is_pushed_is_given_back_and_the_same_again_is_fine() {
 }
 
 #[test]
+fn what_is_sealed_is_known_again_without_a_key_and_given_back_with_one() {
+    let folder = Folder::new(&["one"]);
+    let yard = &folder.yard;
+    let key = yard.path("key.txt");
+    let made = yard.lifeboat_in(&folder.data, &["key", "new", key.to_str().unwrap()]).expect(0);
+    let recipient = made.out.trim();
+    let config = fs::read_to_string(yard.path("config.toml")).unwrap();
+    let sealed = format!("/one\"\nencrypt_to = [\"{recipient}\"]\n");
+    yard.configure(&config.replacen("/one\"\n", &sealed, 1));
+    let name = folder.segment(3, 7, 1);
+    // Twice, as the second push opens what the first one made.
+    for number in [3, 4] {
+        let name = folder.segment(number, 7, 1);
+        folder.push(&name).expect(0);
+        folder.push(&name).expect(0);
+        let object = yard.path(&format!("one/main/wal/7/00000001/{name}.zst.age"));
+        let bytes = fs::read(object).unwrap();
+        assert!(bytes.starts_with(b"age-encryption.org/v1"));
+    }
+    folder.segment(3, 7, 2);
+    folder.push(&name).expect(23);
+    folder.segment(3, 7, 1);
+    // Without the key nobody can say what is in it: no end of the log.
+    folder.fetch(&name).expect(126);
+    folder.fetch("000000010000000000000009").expect(1);
+    let identity = ["--identity", key.to_str().unwrap()];
+    let arguments = ["wal", "fetch", name.as_str(), "pg_wal/RECOVERYXLOG", "--no-helper"];
+    yard.lifeboat_in(&folder.data, &[&arguments[..], &identity].concat()).expect(0);
+    let (back, own) = (folder.data.join("pg_wal/RECOVERYXLOG"), folder.data.join("pg_wal"));
+    assert!(fs::read(back).unwrap() == fs::read(own.join(&name)).unwrap());
+    // With a helper too.
+    let arguments = ["wal", "fetch", name.as_str(), "pg_wal/AGAIN"];
+    yard.lifeboat_in(&folder.data, &[&arguments[..], &identity].concat()).expect(0);
+}
+
+#[test]
 fn segments_of_any_size_go_there_and_back() {
     for bytes in [4 * MIB, 64 * MIB] {
         let folder = Folder::with(&["one"], bytes, 9);

@@ -77,6 +77,9 @@ fn spawn(session: &Session, source: &SourceArgs, work: Work, data: &Path) -> Res
     if let Some(file) = &globals.env_file {
         command.arg("--env-file").arg(absolute(file)?);
     }
+    for identity in &globals.identity {
+        command.arg("--identity").arg(absolute(identity)?);
+    }
     if let Some(repository) = &globals.repo {
         command.arg("--repo").arg(repository);
     }

@@ -49,7 +49,8 @@ pub(super) fn open_or_create(session: &Session, env: &Env, place: &Place) -> Res
         opened => opened?,
     };
     match repository.header().id.to_string() == known.trim() {
-        true => Ok(repository),
+        // Opened as what is stored there now must be sealed.
+        true => place.open_or_create(env),
         false => {
             let message = format!("another repository is at {url} than before");
             Err(Error::new(Kind::StoreAbsent, message).hint(hint))
