@@ -37,6 +37,9 @@ cargo xtask bench postgres-logical  measures us, a guide's script and zstd on on
     --scale N             scale of pgbench (50)
     --text-mb N           size of a table of texts in millions of bytes (500)
     --runs N              how often each is run (3)
+cargo xtask bench postgres-wal  measures us and pgBackRest as archive commands
+    --segments N          how many segments are archived (45)
+    --runs N              how often each does it (3)
 cargo xtask bench retention  times list, status and prune --dry-run on many backups; as root cold
     --backups N           how many (10000)
     --runs N              how often each is run (5)
@@ -61,6 +64,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ["tidy"] => tidy::run(),
         ["docs"] => docs::write(),
         ["bench", "sqlite", options @ ..] => bench::run(options),
+        ["bench", "postgres-wal", options @ ..] => bench::wal::run(options),
         ["bench", "postgres-logical", options @ ..] => bench::postgres::run(options),
         ["bench", "retention", options @ ..] => bench::retention::run(options),
         [] | ["help" | "--help" | "-h"] => {

@@ -12,6 +12,7 @@ mod measure;
 pub(crate) mod postgres;
 mod report;
 pub(crate) mod retention;
+pub(crate) mod wal;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

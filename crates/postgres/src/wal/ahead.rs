@@ -149,11 +149,19 @@ pub fn fetch(
     file: WalFile,
     to: &Path,
 ) -> Result<Fetched> {
-    let WalFile::Segment(segment) = file else { return archive.fetch(env, file, to) };
+    let from_archive = || {
+        let is_known = spool.is_known();
+        let found = archive.fetch_known(env, file, to, is_known)?;
+        if !is_known && found != Fetched::Absent {
+            spool.note_known();
+        }
+        Ok(found)
+    };
+    let WalFile::Segment(segment) = file else { return from_archive() };
     let _claim = spool.claim_in_turn(env, &file.to_string())?;
     match spool.take_fetched(archive, segment, to)? {
         true => Ok(Fetched::Whole),
-        false => archive.fetch(env, file, to),
+        false => from_archive(),
     }
 }
 

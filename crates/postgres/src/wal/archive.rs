@@ -160,6 +160,19 @@ impl Archive {
     /// Fetches a file to a path: written beside it, synced, and renamed. [`Fetched::Absent`] only
     /// if every member answered that it holds no such file.
     pub fn fetch(&self, env: &Env, file: WalFile, to: &Path) -> Result<Fetched> {
+        self.fetch_known(env, file, to, false)
+    }
+
+    /// The same. `is_known`: it is known already that the repositories hold something of this
+    /// cluster; else that is found out before a file is said to be absent, by a list of all there
+    /// is.
+    pub fn fetch_known(
+        &self,
+        env: &Env,
+        file: WalFile,
+        to: &Path,
+        is_known: bool,
+    ) -> Result<Fetched> {
         let mut failures = Vec::new();
         for member in &self.members {
             match self.fetch_from(env, member, file, to) {
@@ -173,7 +186,9 @@ impl Archive {
         }
         // What one cannot give the other may have had: nobody knows that it does not exist.
         failures_of(failures)?;
-        self.is_known()?;
+        if !is_known {
+            self.is_known()?;
+        }
         Ok(Fetched::Absent)
     }
 

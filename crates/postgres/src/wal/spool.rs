@@ -172,7 +172,7 @@ impl Spool {
         }
         let Some(_claim) = self.claim(&name)? else { return Ok(true) };
         let staged = self.path("fetched", &format!("{name}.staged"));
-        match archive.fetch(env, WalFile::Segment(segment), &staged)? {
+        match archive.fetch_known(env, WalFile::Segment(segment), &staged, true)? {
             Fetched::Whole => {}
             Fetched::Pieces => {
                 let _ = fs::remove_file(&staged);
@@ -244,6 +244,16 @@ impl Spool {
         File::open(&part).and_then(|file| file.sync_all()).map_err(unwritable)?;
         fs::rename(&part, to).map_err(unwritable)?;
         Ok(true)
+    }
+
+    /// Notes that the repositories hold something of this cluster.
+    pub fn note_known(&self) {
+        let _ = self.write("claims", "known", b"");
+    }
+
+    /// Whether that was noted.
+    pub fn is_known(&self) -> bool {
+        self.path("claims", "known").exists()
     }
 
     /// Notes which segment was asked for last, for the helper that fetches ahead.

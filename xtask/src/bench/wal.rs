@@ -1,0 +1,318 @@
+//! `cargo xtask bench postgres-wal`: archiving a server's log, us and pgBackRest side by side.
+//!
+//! A cluster of PostgreSQL 15 makes segments under a load that changes rows, and an archive command
+//! that fails keeps them. Then each contender archives the same segments in order, as the server's
+//! archiver would: one command for each, and the next one only when it has ended well. Both may
+//! work ahead: what waits is in `archive_status`. What is stored is read back by each in its own
+//! way; that all is there is counted here. The numbers are medians.
+
+use std::fs;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use super::measure;
+use crate::process::{is_there, output, run as run_command};
+use crate::root;
+
+const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
+const OURS: &str = "lifeboat wal push";
+const PGBACKREST: &str = "pgbackrest archive-push, asynchronous, zst 1, 2 processes";
+/// We are to be so much faster.
+const BAR: f64 = 1.4;
+
+#[derive(Clone, Copy, Debug)]
+struct Options {
+    segments: usize,
+    runs: usize,
+}
+
+/// Where everything happens.
+struct Arena {
+    folder: PathBuf,
+    segments: Vec<String>,
+}
+
+pub(crate) fn run(arguments: &[&str]) -> Result<()> {
+    let options = parse(arguments)?;
+    if !Path::new(PROGRAMS).join("initdb").exists() {
+        bail!("the benchmark needs postgresql-15 (as root: cargo xtask test)");
+    }
+    let mut build = Command::new(env!("CARGO"));
+    run_command(build.args(["build", "--release", "--locked", "--package", "lifeboat"]))?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root().join("target"), PathBuf::from);
+    let program = root().join(target).join("release/lifeboat");
+    let arena = Arena::new(&program, &options)?;
+    let with_pgbackrest = is_there("pgbackrest");
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for round in 1..=options.runs {
+        eprintln!("round {round} of {}", options.runs);
+        if with_pgbackrest {
+            theirs.push(arena.pgbackrest()?);
+        }
+        ours.push(arena.lifeboat()?);
+    }
+    let page = report(&options, &mut ours, &mut theirs, &arena);
+    arena.remove();
+    let path = root().join("target/bench/wal-report.md");
+    fs::create_dir_all(root().join("target/bench"))?;
+    fs::write(&path, &page).with_context(|| format!("cannot write {}", path.display()))?;
+    println!("{page}");
+    eprintln!("the same is in {}", path.display());
+    Ok(())
+}
+
+fn parse(arguments: &[&str]) -> Result<Options> {
+    let mut options = Options { segments: 45, runs: 3 };
+    let mut rest = arguments.iter();
+    while let Some(name) = rest.next() {
+        let value = rest.next().with_context(|| format!("{name} needs a value"))?;
+        match *name {
+            "--segments" => options.segments = value.parse().context("--segments")?,
+            "--runs" => options.runs = value.parse().context("--runs")?,
+            _ => bail!("{name} is not known: see `cargo xtask help`"),
+        }
+    }
+    if options.segments == 0 || options.runs == 0 {
+        bail!("--segments and --runs must be at least 1");
+    }
+    Ok(options)
+}
+
+/// User and group of the server, which refuses to run as root.
+fn user() -> Option<(u32, u32)> {
+    let is_root = output(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let line = passwd.lines().find(|line| line.starts_with("postgres:"))?;
+    let mut fields = line.split(':').skip(2);
+    let ids = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+    is_root.then_some(ids)
+}
+
+impl Arena {
+    fn new(program: &Path, options: &Options) -> Result<Arena> {
+        let folder = PathBuf::from("/var/tmp/lifeboat-bench-wal");
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder)?;
+        if let Some((uid, gid)) = user() {
+            std::os::unix::fs::chown(&folder, Some(uid), Some(gid))?;
+        }
+        // Where the server's user can run it.
+        fs::copy(program, folder.join("lifeboat"))?;
+        let mut arena = Arena { folder, segments: Vec::new() };
+        let data = arena.path("data");
+        let mut initdb = arena.command("initdb");
+        output(initdb.args(["-A", "trust", "-U", "postgres", "--no-sync", "-D"]).arg(&data))?;
+        let here = arena.folder.display();
+        let settings = format!(
+            "listen_addresses = ''\nunix_socket_directories = '{here}'\narchive_mode = on\n\
+             archive_command = '/bin/false'\nmax_wal_size = '8GB'\nshared_buffers = '256MB'\n\
+             fsync = off\nautovacuum = off\n"
+        );
+        let path = data.join("postgresql.auto.conf");
+        fs::write(path, settings)?;
+        let log = arena.path("log");
+        let mut start = arena.command("pg_ctl");
+        start.arg("-D").arg(&data).arg("-l").arg(log).args(["-w", "start"]);
+        run_command(start.stdout(Stdio::null()))?;
+        arena.make_segments(options.segments)?;
+        arena.configure()?;
+        Ok(arena)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// A program as the server's user.
+    fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        if let Some((uid, gid)) = user() {
+            command.uid(uid).gid(gid);
+        }
+        command.env_clear().env("PATH", format!("{PROGRAMS}:/usr/bin:/bin")).env("LC_ALL", "C");
+        command.env("HOME", &self.folder).env("PGHOST", &self.folder).env("PGUSER", "postgres");
+        command.env("XDG_STATE_HOME", self.path("state")).current_dir(&self.folder);
+        command.env("LIFEBOAT_CONFIG", self.path("config.toml"));
+        command
+    }
+
+    fn waiting(&self) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(self.path("data/pg_wal/archive_status"))? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            names.extend(name.strip_suffix(".ready").map(str::to_owned));
+        }
+        names.retain(|name| name.len() == 24);
+        names.sort();
+        Ok(names)
+    }
+
+    /// Rows that change all over a table: whole pages and short records, as a busy server has them.
+    fn make_segments(&mut self, count: usize) -> Result<()> {
+        eprintln!("making {count} segments");
+        output(self.command("pgbench").args(["-i", "-q", "-s", "20", "postgres"]))?;
+        while self.waiting()?.len() < count {
+            let change = "UPDATE pgbench_accounts SET abalance = abalance + (random() * 1000)::int \
+                          WHERE aid % 3 = 0";
+            output(self.command("psql").args(["-Xq", "-c", change, "postgres"]))?;
+        }
+        self.segments = self.waiting()?;
+        self.segments.truncate(count);
+        Ok(())
+    }
+
+    fn configure(&self) -> Result<()> {
+        let here = self.folder.display();
+        fs::write(
+            self.path("config.toml"),
+            format!(
+                "[repository.one]\nurl = \"file://{here}/repository\"\n[source.main.postgres]\n\
+                 physical = true\nurl = \"postgresql:///postgres?user=postgres&host={here}\"\n"
+            ),
+        )?;
+        fs::write(
+            self.path("pgbackrest.conf"),
+            format!(
+                "[global]\nrepo1-path={here}/pgbackrest\nlog-level-console=off\n\
+                 log-level-file=off\nlog-path={here}\nlock-path={here}/lock\n\
+                 spool-path={here}/spool\ncompress-type=zst\ncompress-level=1\nprocess-max=2\n\
+                 archive-async=y\n[main]\npg1-path={here}/data\npg1-socket-path={here}\n\
+                 pg1-user=postgres\n"
+            ),
+        )?;
+        // As the archiver does it.
+        let script = "cd data && for segment in $SEGMENTS; do \"$@\" pg_wal/$segment || exit 1; \
+                      mv pg_wal/archive_status/$segment.ready pg_wal/archive_status/$segment.done; \
+                      done";
+        fs::write(self.path("archive.sh"), script)?;
+        Ok(())
+    }
+
+    /// Everything waits again, and nothing is stored.
+    fn clear(&self) -> Result<()> {
+        for segment in &self.segments {
+            let status =
+                |word: &str| self.path(&format!("data/pg_wal/archive_status/{segment}.{word}"));
+            if status("done").exists() {
+                fs::rename(status("done"), status("ready"))?;
+            }
+        }
+        for name in ["pgbackrest", "spool", "lock", "repository", "state"] {
+            let path = self.path(name);
+            let _ = fs::remove_dir_all(&path);
+            output(self.command("mkdir").arg(&path))?;
+        }
+        fs::remove_dir(self.path("repository"))?;
+        run_command(&mut Command::new("sync"))
+    }
+
+    /// Segments in a second.
+    fn archive(&self, command: &[&str]) -> Result<f64> {
+        let mut archive = self.command("bash");
+        archive.env("SEGMENTS", self.segments.join(" "));
+        archive.arg(self.path("archive.sh")).args(command);
+        #[allow(clippy::disallowed_methods, reason = "a benchmark measures the time that passes")]
+        let begun = Instant::now();
+        run_command(archive.stdout(Stdio::null()))?;
+        Ok(self.segments.len() as f64 / begun.elapsed().as_secs_f64())
+    }
+
+    fn lifeboat(&self) -> Result<f64> {
+        eprintln!("  {OURS}");
+        self.clear()?;
+        let program = self.path("lifeboat").display().to_string();
+        let speed = self.archive(&[&program, "wal", "push"])?;
+        let text =
+            output(self.command(&program).args(["wal", "check", "--read", "--json", "--offline"]))?;
+        let stored = self.segments.iter().filter(|name| self.is_stored(name)).count();
+        if stored != self.segments.len() || text.is_empty() {
+            bail!("{OURS}: {stored} of {} segments are stored", self.segments.len());
+        }
+        Ok(speed)
+    }
+
+    fn is_stored(&self, segment: &str) -> bool {
+        let systems = fs::read_dir(self.path("repository/main/wal")).into_iter().flatten();
+        let mut paths = systems.flatten().map(|one| one.path().join(&segment[..8]));
+        paths.any(|path| path.join(format!("{segment}.zst")).exists())
+    }
+
+    fn pgbackrest(&self) -> Result<f64> {
+        eprintln!("  {PGBACKREST}");
+        self.clear()?;
+        let config = format!("--config={}", self.path("pgbackrest.conf").display());
+        let command = ["pgbackrest", config.as_str(), "--stanza=main"];
+        output(self.command(command[0]).args(&command[1..]).arg("stanza-create"))?;
+        let speed = self.archive(&[&command[..], &["archive-push"]].concat())?;
+        // Its helper may still be at work.
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        Ok(speed)
+    }
+
+    fn remove(&self) {
+        let mut stop = self.command("pg_ctl");
+        stop.arg("-D").arg(self.path("data")).args(["-m", "immediate", "stop"]);
+        let _ = run_command(stop.stdout(Stdio::null()));
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn median(speeds: &mut [f64]) -> Option<f64> {
+    speeds.sort_by(f64::total_cmp);
+    speeds.get(speeds.len() / 2).copied()
+}
+
+fn report(options: &Options, ours: &mut [f64], theirs: &mut [f64], arena: &Arena) -> String {
+    let Options { segments, runs } = options;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load: Vec<&str> = load.split(' ').take(3).collect();
+    let stored = measure::allocated_bytes(&[arena.path("repository")]);
+    let mut page = format!(
+        "`cargo xtask bench postgres-wal --segments {segments} --runs {runs}`: segments of 16 MiB, \
+         stored in {:.1} MB each, {threads} cores, load at the end {}, medians.\n\n\
+         | archive command | segments a second |\n|---|--:|\n",
+        stored as f64 / 1e6 / *segments as f64,
+        load.join(" ")
+    );
+    let (ours, theirs) = (median(ours), median(theirs));
+    for (name, speed) in [(PGBACKREST, theirs), (OURS, ours)] {
+        let speed = speed.map_or("not measured".to_owned(), |speed| format!("{speed:.1}"));
+        page.push_str(&format!("| {name} | {speed} |\n"));
+    }
+    page.push_str("\n| bar | reached | asked | |\n|---|--:|--:|---|\n");
+    let line = match ours.zip(theirs) {
+        Some((ours, theirs)) => {
+            let reached = ours / theirs;
+            let verdict = if reached >= BAR { "met" } else { "missed" };
+            format!("| lifeboat / pgBackRest | {reached:.2} | at least {BAR} | {verdict} |\n")
+        }
+        None => format!("| lifeboat / pgBackRest | not measured | at least {BAR} | |\n"),
+    };
+    page.push_str(&line);
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_read_and_wrong_ones_refused() {
+        let options = parse(&["--segments", "5"]).unwrap();
+        assert_eq!((options.segments, options.runs), (5, 3));
+        for wrong in [&["--runs"][..], &["--runs", "0"], &["--segments", "x"], &["--what", "1"]] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn the_median_is_the_middle() {
+        assert_eq!(median(&mut [3.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(&mut []), None);
+    }
+}
