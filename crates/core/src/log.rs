@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::env::Env;
 use crate::error::{Error, Kind, Result};
 use crate::pipeline::{
-    Compression, EncodeOptions, Encoded, Expectation, Wrapping, decode, encode, read_back_bytes,
+    Compression, EncodeOptions, Encoded, Expectation, Wrapping, decode, encode_unhashed,
+    read_back_bytes,
 };
 use crate::repository::Repository;
 use crate::seal;
@@ -179,7 +180,7 @@ fn store(
         plain_bytes_estimate: outgoing.bytes,
         seal,
     };
-    let encoded = encode(&options, tee, &|_| {}, |sink| copy(env, outgoing, sink));
+    let encoded = encode_unhashed(&options, tee, |sink| copy(env, outgoing, sink));
     let ended = std::mem::take(&mut *ended.lock().unwrap_or_else(PoisonError::into_inner));
     for (index, committed) in ended {
         let repository = repositories[index];

@@ -76,9 +76,29 @@ pub fn encode(
     progress: &dyn Fn(u64),
     produce: impl FnOnce(&mut dyn Sink) -> Result<()>,
 ) -> Result<Encoded> {
+    encode_one(options, put, progress, true, produce)
+}
+
+/// The same without the SHA-256 of the plain bytes, which then is zeros: where nobody keeps it, half
+/// of the work is saved.
+pub(crate) fn encode_unhashed(
+    options: &EncodeOptions,
+    put: Box<dyn Put>,
+    produce: impl FnOnce(&mut dyn Sink) -> Result<()>,
+) -> Result<Encoded> {
+    encode_one(options, put, &|_| {}, false, produce)
+}
+
+fn encode_one(
+    options: &EncodeOptions,
+    put: Box<dyn Put>,
+    progress: &dyn Fn(u64),
+    hashed: bool,
+    produce: impl FnOnce(&mut dyn Sink) -> Result<()>,
+) -> Result<Encoded> {
     let (compression, seal) = (options.compression, options.seal.clone());
     let outputs = vec![Output { compression, seal, put }];
-    let stored = encode_all(options, outputs, progress, produce)?.pop();
+    let stored = encode_as(options, outputs, progress, hashed, produce)?.pop();
     stored.unwrap_or_else(|| Err(Error::new(Kind::Failed, "nothing was stored")))
 }
 
@@ -94,6 +114,16 @@ pub fn encode_all(
     options: &EncodeOptions,
     outputs: Vec<Output>,
     progress: &dyn Fn(u64),
+    produce: impl FnOnce(&mut dyn Sink) -> Result<()>,
+) -> Result<Vec<Result<Encoded>>> {
+    encode_as(options, outputs, progress, true, produce)
+}
+
+fn encode_as(
+    options: &EncodeOptions,
+    outputs: Vec<Output>,
+    progress: &dyn Fn(u64),
+    hashed: bool,
     produce: impl FnOnce(&mut dyn Sink) -> Result<()>,
 ) -> Result<Vec<Result<Encoded>>> {
     let mut compressions: Vec<Compression> = Vec::new();
@@ -128,7 +158,8 @@ pub fn encode_all(
             }));
         }
         let sharing = scope.spawn(move || share(&exit, doors, options.blocks_estimate()));
-        let mut sink = BatchSink::new(entry, pools.plain.clone(), progress);
+        let hash = hashed.then(Sha256::new);
+        let mut sink = BatchSink::new(entry, pools.plain.clone(), progress, hash);
         let produced = produce(&mut sink).and_then(|()| sink.finish());
         // Without the last batch the writers see that the stream is not whole, and commit nothing.
         let lane_closed = sink.lane_closed;
@@ -335,13 +366,17 @@ struct BatchSink<'a> {
     batch: Vec<u8>,
     filled: usize,
     offset: u64,
-    hash: Sha256,
+    hash: Option<Sha256>,
     lane_closed: bool,
 }
 
 impl<'a> BatchSink<'a> {
-    fn new(entry: Entry<Batch, Result<Packed>>, pool: Pool, progress: &'a dyn Fn(u64)) -> Self {
-        let hash = Sha256::new();
+    fn new(
+        entry: Entry<Batch, Result<Packed>>,
+        pool: Pool,
+        progress: &'a dyn Fn(u64),
+        hash: Option<Sha256>,
+    ) -> Self {
         let batch = vec![0; BATCH_BYTES];
         BatchSink { entry, pool, progress, batch, filled: 0, offset: 0, hash, lane_closed: false }
     }
@@ -351,7 +386,9 @@ impl<'a> BatchSink<'a> {
         next.resize(BATCH_BYTES, 0);
         let mut plain = std::mem::replace(&mut self.batch, next);
         plain.truncate(self.filled);
-        self.hash.update(&plain);
+        if let Some(hash) = &mut self.hash {
+            hash.update(&plain);
+        }
         let bytes = plain.len() as u64;
         let batch = Batch { offset: self.offset, plain, last };
         self.offset += bytes;
@@ -366,7 +403,8 @@ impl<'a> BatchSink<'a> {
 
     fn finish(&mut self) -> Result<(u64, Sha256Hex)> {
         self.send(true)?;
-        Ok((self.offset, Sha256Hex(std::mem::take(&mut self.hash).finalize().into())))
+        let hash = self.hash.take().map(|hash| hash.finalize().into());
+        Ok((self.offset, Sha256Hex(hash.unwrap_or_default())))
     }
 }
 

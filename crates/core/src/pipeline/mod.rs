@@ -24,6 +24,7 @@ mod read_back;
 
 pub use compression::Compression;
 pub use decode::{Decoded, Expectation, decode};
+pub(crate) use encode::encode_unhashed;
 pub use encode::{EncodeOptions, Encoded, Output, encode, encode_all};
 pub use found::{Found, open_found};
 pub use hashes::{BlockHash, BlockHashes, Sha256Hex, block_hash};

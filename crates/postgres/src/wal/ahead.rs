@@ -65,7 +65,8 @@ pub fn waiting(data: &Path) -> Result<Vec<WalFile>> {
 pub fn run_pusher(env: &Env, archive: &Archive, spool: &Spool, control: &Control) -> Result<()> {
     let Some(_own) = spool.claim(PUSHER)? else { return Ok(()) };
     spool.forget_all_but(&waiting(&control.data)?);
-    let threads = env.threads.max(2);
+    // Half of them wait for a disk.
+    let threads = 2 * env.threads.max(1);
     let worker = Env { threads: 1, ..env.clone() };
     let queue = Mutex::new(Queue { files: VecDeque::new(), looked_at_ms: 0, worked_at_ms: 0 });
     queue.lock().unwrap_or_else(PoisonError::into_inner).worked_at_ms = env.clock.monotonic_ms();

@@ -2,10 +2,11 @@
 //! the next ones meanwhile.
 //!
 //! A spool is a private folder for one archive on one host. `pushed/NAME` notes that a file is in
-//! every repository, with the hash of its bytes; `fetched/NAME` is a segment that will be asked for
-//! next, with its hash in `fetched/NAME.hash`. Neither is believed: a note counts only if the file
-//! has these bytes now and every repository still holds the object in that size. `claims/NAME` is
-//! locked by whoever works on a file. So a kill at any point leaves notes that are true, or none.
+//! every repository, with its inode, its time and a checksum of its bytes; `fetched/NAME` is a
+//! segment that will be asked for next, with its hash in `fetched/NAME.hash`. Neither is believed:
+//! a note counts only if the file has these bytes now and every repository still holds the object
+//! in that size. `claims/NAME` is locked by whoever works on a file. So a kill at any point leaves
+//! notes that are true, or none.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -42,9 +43,44 @@ pub struct Claim {
 /// That a file is in every repository.
 #[derive(Debug, Serialize, Deserialize)]
 struct Note {
+    file: Likeness,
+    places: Vec<Place>,
+}
+
+/// What a file is known by. A segment that waits to be archived is written by nobody any more: this
+/// only has to tell it from another file of its name.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Likeness {
+    bytes: u64,
+    inode: u64,
+    modified_ns: (i64, i64),
+    checksum: u32,
+}
+
+impl Likeness {
+    fn of(file: &File) -> io::Result<Likeness> {
+        let found = file.metadata()?;
+        let (mut checksum, mut bytes, mut buffer) = (0, 0, vec![0; 1 << 20]);
+        let mut reader = file;
+        loop {
+            match io::Read::read(&mut reader, &mut buffer)? {
+                0 => break,
+                got => {
+                    checksum = crc32c::crc32c_append(checksum, &buffer[..got]);
+                    bytes += got as u64;
+                }
+            }
+        }
+        let modified_ns = (found.mtime(), found.mtime_nsec());
+        Ok(Likeness { bytes, inode: found.ino(), modified_ns, checksum })
+    }
+}
+
+/// The bytes of a segment that was fetched ahead.
+#[derive(Debug, Serialize, Deserialize)]
+struct FetchedNote {
     bytes: u64,
     hash: String,
-    places: Vec<Place>,
 }
 
 /// An object that was read back there.
@@ -114,12 +150,9 @@ impl Spool {
 
     /// Notes that a file is in every repository of the archive. Called after it was read back.
     pub fn note_pushed(&self, env: &Env, archive: &Archive, file: &PushFile) -> Result<()> {
-        let hashed = file.open().and_then(|opened| {
-            hash_of(opened).map_err(|error| failed("cannot read", &file.path, error))
-        });
-        let (bytes, hash) = hashed?;
         let Some(places) = places(archive, Kept::File(file.file))? else { return Ok(()) };
-        let note = serde_json::to_vec(&Note { bytes, hash, places }).unwrap_or_default();
+        let note = Note { file: likeness(file)?, places };
+        let note = serde_json::to_vec(&note).unwrap_or_default();
         env.crash.pass("wal.noted")?;
         self.write("pushed", &file.file.to_string(), &note)
     }
@@ -128,12 +161,7 @@ impl Spool {
     pub fn is_pushed(&self, archive: &Archive, file: &PushFile) -> Result<bool> {
         let Some(note) = self.read("pushed", &file.file.to_string()) else { return Ok(false) };
         let Ok(note) = serde_json::from_slice::<Note>(&note) else { return Ok(false) };
-        if note.bytes != file.bytes {
-            return Ok(false);
-        }
-        let hashed = hash_of(file.open()?);
-        let hashed = hashed.map_err(|error| failed("cannot read", &file.path, error))?;
-        if hashed != (note.bytes, note.hash) {
+        if note.file.bytes != file.bytes || note.file != likeness(file)? {
             return Ok(false);
         }
         Ok(places(archive, Kept::File(file.file))?.is_some_and(|now| now == note.places))
@@ -183,8 +211,7 @@ impl Spool {
         let opened = File::open(&staged).map_err(|error| failed("cannot read", &staged, error))?;
         let hashed = hash_of(opened);
         let (bytes, hash) = hashed.map_err(|error| failed("cannot read", &staged, error))?;
-        let places = Vec::new();
-        let note = serde_json::to_vec(&Note { bytes, hash, places }).unwrap_or_default();
+        let note = serde_json::to_vec(&FetchedNote { bytes, hash }).unwrap_or_default();
         self.write("fetched", &format!("{name}.hash"), &note)?;
         fs::rename(&staged, &path).map_err(|error| failed("cannot write", &path, error))?;
         Ok(true)
@@ -210,7 +237,7 @@ impl Spool {
         note: Option<Vec<u8>>,
         to: &Path,
     ) -> Result<bool> {
-        let note = note.and_then(|note| serde_json::from_slice::<Note>(&note).ok());
+        let note = note.and_then(|note| serde_json::from_slice::<FetchedNote>(&note).ok());
         let Some(note) = note else { return Ok(false) };
         let unreadable = |error| failed("cannot read", path, error);
         let opened = File::open(path).map_err(unreadable)?;
@@ -308,6 +335,10 @@ impl Drop for Claim {
         let _ = fs::remove_file(&self.path);
         let _ = self.file.unlock();
     }
+}
+
+fn likeness(file: &PushFile) -> Result<Likeness> {
+    Likeness::of(&file.open()?).map_err(|error| failed("cannot read", &file.path, error))
 }
 
 /// What each repository says of an object; `None` if one of them does not hold it.
