@@ -79,8 +79,8 @@ pub fn encode(
     encode_one(options, put, progress, true, produce)
 }
 
-/// The same without the SHA-256 of the plain bytes, which then is zeros: where nobody keeps it, half
-/// of the work is saved.
+/// The same without the SHA-256 of the plain bytes, which then is zeros: where nobody keeps it,
+/// half of the work is saved.
 pub(crate) fn encode_unhashed(
     options: &EncodeOptions,
     put: Box<dyn Put>,

@@ -305,8 +305,15 @@ impl<'a> Cluster<'a> {
             let children = children_of(server.id());
             server.kill().unwrap();
             server.wait().unwrap();
-            for child in children {
+            for child in &children {
                 let _ = Command::new("kill").args(["-9", &child.to_string()]).output();
+            }
+            // As long as one of them lives, its memory is in use and no server begins.
+            for _ in 0..1_000 {
+                if !children.iter().any(|child| is_alive(*child)) {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(10));
             }
         }
     }
@@ -325,6 +332,13 @@ impl Drop for Cluster<'_> {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Whether a process has not ended.
+fn is_alive(id: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+    state.is_some_and(|state| state != 'Z' && state != 'X')
 }
 
 /// The children of a process.
