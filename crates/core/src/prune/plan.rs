@@ -18,6 +18,9 @@ use crate::policy::{self, Candidate, Decision};
 use crate::repository::Repository;
 use crate::store::{ObjectInfo, ObjectName, Space};
 
+/// For so long after the last state of its log a backup is kept for it.
+const LOG_HOLDS: SignedDuration = SignedDuration::from_hours(24);
+
 /// Hexadecimal digits of a digest: short enough to be typed, long enough not to be guessed.
 const DIGEST_DIGITS: usize = 12;
 
@@ -41,6 +44,7 @@ pub(super) fn plan_at(
     }
     let (entry, files) = read(repository, request.folder)?;
     let mut plan = of_entry(now, repository, request, &entry, &files)?;
+    hold_logged(now, repository, &mut plan)?;
     let begun = begun(repository, &entry)?;
     let stems = begun.iter().map(|mark| mark.backup.clone()).collect();
     let shortened = plan.shortened();
@@ -64,7 +68,8 @@ pub fn waiting(
     entry: &SourceEntry,
 ) -> Result<Vec<Gate>> {
     let now = env.clock.now();
-    let plan = of_entry(now, repository, request, entry, &[])?;
+    let mut plan = of_entry(now, repository, request, entry, &[])?;
+    hold_logged(now, repository, &mut plan)?;
     let last = last_record(repository, request.folder)?;
     let gates = gates(now, &plan, last.as_ref());
     Ok(gates.into_iter().filter(|gate| gate.opens_with_approval).collect())
@@ -97,6 +102,29 @@ fn of_entry(
         log: Vec::new(),
         gates: Vec::new(),
     })
+}
+
+/// A backup whose own log was added to a short time ago stays: without it nothing of that log can
+/// be restored.
+fn hold_logged(now: Timestamp, repository: &Repository, plan: &mut PrunePlan) -> Result<()> {
+    let marked = |item: &&mut Item| item.action == Action::Mark && item.id.is_some();
+    if plan.with(Action::Mark).next().is_none() {
+        return Ok(());
+    }
+    let logs = repository.log_prefix(&plan.folder, "");
+    let mut young = HashSet::new();
+    for object in repository.store().list(Some(logs.trim_end_matches('/')))? {
+        let rest = object.name.as_str().strip_prefix(&logs);
+        let backup = rest.and_then(|rest| rest.split('/').next()).map(str::to_owned);
+        if now.duration_since(object.modified) < LOG_HOLDS {
+            young.extend(backup);
+        }
+    }
+    for item in plan.items.iter_mut().filter(marked).filter(|item| young.contains(&item.name)) {
+        item.action = Action::Keep;
+        item.reasons = vec!["its log was added to within a day".to_owned()];
+    }
+    Ok(())
 }
 
 /// What becomes of the source's log: backups whose bytes stay need it, whatever their tombstones

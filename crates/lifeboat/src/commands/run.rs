@@ -22,8 +22,8 @@ use crate::ui::{report, units};
 
 /// How often the configuration's globs are looked at again, in milliseconds.
 const TARGETS_EVERY_MS: u64 = 10_000;
-/// How often a follower asks whether there is a newer backup to follow.
-const CURRENT_EVERY_MS: u64 = 60_000;
+/// After so many looks a follower asks whether there is a newer backup to follow.
+const CURRENT_EVERY_LOOKS: u32 = 60;
 /// How long a database that failed is left alone: doubled each time, up to the second.
 const RETRY_MS: (u64, u64) = (1_000, 60_000);
 
@@ -78,7 +78,9 @@ struct Followed {
     follower: Option<Follower>,
     failures: u32,
     retry_at_ms: u64,
-    asked_at_ms: u64,
+    looks: u32,
+    /// The last thing that was done was a backup.
+    is_backed_up: bool,
 }
 
 /// What a look led to, for people.
@@ -249,19 +251,15 @@ impl Job<'_> {
     }
 
     fn step(&self, env: &Env, bounds: FollowBounds, followed: &mut Followed) -> Result<Told> {
-        let now_ms = env.clock.monotonic_ms();
         if let Some(follower) = &mut followed.follower {
-            let is_due = now_ms >= followed.asked_at_ms + CURRENT_EVERY_MS;
-            if !is_due || follower.is_current()? {
-                if is_due {
-                    followed.asked_at_ms = now_ms;
-                }
+            followed.looks = (followed.looks + 1) % CURRENT_EVERY_LOOKS;
+            if followed.looks > 0 || follower.is_current()? {
                 return match follower.step(env)? {
                     Step::Unchanged => Ok(Told::Nothing),
                     Step::Added(increment) => Ok(Told::Added(increment)),
                     Step::BackupNeeded(why) => {
                         followed.follower = None;
-                        self.back_up(env, why)
+                        self.back_up(env, why, followed)
                     }
                 };
             }
@@ -280,15 +278,22 @@ impl Job<'_> {
         match Follower::begin(env, &repository, request)? {
             Ok((follower, increment)) => {
                 followed.follower = Some(follower);
-                followed.asked_at_ms = now_ms;
+                followed.is_backed_up = false;
                 Ok(Told::Began(increment))
             }
-            Err(why) => self.back_up(env, why),
+            // Backup upon backup would fill the disk.
+            Err(why) if followed.is_backed_up => {
+                let message = format!("its newest backup cannot be followed either: {why}");
+                Err(Error::new(Kind::Refused, message)
+                    .hint("back it up on a schedule instead: lifeboat install"))
+            }
+            Err(why) => self.back_up(env, why, followed),
         }
     }
 
     /// The next look begins to follow this backup.
-    fn back_up(&self, env: &Env, why: String) -> Result<Told> {
+    fn back_up(&self, env: &Env, why: String, followed: &mut Followed) -> Result<Told> {
+        followed.is_backed_up = true;
         let repository = self.place.open_or_create(env)?;
         backup::run(env, &repository, &self.request)?;
         Ok(Told::BackedUp(why))

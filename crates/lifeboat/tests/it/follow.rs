@@ -269,6 +269,26 @@ fn the_application_is_left_alone() {
 }
 
 #[test]
+fn a_newer_backup_is_followed_from_then_on() {
+    let world = World::new();
+    let path = world.path("data/app.db");
+    make(&path, "WAL");
+    let agent = Agent::start(&world, &["app.db"]);
+    wait_for("the first state", || log(&world, "app") != Value::Null);
+    let writer = Writer::start(&path, Duration::from_millis(5), false);
+    sleep(Duration::from_millis(500));
+    // Names have whole seconds: the next backup has another than the first.
+    world.repo(&["backup", "app.db"]).expect(0);
+    let shown = restored(&world, &[]);
+    wait_for("a log of the newer backup", || log(&world, "app")["states"].as_u64() > Some(2));
+    let committed = writer.end().len();
+    wait_for("the last state", || restored(&world, &[]) == committed);
+    assert!(shown > 0 && shown < committed);
+    world.repo(&["verify"]).expect(0);
+    agent.terminate();
+}
+
+#[test]
 fn a_database_in_rollback_mode_is_compared() {
     for mode in ["DELETE", "TRUNCATE", "PERSIST"] {
         let world = World::new();

@@ -333,3 +333,15 @@ fn scripts_backups_are_adopted_sealed() {
     world.run(&["adopt", &folder]).expect(0);
     assert_eq!(world.names("repo/app"), before);
 }
+
+#[test]
+fn no_log_lies_in_the_clear_beside_sealed_backups() {
+    let (world, _) = sealed_world(500);
+    for _ in 0..2 {
+        let made = world.run(&["backup", "--incremental", "--json"]).expect(0);
+        assert_eq!(made.json()[0]["outcome"], "committed");
+    }
+    let followed = world.run(&["run", "--once"]).expect(23);
+    followed.says("its newest backup cannot be followed either: what is stored there is sealed");
+    assert!(world.names("repo/app/log").is_empty());
+}

@@ -8,6 +8,7 @@
 //! from beginning anew; it is let go for a while when the `-wal` has grown too large, or time is
 //! over.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -15,9 +16,11 @@ use std::path::{Path, PathBuf};
 use lifeboat_core::backup::lock::SourceLock;
 use lifeboat_core::env::Env;
 use lifeboat_core::manifest::CheckLevel;
+use lifeboat_core::marks::MarkKind;
 use lifeboat_core::pipeline::block_hash;
 use lifeboat_core::repository::{Repository, SourceIdentity};
 use lifeboat_core::source::{CaptureOptions, Source as _};
+use lifeboat_core::store::ObjectName;
 use lifeboat_core::{Error, Kind, Result};
 
 use super::delta::{Before, Changed, encode};
@@ -103,6 +106,8 @@ pub struct Follower {
     bounds: FollowBounds,
     log: OpenLog,
     log_bytes: u64,
+    /// The manifests of its source when it began.
+    manifests: BTreeSet<String>,
     known: Option<Known>,
     pin: Option<Pin>,
     /// One descriptor for all looks: each that is closed while a state is held would be kept.
@@ -171,6 +176,7 @@ impl Follower {
         let what = format!("another run that adds to the log of `{}`", record.name);
         let file = format!("log-{}", record.id);
         let lock = SourceLock::named(env, request.lock_folder, &file, &record.name, &what)?;
+        let manifests = manifests(repository, &folder)?;
         let catalog = repository.catalog()?;
         let base = base_of(&catalog, &record);
         let Ready { mut log, mut history } = match ready(env, repository, &folder, base)? {
@@ -192,6 +198,7 @@ impl Follower {
             bounds: request.bounds,
             log_bytes: super::chain::Chain::of(repository, &folder, &log.base)?.size().1,
             log,
+            manifests,
             known,
             pin: None,
             database: None,
@@ -207,12 +214,14 @@ impl Follower {
         &self.log.folder
     }
 
-    /// Whether the backup whose log it adds to is still there, and the newest that can be a base.
+    /// Whether the backup whose log it adds to is still there, and none was made since it began.
     pub fn is_current(&self) -> Result<bool> {
-        let catalog = self.log.repository.catalog()?;
-        let entry = catalog.sources.iter().find(|entry| entry.folder == self.log.folder);
-        let newest = entry.and_then(|entry| base_of(&catalog, &entry.record));
-        Ok(newest.is_some_and(|newest| newest.id == self.log.base.id))
+        let (repository, folder) = (&self.log.repository, &self.log.folder);
+        let tombstone = MarkKind::Tombstone.object(folder, &self.log.base.name);
+        let is_removed = repository.store().head(&ObjectName::new(tombstone)?)?.is_some();
+        let now = manifests(repository, folder)?;
+        let is_there = now.contains(&format!("{}.json", self.log.base.name));
+        Ok(is_there && !is_removed && now.is_subset(&self.manifests))
     }
 
     /// Looks at the database once. After an error it has to be begun anew.
@@ -329,7 +338,9 @@ impl Follower {
     fn wanted(&self, between: &Between, page_count: u32, known: &PageMap) -> Vec<(u32, u32)> {
         let entries = between.frames.entries().iter().copied();
         let mut wanted: Vec<(u32, u32)> = entries.filter(|&(page, _)| page <= page_count).collect();
-        for page in self.log.state.page_count() + 1..=page_count {
+        // What was cut off meanwhile may have come back as something else.
+        let kept = self.log.state.page_count().min(between.page_count_min);
+        for page in kept + 1..=page_count {
             if between.frames.position(page).is_none() {
                 wanted.push((page, known.position(page).unwrap_or(0)));
             }
@@ -451,6 +462,16 @@ impl Follower {
             false => Step::Added(increment),
         }
     }
+}
+
+/// The files of a source's folder that are manifests by their names.
+fn manifests(repository: &Repository, folder: &str) -> Result<BTreeSet<String>> {
+    let objects = repository.store().list(Some(folder))?;
+    let names = objects.iter().filter_map(|object| {
+        let file = object.name.as_str().strip_prefix(folder)?.strip_prefix('/')?;
+        (file.ends_with(".json") && !file.contains('/')).then(|| file.to_owned())
+    });
+    Ok(names.collect())
 }
 
 /// What was read is not there any more.

@@ -104,6 +104,8 @@ pub(crate) struct Between {
     pub(crate) frames: PageMap,
     /// How many commits.
     pub(crate) commits: u64,
+    /// The fewest pages that the database had after one of them.
+    pub(crate) page_count_min: u32,
 }
 
 /// The header of a log; `None` where it has none, or a damaged one.
@@ -121,11 +123,15 @@ pub(crate) fn between(
 ) -> Result<Option<Between>> {
     let mut scanner = Scanner::new(file, header);
     (scanner.frame, scanner.checksum) = (from.frame, from.checksum);
-    let mut found = Between { frames: PageMap::new(Keep::Last), commits: 0 };
+    let frames = PageMap::new(Keep::Last);
+    let mut found = Between { frames, commits: 0, page_count_min: u32::MAX };
     while scanner.frame < mark.frame_max {
         let Some(frame) = scanner.next()? else { return Ok(None) };
         found.frames.push(frame.page, scanner.frame);
-        found.commits += u64::from(frame.commit_pages != 0);
+        if frame.commit_pages != 0 {
+            found.commits += 1;
+            found.page_count_min = found.page_count_min.min(frame.commit_pages);
+        }
     }
     found.frames.settle();
     let whole = scanner.frame == mark.frame_max && scanner.checksum == mark.checksum;
