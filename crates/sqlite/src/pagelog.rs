@@ -52,8 +52,13 @@ pub use self::verify::{LogReport, ScratchCheck, verify};
 const DIFFERENCES_MAX: u8 = 16;
 
 /// How many files a base's log may have before the next run makes a new backup instead.
-const FILES_MAX: usize = 2_000;
+const FILES_MAX: usize = 5_000;
 
-/// A log that is larger than both makes the next run a backup: so many bytes, and the base's stored
-/// bytes divided by that.
-const LOG_BYTES_SHARE: (u64, u64) = (1 << 20, 2);
+/// A log that is larger than both makes the next run a backup: that, and so many times the base.
+const LOG_BYTES_MIN: u64 = 4 << 20;
+const LOG_BYTES_TIMES: u64 = 2;
+
+/// How large the log of a base may be that takes so many bytes.
+fn log_bytes_max(base_bytes: u64) -> u64 {
+    LOG_BYTES_MIN.max(base_bytes.saturating_mul(LOG_BYTES_TIMES))
+}

@@ -27,7 +27,7 @@ use super::delta::{Before, Changed, encode};
 use super::history::History;
 use super::increment::{Increment, IncrementOutcome, Ready, base_of, compare, ready};
 use super::open::{Looked, OpenLog};
-use super::{LOG_BYTES_SHARE, history};
+use super::{FILES_MAX, history, log_bytes_max};
 use crate::ffi::{self, Mark};
 use crate::held::{self, HeldFile};
 use crate::holders::side_file;
@@ -184,6 +184,8 @@ impl Follower {
             Err(why) => return Ok(Err(why)),
         };
         let options = CaptureOptions { check: CheckLevel::None, ..request.options };
+        let file = held::open(&path).map_err(|error| missing(&path, error))?;
+        history = history.with_database(file, log.depths.clone());
         // Before the pages are compared: what comes after this place was compared or is new.
         let (known, held) = known_of(&path)?;
         let increment = match compare(env, &source, &options, &mut log, &mut history)? {
@@ -422,10 +424,18 @@ impl Follower {
             None => None,
         };
         self.known = None;
-        let mut versions = History::none(self.log.state.page_size());
+        let file = held::open(&self.path).map_err(|error| missing(&self.path, error))?;
+        let versions = History::none(self.log.state.page_size());
+        let mut versions = versions.with_database(file, self.log.depths.clone());
         let outcome = compare(env, &self.source, &self.options, &mut self.log, &mut versions)?;
-        // Let go with the last connection: descriptors that were kept for its locks go with it.
-        self.known = known.and_then(|(known, _)| known);
+        if let Some((known, pinned)) = known {
+            // Held from here on, the `-wal` does not begin anew right after it was made up for.
+            let mark = ffi::snapshot_mark(pinned.connection());
+            self.known = known;
+            if let Some(mark) = mark.filter(|_| self.known.is_some()) {
+                self.keep_pin(env, pinned, &mark);
+            }
+        }
         self.stamp = stamp;
         let took_ms = env.elapsed_ms(begun_ms);
         let pause_ms = took_ms.saturating_mul(pause);
@@ -454,13 +464,12 @@ impl Follower {
     fn added(&self, increment: Increment) -> Step {
         let base = self.log.base.artifact(history::DATABASE);
         let base_bytes = base.map_or(0, |artifact| artifact.stored_bytes);
-        match self.log_bytes > LOG_BYTES_SHARE.0.max(base_bytes / LOG_BYTES_SHARE.1) {
-            true => Step::BackupNeeded(format!(
-                "the log of {} has grown to {} bytes",
-                self.log.base.name, self.log_bytes
-            )),
-            false => Step::Added(increment),
+        let (name, bytes, files) = (&self.log.base.name, self.log_bytes, self.log.position);
+        if bytes > log_bytes_max(base_bytes) || files >= FILES_MAX as u64 {
+            let why = format!("the log of {name} has grown to {bytes} bytes in {files} files");
+            return Step::BackupNeeded(why);
         }
+        Step::Added(increment)
     }
 }
 

@@ -4,6 +4,7 @@
 //! without a page being read. A page itself is the base's, or a whole one of a file, with the
 //! differences of later files upon it; what comes out must have the page's hash.
 
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use lifeboat_core::env::Env;
@@ -18,6 +19,7 @@ use super::delta::{Before, Decoder, Form};
 use super::layout::Digest;
 use super::read::LogReader;
 use super::state::PageState;
+use crate::held::HeldFile;
 
 /// The artifact of a backup that holds its page hashes.
 pub(crate) const PAGE_HASHES: &str = "page-hashes";
@@ -35,6 +37,9 @@ pub(crate) struct History<'a> {
     base_pages: u32,
     files: Vec<LogReader<'a>>,
     decoder: Decoder,
+    /// The database file itself, in which a page may still be as it was, with the number of
+    /// differences of each page.
+    live: Option<(HeldFile, Vec<u8>)>,
     /// Why versions before cannot be read, if so.
     pub(crate) unreadable: Option<String>,
 }
@@ -111,6 +116,7 @@ impl<'a> History<'a> {
             base_pages,
             files,
             decoder: Decoder::new(),
+            live: None,
             unreadable,
         })
     }
@@ -125,13 +131,32 @@ impl<'a> History<'a> {
             base_pages: 0,
             files: Vec::new(),
             decoder: Decoder::new(),
+            live: None,
             unreadable: None,
         }
+    }
+
+    /// The same, and a page is looked for in the database file first: what is written lies in the
+    /// `-wal` until a checkpoint.
+    pub(crate) fn with_database(self, file: HeldFile, depths: Vec<u8>) -> Self {
+        History { live: Some((file, depths)), ..self }
+    }
+
+    /// A page of the database file, if it is the one with that hash.
+    fn live(&self, page: u32, hash: BlockHash) -> Before {
+        let (file, depths) = self.live.as_ref()?;
+        let mut content = vec![0; self.page_bytes];
+        file.read_exact_at(&mut content, u64::from(page - 1) * self.page_bytes as u64).ok()?;
+        let depth = depths.get(page as usize - 1).copied()?;
+        (block_hash(&content) == hash).then_some((content, depth))
     }
 
     /// A page at the end of the log, which must have that hash, for the difference of its next
     /// version; fastest in rising order. `None` where it cannot be read.
     pub(crate) fn before(&mut self, page: u32, hash: BlockHash) -> Result<Before> {
+        if let Some(before) = self.live(page, hash) {
+            return Ok(Some(before));
+        }
         match self.read(page) {
             Ok(Some((content, depth))) if block_hash(&content) == hash => {
                 Ok(Some((content, depth)))

@@ -23,7 +23,7 @@ use super::delta::{Changed, encode};
 use super::history::{DATABASE, History, PAGE_HASHES, page_hashes};
 use super::open::{Looked, OpenLog};
 use super::write::{LogWriter, Stored};
-use super::{FILES_MAX, LOG_BYTES_SHARE};
+use super::{FILES_MAX, log_bytes_max};
 
 /// Batches of changed pages that wait for being encoded.
 const BATCHES_WAITING: usize = 2;
@@ -196,7 +196,7 @@ pub(crate) fn ready<'a>(
         return Ok(Err(format!("the log of {name} has {files} files")));
     }
     let base_bytes = base.artifact(DATABASE).map_or(0, |artifact| artifact.stored_bytes);
-    if log_bytes > LOG_BYTES_SHARE.0.max(base_bytes / LOG_BYTES_SHARE.1) {
+    if log_bytes > log_bytes_max(base_bytes) {
         return Ok(Err(format!("the log of {name} has grown to {log_bytes} bytes")));
     }
     // What is damaged or foreign can be no base, and hinders no new backup.
