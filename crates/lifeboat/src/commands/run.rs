@@ -24,6 +24,8 @@ use crate::ui::{report, units};
 const TARGETS_EVERY_MS: u64 = 10_000;
 /// After so many looks a follower asks whether there is a newer backup to follow.
 const CURRENT_EVERY_LOOKS: u32 = 60;
+/// The time between two looks while one of them waits for something.
+const HURRIED_MS: u64 = 20;
 /// How long a database that failed is left alone: doubled each time, up to the second.
 const RETRY_MS: (u64, u64) = (1_000, 60_000);
 
@@ -214,7 +216,9 @@ fn follow(
             return Ok(None);
         }
         let took_ms = env.elapsed_ms(begun_ms);
-        env.pause_ms(args.interval.milliseconds.saturating_sub(took_ms).max(1))?;
+        let rest_ms = args.interval.milliseconds.saturating_sub(took_ms).max(1);
+        let is_hurried = jobs.iter().any(|job| job.is_hurried(env));
+        env.pause_ms(if is_hurried { rest_ms.min(HURRIED_MS) } else { rest_ms })?;
     }
 }
 
@@ -225,6 +229,11 @@ fn is_end(error: &Error) -> bool {
 impl Job<'_> {
     fn key(&self) -> (String, String) {
         (self.target.name.clone(), self.place.url.clone())
+    }
+
+    fn is_hurried(&self, env: &Env) -> bool {
+        let followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        followed.follower.as_ref().is_some_and(|follower| follower.is_hurried(env))
     }
 
     /// Looks at the database once. Fails for itself alone.

@@ -39,6 +39,8 @@ use crate::source::SqliteSource;
 
 /// Pages that are encoded together.
 const BATCH_PAGES: usize = 256;
+/// For so long after the `-wal` was let go its beginning anew is waited for.
+const HURRIED_MS: u64 = 2_000;
 /// A file that was written so short a time ago may have been written again without a newer time.
 const YOUNG_MS: i64 = 1_000;
 
@@ -114,6 +116,8 @@ pub struct Follower {
     database: Option<HeldFile>,
     /// How the files stood at the last look.
     stamp: Option<Stamp>,
+    /// Until then the `-wal` is likely to begin anew, by the clock that never goes back.
+    hurried_until_ms: u64,
     /// When all pages may be compared again, by the clock that never goes back.
     compare_after_ms: u64,
     _lock: SourceLock,
@@ -205,6 +209,7 @@ impl Follower {
             pin: None,
             database: None,
             stamp: None,
+            hurried_until_ms: 0,
             compare_after_ms: 0,
             _lock: lock,
         };
@@ -214,6 +219,12 @@ impl Follower {
     /// The folder of its source in the repository.
     pub fn folder(&self) -> &str {
         &self.log.folder
+    }
+
+    /// Whether it is worth to look again soon: the sooner it is seen that the `-wal` began anew,
+    /// the more pages are still as they were before.
+    pub fn is_hurried(&self, env: &Env) -> bool {
+        env.clock.monotonic_ms() < self.hurried_until_ms && self.pin.is_none()
     }
 
     /// Whether the backup whose log it adds to is still there, and none was made since it began.
@@ -394,6 +405,9 @@ impl Follower {
             && ffi::may_write(&side_file(&self.path, "-shm"))
             && wal_bytes <= self.bounds.pinned_wal_bytes_max
             && now_ms - since_ms <= self.bounds.pinned_ms_max;
+        if !is_worth && self.pin.is_some() {
+            self.hurried_until_ms = now_ms + HURRIED_MS;
+        }
         // The new one is there before the old one goes: there is no moment between them.
         self.pin = is_worth.then(|| Pin {
             proof: LockProof::begin(&self.path),
