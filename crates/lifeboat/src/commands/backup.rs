@@ -534,6 +534,10 @@ impl Runs<'_> {
         if let Some(seal) = manifest.artifacts.iter().find_map(|artifact| artifact.sealed.as_ref())
         {
             text.push_str(&format!("  sealed   to {}\n", units::one_line(&seal.to.join(", "))));
+        } else if manifest.facts.get("role_passwords").is_some_and(|has| has == true) {
+            text.push_str(
+                "  secrets  hashes of roles' passwords are in it, and it is not sealed\n",
+            );
         }
         text.push_str(&format!("  restore  {}", restore_command(self.session, folder, manifest)));
         printer.note(&text);

@@ -134,6 +134,20 @@ fn footer(pages: &Pages) -> Footer {
     }
 }
 
+#[test]
+fn no_log_lies_open_in_a_sealed_repository() {
+    let memory = Memory::default();
+    let still = Arc::new(Still);
+    let env = Env::new(still.clone(), still, "host");
+    let identity = lifeboat_core::seal::Identity::generate();
+    let recipients = lifeboat_core::seal::Recipients::parse(identity.recipients()).unwrap();
+    let repository = Repository::open_or_create(&env, Arc::new(memory.clone())).unwrap();
+    let repository = repository.sealed_to(Some(Arc::new(recipients)));
+    let object = Span { from: 3, to: 4, level: 0 }.object(PREFIX).unwrap();
+    let Err(error) = LogWriter::begin(&repository, object, 512) else { panic!("it was begun") };
+    assert_eq!(error.kind(), lifeboat_core::Kind::Refused);
+}
+
 /// Writes them; the file as it is listed, and its store.
 fn written(pages: &Pages) -> (Memory, LogObject, Footer) {
     let memory = Memory::default();

@@ -46,6 +46,13 @@ impl LogWriter {
         object: ObjectName,
         page_size: u32,
     ) -> Result<Self> {
+        // Whoever asks for a log should know; nothing of a database may lie open beside what is
+        // sealed, whatever the way here was.
+        if repository.recipients().is_some() {
+            let message = format!("{} is sealed, and a log is not yet", repository.url());
+            return Err(Error::new(Kind::Refused, message)
+                .hint("make whole backups there, or follow into another repository"));
+        }
         let put = repository.store().put(&object)?;
         let (index, hasher) = (Index::new(), blake3::Hasher::new());
         let mut writer = LogWriter { object, put, index, written: 0, hasher };
