@@ -245,7 +245,7 @@ impl History {
     fn choose_fault(&mut self, points: &str) -> String {
         let often = 1 + self.random.below(25);
         let none = Faults::default();
-        let faults = match self.random.below(14) {
+        let faults = match self.random.below(15) {
             0..5 => return "no fault".into(),
             5..7 => {
                 let of_run: Vec<_> =
@@ -262,6 +262,7 @@ impl History {
             10 => Faults { commit_fails_late: 1 + often / 4, ..none },
             11 => Faults { stores_flipped: 1 + often / 3, ..none },
             12 => Faults { reads_flipped: often, reads_short: often, reads_fail: often, ..none },
+            13 => Faults { lists_lag_calls: 1 + self.random.below(40), ..none },
             _ => Faults { capacity_bytes: 1 + self.random.below(2_000_000), ..none },
         };
         self.store.set_faults(faults);

@@ -34,6 +34,9 @@ pub struct Faults {
     pub reads_short: u64,
     /// An answer ends early, with an error.
     pub reads_fail: u64,
+    /// A list lacks what was put within so many calls before it, as where lists lag behind; 0 is
+    /// never. Everything else sees it at once.
+    pub lists_lag_calls: u64,
     /// The client dies at this many calls from now; 0 is never.
     pub dies_after_calls: u64,
     /// Bytes that fit into the store; 0 is without end.
@@ -48,6 +51,9 @@ pub struct FaultyStore {
 
 struct Shared {
     objects: BTreeMap<ObjectName, Arc<Vec<u8>>>,
+    /// The calls so far, and at which of them an object was put.
+    calls: u64,
+    put_at: BTreeMap<ObjectName, u64>,
     faults: Faults,
     random: Seeded,
     calls_to_death: u64,
@@ -63,6 +69,8 @@ impl FaultyStore {
         Arc::new_cyclic(|own| FaultyStore {
             shared: Mutex::new(Shared {
                 objects: BTreeMap::new(),
+                calls: 0,
+                put_at: BTreeMap::new(),
                 faults: Faults::default(),
                 random: Seeded::new(seed),
                 calls_to_death: 0,
@@ -127,6 +135,7 @@ impl FaultyStore {
 impl Shared {
     /// One call: perhaps the last.
     fn step(&mut self) -> Result<(), &'static str> {
+        self.calls += 1;
         if self.calls_to_death > 0 {
             self.calls_to_death -= 1;
             self.dead |= self.calls_to_death == 0;
@@ -213,6 +222,8 @@ impl Put for FaultyPut {
             shared.flip(&mut bytes);
         }
         shared.objects.insert(self.name.clone(), Arc::new(bytes));
+        let now = shared.calls;
+        shared.put_at.insert(self.name.clone(), now);
         match shared.hits(faults.commit_fails_late) {
             true => Err(unavailable(&what, "the answer was lost")),
             false => Ok(()),
@@ -275,7 +286,12 @@ impl Store for FaultyStore {
             }
             None => true,
         };
-        let found = shared.objects.iter().filter(|(name, _)| wanted(name));
+        let lag = shared.faults.lists_lag_calls;
+        let is_seen = |name: &ObjectName| match shared.put_at.get(name) {
+            Some(put_at) => lag == 0 || put_at + lag <= shared.calls,
+            None => true,
+        };
+        let found = shared.objects.iter().filter(|(name, _)| wanted(name) && is_seen(name));
         Ok(found.map(|(name, bytes)| info(name, bytes)).collect())
     }
 
@@ -311,6 +327,17 @@ mod tests {
     #[test]
     fn without_faults_it_is_a_store_like_any_other() {
         lifeboat_stores::conformance::run(&*FaultyStore::new(1)).unwrap();
+    }
+
+    #[test]
+    fn lists_lag_behind_and_catch_up() {
+        let store = FaultyStore::new(1);
+        store.set_faults(Faults { lists_lag_calls: 4, ..Faults::default() });
+        let name = ObjectName::new("a/b").unwrap();
+        put_bytes(&*store, &name, b"x").unwrap();
+        assert!(store.list(None).unwrap().is_empty() && store.head(&name).unwrap().is_some());
+        store.head(&name).unwrap();
+        assert_eq!(store.list(None).unwrap().len(), 1);
     }
 
     #[test]

@@ -29,6 +29,7 @@ mod init;
 mod install;
 mod kit;
 mod lost_backups;
+mod object_storage;
 mod off_site;
 mod output;
 mod postgres;
@@ -46,6 +47,9 @@ mod round_trip;
 mod sealed;
 mod silent_failures;
 mod silent_failures_setup;
+#[allow(dead_code, reason = "the tests of stores use more of it")]
+#[path = "../../../stores/tests/it/proxy.rs"]
+mod proxy;
 #[allow(dead_code, clippy::print_stderr, reason = "the tests of stores use more of it")]
 #[path = "../../../stores/tests/it/servers.rs"]
 mod s3_servers;

@@ -57,5 +57,6 @@ pub(super) fn open(
         server: authority,
         region: None,
         completes_only_if_absent: false,
+        signed: None,
     })
 }

@@ -46,5 +46,6 @@ pub(super) fn open(
         server: authority,
         region: None,
         completes_only_if_absent: true,
+        signed: None,
     })
 }

@@ -16,6 +16,7 @@ mod read;
 mod refusal;
 mod runtime;
 mod s3;
+mod signed;
 mod wire;
 mod write;
 
@@ -38,6 +39,7 @@ use tokio::runtime::Handle;
 use self::claim::CLAIMS;
 use self::explain::Asked;
 pub(crate) use self::place::{Place, Provider, is_url};
+use self::signed::Signed;
 use crate::options::Options;
 
 /// How many small objects are read at once.
@@ -63,6 +65,8 @@ struct Shared {
     storage_class: Option<String>,
     store: Arc<dyn ObjectStore>,
     runtime: Handle,
+    /// For requests that the library does not make.
+    signed: Option<Signed>,
     readers: usize,
     /// Whether the server refuses a second object of one name, as far as is known.
     conditional: AtomicBool,
@@ -161,6 +165,7 @@ impl BucketStore {
             storage_class: options.storage_class.clone(),
             store: opened.client,
             runtime,
+            signed: opened.signed,
             readers: options.requests_at_once.unwrap_or(READERS).clamp(1, 64),
             conditional: AtomicBool::new(true),
             completes_only_if_absent: opened.completes_only_if_absent,
@@ -175,6 +180,7 @@ struct OpenedClient {
     server: String,
     region: Option<String>,
     completes_only_if_absent: bool,
+    signed: Option<Signed>,
 }
 
 impl Store for BucketStore {
@@ -206,6 +212,20 @@ impl Store for BucketStore {
         match self.shared.block_on(self.shared.store.delete(&path)) {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(self.shared.explain(Asked::Delete, name, error)),
+        }
+    }
+
+    fn unfinished(&self, prefix: &str) -> Result<Vec<ObjectInfo>> {
+        match &self.shared.signed {
+            Some(signed) => signed::unfinished(&self.shared, signed, prefix),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn discard(&self, name: &ObjectName) -> Result<bool> {
+        match &self.shared.signed {
+            Some(signed) => signed::discard(&self.shared, signed, name),
+            None => Ok(false),
         }
     }
 

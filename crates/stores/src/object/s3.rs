@@ -5,6 +5,7 @@ use std::sync::Arc;
 use lifeboat_core::env::Env;
 use lifeboat_core::{Error, Kind, Result};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
+use object_store::client::HttpClient;
 use reqwest::header::{HeaderName, HeaderValue};
 use tokio::runtime::Handle;
 
@@ -12,6 +13,7 @@ use super::OpenedClient;
 use super::client;
 use super::place::Place;
 use super::profile::Profiles;
+use super::signed::Signed;
 use super::wire::{Connector, Wire};
 use crate::options::Options;
 
@@ -73,12 +75,24 @@ pub(super) fn open(
     let http = client::http(options)?;
     let wire = Wire::new(env, http, authority.clone(), &client::limits(options), Some(completion));
     let _entered = runtime.enter();
-    let client = builder.with_http_connector(Connector(wire)).build().map_err(client::broken)?;
+    let connector = Connector(wire);
+    let client = builder.with_http_connector(connector.clone()).build().map_err(client::broken)?;
+    let bucket_url = match style.bucket_in_host {
+        true => style.endpoint.clone(),
+        false => format!("{}/{}", style.endpoint, place.bucket),
+    };
+    let signed = Signed {
+        credentials: client.credentials().clone(),
+        http: HttpClient::new(connector),
+        bucket_url,
+        region: region.clone(),
+    };
     Ok(OpenedClient {
         client: Arc::new(client),
         server: authority,
         region: Some(region),
         completes_only_if_absent: true,
+        signed: Some(signed),
     })
 }
 

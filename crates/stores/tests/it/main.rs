@@ -3,7 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails should say where")]
 #![allow(clippy::print_stderr, reason = "a server that is missing is told of")]
 
+mod faults;
 mod local;
 mod objects;
+#[allow(dead_code, reason = "the tests of the program use more of it")]
+mod proxy;
+#[allow(dead_code, reason = "the tests of the program use more of it")]
 mod servers;
 mod world;

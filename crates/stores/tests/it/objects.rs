@@ -1,5 +1,7 @@
 //! Object storage on servers of several makers.
 
+use std::io::Write;
+
 use lifeboat_core::Kind;
 use lifeboat_core::secret::Secret;
 use lifeboat_core::store::{Store, put_bytes};
@@ -59,4 +61,26 @@ fn azurite_conforms() {
     assert!(missing.hint_text().unwrap().contains("create the bucket backups"), "{missing:?}");
     server.make_container(account, key);
     conformance::run(&open("az://backups/a b/repository")).unwrap();
+}
+
+#[test]
+fn uploads_of_killed_writers_are_found_and_ended() {
+    for server in [Server::moto(), Server::rclone()].into_iter().flatten() {
+        let store = open(&server, "a b/repository");
+        let mut put = store.put(&name("source/x & y.db.zst")).unwrap();
+        put.write_all(&vec![1; 20 << 20]).unwrap();
+        // As a kill leaves it.
+        std::mem::forget(put);
+        assert!(store.list(None).unwrap().is_empty());
+        let found = store.unfinished("source").unwrap();
+        assert_eq!(found.len(), 1, "{found:?}");
+        let part = &found[0].name;
+        assert!(part.as_str().starts_with("source/.x & y.db.zst."), "{part}");
+        assert!(store.unfinished("other").unwrap().is_empty());
+        assert!(store.discard(part).unwrap() && store.discard(part).unwrap());
+        assert!(store.unfinished("source").unwrap().is_empty());
+    }
+    // A server that cannot list them has none.
+    let Some(server) = Server::s3s() else { return };
+    assert!(open(&server, "x").unfinished("source").unwrap().is_empty());
 }

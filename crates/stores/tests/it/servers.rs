@@ -22,7 +22,7 @@ pub(crate) const BUCKET: &str = "backups";
 pub(crate) struct Server {
     child: Child,
     pub(crate) address: SocketAddr,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// Where the servers are installed.
@@ -142,7 +142,7 @@ urllib.request.urlopen(request)
             let begun = Instant::now();
             while begun.elapsed() < Duration::from_secs(60) {
                 if TcpStream::connect(address).is_ok() {
-                    return Server { child, address, _folder: folder };
+                    return Server { child, address, folder };
                 }
                 // Another process may have been faster with the port.
                 if child.try_wait().unwrap().is_some() {
@@ -154,6 +154,11 @@ urllib.request.urlopen(request)
             let _ = child.wait();
         }
         panic!("a server could not be started");
+    }
+
+    /// Where it keeps what it is given, in files, if it does.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Makes a bucket at a server that asks for no signature.

@@ -1,0 +1,136 @@
+//! Repositories in buckets: the program on servers that speak S3, and what goes wrong there.
+
+use std::process::Command;
+
+use crate::proxy::{Fault, Proxy, answer};
+use crate::s3_servers::{BUCKET, KEY, SECRET, Server};
+use crate::support::{World, content, make_database};
+
+/// A world with a database, and a configuration with a repository in a bucket behind that address.
+fn world(endpoint: &str) -> World {
+    world_in(endpoint, BUCKET)
+}
+
+fn world_in(endpoint: &str, bucket: &str) -> World {
+    let world = World::new();
+    make_database(&world.path("data/app.db"), 2_000);
+    let secret = world.path("home/secret");
+    std::fs::write(&secret, SECRET).unwrap();
+    let mut chmod = Command::new("chmod");
+    assert!(chmod.arg("600").arg(&secret).status().unwrap().success());
+    world.configure(&format!(
+        "[repository.bucket]\nurl = \"s3://{bucket}/chat\"\nendpoint = \"{endpoint}\"\n\
+         access_key_id = \"{KEY}\"\nsecret_access_key = {{ file = \"{}\" }}\ntimeout = \"3s\"\n\
+         [source.app]\nsqlite = \"{}\"\nkeep = {{ last = 1 }}\n",
+        secret.display(),
+        world.text("data/app.db"),
+    ));
+    world
+}
+
+fn at(server: &Server) -> World {
+    world(&format!("http://{}", server.address))
+}
+
+#[test]
+fn a_database_goes_to_a_bucket_and_comes_back() {
+    for server in [Server::s3s(), Server::moto(), Server::rclone()].into_iter().flatten() {
+        let world = at(&server);
+        let rows = content(&world.path("data/app.db"));
+        world.run(&["config", "check", "--online"]).expect(0);
+        world.run(&["backup"]).expect(0);
+        world.run(&["backup", "app", "--compress", "none"]).expect(0);
+        let list = world.run(&["list", "--json"]).expect(0);
+        assert_eq!(list.out.matches("\"taken_at\"").count(), 2, "{}", list.out);
+        world.run(&["verify"]).expect(0);
+        world.run(&["status"]).expect(0);
+        let to = world.text("data/new.db");
+        world.run(&["restore", "app", "--to", &to, "--yes"]).expect(0);
+        assert_eq!(content(&world.path("data/new.db")), rows);
+        world.run(&["prune", "--yes"]).expect(0);
+        world.run(&["verify"]).expect(0);
+        let doctor = world.run(&["doctor"]);
+        assert!(format!("{}{}", doctor.out, doctor.err).contains("s3://"), "{doctor:?}");
+    }
+}
+
+#[test]
+fn wrong_credentials_and_missing_buckets_are_exit_code_13_with_what_mends_them() {
+    let Some(server) = Server::s3s() else { return };
+    let world = at(&server);
+    let wrong = "another/secret+key/of+forty+characters";
+    std::fs::write(world.path("home/secret"), wrong).unwrap();
+    let ran = world.run(&["backup"]).expect(13);
+    assert!(!ran.err.contains(wrong) && !ran.err.contains(SECRET), "{}", ran.err);
+    let Some(server) = Server::moto() else { return };
+    let world = world_in(&format!("http://{}", server.address), "nobody-has-it");
+    world.run(&["backup"]).expect(13).says("create the bucket");
+    let unreachable = self::world("http://127.0.0.1:1");
+    unreachable.run(&["backup"]).expect(13).says("endpoint");
+}
+
+#[test]
+fn a_bit_turned_on_the_way_back_makes_no_backup() {
+    let Some(server) = Server::s3s() else { return };
+    // In the middle of what comes back on each connection, far behind any header.
+    let proxy = Proxy::before(server.address, |_| Fault::FlipDown(60_000));
+    let world = world(&format!("http://{}", proxy.address));
+    let ran = world.run(&["backup"]).expect(20);
+    assert!(ran.err.contains("is not what was sent"), "{}", ran.err);
+    assert!(manifests(&server).is_empty());
+}
+
+#[test]
+fn a_killed_backup_leaves_none_and_the_next_one_succeeds() {
+    let Some(server) = Server::s3s() else { return };
+    let world = at(&server);
+    world.run(&["backup"]).expect(0);
+    for point in ["backup.artifact.streamed", "backup.artifact.read_back", "backup.before_manifest"]
+    {
+        let before = manifests(&server);
+        let killed = world.command(&["backup"]).env("LIFEBOAT_CRASH_AT", point).status().unwrap();
+        assert!(!killed.success());
+        assert_eq!(manifests(&server), before, "{point}");
+    }
+    world.run(&["backup"]).expect(0);
+    world.run(&["verify"]).expect(0);
+}
+
+#[test]
+fn a_server_that_overwrites_is_noticed_when_the_repository_is_made() {
+    let servers = [(Server::rclone(), false), (Server::s3s(), true)];
+    for (server, conditional) in servers {
+        let Some(server) = server else { continue };
+        at(&server).run(&["backup"]).expect(0);
+        let header = server.folder().join(BUCKET).join("chat/lifeboat.json");
+        let header: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(header).unwrap()).unwrap();
+        assert_eq!(header["conditional_put"], conditional);
+    }
+}
+
+#[test]
+fn credentials_without_the_right_to_delete_make_backups() {
+    let Some(server) = Server::s3s() else { return };
+    let denied = answer("403 Forbidden", "", "AccessDenied");
+    let proxy = Proxy::before(server.address, move |_| Fault::Instead("DELETE ", denied.clone()));
+    let world = world(&format!("http://{}", proxy.address));
+    world.run(&["backup"]).expect(0);
+    world.run(&["backup"]).expect(0);
+    // Marking is a put; the bytes are for somebody with the right to delete.
+    world.run(&["prune", "--yes"]).expect(0);
+    world.run(&["verify"]).expect(0);
+    assert_eq!(manifests(&server).len(), 2);
+}
+
+/// The manifests that are really there.
+fn manifests(server: &Server) -> Vec<String> {
+    let folder = server.folder().join(BUCKET).join("chat/app");
+    let files = std::fs::read_dir(folder).map(|files| files.flatten().collect::<Vec<_>>());
+    let names = files.unwrap_or_default().into_iter();
+    let names = names.map(|file| file.file_name().into_string().unwrap());
+    let mut found: Vec<String> =
+        names.filter(|name| name.ends_with(".json") && name != "source.json").collect();
+    found.sort();
+    found
+}
