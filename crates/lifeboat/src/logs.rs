@@ -1,10 +1,13 @@
 //! The page logs of SQLite databases, as the commands see them: which state is meant, what can be
 //! restored.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use lifeboat_core::catalog::SourceEntry;
 use lifeboat_core::manifest::Manifest;
 use lifeboat_core::repository::Repository;
+use lifeboat_core::store::ObjectInfo;
 use lifeboat_core::{Error, Kind, Result};
 use lifeboat_sqlite::KIND;
 use lifeboat_sqlite::pagelog::{Chain, LogReplay, Moment, Target};
@@ -94,6 +97,18 @@ pub(crate) struct Reach {
     pub(crate) newest: Option<Moment>,
     /// Why later ones cannot be restored, if so.
     pub(crate) broken: Option<String>,
+}
+
+/// The names of the backups of a folder that have a log. One list for all of them: a store far away
+/// is not asked for each.
+pub(crate) fn logged(repository: &Repository, folder: &str) -> Result<HashSet<String>> {
+    let prefix = format!("{folder}/log");
+    let objects = repository.store().list(Some(&prefix))?;
+    let backup = |object: &ObjectInfo| {
+        let rest = object.name.as_str().strip_prefix(&prefix)?.strip_prefix('/')?;
+        rest.split('/').next().map(str::to_owned)
+    };
+    Ok(objects.iter().filter_map(backup).collect())
 }
 
 /// How far the log of a backup reaches. `None` where it has none.

@@ -86,13 +86,17 @@ fn manifests(session: &Session, env: &Env, found: &[Found<'_>], all: bool) -> Re
     let mut list = Vec::new();
     for Found { opened, entry } in found {
         let moments = moments::of_entry(session, env, opened, entry)?;
+        let logged = logs::logged(&opened.repository, &entry.folder)?;
         for (manifest, tombstone) in rows(entry, all) {
             let mut value = with_place(manifest, &opened.repository.url(), &entry.folder);
             let hold = entry.hold(manifest);
             value["hold"] =
                 json!(hold.map(|hold| { json!({ "reason": hold.reason, "until": hold.until }) }));
             value["note"] = json!(entry.story(manifest));
-            let reach = logs::reach(&opened.repository, &entry.folder, manifest)?;
+            let reach = match logged.contains(&manifest.name) {
+                true => logs::reach(&opened.repository, &entry.folder, manifest)?,
+                false => None,
+            };
             value["log"] = json!(reach.map(|reach| {
                 json!({
                     "states": reach.states,
@@ -137,6 +141,7 @@ fn notes(
     opened: &Opened,
     entry: &SourceEntry,
     (manifest, tombstone): Row<'_>,
+    is_logged: bool,
     now: Timestamp,
 ) -> Result<String> {
     let zone = &session.surroundings.time_zone;
@@ -151,7 +156,7 @@ fn notes(
         notes.push(format!("pinned{}: {}", until.unwrap_or_default(), hold.reason));
     }
     notes.extend(entry.story(manifest));
-    if let Some(reach) = logs::reach(&opened.repository, &entry.folder, manifest)? {
+    if is_logged && let Some(reach) = logs::reach(&opened.repository, &entry.folder, manifest)? {
         notes.push(told(&reach, zone));
     }
     Ok(units::one_line(&notes.join("; ")))
@@ -186,12 +191,15 @@ fn print(
     now: Timestamp,
     several: bool,
 ) -> Result<()> {
-    let rows = found.iter().flat_map(|Found { opened, entry }| {
-        rows(entry, all)
-            .into_iter()
-            .map(move |row| Ok((opened, row, notes(session, opened, entry, row, now)?)))
-    });
-    let rows: Vec<_> = rows.collect::<Result<_>>()?;
+    let mut noted_rows = Vec::new();
+    for Found { opened, entry } in found {
+        let logged = logs::logged(&opened.repository, &entry.folder)?;
+        for row in rows(entry, all) {
+            let is_logged = logged.contains(&row.0.name);
+            noted_rows.push((opened, row, notes(session, opened, entry, row, is_logged, now)?));
+        }
+    }
+    let rows = noted_rows;
     let noted = rows.iter().any(|(_, _, note)| !note.is_empty());
     let mut columns = vec![
         ("backup", Align::Left),
