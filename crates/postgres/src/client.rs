@@ -247,6 +247,11 @@ impl Client {
         command
     }
 
+    /// A program that will connect to nothing.
+    pub(crate) fn offline(&self, program: &Program) -> Command {
+        self.bare(&program.path)
+    }
+
     /// A program that will connect to the address. Standard streams are the caller's to set.
     pub fn command(&self, program: &Program) -> Command {
         let mut command = self.bare(&program.path);

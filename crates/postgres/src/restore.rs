@@ -4,10 +4,12 @@
 //! in one transaction, the old one is renamed to `NAME_before_restore_TIME` and the new one takes
 //! its name. Sessions of the old one are ended while the rename holds its lock: whatever they
 //! committed is in the old database, which stays, and new sessions wait until the new one is there.
-//! `undo` swaps back the same way.
+//! `undo` swaps back the same way. A role that may not create databases restores within the one that
+//! is there, schema by schema ([`in_place`]).
 
 mod counts;
 mod feed;
+mod in_place;
 mod load;
 mod plan;
 mod roles;
@@ -103,6 +105,9 @@ pub fn apply(
     request: &RestoreRequest<'_>,
     plan: &RestorePlan,
 ) -> Result<RestoreOutcome> {
+    if let Some(in_place) = &plan.in_place {
+        return in_place::apply(env, request, plan, in_place);
+    }
     let begun_ms = env.clock.monotonic_ms();
     let server = plan.maintenance(request.target)?;
     let streams = plan.format == DumpFormat::Custom && stream::is_possible(request);

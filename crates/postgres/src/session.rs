@@ -77,6 +77,27 @@ impl Session {
         self.ask(statements).map(drop)
     }
 
+    /// Feeds a script, rows of `COPY ... FROM stdin` among it, within a guard that lets no command
+    /// of psql through. What it answers is left out.
+    pub(crate) fn feed(
+        &mut self,
+        key: &str,
+        write: impl FnOnce(&mut dyn Write) -> Result<()>,
+    ) -> Result<()> {
+        let begun = writeln!(self.stdin, "\\o /dev/null\n\\restrict {key}");
+        let written = match begun {
+            Ok(()) => write(&mut self.stdin),
+            Err(error) => Err(Error::io(Kind::Failed, "psql takes nothing", error)),
+        };
+        let ended = writeln!(self.stdin, "\n\\unrestrict {key}\n\\o");
+        match (written, ended) {
+            // Whoever ended too soon says why.
+            (_, Err(_)) => Err(self.ended()),
+            (Err(error), Ok(())) => Err(error),
+            (Ok(()), Ok(())) => self.execute("SELECT 1"),
+        }
+    }
+
     /// The rows of a query.
     pub(crate) fn rows(&mut self, query: &str) -> Result<Vec<Row>> {
         let text = self.ask(&format!(

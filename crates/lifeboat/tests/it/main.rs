@@ -34,6 +34,7 @@ mod off_site;
 mod output;
 mod postgres;
 mod postgres_bad_input;
+mod postgres_in_place;
 mod postgres_page;
 mod postgres_restore;
 mod postgres_server;

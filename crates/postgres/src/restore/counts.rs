@@ -24,9 +24,19 @@ pub(super) fn compare(
     client: &Client,
 ) -> Result<BTreeMap<String, u64>> {
     let mut session = Session::open(client, "cannot count the rows of the new database")?;
+    compare_in(&mut session, request, plan, rows)
+}
+
+/// The same in a session that sees what was loaded.
+pub(super) fn compare_in(
+    session: &mut Session,
+    request: &RestoreRequest<'_>,
+    plan: &RestorePlan,
+    rows: &BTreeMap<String, u64>,
+) -> Result<BTreeMap<String, u64>> {
     // A policy that hides rows from us must be an error, not a smaller number.
     session.execute("SET row_security = off")?;
-    let counted = count(&mut session, rows)?;
+    let counted = count(session, rows)?;
     let partly = !request.schemas.is_empty() || !request.tables.is_empty();
     let mut wrong = row_differences(Some(rows), Some(&counted));
     let missing = rows.keys().filter(|table| !counted.contains_key(*table));

@@ -15,6 +15,7 @@ use crate::session::{Row, Session};
 use crate::source::DumpFormat;
 
 use super::RestoreRequest;
+use super::in_place::{self, InPlace};
 use super::load::JOBS_MAX;
 use super::roles::{self, MissingRole};
 use super::stage;
@@ -51,6 +52,7 @@ pub struct RestorePlan {
     pub steps: Vec<String>,
     /// Plain size of the dump, where it is known.
     pub plain_bytes: Option<u64>,
+    pub(super) in_place: Option<InPlace>,
     pub(super) maintenance: String,
     pub(super) loader: Program,
     pub(super) format: DumpFormat,
@@ -95,6 +97,7 @@ pub fn plan(env: &Env, request: &RestoreRequest<'_>) -> Result<RestorePlan> {
         warnings: leftovers(&database, &databases),
         steps: Vec::new(),
         plain_bytes: manifest.and_then(|manifest| Some(manifest.artifacts.first()?.plain_bytes)),
+        in_place: None,
         maintenance,
         loader,
         format: looked.format,
@@ -111,9 +114,14 @@ pub fn plan(env: &Env, request: &RestoreRequest<'_>) -> Result<RestorePlan> {
             manifest.name
         ));
     }
-    may_create(&mut session, &plan)?;
-    if let Some(existing) = &existing {
-        may_rename(&mut session, &mut plan, existing)?;
+    match (may_create(&mut session, &plan), &existing) {
+        (Err(refusal), _) if refusal.kind() == Kind::Refused => {
+            let contents = looked.contents.as_ref();
+            plan.in_place = Some(in_place::plan(env, request, contents, &mut plan, refusal)?);
+        }
+        (Err(error), _) => return Err(error),
+        (Ok(()), Some(existing)) => may_rename(&mut session, &mut plan, existing)?,
+        (Ok(()), None) => {}
     }
     if let Some(contents) = &looked.contents {
         plan_roles(env, &mut session, request, contents, &mut plan)?;
@@ -395,6 +403,11 @@ fn steps(request: &RestoreRequest<'_>, plan: &mut RestorePlan) {
     let mut steps = Vec::new();
     for role in &plan.roles_to_make {
         steps.push(format!("make the role {}", role.name));
+    }
+    if let Some(in_place) = &plan.in_place {
+        steps.extend(in_place::steps(in_place));
+        plan.steps.extend(steps);
+        return;
     }
     steps.push(format!("load it into the new database {}", plan.scratch));
     if !request.schemas.is_empty() || !request.tables.is_empty() {

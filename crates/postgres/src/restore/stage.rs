@@ -42,6 +42,8 @@ pub(super) struct Staged {
     pub(super) rows: BTreeMap<String, u64>,
     /// Lines that were left out.
     pub(super) noise_lines: u64,
+    /// The numbers of an archive's entries, in its order.
+    pub(super) entries: Vec<i64>,
 }
 
 /// What a loaded dump held.
@@ -93,8 +95,8 @@ pub(super) fn stage(env: &Env, request: &RestoreRequest<'_>) -> Result<Staged> {
     })?;
     let read = writer.finish().map_err(|error| not_whole(error, &subject))?;
     env.tell(Event::PhaseEnded { phase });
-    let (format, rows, noise_lines) = read;
-    Ok(Staged { scratch, format, rows, noise_lines })
+    let (format, rows, noise_lines, entries) = read;
+    Ok(Staged { scratch, format, rows, noise_lines, entries })
 }
 
 /// The error of a dump that lacks something, in a restore's words.
@@ -156,8 +158,8 @@ enum Reader {
     Script { reader: Box<ScriptReader>, line: Vec<u8>, is_rest: bool, noise_lines: u64 },
 }
 
-/// Format, rows per table, and lines that were left out.
-type Unpacked = (DumpFormat, BTreeMap<String, u64>, u64);
+/// Format, rows per table, lines that were left out, and the numbers of entries.
+type Unpacked = (DumpFormat, BTreeMap<String, u64>, u64, Vec<i64>);
 
 impl<'a> Unpacker<'a> {
     fn new(file: &'a mut File, place: PathBuf) -> Self {
@@ -249,8 +251,9 @@ impl<'a> Unpacker<'a> {
         let read = match self.reader.take() {
             Some(Reader::Archive(reader)) => {
                 offsets = reader.offsets();
-                let (_, rows) = reader.finish()?;
-                (DumpFormat::Custom, rows, 0)
+                let (contents, rows) = reader.finish()?;
+                let entries = contents.entries.iter().map(|entry| entry.id).collect();
+                (DumpFormat::Custom, rows, 0, entries)
             }
             Some(Reader::Script { mut reader, line, noise_lines, .. }) => {
                 reader.push(&line)?;
@@ -261,7 +264,7 @@ impl<'a> Unpacker<'a> {
                         format!("the dump holds a command for psql, as no dump does: {command}"),
                     ));
                 }
-                (DumpFormat::Plain, script.rows, noise_lines)
+                (DumpFormat::Plain, script.rows, noise_lines, Vec::new())
             }
             None => return Err(Error::new(Kind::CheckFailed, "the dump is empty (0 bytes)")),
         };

@@ -1,4 +1,4 @@
-//! Undo: the database that the last restore kept takes its name again.
+//! Undo: the database that the last restore kept takes its name again, or the schemas do.
 
 use lifeboat_core::env::Env;
 use lifeboat_core::moment::date_and_time;
@@ -9,6 +9,7 @@ use crate::client::Client;
 use crate::quote::literal;
 use crate::session::Session;
 
+use super::in_place;
 use super::plan::short_name;
 use super::swap::rename;
 
@@ -23,6 +24,8 @@ pub struct UndoPlan {
     pub present_as: Option<String>,
     /// The steps, a line each.
     pub steps: Vec<String>,
+    /// The kept schemas, and their names before, where the restore was within the database.
+    schemas: Vec<(String, String)>,
 }
 
 /// Finds what the last restore of that database kept.
@@ -45,6 +48,14 @@ pub fn undo_plan(env: &Env, target: &Client) -> Result<UndoPlan> {
             })
         })
         .max();
+    let within = match names.contains(&database.as_str()) {
+        true => in_place::kept(target)?,
+        false => None,
+    };
+    let is_newer = |time: &str| kept.is_none_or(|kept| &kept[stem.len()..] < time);
+    if let Some((_, schemas)) = within.filter(|(time, _)| is_newer(time)) {
+        return Ok(of_schemas(env, database, schemas));
+    }
     let Some(kept) = kept else {
         return Err(Error::new(
             Kind::NotCovered,
@@ -65,11 +76,38 @@ pub fn undo_plan(env: &Env, target: &Client) -> Result<UndoPlan> {
         steps.push(format!("rename {database} to {present_as}, ending its {count} sessions"));
     }
     steps.push(format!("rename {kept} to {database}"));
-    Ok(UndoPlan { kept: (*kept).to_owned(), database, present_as, steps })
+    Ok(UndoPlan { kept: (*kept).to_owned(), database, present_as, steps, schemas: Vec::new() })
+}
+
+fn of_schemas(env: &Env, database: String, schemas: Vec<(String, String)>) -> UndoPlan {
+    let ending = undo_ending(env);
+    let step = |(kept, name): &(String, String)| {
+        format!(
+            "in one transaction of {database}: rename the schema {name} to {}, and {kept} to {name}",
+            short_name(name, &ending)
+        )
+    };
+    let kept: Vec<&str> = schemas.iter().map(|(kept, _)| kept.as_str()).collect();
+    let present: Vec<String> = schemas.iter().map(|(_, name)| short_name(name, &ending)).collect();
+    UndoPlan {
+        kept: kept.join(", "),
+        present_as: Some(present.join(", ")),
+        steps: schemas.iter().map(step).collect(),
+        database,
+        schemas,
+    }
+}
+
+fn undo_ending(env: &Env) -> String {
+    let (date, time) = date_and_time(env.clock.now());
+    format!("_before_undo_{date}_{time}")
 }
 
 /// Carries out an undo. Gives back how many sessions were ended.
 pub fn undo(env: &Env, target: &Client, plan: &UndoPlan) -> Result<u64> {
+    if !plan.schemas.is_empty() {
+        return in_place::go_back(target, &plan.schemas, &undo_ending(env)).map(|()| 0);
+    }
     let mut renames = Vec::new();
     if let Some(present_as) = &plan.present_as {
         renames.push((plan.database.as_str(), present_as.as_str()));
