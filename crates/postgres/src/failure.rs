@@ -37,6 +37,27 @@ const KNOWN: &[(&str, Kind, &str)] = &[
         "run as the user of that name (sudo -u postgres), or name host=localhost and a password",
     ),
     (
+        "root certificate file",
+        Kind::SourceUnavailable,
+        "name the file of the authority that signed the server's certificate: sslrootcert=FILE",
+    ),
+    (
+        "certificate verify failed",
+        Kind::SourceUnavailable,
+        "is the file that sslrootcert names (else ~/.postgresql/root.crt) of the authority that \
+         signed the server's certificate?",
+    ),
+    (
+        "does not match host name",
+        Kind::SourceUnavailable,
+        "name the host as the server's certificate does; or sslmode=verify-ca",
+    ),
+    (
+        "server does not support SSL",
+        Kind::SourceUnavailable,
+        "switch TLS on in the server (ssl = on in postgresql.conf), or write sslmode=prefer",
+    ),
+    (
         "could not translate host name",
         Kind::SourceUnavailable,
         "is the host's name right, and does the name server answer?",

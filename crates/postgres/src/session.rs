@@ -27,6 +27,24 @@ pub struct Session {
     questions: u64,
 }
 
+/// What the words of a failed connection leave open: which file was compared with, where a password
+/// is looked for.
+fn explained(error: Error, client: &Client) -> Error {
+    let words = error.message();
+    let authority = client.address().get("sslrootcert");
+    if let Some(file) = authority.filter(|_| words.contains("certificate verify failed")) {
+        let hint = format!("{file} is not of the authority that signed the server's certificate");
+        return Error::new(error.kind(), words.to_owned()).hint(hint);
+    }
+    if !client.is_local() && words.contains("no password supplied") {
+        return Error::new(error.kind(), words.to_owned()).hint(
+            "a password of ours does not go along with `command`: it must be where the programs \
+             run, in ~/.pgpass there or by that command (docker exec -e PGPASSFILE=...)",
+        );
+    }
+    error
+}
+
 impl Session {
     /// Connects. `what` says what for, in errors: "cannot read the database `chat`".
     pub fn open(client: &Client, what: &str) -> Result<Self> {
@@ -39,11 +57,12 @@ impl Session {
         let stdout = BufReader::with_capacity(64 << 10, stdout);
         let mut session = Session { running: Some(running), stdin, stdout, questions: 0 };
         // Settings of the role or the database must not change what we read.
-        session.execute(
+        let first = session.execute(
             "SET statement_timeout = 0; SET lock_timeout = 0; SET search_path = ''; \
              SET standard_conforming_strings = on; SET client_min_messages = warning; \
              SET DateStyle = ISO; SET TimeZone = UTC; SET client_encoding = UTF8",
-        )?;
+        );
+        first.map_err(|error| explained(error, client))?;
         Ok(session)
     }
 

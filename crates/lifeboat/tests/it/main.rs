@@ -36,6 +36,7 @@ mod postgres;
 mod postgres_bad_input;
 mod postgres_in_place;
 mod postgres_page;
+mod postgres_reach;
 mod postgres_restore;
 mod postgres_server;
 mod postgres_silent_failures;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
 use crate::bad_input::in_own_namespace;
-use crate::postgres_server::{Server, command, configure, run, shop, world_of, world_with};
+use crate::postgres_server::{Server, command, configure, majors, run, shop, world_of, world_with};
 use crate::support::{Ran, World, ran, set_mode};
 
 /// No backup is listed, and nothing half is left that looks like one.
@@ -22,33 +22,47 @@ fn holds_nothing(world: &World) {
 
 #[test]
 fn what_is_wrong_with_an_address_is_said_with_what_mends_it() {
-    let server = Server::tcp(15);
-    server.sql("postgres", "CREATE ROLE ann LOGIN PASSWORD 'hush1'");
-    let port = server.port();
-    let at = |user: &str, host: &str, port: u16, database: &str| {
-        format!("postgresql://{user}@{host}:{port}/{database}")
-    };
-    let here = "127.0.0.1";
-    // Nobody listens where a listener has just gone.
-    let closed = std::net::TcpListener::bind((here, 0)).unwrap().local_addr().unwrap().port();
-    for (url, why, mend) in [
-        (at("ann:hush2", here, port, "postgres"), "password authentication failed", "~/.pgpass"),
-        (at("ann", here, port, "postgres"), "no password supplied", "~/.pgpass"),
-        (at("bob:hush1", here, port, "postgres"), "password authentication failed", "~/.pgpass"),
-        (at("ann:hush1", here, closed, "postgres"), "Connection refused", "pg_isready"),
-        (
-            at("ann:hush1", "no.such.invalid", 5432, "postgres"),
-            "translate host name",
-            "host's name",
-        ),
-        (at("ann:hush1", here, port, "chat"), "database \"chat\" does not exist", "psql -l"),
-        ("postgresql:///chat?host=/no/such/folder".to_owned(), "No such file", "pg_isready"),
-        (server.url_as("nobody here", "postgres"), "role \"nobody here\" does not exist", "psql"),
-    ] {
-        let world = world_of(&url);
-        let ran = run(&world, &["backup"]).expect(15).says(why).says("hint: ").says(mend);
-        assert!(!ran.err.contains("hush"), "{}", ran.err);
-        holds_nothing(&world);
+    for major in majors() {
+        let server = Server::tcp(*major);
+        server.sql("postgres", "CREATE ROLE ann LOGIN PASSWORD 'hush1'");
+        let port = server.port();
+        let at = |user: &str, host: &str, port: u16, database: &str| {
+            format!("postgresql://{user}@{host}:{port}/{database}")
+        };
+        let here = "127.0.0.1";
+        // Nobody listens where a listener has just gone.
+        let closed = std::net::TcpListener::bind((here, 0)).unwrap().local_addr().unwrap().port();
+        for (url, why, mend) in [
+            (
+                at("ann:hush2", here, port, "postgres"),
+                "password authentication failed",
+                "~/.pgpass",
+            ),
+            (at("ann", here, port, "postgres"), "no password supplied", "~/.pgpass"),
+            (
+                at("bob:hush1", here, port, "postgres"),
+                "password authentication failed",
+                "~/.pgpass",
+            ),
+            (at("ann:hush1", here, closed, "postgres"), "Connection refused", "pg_isready"),
+            (
+                at("ann:hush1", "no.such.invalid", 5432, "postgres"),
+                "translate host name",
+                "host's name",
+            ),
+            (at("ann:hush1", here, port, "chat"), "database \"chat\" does not exist", "psql -l"),
+            ("postgresql:///chat?host=/no/such/folder".to_owned(), "No such file", "pg_isready"),
+            (
+                server.url_as("nobody here", "postgres"),
+                "role \"nobody here\" does not exist",
+                "psql",
+            ),
+        ] {
+            let world = world_of(&url);
+            let ran = run(&world, &["backup"]).expect(15).says(why).says("hint: ").says(mend);
+            assert!(!ran.err.contains("hush"), "{}", ran.err);
+            holds_nothing(&world);
+        }
     }
 }
 
@@ -65,56 +79,61 @@ fn a_server_that_is_newer_than_the_client_programs_is_refused() {
 
 #[test]
 fn a_role_that_may_not_see_everything_makes_no_backup_of_a_part() {
-    let server = shop(15);
-    server.sql(
-        "shop",
-        "CREATE ROLE reader LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader; \
-         GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO reader; \
-         CREATE TABLE public.secrets (id int); INSERT INTO public.secrets VALUES (1)",
-    );
-    let world = world_of(&server.url_as("reader", "shop"));
-    let ran = run(&world, &["backup"]).expect(15);
-    ran.says("permission denied for table secrets").says("GRANT pg_read_all_data TO");
-    holds_nothing(&world);
+    for major in majors() {
+        let server = shop(*major);
+        server.sql(
+            "shop",
+            "CREATE ROLE reader LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader; \
+             GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO reader; \
+             CREATE TABLE public.secrets (id int); INSERT INTO public.secrets VALUES (1)",
+        );
+        let world = world_of(&server.url_as("reader", "shop"));
+        let ran = run(&world, &["backup"]).expect(15);
+        ran.says("permission denied for table secrets").says("GRANT pg_read_all_data TO");
+        holds_nothing(&world);
 
-    // Who may not read the passwords of roles makes a backup all the same, which says it.
-    server.sql("shop", "GRANT SELECT ON public.secrets TO reader");
-    run(&world, &["backup"]).expect(0).says("the passwords of roles are not in it");
-    let shown = run(&world, &["show", "shop"]).expect(0).out;
-    assert!(shown.contains("the passwords of roles are not in it"), "{shown}");
-    let role_passwords = || {
-        let shown = run(&world, &["show", "shop", "--json"]).expect(0).json().to_string();
-        shown.contains("\"role_passwords\":true")
-    };
-    assert!(!role_passwords());
-    // What the message names is enough for all of it.
-    server.sql("shop", "GRANT pg_read_all_data TO reader");
-    run(&world, &["backup"]).expect(0);
-    assert!(role_passwords());
+        // Who may not read the passwords of roles makes a backup all the same, which says it.
+        server.sql("shop", "GRANT SELECT ON public.secrets TO reader");
+        run(&world, &["backup"]).expect(0).says("the passwords of roles are not in it");
+        let shown = run(&world, &["show", "shop"]).expect(0).out;
+        assert!(shown.contains("the passwords of roles are not in it"), "{shown}");
+        let role_passwords = || {
+            let shown = run(&world, &["show", "shop", "--json"]).expect(0).json().to_string();
+            shown.contains("\"role_passwords\":true")
+        };
+        assert!(!role_passwords());
+        // What the message names is enough for all of it.
+        server.sql("shop", "GRANT pg_read_all_data TO reader");
+        run(&world, &["backup"]).expect(0);
+        assert!(role_passwords());
 
-    // Rows that a policy hides would be missing, and nobody would know.
-    server.sql(
-        "shop",
-        "ALTER TABLE public.customer ENABLE ROW LEVEL SECURITY; \
-         CREATE POLICY half ON public.customer USING (id > 50)",
-    );
-    let ran = run(&world, &["backup"]).expect(15);
-    ran.says("row-level security").says("customer").says("BYPASSRLS");
-    let listed = run(&world, &["list", "--json"]).expect(0).json();
-    assert_eq!(listed.as_array().unwrap().len(), 2, "{listed}");
-    server.sql("postgres", "ALTER ROLE reader BYPASSRLS");
-    run(&world, &["backup"]).expect(0);
+        // Rows that a policy hides would be missing, and nobody would know.
+        server.sql(
+            "shop",
+            "ALTER TABLE public.customer ENABLE ROW LEVEL SECURITY; \
+             CREATE POLICY half ON public.customer USING (id > 50)",
+        );
+        let ran = run(&world, &["backup"]).expect(15);
+        ran.says("row-level security").says("customer").says("BYPASSRLS");
+        let listed = run(&world, &["list", "--json"]).expect(0).json();
+        assert_eq!(listed.as_array().unwrap().len(), 2, "{listed}");
+        server.sql("postgres", "ALTER ROLE reader BYPASSRLS");
+        run(&world, &["backup"]).expect(0);
+    }
 }
 
 /// A folder with a `pg_dump` that runs the real one as the script says: `"$@"` are its arguments,
 /// `$here` is a folder of the test.
-fn dumper(world: &World, script: &str) -> String {
+fn dumper(world: &World, server: &Server, script: &str) -> String {
+    let tool = server.tool("pg_dump", "shop");
+    let real = Path::new(tool.get_program());
     let folder = world.path("programs");
     fs::create_dir_all(&folder).unwrap();
     let text = format!(
-        "#!/bin/bash\nhere='{}'\nreal=/usr/lib/postgresql/15/bin/pg_dump\n\
+        "#!/bin/bash\nhere='{}'\nreal={real}\n\
          case \"$*\" in --version) exec $real --version;; esac\n{script}\n",
-        world.text("tmp")
+        world.text("tmp"),
+        real = real.display()
     );
     let path = folder.join("pg_dump");
     fs::write(&path, text).unwrap();
@@ -123,8 +142,8 @@ fn dumper(world: &World, script: &str) -> String {
 }
 
 /// A database whose dump does not fit into the buffers of a pipe.
-fn large_shop() -> Server {
-    let server = shop(15);
+fn large_shop(major: u32) -> Server {
+    let server = shop(major);
     server.sql(
         "shop",
         "CREATE TABLE public.message AS SELECT i AS id, repeat(md5(i::text), 10) AS body \
@@ -170,35 +189,42 @@ const DUMPERS: &str = "FROM pg_stat_activity WHERE application_name = 'lifeboat'
 
 #[test]
 fn a_connection_that_is_lost_half_way_leaves_no_backup() {
-    let server = large_shop();
-    let world = world_of("");
-    let wrapper = dumper(&world, HELD);
-    configure(&world, &server.url("shop"), &wrapper);
-    let child = held(&world);
-    assert_eq!(server.ask("shop", &format!("SELECT pg_terminate_backend(pid) {DUMPERS}")), ["t"]);
-    goes_on(&world, child).expect(15).says("/shop").says("see its log");
-    holds_nothing(&world);
-    // The next one is not hindered.
-    run(&world, &["backup"]).expect(0);
-    run(&world, &["verify"]).expect(0);
+    for major in majors() {
+        let server = large_shop(*major);
+        let world = world_of("");
+        let wrapper = dumper(&world, &server, HELD);
+        configure(&world, &server.url("shop"), &wrapper);
+        let child = held(&world);
+        assert_eq!(
+            server.ask("shop", &format!("SELECT pg_terminate_backend(pid) {DUMPERS}")),
+            ["t"]
+        );
+        goes_on(&world, child).expect(15).says("/shop").says("see its log");
+        holds_nothing(&world);
+        // The next one is not hindered.
+        run(&world, &["backup"]).expect(0);
+        run(&world, &["verify"]).expect(0);
+    }
 }
 
 #[test]
 fn a_server_that_stops_half_way_leaves_no_backup() {
-    let server = large_shop();
-    let world = world_of("");
-    let wrapper = dumper(&world, HELD);
-    configure(&world, &server.url("shop"), &wrapper);
-    let child = held(&world);
-    drop(server);
-    goes_on(&world, child).expect(15).says("see its log");
-    holds_nothing(&world);
-    run(&world, &["backup"]).expect(15).says("is the server running");
+    for major in majors() {
+        let server = large_shop(*major);
+        let world = world_of("");
+        let wrapper = dumper(&world, &server, HELD);
+        configure(&world, &server.url("shop"), &wrapper);
+        let child = held(&world);
+        drop(server);
+        goes_on(&world, child).expect(15).says("see its log");
+        holds_nothing(&world);
+        run(&world, &["backup"]).expect(15).says("is the server running");
+    }
 }
 
 #[test]
 fn a_dumper_that_is_killed_or_cut_leaves_no_backup() {
-    let server = large_shop();
+    let server = large_shop(15);
     for (script, code, why) in [
         ("$real \"$@\" | head -c 300000; kill -9 $$", 1, "signal: 9"),
         // It says that all went well.
@@ -209,7 +235,7 @@ fn a_dumper_that_is_killed_or_cut_leaves_no_backup() {
         ("$real \"$@\"; exit 3", 1, "exit status: 3"),
     ] {
         let world = world_of("");
-        let wrapper = dumper(&world, script);
+        let wrapper = dumper(&world, &server, script);
         configure(&world, &server.url("shop"), &wrapper);
         let ran = run(&world, &["backup"]).expect(code).says(why);
         assert!(ran.err.contains("/shop"), "{script}: {}", ran.err);

@@ -252,7 +252,7 @@ fn what_stands_against_a_swap_is_refused_before_it() {
     refused(
         restore(&server.url_as("reader", "shop")),
         "the role reader may not create databases",
-        "ALTER ROLE \"reader\" CREATEDB",
+        "ALTER ROLE reader CREATEDB",
     );
     server.sql("shop", "ALTER ROLE reader CREATEDB");
     refused(restore(&server.url_as("reader", "shop")), "belongs to postgres", "--to");

@@ -50,6 +50,9 @@ const LINE_BYTES_MAX: usize = 1 << 20;
 /// So many names are told.
 const NAMED_MAX: usize = 5;
 
+/// Names, and the ones that they become.
+pub(super) type Renames = Vec<(String, String)>;
+
 /// What changes its name.
 #[derive(Clone, Debug, Default)]
 pub(super) struct InPlace {
@@ -57,7 +60,7 @@ pub(super) struct InPlace {
     pub(super) renames: Vec<(String, String)>,
     /// Extensions that stay in the schema of that name.
     pub(super) extensions: Vec<(String, String)>,
-    /// Entries of the archive that are there already, by number: extensions, and what is said of them.
+    /// Entries that are there already, by number: extensions, and what is said of them.
     left_out: BTreeSet<i64>,
     /// Whether the schema `public` is to be made anew, and for whom.
     public_owner: Option<String>,
@@ -165,7 +168,7 @@ fn may_create_schemas(session: &mut Session) -> Result<(String, String)> {
         true => Ok((role, database)),
         false => Err(Error::new(
             Kind::Refused,
-            format!("the role {role} may create neither databases nor schemas in {database}"),
+            format!("the role {role} may not create databases, nor schemas in {database}"),
         )
         .hint(format!(
             "as a superuser: ALTER ROLE {role} CREATEDB, or GRANT CREATE ON DATABASE {database} \
@@ -459,7 +462,7 @@ fn pass_on(script: &mut dyn Read, psql: &mut dyn Write) -> Result<()> {
 }
 
 /// Schemas that a restore kept in a database, newest first: their time, and the renames back.
-pub(super) fn kept(target: &Client) -> Result<Option<(String, Vec<(String, String)>)>> {
+pub(super) fn kept(target: &Client) -> Result<Option<(String, Renames)>> {
     let mut session = Session::open(target, "cannot look for kept schemas")?;
     let rows = session.rows(
         "SELECT nspname AS name FROM pg_catalog.pg_namespace \

@@ -196,7 +196,8 @@ fn no_acknowledged_commit_of_a_live_application_is_lost() {
 
 /// A script's file: the dump as the guide's script writes it.
 fn script_file(client: &Client, edit: impl Fn(String) -> String) -> tempfile::NamedTempFile {
-    let program = client.program("pg_dump", Some(15)).unwrap();
+    let facts = ServerFacts::read(&mut Session::open(client, "the test").unwrap()).unwrap();
+    let program = client.program("pg_dump", Some(facts.major)).unwrap();
     let output = client.command(&program).output().unwrap();
     let mut file = tempfile::Builder::new().suffix(".sql").tempfile().unwrap();
     file.write_all(edit(String::from_utf8(output.stdout).unwrap()).as_bytes()).unwrap();
@@ -205,7 +206,13 @@ fn script_file(client: &Client, edit: impl Fn(String) -> String) -> tempfile::Na
 
 #[test]
 fn damaged_scripts_are_refused_and_leave_everything_as_it_was() {
-    let cluster = cluster(15);
+    for major in majors() {
+        refuses_damaged_scripts(*major);
+    }
+}
+
+fn refuses_damaged_scripts(major: u32) {
+    let cluster = cluster(major);
     let client = shop(&cluster);
     let before = (text_of(&client), databases(&client));
     let marker = tempfile::tempdir().unwrap();
@@ -298,15 +305,21 @@ fn t13_a_dump_with_the_dumpers_messages_is_cleaned() {
 
 #[test]
 fn a_cut_archive_is_refused_at_any_place() {
-    let cluster = cluster(16);
+    for (major, parts) in majors().iter().zip([10, 20, 10, 10]) {
+        refuses_cut_archives(*major, parts);
+    }
+}
+
+fn refuses_cut_archives(major: u32, parts: usize) {
+    let cluster = cluster(major);
     let client = shop(&cluster);
-    let program = client.program("pg_dump", Some(16)).unwrap();
+    let program = client.program("pg_dump", Some(major)).unwrap();
     let mut command = client.command(&program);
     let dump = command.args(["-Fc", "-Z0"]).output().unwrap().stdout;
     assert!(dump.len() > 100_000);
     let before = databases(&client);
-    for part in 0..40 {
-        let end = dump.len() * part / 40;
+    for part in 0..parts {
+        let end = dump.len() * part / parts;
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(&dump[..end]).unwrap();
         let error =
