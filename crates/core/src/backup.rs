@@ -531,6 +531,7 @@ impl<'a> Run<'a> {
             warnings,
             pin: self.request.pin.as_ref().map(|hold| hold.reason.clone()),
             pin_until: self.request.pin.as_ref().and_then(|hold| hold.until),
+            parent: report.parent,
             purpose: self.request.purpose,
             adopted: None,
             tool: self.request.tool.to_owned(),

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use uuid::Uuid;
 
 use crate::env::Env;
 use crate::error::Result;
@@ -99,6 +100,8 @@ pub struct CaptureReport {
     pub content_digest: Option<String>,
     /// What a person should know.
     pub warnings: Vec<String>,
+    /// The backup that it builds on, where it holds only what changed since.
+    pub parent: Option<Uuid>,
 }
 
 /// What a check found.

@@ -9,6 +9,7 @@ use lifeboat_core::env::Env;
 use lifeboat_core::names;
 use lifeboat_core::source::{Capture, CaptureOptions, Inspection, Source};
 use lifeboat_core::{Error, Kind, Result};
+use lifeboat_postgres::physical::Parent;
 use lifeboat_postgres::replication::Checkpoint;
 use lifeboat_postgres::{
     Address, CLUSTER_KIND, Client, ClusterEngine, ClusterSource, PhysicalOptions,
@@ -20,11 +21,15 @@ use crate::postgres::{self, Database};
 use crate::sources::Target;
 use crate::world;
 
+/// So many incremental backups follow a whole one where nothing else is configured.
+const CHAIN_MAX: u32 = 14;
+
 /// A cluster: how its server is reached, and how it is backed up.
 #[derive(Clone)]
 pub(crate) struct Cluster {
     database: Database,
     options: PhysicalOptions,
+    chain_max: u32,
     /// What was made of it when it was first read: its secrets are fetched once.
     opened: Arc<OnceLock<ClusterSource>>,
 }
@@ -33,7 +38,9 @@ impl Cluster {
     /// One that nobody configured.
     pub(crate) fn at(address: Address) -> Self {
         let database = Database::at(address);
-        Cluster { database, options: PhysicalOptions::default(), opened: Arc::default() }
+        let options =
+            PhysicalOptions { scratch_folder: Some(world::scratch_folder()), ..Default::default() };
+        Cluster { database, options, chain_max: CHAIN_MAX, opened: Arc::default() }
     }
 
     /// What the configuration says.
@@ -43,9 +50,11 @@ impl Cluster {
             Some(CheckpointName::Fast) | None => Checkpoint::Fast,
         };
         let max_rate_bytes = config.max_rate.map(|rate| rate.0.bytes);
-        let options = PhysicalOptions { checkpoint, max_rate_bytes };
+        let scratch_folder = Some(world::scratch_folder());
+        let options = PhysicalOptions { checkpoint, max_rate_bytes, scratch_folder };
+        let chain_max = config.chain_max.unwrap_or(CHAIN_MAX);
         let database = Database::configured(config)?;
-        Ok(Cluster { database, options, opened: Arc::default() })
+        Ok(Cluster { database, options, chain_max, opened: Arc::default() })
     }
 
     /// Where its server is, whatever database the address names.
@@ -64,6 +73,17 @@ impl Cluster {
             Some(name) if !name.is_empty() => self.database.client(),
             _ => self.database.named("postgres").client(),
         }
+    }
+
+    /// How many incremental backups may follow a whole one.
+    pub(crate) fn chain_max(&self) -> u32 {
+        self.chain_max
+    }
+
+    /// The next backup holds only what changed since that one; all of it, without one.
+    pub(crate) fn build_on(&self, parent: Option<Parent>) -> Result<()> {
+        self.open()?.build_on(parent);
+        Ok(())
     }
 
     /// As a source.

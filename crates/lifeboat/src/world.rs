@@ -201,6 +201,12 @@ pub(crate) fn looking() -> Env {
     env
 }
 
+/// Where scratch files go: see [`Surroundings::folders`].
+pub(crate) fn scratch_folder() -> PathBuf {
+    let named = std::env::var_os("TMPDIR").filter(|folder| !folder.is_empty());
+    named.map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from)
+}
+
 /// The variables that PostgreSQL's client library knows, and the password among them.
 pub(crate) fn postgres_variables() -> (BTreeMap<String, String>, Option<String>) {
     let all = std::env::vars_os().filter_map(|(name, value)| {

@@ -259,6 +259,7 @@ impl Capture for SqliteCapture {
             check,
             check_deferred: self.deferred,
             damage_seen: self.damage,
+            parent: None,
             content_digest: None,
             warnings: self.warnings,
         })

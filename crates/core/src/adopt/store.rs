@@ -520,6 +520,7 @@ fn manifest(
         checks,
         timings_ms: timings,
         warnings: sound.notes.clone(),
+        parent: None,
         purpose: from_version.is_some().then_some(Purpose::Migration),
         adopted: Some(Adopted {
             path: candidate.path.to_string_lossy().into_owned(),

@@ -259,6 +259,9 @@ fn backups(
 
 /// What the rule must know of a backup.
 pub fn candidate(entry: &SourceEntry, backup: &Manifest) -> Candidate {
+    let all = entry.backups.iter().chain(&entry.removed);
+    let is_parent = |other: &&Manifest| Some(other.id) == backup.parent;
+    let parents = if backup.parent.is_some() { all.filter(is_parent).collect() } else { vec![] };
     Candidate {
         name: backup.name.clone(),
         taken_at: backup.taken_at,
@@ -266,7 +269,7 @@ pub fn candidate(entry: &SourceEntry, backup: &Manifest) -> Candidate {
         purpose: backup.purpose,
         proven: false,
         pin: entry.hold(backup),
-        depends_on: Vec::new(),
+        depends_on: parents.into_iter().map(|parent| parent.name.clone()).collect(),
     }
 }
 

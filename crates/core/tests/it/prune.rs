@@ -31,6 +31,36 @@ fn listed(entry: &SourceEntry) -> Vec<&str> {
 }
 
 #[test]
+fn what_a_kept_backup_builds_on_is_never_removed() {
+    let world = World::new(keep_last(4));
+    let backups: Vec<_> = (0..8)
+        .map(|_| {
+            world.pass(24);
+            world.backup()
+        })
+        .collect();
+    // A chain over the limit of the rule: the oldest that stays builds on two that would go.
+    world.build_on(&backups[4], &backups[2]);
+    world.build_on(&backups[2], &backups[0]);
+    let marked = |plan: &prune::PrunePlan| {
+        plan.with(Action::Mark).map(|item| item.name.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(marked(&world.plan()), [backups[1].name.as_str(), &backups[3].name]);
+    world.prune(None).unwrap();
+    // One that already had a tombstone is taken back for it.
+    world.build_on(&backups[5], &backups[3]);
+    let plan = world.plan();
+    let unmarked: Vec<_> = plan.with(Action::Unmark).map(|item| item.name.as_str()).collect();
+    assert_eq!(unmarked, [backups[3].name.as_str()]);
+    // Once nothing needs them they go like all others.
+    world.days(4);
+    world.prune_approved().unwrap();
+    let entry = world.entry();
+    assert_eq!(listed(&entry).len(), 4, "{:?}", listed(&entry));
+    world.assert_whole("after all");
+}
+
+#[test]
 fn a_tombstone_first_and_the_bytes_after_the_grace_time() {
     let world = World::new(keep_last(4));
     world.days(6);

@@ -1,5 +1,6 @@
 //! `lifeboat backup`: a backup of each source, in each of its repositories.
 
+mod chain;
 mod incremental;
 
 use std::collections::BTreeSet;
@@ -54,7 +55,8 @@ pub(crate) struct Args {
     check: Option<CheckWord>,
     /// Store only what changed since the last run, in the log of the newest backup: the database is
     /// read and compared page by page. Where that cannot be, a backup is made, and why is said. For
-    /// SQLite databases, without their companion files; other sources are backed up as always
+    /// SQLite databases, without their companion files, and for whole PostgreSQL clusters, where it
+    /// is a backup that builds on the one before; other sources are backed up as always
     #[arg(long, conflicts_with_all = ["compress", "pin", "retention_days"])]
     incremental: bool,
     /// Never let retention delete this backup, and say why
@@ -372,7 +374,12 @@ impl Runs<'_> {
                         compression: *compression,
                     })
                     .collect();
-                backup::run_all(env, &destinations, &request)
+                let repositories: Vec<&Repository> =
+                    ready.iter().map(|(_, _, repository)| repository).collect();
+                match self.build_on(env, target, &repositories, &request) {
+                    Ok(()) => backup::run_all(env, &destinations, &request),
+                    Err(error) => runs::shared(&error, &all[..ready.len()]),
+                }
             }
             Some(Err(error)) => runs::shared(&error, &all[..ready.len()]),
             None => Vec::new(),
@@ -383,6 +390,23 @@ impl Runs<'_> {
             ended[index] = Some(made);
         }
         ended.into_iter().flatten().collect()
+    }
+
+    /// A cluster is told on what its next backup builds.
+    fn build_on(
+        &self,
+        env: &Env,
+        target: &Target,
+        repositories: &[&Repository],
+        request: &BackupRequest<'_>,
+    ) -> Result<()> {
+        match (&target.cluster, self.args.incremental) {
+            (None, _) => Ok(()),
+            (Some(cluster), false) => cluster.build_on(None),
+            (Some(cluster), true) => {
+                chain::build_on(self.session, env, repositories, cluster, request)
+            }
+        }
     }
 
     /// The repository of a place, and what a backup there is made with; or what was added to its
@@ -428,7 +452,7 @@ impl Runs<'_> {
         }
         self.keep_configuration(self.env, repository);
         if manifest.condition == Condition::Damaged && target.cluster.is_some() {
-            return Err(damaged(manifest));
+            return Err(chain::damaged(manifest));
         }
         let pruned = match word == "committed" && self.prunes(target) {
             true => self.prune(target, place, repository, folder),
@@ -593,19 +617,6 @@ impl Runs<'_> {
         )
         .hint("the errors above say what mends each"))
     }
-}
-
-/// A backup that was made, of a cluster that is damaged: nobody may take it for a good one.
-fn damaged(manifest: &Manifest) -> Error {
-    let lines = manifest.warnings.iter().filter_map(|line| line.strip_prefix("damaged: "));
-    let first: Vec<&str> = lines.take(3).collect();
-    let (name, lines) = (units::one_line(&manifest.name), first.join("; "));
-    Error::new(Kind::CheckFailed, format!("{name} is stored, but the cluster is damaged: {lines}"))
-        .hint(
-            "no older backup is removed for it. Which table it is: SELECT \
-             pg_filenode_relation(0, NUMBER) in that database; `lifeboat list` shows the backups \
-             from before",
-        )
 }
 
 /// What was checked, on what, in one line.

@@ -95,6 +95,11 @@ pub(crate) struct PostgresConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"50MB")]
     pub(crate) max_rate: Option<Text<Size>>,
+    /// Of a physical backup: how many incremental ones (`backup --incremental`) may follow a whole
+    /// one. Default: 14.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 6)]
+    pub(crate) chain_max: Option<u32>,
     /// The folder of the client programs, where they are not found by themselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"/usr/lib/postgresql/16/bin")]
@@ -276,6 +281,7 @@ impl PostgresConfig {
             ("checkpoint", self.checkpoint.is_some()),
             ("max_rate", self.max_rate.is_some()),
             ("wal_window", self.wal_window.is_some()),
+            ("chain_max", self.chain_max.is_some()),
         ];
         let (wrong, why) = match self.physical {
             true => (&of_dumps[..], "is for dumps: a physical backup holds the whole cluster"),

@@ -32,6 +32,7 @@ mod lost_backups;
 mod object_storage;
 mod off_site;
 mod output;
+mod physical;
 mod postgres;
 mod postgres_bad_input;
 mod postgres_in_place;

@@ -4,6 +4,9 @@
 //! backup stays until it is sent, then the server sends each tablespace, the main data directory
 //! with that log, and its manifest. What comes is read while it is passed on.
 
+use std::io::Read;
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use lifeboat_core::env::Env;
 use lifeboat_core::manifest::{CheckLevel, CheckOutcome};
@@ -15,9 +18,13 @@ use serde_json::{Value, json};
 
 use super::damage::{self, Judgement};
 use super::facts::ClusterFacts;
+use super::page_hashes::{HASH_BYTES, HashWriter};
+use super::parent::Parent;
+use super::rewrite::Rewrite;
 use super::source::ClusterSource;
-use super::watch::Watch;
-use super::{ROLE_BASE, ROLE_SERVER_MANIFEST, ROLE_TABLESPACE};
+use super::watch::{Blocks, Watch};
+use super::{ROLE_BASE, ROLE_HASHES, ROLE_SERVER_MANIFEST, ROLE_TABLESPACE};
+use crate::failure::code_of;
 use crate::page::PAGE_BYTES;
 use crate::replication::{
     BackupEnd, BackupStart, BaseBackup, BaseBackupOptions, Piece, ReplicationConnection,
@@ -30,6 +37,9 @@ const MANIFEST_BYTES_ESTIMATE: u64 = 256 << 10;
 const MANIFEST_BYTES_MAX: usize = 1 << 30;
 /// The limits of the server for its rate, in KiB a second.
 const RATE_KIB: std::ops::RangeInclusive<u64> = 32..=1_048_576;
+
+/// The code of an error that means: the server is not in the state that this needs.
+const NOT_IN_STATE: &str = "55000";
 
 /// What the checks of a physical backup are called.
 pub(super) const CHECK_FILES: &str = "server_manifest";
@@ -49,6 +59,8 @@ pub(super) struct ClusterCapture<'a> {
     facts: ClusterFacts,
     check: CheckLevel,
     backup: BaseBackup,
+    /// What it builds on.
+    parent: Option<Arc<Parent>>,
     started_at: Timestamp,
     next: Option<Next>,
     watch: Watch,
@@ -72,22 +84,25 @@ impl<'a> ClusterCapture<'a> {
                     .to_owned(),
             );
         }
+        let parent = fitting_parent(source, &facts, &mut warnings)?;
         let started_at = env.clock.now();
-        let backup = connection.base_backup(&BaseBackupOptions {
-            label: "lifeboat".to_owned(),
-            checkpoint: source.options.checkpoint,
-            include_wal: true,
-            max_rate_kib: source.options.max_rate_bytes.map(rate_kib),
-            incremental: false,
-        })?;
-        let can_check = facts.has_checksums && facts.page_bytes == PAGE_BYTES as u64;
-        let watch = Watch::new(can_check, backup.start().position.0);
+        let (backup, parent) =
+            begin_backup(env, source, connection, &facts, parent, &mut warnings)?;
+        let pages_are_known = facts.page_bytes == PAGE_BYTES as u64;
+        let can_check = facts.has_checksums && pages_are_known;
+        let mut watch = Watch::new(can_check, backup.start().position.0);
+        if pages_are_known && !facts.knows_changes() {
+            let folder = source.options.scratch_folder();
+            let older = parent.clone().map(|one| (one, Rewrite::new(folder.to_owned())));
+            watch.hash_blocks(Blocks { writer: HashWriter::new(folder)?, older });
+        }
         Ok(ClusterCapture {
             env,
             source,
             facts,
             check: options.check,
             backup,
+            parent,
             started_at,
             next: None,
             watch,
@@ -125,15 +140,30 @@ impl<'a> ClusterCapture<'a> {
         self.next = loop {
             match self.backup.piece()? {
                 Piece::Bytes(bytes) => {
-                    self.watch.push(bytes).map_err(|error| error.context(what.clone()))?;
-                    put(bytes, sink)?;
+                    self.watch.pass(bytes, sink).map_err(|error| in_context(error, &what))?;
                 }
                 Piece::Archive(index) => break Some(Next::Archive(index)),
                 Piece::Manifest => break Some(Next::Manifest),
                 Piece::End(end) => break Some(Next::End(end)),
             }
         };
-        self.watch.end().map_err(|error| error.context(what))
+        self.watch.end_passed(sink).map_err(|error| in_context(error, &what))
+    }
+
+    /// The hashes of all blocks. The source needs no more.
+    fn hashes(&mut self, sink: &mut dyn Sink) -> Result<()> {
+        let Some(blocks) = self.watch.take_blocks() else { return Ok(()) };
+        let (mut file, _) = blocks.writer.finish()?;
+        loop {
+            let buffer = sink.buffer();
+            let count = file.read(buffer).map_err(|error| {
+                Error::io(Kind::Failed, "cannot read block hashes from a scratch file", error)
+            })?;
+            if count == 0 {
+                return Ok(());
+            }
+            sink.advance(count)?;
+        }
     }
 
     fn server_manifest(&mut self, sink: &mut dyn Sink) -> Result<()> {
@@ -233,13 +263,20 @@ impl Capture for ClusterCapture<'_> {
             .collect();
         let extension = "backup_manifest".to_owned();
         plans.push(plan(ROLE_SERVER_MANIFEST, extension, MANIFEST_BYTES_ESTIMATE));
+        if self.watch.files().blocks.is_some() {
+            let bytes: u64 = self.backup.start().tablespaces.iter().map(|one| one.bytes).sum();
+            let bytes = bytes / PAGE_BYTES as u64 * HASH_BYTES as u64;
+            plans.push(plan(ROLE_HASHES, "pages".to_owned(), bytes));
+        }
         plans
     }
 
     fn write(&mut self, index: usize, sink: &mut dyn Sink) -> Result<()> {
-        match index < self.backup.start().tablespaces.len() {
-            true => self.archive(index, sink),
-            false => self.server_manifest(sink),
+        let archives = self.backup.start().tablespaces.len();
+        match index {
+            index if index < archives => self.archive(index, sink),
+            index if index == archives => self.server_manifest(sink),
+            _ => self.hashes(sink),
         }
     }
 
@@ -276,8 +313,67 @@ impl Capture for ClusterCapture<'_> {
             check: self.check_report(self.env.elapsed_ms(begun_ms)),
             damage_seen,
             warnings: std::mem::take(&mut self.warnings),
+            parent: self.parent.as_ref().map(|parent| parent.id),
             ..CaptureReport::default()
         })
+    }
+}
+
+/// The backup that this one builds on: one that fits, if any was named.
+fn fitting_parent(
+    source: &ClusterSource,
+    facts: &ClusterFacts,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Arc<Parent>>> {
+    let Some(parent) = source.parent() else { return Ok(None) };
+    if let Some(why) = parent.misfit(facts) {
+        warnings.push(format!("this is a whole backup: {why}"));
+        return Ok(None);
+    }
+    Parent::require_summaries(facts, &source.attempt())?;
+    Ok(Some(parent))
+}
+
+/// Asks for the backup. A server that no longer knows what changed since then gives a whole one.
+fn begin_backup(
+    env: &Env,
+    source: &ClusterSource,
+    mut connection: ReplicationConnection,
+    facts: &ClusterFacts,
+    parent: Option<Arc<Parent>>,
+    warnings: &mut Vec<String>,
+) -> Result<(BaseBackup, Option<Arc<Parent>>)> {
+    let mut options = BaseBackupOptions {
+        label: "lifeboat".to_owned(),
+        checkpoint: source.options.checkpoint,
+        include_wal: true,
+        max_rate_kib: source.options.max_rate_bytes.map(rate_kib),
+        incremental: parent.is_some() && facts.knows_changes(),
+    };
+    if !options.incremental {
+        return Ok((connection.base_backup(&options)?, parent));
+    }
+    if let Some(parent) = &parent {
+        connection.upload_manifest(parent.server_manifest()?)?;
+    }
+    match connection.base_backup(&options) {
+        Ok(backup) => Ok((backup, parent)),
+        Err(error) if code_of(&error) == Some(NOT_IN_STATE) => {
+            warnings.push(format!("this is a whole backup: {error}"));
+            options.incremental = false;
+            let mut connection = source.connect(env)?;
+            hold_log(env, &mut connection, warnings)?;
+            Ok((connection.base_backup(&options)?, None))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What the store says is its own; what the stream says is told of the cluster.
+fn in_context(error: Error, what: &str) -> Error {
+    match error.kind() {
+        Kind::CheckFailed => error.context(what),
+        _ => error,
     }
 }
 
@@ -302,7 +398,7 @@ fn hold_log(
 
 /// Whether the connection itself has failed.
 fn is_gone(error: &Error) -> bool {
-    crate::failure::code_of(error).is_none()
+    code_of(error).is_none()
 }
 
 /// In the unit and within the limits of the server.
@@ -310,7 +406,7 @@ fn rate_kib(bytes: u64) -> u32 {
     (bytes / 1_024).clamp(*RATE_KIB.start(), *RATE_KIB.end()) as u32
 }
 
-fn put(mut bytes: &[u8], sink: &mut dyn Sink) -> Result<()> {
+pub(super) fn put(mut bytes: &[u8], sink: &mut dyn Sink) -> Result<()> {
     while !bytes.is_empty() {
         let buffer = sink.buffer();
         let count = bytes.len().min(buffer.len());

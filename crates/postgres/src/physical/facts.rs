@@ -47,6 +47,11 @@ impl ClusterFacts {
         })
     }
 
+    /// Whether the server itself can know which blocks changed.
+    pub(super) fn knows_changes(&self) -> bool {
+        self.major >= 17
+    }
+
     /// As a manifest keeps them.
     pub(super) fn to_manifest(&self) -> Map<String, Value> {
         let facts = json!({

@@ -4,10 +4,14 @@ mod capture;
 mod damage;
 mod engine;
 mod facts;
+mod page_hashes;
+mod parent;
+mod rewrite;
 mod source;
 mod watch;
 
 pub use engine::ClusterEngine;
+pub use parent::Parent;
 pub use source::{CLUSTER_KIND, ClusterSource, PhysicalOptions};
 
 /// The main data directory, as a tar archive.
@@ -16,3 +20,5 @@ pub const ROLE_BASE: &str = "base";
 pub const ROLE_TABLESPACE: &str = "tablespace";
 /// The server's own manifest of the backup, as it wrote it.
 pub const ROLE_SERVER_MANIFEST: &str = "backup-manifest";
+/// The hashes of its blocks, with which the next backup is compared.
+pub const ROLE_HASHES: &str = "page-hashes";

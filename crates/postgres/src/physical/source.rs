@@ -1,5 +1,8 @@
 //! A PostgreSQL cluster as a source: all its databases, as files.
 
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
 use lifeboat_core::env::Env;
 use lifeboat_core::manifest::Method;
 use lifeboat_core::source::{Capture, CaptureOptions, Inspection, Source};
@@ -7,6 +10,7 @@ use lifeboat_core::{Error, Kind, Result};
 
 use super::capture::ClusterCapture;
 use super::facts::ClusterFacts;
+use super::parent::Parent;
 use crate::client::Client;
 use crate::replication::{Checkpoint, ReplicationConnection};
 
@@ -20,6 +24,14 @@ pub struct PhysicalOptions {
     pub checkpoint: Checkpoint,
     /// The most that the server sends, in bytes a second.
     pub max_rate_bytes: Option<u64>,
+    /// Where hashes of blocks are kept while a backup is made; `None` for `/var/tmp`.
+    pub scratch_folder: Option<PathBuf>,
+}
+
+impl PhysicalOptions {
+    pub(super) fn scratch_folder(&self) -> &Path {
+        self.scratch_folder.as_deref().unwrap_or(Path::new("/var/tmp"))
+    }
 }
 
 /// A cluster.
@@ -30,12 +42,22 @@ pub struct ClusterSource {
     pub options: PhysicalOptions,
     /// The world in which it is looked at without a run.
     looking: Env,
+    parent: Mutex<Option<Arc<Parent>>>,
 }
 
 impl ClusterSource {
     /// A cluster as a source. `looking` is the world in which it is looked at without a run.
     pub fn new(client: Client, options: PhysicalOptions, looking: Env) -> Self {
-        ClusterSource { client, options, looking }
+        ClusterSource { client, options, looking, parent: Mutex::new(None) }
+    }
+
+    /// The next backups hold only what changed since that one.
+    pub fn build_on(&self, parent: Option<Parent>) {
+        *self.parent.lock().unwrap_or_else(PoisonError::into_inner) = parent.map(Arc::new);
+    }
+
+    pub(super) fn parent(&self) -> Option<Arc<Parent>> {
+        self.parent.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What is tried, for errors.

@@ -2,11 +2,17 @@
 //! compared with the server's own manifest, which comes last.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use lifeboat_core::source::Sink;
 use lifeboat_core::{Error, Kind, Result};
 
 use super::damage::Suspects;
-use crate::page::RelationFile;
+use super::page_hashes::{FileHashes, HashWriter, hash_of};
+use super::parent::Parent;
+use super::rewrite::Rewrite;
+use crate::page::{PAGE_BYTES, RelationFile};
+use crate::recovery::increment::{IncrementHeader, PREFIX};
 use crate::recovery::pages::PageCutter;
 use crate::recovery::tar_stream::{EntryKind, TarEntry, TarSink, TarStream};
 use crate::server_manifest::{Algorithm, ServerManifest};
@@ -42,6 +48,16 @@ pub(super) struct Files {
     suspects: Suspects,
     /// Whether pages carry checksums.
     has_checksums: bool,
+    /// What is done with blocks, where the server does not know which of them changed.
+    pub(super) blocks: Option<Blocks>,
+}
+
+/// Blocks are hashed, and those that an older backup has are left out.
+pub(super) struct Blocks {
+    /// The hashes of all.
+    pub(super) writer: HashWriter,
+    /// The older backup, and the stream without its blocks.
+    pub(super) older: Option<(Arc<Parent>, Rewrite)>,
 }
 
 /// The file that goes by now.
@@ -51,6 +67,25 @@ struct Now {
     crc32c: u32,
     relation: Option<RelationFile>,
     cutter: PageCutter,
+    /// Of one that holds some blocks only: which.
+    increment: Option<Increment>,
+    /// Whether its blocks are hashed.
+    is_hashed: bool,
+    /// The hashes that it had in the older backup.
+    older: Option<FileHashes>,
+}
+
+#[derive(Default)]
+struct Increment {
+    begun: Vec<u8>,
+    header: Option<IncrementHeader>,
+}
+
+/// A stream on its way: what is known of its files, and where it goes if it is not passed on as it
+/// is.
+struct Passing<'a> {
+    files: &'a mut Files,
+    sink: Option<&'a mut dyn Sink>,
 }
 
 impl Watch {
@@ -65,6 +100,7 @@ impl Watch {
             wal_bytes: 0,
             suspects: Suspects::new(began_at),
             has_checksums,
+            blocks: None,
         };
         Watch { stream: TarStream::default(), files }
     }
@@ -80,12 +116,38 @@ impl Watch {
 
     /// Its next bytes.
     pub(super) fn push(&mut self, bytes: &[u8]) -> Result<()> {
-        self.stream.push(bytes, &mut self.files)
+        self.stream.push(bytes, &mut Passing { files: &mut self.files, sink: None })
+    }
+
+    /// Its next bytes, which are passed on: as they are, or without what an older backup has.
+    pub(super) fn pass(&mut self, bytes: &[u8], sink: &mut dyn Sink) -> Result<()> {
+        let rewrites = self.files.rewrite().is_some();
+        if !rewrites {
+            self.push(bytes)?;
+            return super::capture::put(bytes, sink);
+        }
+        self.stream.push(bytes, &mut Passing { files: &mut self.files, sink: Some(sink) })
     }
 
     /// It ended.
     pub(super) fn end(&mut self) -> Result<()> {
         self.stream.finish()
+    }
+
+    /// It ended, and was passed on.
+    pub(super) fn end_passed(&mut self, sink: &mut dyn Sink) -> Result<()> {
+        self.end()?;
+        self.files.rewrite().map_or(Ok(()), |rewrite| rewrite.finish(sink))
+    }
+
+    /// The hashes of all blocks, once.
+    pub(super) fn take_blocks(&mut self) -> Option<Blocks> {
+        self.files.blocks.take()
+    }
+
+    /// Hashes blocks from now on.
+    pub(super) fn hash_blocks(&mut self, blocks: Blocks) {
+        self.files.blocks = Some(blocks);
     }
 
     /// What was seen.
@@ -99,6 +161,10 @@ impl Files {
     pub(super) fn compare(&self, manifest: &ServerManifest) -> Result<()> {
         for (path, told) in &manifest.files {
             let Some(seen) = self.seen.get(path) else {
+                // An increment of ours stands for the whole file: only their combination tells.
+                if self.seen.contains_key(&increment_path(path)) {
+                    continue;
+                }
                 return Err(differs(format!("{path} did not come")));
             };
             if seen.bytes != told.bytes {
@@ -113,7 +179,9 @@ impl Files {
         }
         // The log is read while it grows, and not listed.
         let unknown = |path: &&String| {
-            !manifest.files.contains_key(path.as_str()) && !path.starts_with("pg_wal/")
+            !manifest.files.contains_key(path.as_str())
+                && !manifest.files.contains_key(&path.replacen(PREFIX, "", 1))
+                && !path.starts_with("pg_wal/")
         };
         match self.seen.keys().find(unknown) {
             Some(path) => Err(differs(format!("{path} came, and is not in it"))),
@@ -148,44 +216,164 @@ impl Files {
     }
 }
 
-impl TarSink for Files {
-    fn entry(&mut self, entry: &TarEntry) -> Result<()> {
-        let EntryKind::File(bytes) = entry.kind else { return Ok(()) };
+impl Files {
+    fn rewrite(&mut self) -> Option<&mut Rewrite> {
+        self.blocks.as_mut()?.older.as_mut().map(|(_, rewrite)| rewrite)
+    }
+
+    /// A file begins.
+    fn begin(&mut self, entry: &TarEntry, bytes: u64) -> Result<()> {
         let path = format!("{}{}", self.prefix, entry.path);
-        let relation = RelationFile::of_path(&path).filter(|_| self.has_checksums);
-        if path.ends_with("_init") && RelationFile::of_path(&path).is_some() {
+        let relation = RelationFile::of_path(&path);
+        let is_increment = relation.is_some()
+            && path.rsplit('/').next().is_some_and(|name| name.starts_with(PREFIX));
+        if path.ends_with("_init") && relation.is_some() {
             self.unlogged += 1;
         }
         if path.starts_with("pg_wal/") {
             self.wal_bytes += bytes;
         }
-        let cutter = PageCutter::default();
-        self.now = Some(Now { path, bytes, crc32c: 0, relation, cutter });
+        let is_hashed = self.blocks.is_some()
+            && relation.is_some()
+            && !is_increment
+            && bytes.is_multiple_of(PAGE_BYTES as u64);
+        let mut older = None;
+        if let Some(blocks) = self.blocks.as_mut().filter(|_| is_hashed) {
+            blocks.writer.begin(&path)?;
+            let hashes = blocks.older.as_ref().and_then(|(parent, _)| parent.hashes.as_ref());
+            older = hashes.and_then(|hashes| hashes.file(&path)).filter(|_| bytes > 0);
+        }
+        self.now = Some(Now {
+            path,
+            bytes,
+            crc32c: 0,
+            relation: relation.filter(|_| self.has_checksums || is_hashed),
+            cutter: PageCutter::default(),
+            increment: is_increment.then(Increment::default),
+            is_hashed,
+            older,
+        });
+        Ok(())
+    }
+
+    /// Bytes of the file, or of its blocks where it holds only some.
+    fn pages(&mut self, bytes: &[u8]) -> Result<()> {
+        let Files { now: Some(now), suspects, blocks, has_checksums, .. } = self else {
+            return Ok(());
+        };
+        let Some(relation) = now.relation else { return Ok(()) };
+        let Now { cutter, path, increment, older, .. } = now;
+        let header = increment.as_ref().and_then(|increment| increment.header.as_ref());
+        let mut outcome = Ok(());
+        cutter.push(bytes, |index, page| {
+            let number = match header {
+                Some(header) => header.blocks.get(index).copied().unwrap_or(u32::MAX),
+                None => index as u32,
+            };
+            if *has_checksums {
+                suspects.judge(path, relation, number, page);
+            }
+            if let Some(blocks) = blocks.as_mut().filter(|_| now.is_hashed)
+                && outcome.is_ok()
+            {
+                outcome = blocks.take(older.as_mut(), number, page);
+            }
+        });
+        outcome
+    }
+
+    /// Bytes of a file that begins with the numbers of its blocks.
+    fn increment(&mut self, bytes: &[u8]) -> Result<()> {
+        let Some(Now { increment: Some(increment), .. }) = &mut self.now else { return Ok(()) };
+        if increment.header.is_some() {
+            return self.pages(bytes);
+        }
+        increment.begun.extend_from_slice(bytes);
+        let Some(header) = IncrementHeader::parse(&increment.begun)? else { return Ok(()) };
+        if increment.begun.len() < header.header_bytes() {
+            return Ok(());
+        }
+        let blocks = increment.begun.split_off(header.header_bytes());
+        increment.header = Some(header);
+        self.pages(&blocks)
+    }
+}
+
+impl Blocks {
+    /// Hashes a block, and keeps it if the older backup lacks it.
+    fn take(&mut self, older: Option<&mut FileHashes>, number: u32, page: &[u8]) -> Result<()> {
+        let hash = hash_of(page);
+        self.writer.push(&hash)?;
+        let (Some(older), Some((parent, rewrite))) = (older, &mut self.older) else {
+            return Ok(());
+        };
+        let Some(index) = &parent.hashes else { return Ok(()) };
+        match older.had(index, number, &hash)? {
+            true => Ok(()),
+            false => rewrite.block(number, page),
+        }
+    }
+}
+
+impl TarSink for Passing<'_> {
+    fn entry(&mut self, entry: &TarEntry) -> Result<()> {
+        let bytes = match entry.kind {
+            EntryKind::File(bytes) => {
+                self.files.begin(entry, bytes)?;
+                bytes
+            }
+            _ => 0,
+        };
+        let collects = self.files.now.as_ref().is_some_and(|now| now.older.is_some());
+        match (self.files.rewrite(), &mut self.sink) {
+            (Some(rewrite), _) if collects => rewrite.collect(entry, bytes),
+            (Some(rewrite), Some(sink)) => rewrite.pass(entry, bytes, *sink)?,
+            _ => {}
+        }
         Ok(())
     }
 
     fn data(&mut self, bytes: &[u8]) -> Result<()> {
-        let Some(now) = &mut self.now else { return Ok(()) };
+        let Some(now) = &mut self.files.now else { return Ok(()) };
         now.crc32c = crc32c::crc32c_append(now.crc32c, bytes);
-        if let Some(relation) = now.relation {
-            let (suspects, path) = (&mut self.suspects, &now.path);
-            now.cutter.push(bytes, |index, page| {
-                suspects.judge(path, relation, index as u32, page);
-            });
+        let is_label = now.path == LABEL;
+        match now.increment.is_some() {
+            true => self.files.increment(bytes)?,
+            false => self.files.pages(bytes)?,
         }
-        if now.path == LABEL && self.label.len() + bytes.len() <= LABEL_BYTES_MAX {
-            self.label.extend_from_slice(bytes);
+        if is_label && self.files.label.len() + bytes.len() <= LABEL_BYTES_MAX {
+            self.files.label.extend_from_slice(bytes);
         }
-        Ok(())
+        match (self.files.rewrite(), &mut self.sink) {
+            (Some(rewrite), Some(sink)) if !rewrite.collects() => rewrite.data(bytes, *sink),
+            _ => Ok(()),
+        }
     }
 
     fn end(&mut self) -> Result<()> {
-        let Some(now) = self.now.take() else { return Ok(()) };
+        let Some(now) = self.files.now.take() else { return Ok(()) };
+        if now.increment.is_some_and(|increment| increment.header.is_none()) {
+            return Err(differs(format!("{} is cut short", now.path)));
+        }
+        if let Some(blocks) = self.files.blocks.as_mut().filter(|_| now.is_hashed) {
+            blocks.writer.end()?;
+        }
+        if let (Some(rewrite), Some(sink)) = (self.files.rewrite(), &mut self.sink) {
+            rewrite.end(*sink)?;
+        }
         let seen = Seen { bytes: now.bytes, crc32c: now.crc32c };
-        match self.seen.insert(now.path.clone(), seen) {
+        match self.files.seen.insert(now.path.clone(), seen) {
             None => Ok(()),
             Some(_) => Err(differs(format!("{} came twice", now.path))),
         }
+    }
+}
+
+/// The name of a file that holds some blocks of another.
+fn increment_path(path: &str) -> String {
+    match path.rsplit_once('/') {
+        Some((folder, name)) => format!("{folder}/{PREFIX}{name}"),
+        None => format!("{PREFIX}{path}"),
     }
 }
 

@@ -30,6 +30,8 @@ pub struct TarEntry {
     pub mode: u32,
     /// Its owner and group on the server's host.
     pub owner: (u32, u32),
+    /// Its header, as it came.
+    pub header: Vec<u8>,
 }
 
 /// Gets what a stream holds, in order.
@@ -143,7 +145,8 @@ fn read_header(bytes: &[u8]) -> Result<TarEntry> {
     };
     let number = |read: std::io::Result<u64>| u32::try_from(read.unwrap_or(0)).unwrap_or(0);
     let owner = (number(header.uid()), number(header.gid()));
-    Ok(TarEntry { path, kind, mode: header.mode().map_err(failed)? & 0o777, owner })
+    let mode = header.mode().map_err(failed)? & 0o777;
+    Ok(TarEntry { path, kind, mode, owner, header: bytes.to_vec() })
 }
 
 fn damaged(why: &str) -> Error {

@@ -9,11 +9,15 @@ use lifeboat_core::Result;
 use lifeboat_core::manifest::{CheckLevel, Condition, Manifest};
 use lifeboat_core::verify::{self, VerifyLevel};
 use lifeboat_postgres::page::PAGE_BYTES;
-use lifeboat_postgres::physical::{ROLE_BASE, ROLE_TABLESPACE};
+use lifeboat_postgres::physical::{
+    Parent, ROLE_BASE, ROLE_HASHES, ROLE_SERVER_MANIFEST, ROLE_TABLESPACE,
+};
+use lifeboat_postgres::recovery::increment::IncrementHeader;
+use lifeboat_postgres::server_manifest::ServerManifest;
 use lifeboat_postgres::{Client, ClusterEngine, ClusterSource, PhysicalOptions};
 
 use crate::data_folder::{Server, as_server, folder, map_spaces, own, program, unpack};
-use crate::support::{Place, back_up_as, cluster, env, majors, place, run, text_of};
+use crate::support::{Place, back_up_as, cluster, cluster_with, env, majors, place, run, text_of};
 
 fn source(client: Client) -> ClusterSource {
     ClusterSource::new(client, PhysicalOptions::default(), env())
@@ -85,6 +89,12 @@ pub(crate) fn server_verifies(major: u32, data: &Path) {
     assert!(output.status.success(), "pg_verifybackup {major}: {said}");
 }
 
+/// The artifacts of a backup with one tablespace. Newer servers know themselves what changes.
+fn roles_of(major: u32) -> Vec<&'static str> {
+    let hashes = if major < 17 { &[ROLE_HASHES][..] } else { &[] };
+    [&[ROLE_TABLESPACE, ROLE_BASE, ROLE_SERVER_MANIFEST][..], hashes].concat()
+}
+
 #[test]
 fn a_cluster_under_load_is_restored_with_tar_and_a_server_alone() {
     for major in majors() {
@@ -109,7 +119,7 @@ fn a_cluster_under_load_is_restored_with_tar_and_a_server_alone() {
         let manifest = back_up(&place, cluster.client("postgres").unwrap()).unwrap();
         assert_eq!(manifest.condition, Condition::Good, "{major}");
         let roles: Vec<&str> = manifest.artifacts.iter().map(|one| one.role.as_str()).collect();
-        assert_eq!(roles, [ROLE_TABLESPACE, ROLE_BASE, "backup-manifest"], "{major}");
+        assert_eq!(roles, roles_of(*major), "{major}");
         let fact = |name: &str| manifest.facts[name].clone();
         assert_eq!(fact("data_checksums"), true);
         assert_eq!(fact("from_standby"), false);
@@ -202,4 +212,103 @@ fn a_cluster_without_checksums_says_what_nobody_can_see() {
     assert_eq!(notes, ["page checksums: off, cannot be verified"]);
     let warned = manifest.warnings.iter().any(|line| line.contains("checksums are off"));
     assert!(warned, "{manifest:?}");
+}
+
+/// What was stored of a backup, as the next one needs it.
+fn parent(place: &Place, manifest: &Manifest) -> Parent {
+    let plain = |role: &str| {
+        let stored = &manifest.artifact(role)?.name;
+        let stored = place.folder.path().join(&manifest.source.name).join(stored);
+        let output = std::process::Command::new("zstd").arg("-dc").arg(stored).output().unwrap();
+        let mut file = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut file, &output.stdout).unwrap();
+        Some(file)
+    };
+    Parent::new(manifest, plain(ROLE_SERVER_MANIFEST).unwrap(), plain(ROLE_HASHES)).unwrap()
+}
+
+#[test]
+fn an_incremental_backup_holds_what_changed() {
+    for major in majors() {
+        let settings: &[&str] = if *major >= 17 { &["summarize_wal=on"] } else { &[] };
+        let cluster = cluster_with(*major, settings);
+        let client = cluster.client("postgres").unwrap();
+        run(
+            &client,
+            "CREATE TABLE public.large AS SELECT g AS id, md5(g::text) AS x, 0 AS n \
+             FROM generate_series(1, 200000) g; \
+             CREATE TABLE public.shrinks AS SELECT * FROM public.large; \
+             CREATE INDEX ON public.large (id)",
+        );
+        let place = place();
+        let source = source(cluster.client("postgres").unwrap());
+        let engine = &ClusterEngine;
+        let whole = back_up_as(&place, &env(), &source, engine, CheckLevel::Quick).unwrap();
+        assert_eq!(whole.parent, None);
+        run(
+            &client,
+            "UPDATE public.large SET n = 1 WHERE id % 20000 = 0; \
+             CREATE TABLE public.new AS SELECT 1 AS one; \
+             DELETE FROM public.shrinks WHERE id > 1000",
+        );
+        run(&client, "VACUUM public.shrinks");
+        source.build_on(Some(parent(&place, &whole)));
+        let changed = back_up_as(&place, &env(), &source, engine, CheckLevel::Quick).unwrap();
+        assert_eq!(changed.parent, Some(whole.id), "{major}: {:?}", changed.warnings);
+        assert_eq!(changed.condition, Condition::Good, "{major}");
+        let plain = |manifest: &Manifest| manifest.artifact(ROLE_BASE).unwrap().plain_bytes;
+        let log = changed.facts["wal_bytes"].as_u64().unwrap();
+        assert!(plain(&changed) - log < plain(&whole) / 4, "{major}: {}", plain(&changed) - log);
+        assert_eq!(damage(&place, &changed), [""; 0], "{major}");
+        // Nothing changed since: next to nothing is stored.
+        source.build_on(Some(parent(&place, &changed)));
+        let nothing = back_up_as(&place, &env(), &source, engine, CheckLevel::Quick).unwrap();
+        assert_eq!(nothing.parent, Some(changed.id));
+        assert!(plain(&nothing) <= plain(&changed), "{major}");
+        assert_eq!(damage(&place, &nothing), [""; 0], "{major}");
+        assert_rebuilt(&place, [&whole, &changed, &nothing]);
+    }
+}
+
+/// Lays a chain together in memory, and compares it with what the servers' manifests say: of older
+/// servers the newest names the whole files, of newer ones only the incremental ones.
+fn assert_rebuilt(place: &Place, chain: [&Manifest; 3]) {
+    let folder = folder();
+    let states = chain.map(|manifest| {
+        let data = folder.path().join(&manifest.name);
+        fs::create_dir(&data).unwrap();
+        unpack(place, manifest, &data)
+    });
+    let newest = ServerManifest::parse(&fs::read(states[2].join("backup_manifest")).unwrap());
+    let mut rebuilt = 0;
+    for (path, told) in newest.unwrap().files {
+        let (parent, name) = path.rsplit_once('/').unwrap_or(("", &path));
+        let whole = format!("{parent}/{}", name.trim_start_matches("INCREMENTAL."));
+        let increment = format!("{parent}/INCREMENTAL.{}", name.trim_start_matches("INCREMENTAL."));
+        if !states[2].join(&increment).exists() {
+            continue;
+        }
+        let mut bytes = Vec::new();
+        for state in &states {
+            if let Ok(increment) = fs::read(state.join(&increment)) {
+                let header = IncrementHeader::parse(&increment).unwrap().unwrap();
+                bytes.truncate(header.truncation_blocks as usize * PAGE_BYTES);
+                bytes.resize(header.result_bytes() as usize, 0);
+                let blocks = increment[header.header_bytes()..].chunks(PAGE_BYTES);
+                for (number, block) in header.blocks.iter().zip(blocks) {
+                    let at = *number as usize * PAGE_BYTES;
+                    bytes[at..at + PAGE_BYTES].copy_from_slice(block);
+                }
+            } else if let Ok(found) = fs::read(state.join(&whole)) {
+                bytes = found;
+            }
+        }
+        rebuilt += 1;
+        if path == whole {
+            let sum = crc32c::crc32c(&bytes).swap_bytes();
+            assert_eq!(told.bytes, bytes.len() as u64, "{path}");
+            assert_eq!(told.checksum.unwrap().hex, format!("{sum:08x}"), "{path}");
+        }
+    }
+    assert!(rebuilt > 100, "{rebuilt}");
 }

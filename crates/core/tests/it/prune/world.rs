@@ -195,6 +195,14 @@ impl World {
         }
     }
 
+    /// Writes a backup's manifest anew, as one that builds on another.
+    pub(super) fn build_on(&self, child: &Manifest, parent: &Manifest) {
+        let object = self.repository.object(FOLDER, &format!("{}.json", child.name)).unwrap();
+        self.repository.store().delete(&object).unwrap();
+        let child = Manifest { parent: Some(parent.id), ..child.clone() };
+        put_bytes(self.repository.store(), &object, &child.to_bytes()).unwrap();
+    }
+
     pub(super) fn pass(&self, count: i64) {
         self.clock.sleep_ms(u64::try_from(count).unwrap() * 3_600_000);
     }
