@@ -34,6 +34,7 @@ pub mod log;
 pub mod scratch;
 pub mod backup;
 pub mod prune;
+pub mod copy;
 pub mod verify;
 pub mod restore;
 pub mod guard;

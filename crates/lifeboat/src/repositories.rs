@@ -93,6 +93,11 @@ pub(crate) fn place_of(session: &Session, wanted: &str) -> Result<Place> {
     named(wanted, &configured(session)?, session.keys()?)
 }
 
+/// The repository that a name, a URL or a path means.
+pub(crate) fn place(session: &Session, wanted: &str) -> Result<Place> {
+    named(wanted, &configured(session)?, session.keys()?)
+}
+
 fn configured(session: &Session) -> Result<Vec<Place>> {
     let (repositories, keys) = (&session.loaded()?.config.repository, session.keys()?);
     let places = repositories.iter().map(|(name, repository)| Place {

@@ -96,6 +96,11 @@ impl Rule {
         Some(Arc::new(WalRule { window, env: WorldOfRule(env.clone()) }))
     }
 
+    /// What is kept, without what one run asked for.
+    pub(crate) fn keep(&self) -> &Keep {
+        &self.keep
+    }
+
     /// What core is asked for.
     pub(crate) fn request<'a>(
         &self,

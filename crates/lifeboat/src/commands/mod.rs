@@ -4,6 +4,7 @@ mod adopt;
 mod backup;
 mod completions;
 mod config;
+mod copy;
 mod demo;
 mod doctor;
 mod guard;
@@ -45,6 +46,7 @@ pub(crate) enum Command {
     Adopt(adopt::Args),
     Guard(guard::Args),
     Prune(prune::Args),
+    Copy(copy::Args),
     Pin(pin::Args),
     Unpin(pin::UnpinArgs),
     Undelete(pin::UndeleteArgs),
@@ -88,6 +90,7 @@ impl Command {
             Command::Adopt(args) => adopt::run(session, args),
             Command::Guard(args) => guard::run(session, args),
             Command::Prune(args) => prune::run(session, args),
+            Command::Copy(args) => copy::run(session, args),
             Command::Pin(args) => pin::run(session, args),
             Command::Unpin(args) => pin::run_unpin(session, args),
             Command::Undelete(args) => pin::run_undelete(session, args),

@@ -170,3 +170,116 @@ fn a_repository_that_fails_leaves_the_others_alone_and_the_run_incomplete() {
     world.run(&["backup", "app"]).expect(0);
     assert_eq!(world.run(&["--repo", "third", "list", "app"]).expect(0).out.lines().count(), 3);
 }
+
+#[test]
+fn what_a_repository_lacks_is_copied_and_never_removed() {
+    let world = World::new();
+    let path = world.database("app.db", 3_000);
+    several(&world, "");
+    world.run(&["backup", "app"]).expect(0);
+    world.run(&["--repo", "near", "backup", "app"]).expect(0);
+    world.run(&["--repo", "near", "pin", "app@latest", "--reason", "kept"]).expect(0);
+    let count = |place: &str| {
+        world.run(&["--repo", place, "list", "app"]).expect(0).out.lines().count() - 1
+    };
+    assert_eq!((count("near"), count("packed")), (2, 1));
+    let plan = world.run(&["copy", "--to", "packed", "--dry-run"]).expect(0).out;
+    assert!(plan.contains("1 to copy") && plan.contains("1 there"), "{plan}");
+    assert_eq!(count("packed"), 1);
+    world.run(&["copy", "app", "--to", "packed"]).expect(0);
+    assert_eq!(count("packed"), 2);
+    let show = |place: &str| {
+        let shown = world.run(&["--repo", place, "show", "app@latest", "--json"]).expect(0).json();
+        (shown["id"].clone(), shown["artifacts"].clone())
+    };
+    assert_eq!(show("near"), show("packed"));
+    assert!(world.run(&["--repo", "packed", "show", "app@latest"]).out.contains("kept"));
+    world.run(&["--repo", "packed", "verify", "--level", "full"]).expect(0);
+    // The second time there is nothing to do.
+    let again = world.run(&["copy", "--to", "packed", "--json"]).expect(0).json();
+    assert_eq!(again[0]["sent"], serde_json::json!([]), "{again}");
+    let before = content(&path);
+    world.run(&["--repo", "packed", "restore", "app", "--to", "back.db"]).expect(0);
+    assert_eq!(content(&world.path("data/back.db")), before);
+}
+
+/// T09: `rsync --delete` after the local folder was emptied emptied the remote.
+#[test]
+fn t09_emptying_one_repository_empties_no_other() {
+    let world = World::new();
+    world.database("app.db", 500);
+    several(&world, "");
+    world.run(&["backup", "app"]).expect(0);
+    world.run(&["--repo", "near", "backup", "app"]).expect(0);
+    world.run(&["copy", "--to", "packed"]).expect(0);
+    for name in world.names("data/near/app") {
+        fs::remove_file(world.path("data/near/app").join(name)).unwrap();
+    }
+    let emptied = world.run(&["copy", "--to", "packed"]);
+    assert!(emptied.code == 0 || emptied.code == 3, "{emptied:?}");
+    world.run(&["backup", "app"]).expect(0);
+    assert_eq!(world.run(&["--repo", "packed", "list", "app"]).expect(0).out.lines().count(), 4);
+    world.run(&["--repo", "packed", "verify", "--level", "full"]).expect(0);
+    // And the way back: what was emptied gets all of it again.
+    world.run(&["copy", "--to", "near"]).expect(0);
+    world.run(&["--repo", "near", "verify", "--level", "full"]).expect(0);
+    assert_eq!(world.run(&["--repo", "near", "list", "app"]).expect(0).out.lines().count(), 4);
+}
+
+#[test]
+fn a_copy_repairs_what_is_missing_and_sends_nothing_that_is_damaged() {
+    let world = World::new();
+    world.database("app.db", 2_000);
+    several(&world, "");
+    world.run(&["--repo", "near", "backup", "app"]).expect(0);
+    world.run(&["copy", "--to", "packed"]).expect(0);
+    let artifact = |place: &str, ending: &str| {
+        let folder = format!("data/{place}/app");
+        let mut names = world.names(&folder);
+        names.retain(|name| name.ends_with(ending));
+        world.path(&folder).join(&names[0])
+    };
+    // One is gone, one is cut.
+    fs::remove_file(artifact("packed", ".files.tar.zst")).unwrap();
+    let cut = artifact("packed", ".db.zst");
+    let whole = fs::read(&cut).unwrap();
+    fs::write(&cut, &whole[..whole.len() / 2]).unwrap();
+    world.run(&["--repo", "packed", "verify"]).expect(20);
+    let plan = world.run(&["copy", "--to", "packed", "--dry-run"]).expect(0).out;
+    assert!(plan.contains("1 to repair"), "{plan}");
+    world.run(&["copy", "--to", "packed"]).expect(0);
+    world.run(&["--repo", "packed", "verify", "--level", "full"]).expect(0);
+    // A flipped bit is no copy of anything.
+    let mut bytes = fs::read(artifact("near", ".db.zst")).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(artifact("near", ".db.zst"), bytes).unwrap();
+    world.configure("[repository.near]\nurl = \"file://$DATA/near\"\n");
+    let third = world.text("data/third");
+    let ran = world.run(&["copy", "--from", "near", "--to", &third]).expect(20);
+    assert!(ran.err.contains("is not what its manifest says"), "{}", ran.err);
+    let left = world.names("data/third/app");
+    assert_eq!(left, ["source.json"], "{left:?}");
+}
+
+/// T10: the script sent the host key at an hour that its schedule never has.
+#[test]
+fn t10_the_host_key_is_sent_at_any_hour() {
+    let Some(server) = Sshd::start("t10_the_host_key_is_sent_at_any_hour", "") else { return };
+    for hour in ["00", "02", "08", "09", "23"] {
+        let world = World::new();
+        let folder = server.path(&format!("at-{hour}"));
+        world.configure(&format!(
+            "[repository.offsite]\nurl = \"sftp://backup-host{}\"\nssh_config = \"{}\"\n\
+             [source.host-key]\nfiles = [\"$DATA/ssh_host_key\"]\nwhen = \"on-change\"\n",
+            folder.display(),
+            server.client_config().display(),
+        ));
+        fs::write(world.path("data/ssh_host_key"), b"secret").unwrap();
+        let mut command = world.command(&["backup"]);
+        command.env("LIFEBOAT_CLOCK_AT", format!("2026-03-01T{hour}:00:10Z"));
+        crate::support::ran(command.output().unwrap()).expect(0);
+        let names = fs::read_dir(folder.join("host-key")).unwrap().count();
+        assert_eq!(names, 3, "at {hour}: the archive, its manifest and whose folder it is");
+    }
+}
