@@ -197,7 +197,7 @@ fn look_at_live(to: &Path, stamp: &str) -> Result<PathBuf> {
     let above = to.parent().and_then(|parent| fs::metadata(parent).ok());
     if above.is_some_and(|above| above.dev() != metadata.dev()) {
         return Err(refused(to, "is a file system of its own, and cannot be exchanged")
-            .hint("restore into it with --delta, or to another place with --to DIR"));
+            .hint("restore to another place: --to DIR"));
     }
     let kept_as = beside(to, &format!("before_restore.{stamp}"));
     match kept_as.exists() {
@@ -211,8 +211,7 @@ fn refuse_full(folder: &Path) -> Result<()> {
     match fs::read_dir(folder).map(|mut entries| entries.next().is_none()) {
         Ok(true) => Ok(()),
         Ok(false) => Err(refused(folder, "is not empty").hint(
-            "name an empty or a new folder; or reuse what is there with --delta; in place, a \
-             restore without --to keeps what is there aside",
+            "name an empty or a new folder: --to DIR; or replace a cluster with --in-place DIR",
         )),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => {
