@@ -117,6 +117,40 @@ fn a_primary_lost_under_load_is_back_at_a_moment_named_before() {
 }
 
 #[test]
+fn a_chain_of_incremental_backups_is_restored_to_a_moment_behind_it() {
+    for major in majors() {
+        let yard = Yard::new();
+        let mut primary = primary(&yard, *major);
+        if *major >= 17 {
+            primary.ask(PORT, "ALTER SYSTEM SET summarize_wal = on");
+            primary.ask(PORT, "SELECT pg_reload_conf()");
+        }
+        let mut load = primary.pgbench(PORT, &["-n", "-c", "2", "-T", "600"]);
+        lifeboat(&yard, &["backup", "main"]).expect(0);
+        for number in 1..=2 {
+            moment(&primary, number);
+            primary.ask(PORT, &format!("CREATE TABLE new_{number} AS SELECT 1 AS one"));
+            primary.ask(PORT, "VACUUM told");
+            lifeboat(&yard, &["backup", "main", "--incremental"]).expect(0);
+        }
+        let third = moment(&primary, 3);
+        moment(&primary, 4);
+        archived(&mut primary);
+        primary.kill();
+        let _ = load.wait();
+        let parents = |name: &str| fs::read_to_string(name).unwrap().contains("\"parent\"");
+        let folder = fs::read_dir(yard.path("repository/main")).unwrap();
+        let manifests = folder.map(|entry| entry.unwrap().path().to_string_lossy().into_owned());
+        let made = manifests.filter(|name| name.ends_with(".json") && !name.contains("source"));
+        assert_eq!(made.filter(|name| parents(name)).count(), 2, "{major}");
+        let to = yard.path("restored");
+        let to = to.to_str().unwrap();
+        lifeboat_as_we_are(&yard, &["restore", "main", "--at", &third, "--to", to]).expect(0);
+        assert_eq!(shown(&yard, *major, "restored"), (3, "t".to_owned()), "{major}");
+    }
+}
+
+#[test]
 fn random_moments_under_load_show_what_was_committed_then() {
     let major = 15;
     let yard = Yard::new();

@@ -156,8 +156,11 @@ pub(super) fn run(
         )
     })?;
     let options = postgres::options();
+    let older = ancestors(selected)?;
+    let Selected { repository, folder, .. } = selected;
+    let stored = |manifest| Stored { repository, folder, manifest };
     let request = ClusterRequest {
-        chain: chain(selected),
+        chain: older.iter().chain([manifest]).map(stored).collect(),
         to: place,
         in_place: cluster.in_place.is_some(),
         tablespaces: &cluster.tablespace,
@@ -244,13 +247,30 @@ fn archive(session: &Session, env: &Env, selected: &Selected) -> Result<Archive>
     Ok(Archive { members, system: system_of(&selected.manifest)?, level: 1 })
 }
 
-/// The backups that one was built on, the oldest first, and itself.
-fn chain(selected: &Selected) -> Vec<Stored<'_>> {
-    vec![Stored {
-        repository: &selected.repository,
-        folder: &selected.folder,
-        manifest: &selected.manifest,
-    }]
+/// The backups that one is built on, the oldest first.
+fn ancestors(selected: &Selected) -> Result<Vec<Manifest>> {
+    let mut chain: Vec<Manifest> = Vec::new();
+    if selected.manifest.parent.is_none() {
+        return Ok(chain);
+    }
+    let catalog = selected.repository.catalog()?;
+    let entry = catalog.sources.into_iter().find(|entry| entry.folder == selected.folder);
+    // One with a tombstone is as good while its bytes are there.
+    let mut all: Vec<Manifest> =
+        entry.map(|entry| [entry.backups, entry.removed].concat()).unwrap_or_default();
+    loop {
+        let youngest = chain.last().unwrap_or(&selected.manifest);
+        let Some(parent) = youngest.parent else { break };
+        let Some(found) = all.iter().position(|backup| backup.id == parent) else {
+            let message = format!("the backup that {} builds on is not there", youngest.name);
+            return Err(Error::new(Kind::NotCovered, message)
+                .hint(format!("choose another: lifeboat list {}", selected.folder)));
+        };
+        let found = all.swap_remove(found);
+        chain.push(found);
+    }
+    chain.reverse();
+    Ok(chain)
 }
 
 /// Roles that may ask the restored cluster, where everybody is let in.
