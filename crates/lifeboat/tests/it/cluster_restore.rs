@@ -2,6 +2,9 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
+
+use lifeboat_core::env::CRASH_POINTS;
 
 use crate::cluster::{Cluster, Yard, program};
 use crate::postgres_server::majors;
@@ -24,15 +27,19 @@ fn lifeboat(yard: &Yard, arguments: &[&str]) -> Ran {
 
 /// The same as root, where we are: the server that it starts must be another user.
 fn lifeboat_as_we_are(yard: &Yard, arguments: &[&str]) -> Ran {
+    ran(as_we_are(yard).args(arguments).output().unwrap())
+}
+
+fn as_we_are(yard: &Yard) -> Command {
     let own = yard.command(program());
-    let mut command = std::process::Command::new(program());
-    command.args(arguments).env_clear().current_dir(yard.path(""));
+    let mut command = Command::new(program());
+    command.env_clear().current_dir(yard.path(""));
     for (name, value) in own.get_envs() {
         if let Some(value) = value {
             command.env(name, value);
         }
     }
-    ran(command.output().unwrap())
+    command
 }
 
 /// A cluster with load and an archive.
@@ -233,6 +240,39 @@ fn a_restore_in_place_keeps_the_old_cluster_and_undo_goes_back() {
     lifeboat_as_we_are(&yard, &["undo", data, "--yes"]).expect(0);
     assert_eq!(shown(&yard, 15, "primary").0, 2);
     assert_eq!(left(&yard, ".before_undo.").len(), 1);
+}
+
+#[test]
+fn killed_in_a_restore_in_place_the_old_cluster_or_the_new_one_is_there() {
+    let yard = Yard::new();
+    let mut primary = primary(&yard, 15);
+    moment(&primary, 1);
+    lifeboat(&yard, &["backup", "main"]).expect(0);
+    moment(&primary, 2);
+    archived(&mut primary);
+    primary.stop();
+    let (data, name) = (yard.path("primary"), latest(&yard));
+    let data = data.to_str().unwrap();
+    let points: Vec<_> = CRASH_POINTS.iter().filter(|it| it.starts_with("recovery.")).collect();
+    assert_eq!(points.len(), 6);
+    for point in points {
+        let mut command = as_we_are(&yard);
+        command.args(["restore", &name, "--in-place", data, "--yes"]);
+        let ended = ran(command.env("LIFEBOAT_CRASH_AT", point).output().unwrap());
+        assert_eq!(ended.code, 128 + 9, "{point} is never passed: {ended:?}");
+        let is_new = ["recovery.kept_aside", "recovery.swapped"].contains(point);
+        assert_eq!(shown(&yard, 15, "primary").0, if is_new { 1 } else { 2 }, "{point}");
+        // What was left hinders nobody. What is kept has a name with whole seconds.
+        std::thread::sleep(std::time::Duration::from_millis(1_100));
+        lifeboat_as_we_are(&yard, &["restore", &name, "--in-place", data, "--yes"]).expect(0);
+        assert_eq!(shown(&yard, 15, "primary").0, 1, "{point}");
+        // One that was killed before it was told as done is passed over.
+        for _ in 0..if *point == "recovery.swapped" { 2 } else { 1 } {
+            std::thread::sleep(std::time::Duration::from_millis(1_100));
+            lifeboat_as_we_are(&yard, &["undo", data, "--yes"]).expect(0);
+        }
+        assert_eq!(shown(&yard, 15, "primary").0, 2, "{point}");
+    }
 }
 
 /// Folders of the yard with that in their names.
