@@ -184,3 +184,26 @@ fn what_is_not_of_a_cluster_is_a_mistake_of_the_configuration() {
     let refused = run(&world, &["backup"]);
     assert!(refused.code == 2 && refused.err.contains("physical = true"), "{}", refused.err);
 }
+
+#[test]
+fn t38_a_flipped_bit_anywhere_in_a_physical_backup_fails_its_verification() {
+    let server = Server::new(15);
+    let world = world_of(&server, "");
+    run(&world, &["backup"]).expect(0);
+    let made = manifests(&world).remove(0);
+    let folder = world.path("repo").join(made["source"]["name"].as_str().unwrap());
+    let artifacts = made["artifacts"].as_array().unwrap();
+    assert!(artifacts.iter().any(|artifact| artifact["role"] == "page-hashes"));
+    for artifact in artifacts {
+        let path = folder.join(artifact["name"].as_str().unwrap());
+        let sound = fs::read(&path).unwrap();
+        let mut flipped = sound.clone();
+        flipped[sound.len() / 2] ^= 4;
+        fs::write(&path, &flipped).unwrap();
+        for level in ["hash", "quick"] {
+            assert_eq!(run(&world, &["verify", "--level", level]).code, 20, "{artifact} {level}");
+        }
+        fs::write(&path, &sound).unwrap();
+    }
+    run(&world, &["verify"]).expect(0);
+}
