@@ -23,6 +23,10 @@ use super::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 use crate::client::Client;
 use crate::replication::{ReplicationConnection, ReplicationEnd, SystemIdentity, WalMessage};
 
+/// How often a slot is tried to be removed, and the pause between, in milliseconds.
+const DROP_TRIES_MAX: u32 = 50;
+const DROP_AGAIN_MS: u64 = 100;
+
 /// Between two words to the server, in milliseconds: it ends a connection after 60 seconds.
 const STATUS_MS: u64 = 5_000;
 /// The longest wait for the server, in milliseconds.
@@ -107,6 +111,13 @@ pub fn receive(
 /// Removes a slot that nobody uses any more.
 pub fn drop_slot(env: &Env, client: &Client, slot: &str) -> Result<()> {
     let what = format!("cannot remove the slot {slot} of {}", client.address().label());
+    // The server may not have noticed yet that its last reader, which was us, has gone.
+    for _ in 1..DROP_TRIES_MAX {
+        if ReplicationConnection::open(env, client, &what)?.drop_slot(slot, false).is_ok() {
+            return Ok(());
+        }
+        env.pause_ms(DROP_AGAIN_MS)?;
+    }
     ReplicationConnection::open(env, client, &what)?.drop_slot(slot, false)
 }
 
