@@ -5,7 +5,7 @@
 //! its name. Sessions of the old one are ended while the rename holds its lock: whatever they
 //! committed is in the old database, which stays, and new sessions wait until the new one is there.
 //! `undo` swaps back the same way. A role that may not create databases restores within the one
-//! that is there, schema by schema ([`in_place`]).
+//! that is there, schema by schema (`in_place`).
 
 mod counts;
 mod feed;

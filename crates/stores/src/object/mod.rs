@@ -1,7 +1,7 @@
 //! Object storage: S3 and what speaks like it, Google Cloud Storage, Azure Blob Storage.
 //!
 //! The library behind all three makes requests and signs them; [`wire`] sends them. Here is what
-//! the repository asks for: objects put only if absent ([`write`], [`claim`]), read in ranges
+//! the repository asks for: objects put only if absent ([`mod@write`], [`claim`]), read in ranges
 //! ([`read`]), listed page by page, and errors that say what mends them ([`explain`]).
 
 mod azure;
