@@ -2,20 +2,22 @@
 
 mod chain;
 mod incremental;
+mod said;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use lifeboat_core::backup::{self, BackupOutcome, BackupRequest, Destination};
 use lifeboat_core::env::Env;
-use lifeboat_core::manifest::{CheckLevel, Condition, Manifest, Method, Purpose};
+use lifeboat_core::manifest::{CheckLevel, Condition, Method, Purpose};
 use lifeboat_core::pipeline::Compression;
 use lifeboat_core::policy::Hold;
 use lifeboat_core::repository::Repository;
 use lifeboat_core::{Error, Kind, Result};
 use serde_json::{Value, json};
 
+pub(crate) use self::said::{checked, restore_command};
+use self::said::{options_of_run, word_of};
 use super::words::{CheckWord, MethodWord};
 use crate::clusters;
 use crate::postgres;
@@ -441,9 +443,9 @@ impl Runs<'_> {
             BackupOutcome::Unchanged { folder, manifest } => (folder, manifest, "unchanged"),
         };
         if word == "committed" {
-            self.say_committed(repository, folder, manifest);
+            said::committed(self.session, repository, folder, manifest);
         } else {
-            let (name, taken) = (&manifest.name, self.taken(manifest));
+            let (name, taken) = (&manifest.name, said::taken(self.session, manifest));
             let place = &repository.url();
             self.session.printer.note(&format!(
                 "{}: unchanged since {name} ({taken}) in {place}, no new backup",
@@ -533,48 +535,6 @@ impl Runs<'_> {
         }
     }
 
-    fn taken(&self, manifest: &Manifest) -> String {
-        units::moment(manifest.taken_at, &self.session.surroundings.time_zone)
-    }
-
-    fn say_committed(&self, repository: &Repository, folder: &str, manifest: &Manifest) {
-        let printer = &self.session.printer;
-        let good = printer.paint_err(Style::Good, "backed up");
-        let total_ms = manifest.timings_ms.get("total").copied().unwrap_or(0);
-        let mut text = format!(
-            "{good} {} as {} in {}\n",
-            units::one_line(&manifest.source.name),
-            units::one_line(&manifest.name),
-            units::duration(total_ms),
-        );
-        text.push_str(&format!("  where    {}/{folder}\n", repository.url()));
-        let (plain, stored) = (manifest.plain_bytes(), manifest.stored_bytes());
-        text.push_str(&format!(
-            "  size     {} stored of {}\n",
-            units::bytes(stored),
-            units::bytes(plain)
-        ));
-        text.push_str(&format!("  checked  {}\n", checked(manifest)));
-        if let Some(seal) = manifest.artifacts.iter().find_map(|artifact| artifact.sealed.as_ref())
-        {
-            text.push_str(&format!("  sealed   to {}\n", units::one_line(&seal.to.join(", "))));
-        } else if manifest.facts.get("role_passwords").is_some_and(|has| has == true) {
-            text.push_str(
-                "  secrets  hashes of roles' passwords are in it, and it is not sealed\n",
-            );
-        }
-        text.push_str(&format!("  restore  {}", restore_command(self.session, folder, manifest)));
-        printer.note(&text);
-        // That a check moved to a scratch restore is in the line above already: how, not what.
-        let moved = manifest.checks.iter().any(|check| check.on == "scratch-restore");
-        for warning in &manifest.warnings {
-            match moved && warning.contains("scratch restore") {
-                true => printer.detail(warning),
-                false => printer.warning(&units::one_line(&manifest.source.name), warning),
-            }
-        }
-    }
-
     /// Prints the results, and makes one exit code of all.
     fn end(mut self) -> Result<ExitCode> {
         if self.session.printer.json() {
@@ -617,70 +577,6 @@ impl Runs<'_> {
         )
         .hint("the errors above say what mends each"))
     }
-}
-
-/// What was checked, on what, in one line.
-pub(crate) fn checked(manifest: &Manifest) -> String {
-    let mut parts: Vec<String> = Vec::new();
-    for check in &manifest.checks {
-        let name = check.name.replace('_', " ");
-        let on = check.on.replace('-', " ");
-        let notes = match check.notes.len() {
-            0 => String::new(),
-            1 => format!(" ({})", check.notes[0]),
-            count => format!(" ({} and {} more notes)", check.notes[0], count - 1),
-        };
-        parts.push(format!("{name} on {on}{notes}"));
-    }
-    match manifest.condition {
-        Condition::Good => {}
-        Condition::Unchecked => parts.push("the database itself was not checked".to_owned()),
-        Condition::Damaged => parts.push("the database was damaged, as is known".to_owned()),
-    }
-    parts.join(", ")
-}
-
-/// The command that restores a backup, with the options that this run was given to find it.
-pub(crate) fn restore_command(session: &Session, folder: &str, manifest: &Manifest) -> String {
-    let moment = lifeboat_core::moment::compact(manifest.taken_at);
-    let mut command = String::from("lifeboat restore ");
-    command.push_str(&units::shell_word(&format!("{folder}@{moment}")));
-    command.push_str(&options_of_run(session));
-    command
-}
-
-/// What a command has to name for the same source: its configured name, else its database.
-fn word_of(session: &Session, target: &Target) -> String {
-    let configured =
-        session.loaded().is_ok_and(|loaded| loaded.config.source.contains_key(&target.name));
-    match (&target.path, configured) {
-        (Some(path), false) => {
-            std::path::absolute(path).unwrap_or(path.clone()).to_string_lossy().into_owned()
-        }
-        _ => target.name.clone(),
-    }
-}
-
-/// The options that this run was given to find configuration and repository, each with a space
-/// before it.
-fn options_of_run(session: &Session) -> String {
-    let mut command = String::new();
-    let absolute = |path: &Path| -> PathBuf { std::path::absolute(path).unwrap_or(path.into()) };
-    if let Some(config) = &session.globals.config {
-        let config = absolute(config);
-        command.push_str(&format!(" --config {}", units::shell_word(&config.to_string_lossy())));
-    }
-    if let Some(file) = &session.globals.env_file {
-        let file = absolute(file);
-        command.push_str(&format!(" --env-file {}", units::shell_word(&file.to_string_lossy())));
-    }
-    if session.globals.repo.is_some() {
-        // What was typed may be a path that holds in this folder only: with it, there is one place.
-        let places = repositories::places(session).unwrap_or_default();
-        let label = places.first().map_or("", |place| place.label());
-        command.push_str(&format!(" --repo {}", units::shell_word(label)));
-    }
-    command
 }
 
 /// The level of a check, for whoever asks for one on the command line.
