@@ -40,6 +40,10 @@ cargo xtask bench postgres-logical  measures us, a guide's script and zstd on on
 cargo xtask bench postgres-wal  measures us and pgBackRest as archive commands
     --segments N          how many segments are archived (45)
     --runs N              how often each does it (3)
+cargo xtask bench pagelog  measures us and Litestream following a database under three loads, and
+                          increments against restic and borg: some 12 minutes
+    --short               a small database, 10 seconds for each load
+    --size-mb N, --seconds N, --no-increments, --only-increments
 cargo xtask bench retention  times list, status and prune --dry-run on many backups; as root cold
     --backups N           how many (10000)
     --runs N              how often each is run (5)
@@ -66,6 +70,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ["bench", "sqlite", options @ ..] => bench::run(options),
         ["bench", "postgres-wal", options @ ..] => bench::wal::run(options),
         ["bench", "postgres-logical", options @ ..] => bench::postgres::run(options),
+        ["bench", "pagelog", options @ ..] => bench::pagelog::run(options),
         ["bench", "retention", options @ ..] => bench::retention::run(options),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");

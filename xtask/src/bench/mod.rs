@@ -9,6 +9,7 @@
 mod contenders;
 mod litestream;
 mod measure;
+pub(crate) mod pagelog;
 pub(crate) mod postgres;
 mod report;
 pub(crate) mod retention;
