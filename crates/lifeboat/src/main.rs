@@ -19,6 +19,7 @@ mod logs;
 mod postgres;
 mod private;
 mod rebuild;
+mod replicas;
 mod repositories;
 mod rotation;
 mod runs;

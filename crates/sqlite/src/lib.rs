@@ -18,6 +18,7 @@ mod header;
 mod held;
 mod holders;
 mod lease;
+pub mod litestream;
 mod lock_proof;
 pub mod pagelog;
 mod pinned_check;
@@ -27,11 +28,13 @@ pub mod sample;
 mod schema;
 mod snapshot;
 mod source;
+mod wal_copy;
 
 pub use self::engine::SqliteEngine;
 pub use self::glance::{Glance, glance};
 pub use self::probe::{Applied, Probe};
 pub use self::source::SqliteSource;
+pub use self::wal_copy::WalCopy;
 
 /// The kind of source that this crate knows.
 pub const KIND: &str = "sqlite";

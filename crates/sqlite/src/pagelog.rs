@@ -21,6 +21,8 @@
 //! | `increment` | a run that adds one file |
 //! | `follow` | adding to a log while the application writes |
 //! | `replay` | laying a log over a restored backup |
+//! | `in_place` | pages of a database file replaced, all or none, while readers have it open |
+//! | `standby` | a copy for readers that goes from state to state |
 //! | `verify` | reading a log as a restore would |
 
 mod chain;
@@ -28,12 +30,14 @@ mod compare;
 mod delta;
 mod follow;
 mod history;
+mod in_place;
 mod increment;
 mod layout;
 mod names;
 mod open;
 mod read;
 mod replay;
+mod standby;
 mod state;
 mod verify;
 mod write;
@@ -46,7 +50,15 @@ pub use self::increment::{
     Increment, IncrementOutcome, IncrementPlan, IncrementRequest, plan, run,
 };
 pub use self::replay::LogReplay;
+pub use self::standby::{Standby, StandbyOrigin, StandbyReplay, StandbyStep};
 pub use self::verify::{LogReport, ScratchCheck, verify};
+
+/// What else in this crate adds to a log.
+pub(crate) mod adding {
+    pub(crate) use super::delta::{Changed, encode};
+    pub(crate) use super::increment::ready;
+    pub(crate) use super::open::{Looked, OpenLog};
+}
 
 /// How many differences may lie upon one another before a page is stored whole again.
 const DIFFERENCES_MAX: u8 = 16;

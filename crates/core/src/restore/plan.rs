@@ -61,8 +61,10 @@ pub fn plan(env: &Env, request: &RestoreRequest<'_>) -> Result<RestorePlan> {
         aside,
     };
     let manifest = request.origin.manifest();
-    if let Some(manifest) = manifest {
-        warn_of(env, request, manifest, &mut plan);
+    match (manifest, request.replay) {
+        (Some(manifest), _) => warn_of(env, request, manifest, &mut plan),
+        (None, Some(replay)) => plan.steps.extend(replay.steps()),
+        (None, None) => {}
     }
     let only_files = manifest.is_some_and(|manifest| manifest.source.kind == files::KIND);
     if !only_files && request.files != FilesChoice::Only {

@@ -33,6 +33,11 @@ pub enum Origin<'a> {
         /// What opens it, should it be sealed.
         keys: Option<&'a dyn Keys>,
     },
+    /// Nothing: [`RestoreRequest::replay`] makes all of it.
+    Made {
+        /// What a person calls what it is made of.
+        name: &'a str,
+    },
 }
 
 impl<'a> Origin<'a> {
@@ -40,7 +45,7 @@ impl<'a> Origin<'a> {
     pub fn manifest(&self) -> Option<&'a Manifest> {
         match self {
             Origin::Backup { manifest, .. } => Some(manifest),
-            Origin::File { .. } => None,
+            Origin::File { .. } | Origin::Made { .. } => None,
         }
     }
 
@@ -49,6 +54,7 @@ impl<'a> Origin<'a> {
         match self {
             Origin::Backup { manifest, .. } => manifest.name.clone(),
             Origin::File { path, .. } => path.display().to_string(),
+            Origin::Made { name } => (*name).to_owned(),
         }
     }
 }

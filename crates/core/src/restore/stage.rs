@@ -101,6 +101,7 @@ pub(super) fn stage(
         Origin::File { path, keys } => {
             decode_file(env, request, (path, keys), &mut staged.file, place)?;
         }
+        Origin::Made { .. } => {}
     }
     if let Some(replay) = request.replay {
         env.tell(Event::PhaseEnded { phase });

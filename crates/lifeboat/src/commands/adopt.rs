@@ -2,6 +2,7 @@
 //! becomes the one of this host.
 
 mod destinations;
+mod replica;
 mod report;
 mod repository;
 
@@ -21,6 +22,7 @@ use lifeboat_core::{Error, Kind, Result};
 use self::destinations::{Group, Sorter};
 use self::report::Report;
 use super::words::{CheckWord, MappingArgs};
+use crate::replicas;
 use crate::repositories::{self, Place};
 use crate::session::{Session, TOOL};
 use crate::sources;
@@ -46,12 +48,16 @@ use crate::ui::units;
 /// What is damaged, empty, or something else stays where it is, and is told. Running it again
 /// adopts nothing twice.
 ///
+/// Of a replica of Litestream 0.5, a URL or a folder: its oldest state becomes a backup of the
+/// database that --source names, each later one a position of the log that follows it; from there
+/// `lifeboat run` and `lifeboat backup --incremental` go on.
+///
 /// The originals stay, unless --remove-originals is given. The exit code is 3 if some files are
 /// left that look like backups, and others are backups now.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A repository; or folders with files of scripts, or single files, links in which are not
-    /// followed
+    /// A repository; a replica of Litestream; or folders with files of scripts, or single files,
+    /// links in which are not followed
     #[arg(value_name = "URL|FOLDER", required = true)]
     folders: Vec<PathBuf>,
     /// Of a repository: where the configuration goes [default: where it is looked for]
@@ -92,6 +98,14 @@ impl Args {
 }
 
 pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
+    if let [argument] = &args.folders[..]
+        && let Some(text) = argument.to_str()
+    {
+        let env = session.env()?;
+        if let Some(named) = replicas::find(session, &env, text)? {
+            return replica::run(session, &env, &args, &named);
+        }
+    }
     if let [argument] = &args.folders[..]
         && !args.is_of_scripts()
         && repository::is_meant(session, argument)?

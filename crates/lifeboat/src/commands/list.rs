@@ -12,8 +12,10 @@ use lifeboat_core::marks::Tombstone;
 use lifeboat_core::policy::Hold;
 use serde_json::{Value, json};
 
+use super::replica;
 use super::wal::moments;
 use crate::logs::{self, Reach};
+use crate::replicas;
 use crate::repositories::{self, Opened};
 use crate::selection::{self, Found};
 use crate::session::Session;
@@ -32,8 +34,8 @@ use crate::ui::units;
 /// `gap`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Names of sources, or paths of databases; all without any
-    #[arg(value_name = "SOURCE|PATH")]
+    /// Names of sources, or paths of databases; all without any; or a replica of Litestream
+    #[arg(value_name = "SOURCE|PATH|REPLICA")]
     sources: Vec<String>,
     /// Those as well that a prune removed and whose bytes are still there, and when these go
     #[arg(long)]
@@ -45,6 +47,12 @@ type Row<'a> = (&'a Manifest, Option<&'a Tombstone>);
 
 pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     let env = session.env()?;
+    if let [argument] = &args.sources[..]
+        && let Some(named) = replicas::find(session, &env, argument)?
+    {
+        replica::list(session, &named.replica)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let (opened, failures) = repositories::look_over(session, &env)?;
     let mut found: Vec<Found<'_>> = Vec::new();
     if args.sources.is_empty() {

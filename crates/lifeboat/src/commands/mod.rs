@@ -17,6 +17,7 @@ mod man;
 mod pin;
 mod prune;
 mod reference;
+mod replica;
 mod restore;
 mod run;
 mod show;

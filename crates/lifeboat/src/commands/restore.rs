@@ -2,24 +2,29 @@
 
 mod all;
 mod cluster;
+mod follow;
+mod replica;
 mod server;
+mod wal_copy;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use lifeboat_core::Result;
 use lifeboat_core::env::Env;
 use lifeboat_core::manifest::CheckLevel;
 use lifeboat_core::restore::{
-    self, FilesChoice, Origin, Replay, RestoreOutcome, RestorePlan, RestoreRequest,
+    self, FilesChoice, Mapping, Origin, Replay, RestoreOutcome, RestorePlan, RestoreRequest,
 };
 use lifeboat_core::service::Service;
+use lifeboat_core::{Error, Kind, Result};
 use serde_json::{Value, json};
 
 use super::backup::level_or;
 use super::words::{CheckWord, MappingArgs};
+use crate::config::values::Period;
 use crate::logs;
 use crate::postgres;
+use crate::replicas;
 use crate::selection::{self, Wanted};
 use crate::session::Session;
 use crate::sources::{self, CHECK_MEMORY_BYTES, Target};
@@ -38,7 +43,14 @@ use crate::ui::units;
 /// anything is replaced. A log of which a file is missing, or is another one's, is refused with
 /// exit code 22, and what can be restored instead is said.
 ///
-/// A file is a database that something else copied, plain or compressed with gzip or zstd.
+/// A file is a database that something else copied, plain or compressed with gzip or zstd. With
+/// --wal a copy of its -wal is laid over it, where it belongs to it.
+///
+/// A replica of Litestream 0.5, a folder or a URL, is restored to --to: its newest state, the one
+/// of --at, or REPLICA+TRANSACTION. Where a file is missing or damaged, that is exit code 22 or 20.
+///
+/// With --follow, --to becomes a standby: a database for readers, which is brought from state to
+/// state of the log as these come, while readers have it open. Each reader sees one state, whole.
 ///
 /// With --all, every source of the configuration goes back, or of the one that the repository keeps
 /// where this host has none (see `lifeboat adopt`), each from its newest backup at or
@@ -52,8 +64,8 @@ use crate::ui::units;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// What: SOURCE, SOURCE@TIME, the name of a backup, BACKUP+POSITION of its log, the path of one
-    /// of its files, or a file
-    #[arg(value_name = "SOURCE|BACKUP|FILE", required_unless_present = "all")]
+    /// of its files, a file, or a replica of Litestream
+    #[arg(value_name = "SOURCE|BACKUP|FILE|REPLICA", required_unless_present = "all")]
     what: Option<String>,
     /// Every source of the configuration
     #[arg(long, conflicts_with_all = ["what", "to", "files"])]
@@ -72,6 +84,18 @@ pub(crate) struct Args {
     /// Where to, instead of where it was: a path, or postgresql://HOST/DATABASE for a dump
     #[arg(long, value_name = "PATH|URL")]
     to: Option<PathBuf>,
+    /// A copy of the -wal that a script made beside the FILE: laid over it, where it belongs to it
+    #[arg(long, value_name = "FILE")]
+    wal: Option<PathBuf>,
+    /// Keep --to up to date from the log, as a standby for readers, until a signal comes
+    #[arg(long, requires = "to", conflicts_with_all = ["all", "at", "files", "wal", "dry_run"])]
+    follow: bool,
+    /// With --follow: the time between two looks at the repository
+    #[arg(long, value_name = "TIME", default_value = "1s", requires = "follow")]
+    interval: Period,
+    /// With --follow: bring it up to date once, then end
+    #[arg(long, requires = "follow")]
+    once: bool,
     /// The companion files as well, or they alone with --files=only
     #[arg(long, value_enum, value_name = "WHICH", num_args = 0..=1, require_equals = true,
           default_missing_value = "also")]
@@ -102,6 +126,15 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     let env = session.env()?;
     let (at, to) = (args.at.as_deref(), args.to.as_deref());
     let Some(what) = &args.what else { return all::run(session, &env, &args) };
+    if let Some(named) = replicas::find(session, &env, what)? {
+        return replica::run(session, &env, &args, &named);
+    }
+    if args.follow {
+        return follow::run(session, &args, what);
+    }
+    if let Some(wal) = &args.wal {
+        return wal_copy::run(session, &env, &args, (what, wal));
+    }
     let wanted = selection::wanted(session, &env, what, at, to)?;
     let wanted = match wanted {
         Wanted::Backup(selected) => {
@@ -160,16 +193,57 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
         service: service(target.as_ref(), args.to.is_none()),
         scratch_folder: &session.folders.scratch,
     };
-    let plan = restore::plan(&env, &request)?;
-    if args.dry_run {
+    carry_out(session, &env, &request, args.dry_run, &name(&wanted))
+}
+
+/// Plans, asks, does and says. `name` answers the question, beside `yes`.
+fn carry_out(
+    session: &Session,
+    env: &Env,
+    request: &RestoreRequest<'_>,
+    dry_run: bool,
+    name: &str,
+) -> Result<ExitCode> {
+    let plan = restore::plan(env, request)?;
+    if dry_run {
         print_plan(session, &plan)?;
         return Ok(ExitCode::SUCCESS);
     }
-    agree(session, &plan, &name(&wanted))?;
-    let outcome = restore::apply(&env, &request, &plan)?;
+    agree(session, &plan, name)?;
+    let outcome = restore::apply(env, request, &plan)?;
     session.progress.clear();
     say(session, &plan, &outcome)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A restore of a SQLite database, laid over what the origin holds, and nothing else.
+fn plain_request<'a>(
+    session: &'a Session,
+    args: &Args,
+    origin: Origin<'a>,
+    replay: &'a dyn Replay,
+    mapping: &'a Mapping,
+) -> Result<RestoreRequest<'a>> {
+    args.server.refuse_elsewhere()?;
+    args.cluster.refuse_elsewhere()?;
+    if args.files.is_some() {
+        return Err(
+            Error::new(Kind::Usage, "there are no companion files").hint("leave --files away")
+        );
+    }
+    Ok(RestoreRequest {
+        origin,
+        replay: Some(replay),
+        engine: sources::engine(lifeboat_sqlite::KIND)?,
+        to: args.to.clone(),
+        files: FilesChoice::No,
+        files_root: None,
+        mapping,
+        check: level_or(args.check, CheckLevel::Quick),
+        check_memory_bytes: CHECK_MEMORY_BYTES,
+        service: None,
+        scratch_folder: &session.folders.scratch,
+    })
 }
 
 /// The configured source to which the backup belongs.

@@ -12,7 +12,9 @@ use lifeboat_core::{Error, Kind, Result};
 use lifeboat_sqlite::pagelog::{self, LogReport, ScratchCheck};
 use serde_json::{Value, json};
 
+use super::replica;
 use super::words::LevelWord;
+use crate::replicas;
 use crate::repositories;
 use crate::selection::{self, Found};
 use crate::session::Session;
@@ -31,8 +33,9 @@ use crate::ui::{report, units};
 /// that the key opens what is stored. Without the key, --level stored compares the sealed bytes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Sources, of which every backup is verified, or backups; all without any
-    #[arg(value_name = "SOURCE|BACKUP")]
+    /// Sources, of which every backup is verified, or backups; all without any; or a replica of
+    /// Litestream
+    #[arg(value_name = "SOURCE|BACKUP|REPLICA")]
     what: Vec<String>,
     /// How thoroughly
     #[arg(long, value_enum, default_value = "hash")]
@@ -48,6 +51,12 @@ struct Job {
 
 pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     let env = session.env()?;
+    if let [argument] = &args.what[..]
+        && let Some(named) = replicas::find(session, &env, argument)?
+    {
+        replica::verify(session, &env, &named.replica, args.level)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let (jobs, failures) = jobs(session, &env, &args)?;
     if jobs.is_empty() {
         let error = Error::new(Kind::NotCovered, "there is no backup to verify");

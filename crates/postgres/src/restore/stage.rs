@@ -126,6 +126,9 @@ pub(super) fn open(origin: Origin<'_>) -> Result<Opened<'_>> {
             let found = open_found(path, keys)?;
             Ok((found.reader, found.compression.into(), None))
         }
+        Origin::Made { name } => {
+            Err(Error::new(Kind::Usage, format!("{name} is no dump of PostgreSQL")))
+        }
     }
 }
 

@@ -126,6 +126,11 @@ impl Decoder {
         Decoder { frame: Vec::new(), page: Vec::new() }
     }
 
+    /// The page that was made last.
+    pub(crate) fn page(&self) -> &[u8] {
+        &self.page
+    }
+
     /// The page. `before` is its version before, which a difference needs. What comes out must be
     /// compared with the page's hash.
     pub(crate) fn decode(

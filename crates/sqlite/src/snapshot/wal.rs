@@ -53,6 +53,11 @@ impl WalHeader {
         &self.raw[16..24]
     }
 
+    /// How often the log was begun anew before, as far as its writers counted.
+    pub(crate) fn generation(&self) -> u32 {
+        be_word(&self.raw, 12)
+    }
+
     /// The place before the first frame.
     pub(crate) fn start(&self) -> Place {
         Place { frame: 0, checksum: self.checksum() }
@@ -136,6 +141,42 @@ pub(crate) fn between(
     found.frames.settle();
     let whole = scanner.frame == mark.frame_max && scanner.checksum == mark.checksum;
     Ok(whole.then_some(found))
+}
+
+/// The frames of a log that nobody writes any more, up to its last commit.
+pub(crate) struct Frames {
+    /// Page and number of each, in their order.
+    pub(crate) frames: Vec<(u32, u32)>,
+    /// How many pages the database has after the last commit.
+    pub(crate) page_count: u32,
+    /// The fewest that it had after one of them.
+    pub(crate) page_count_min: u32,
+    /// The first frame that is damaged, where others of this log follow it.
+    pub(crate) damaged: Option<u32>,
+}
+
+/// Reads all frames up to the last commit, each proved by the chain of checksums.
+pub(crate) fn committed_frames(file: &File, header: &WalHeader) -> Result<Frames> {
+    let mut scanner = Scanner::new(file, header);
+    let mut found =
+        Frames { frames: Vec::new(), page_count: 0, page_count_min: u32::MAX, damaged: None };
+    let mut committed = 0;
+    while let Some(frame) = scanner.next()? {
+        found.frames.push((frame.page, scanner.frame));
+        if frame.commit_pages != 0 {
+            found.page_count = frame.commit_pages;
+            found.page_count_min = found.page_count_min.min(frame.commit_pages);
+            committed = found.frames.len();
+        }
+    }
+    found.frames.truncate(committed);
+    // The last frame may have been half written when it was copied: none of this log is behind it.
+    let bad = scanner.frame + 1;
+    let mut salts = [0; 8];
+    let behind = frame_offset(header.page_size, bad + 1) + 8;
+    let is_read = file.read_exact_at(&mut salts, behind).is_ok();
+    found.damaged = (is_read && salts == *header.salts()).then_some(bad);
+    Ok(found)
 }
 
 /// Fills the buffer with the page of a frame. `false` where the log ends before.
