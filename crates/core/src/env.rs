@@ -70,6 +70,7 @@ pub const CRASH_POINTS: &[&str] = &[
     "restore.original_removed",
     "restore.side_files_removed",
     "restore.swapped",
+    "recovery.reused",
     "recovery.unpacked",
     "recovery.before_control",
     "recovery.assembled",

@@ -9,6 +9,7 @@ mod buckets;
 mod cache;
 mod checks;
 mod cli;
+mod cluster_backups;
 mod clusters;
 mod commands;
 mod config;

@@ -234,7 +234,9 @@ pub(crate) fn backup(
             // By its folder, as a name may be shared.
             let expression =
                 BackupExpression { source: entry.folder.clone(), ..expression.clone() };
-            match entry.meant_by(&expression) {
+            // A backup that takes its time shows a later moment than its name tells.
+            let named = at.is_none().then(|| named_after(entry, moment)).flatten();
+            match named.or_else(|| entry.meant_by(&expression)) {
                 Some(manifest) => Ok((entry, manifest)),
                 None => Err(none_of(entry, one.catalog.backup(&expression).err())),
             }
@@ -243,7 +245,11 @@ pub(crate) fn backup(
             Ok((entry, manifest)) => {
                 if best.as_ref().is_none_or(|best| best.manifest.taken_at < manifest.taken_at) {
                     let selected = selected(one, entry, manifest);
-                    best = Some(Selected { meant: state(&expression), ..selected });
+                    let meant = match manifest.taken_at.as_second() > expression.at.as_second() {
+                        true => Meant::Backup,
+                        false => state(&expression),
+                    };
+                    best = Some(Selected { meant, ..selected });
                 }
             }
             Err(error) => first_error = first_error.or(Some(error)),
@@ -306,6 +312,16 @@ fn state(expression: &BackupExpression) -> Meant {
         "latest" | "now" => Target::Latest,
         _ => Target::At(expression.at),
     })
+}
+
+/// The backup whose name ends with that time, as it stands there: `20250108-140000`.
+fn named_after<'a>(entry: &'a SourceEntry, moment: &str) -> Option<&'a Manifest> {
+    let (date, time) = moment.split_once(['-', '_'])?;
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if (date.len(), time.len()) != (8, 6) || !digits(date) || !digits(time) {
+        return None;
+    }
+    entry.backups.iter().rev().find(|backup| backup.name.ends_with(moment))
 }
 
 /// Name and position of `BACKUP+17`.

@@ -92,12 +92,17 @@ const KNOWN: &[(&str, Kind, &str)] = &[
         "max_wal_senders",
         Kind::SourceUnavailable,
         "raise max_wal_senders in postgresql.conf (a physical backup needs one, a receiver of the \
-         WAL another) and restart the server",
+         WAL another; they need wal_level = replica) and restart the server",
     ),
     (
         "WAL level not sufficient",
         Kind::SourceUnavailable,
         "set wal_level = replica in postgresql.conf and restart the server",
+    ),
+    (
+        "promoted during online backup",
+        Kind::SourceUnavailable,
+        "make the backup again: the server is a primary now",
     ),
     (
         "WAL summarization is",

@@ -317,6 +317,10 @@ impl Runs<'_> {
                 Err(_) => plan.steps.splice(0..0, increment.steps).for_each(drop),
             }
         }
+        if let Some(cluster) = target.cluster.as_ref().filter(|_| self.args.incremental) {
+            plan.steps
+                .insert(0, chain::plan(self.env, place, cluster, &self.request(target, place)?)?);
+        }
         if let Some(recipients) = place.sealing.recipients()? {
             plan.steps.push(format!("seal all of it to {}", recipients.names().join(", ")));
         }

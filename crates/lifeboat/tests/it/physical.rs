@@ -88,7 +88,7 @@ fn damage_is_kept_told_and_never_good() {
     fs::File::options().write(true).open(path).unwrap().write_all_at(b"!", 8_192 + 99).unwrap();
     let made = run(&world, &["backup", "--prune"]);
     assert_eq!(made.code, 20, "{}", made.err);
-    assert!(made.err.contains("block 1"), "{}", made.err);
+    assert!(made.err.contains("(public.t of the database postgres): block 1"), "{}", made.err);
     let conditions: Vec<_> =
         manifests(&world).iter().map(|manifest| manifest["condition"].clone()).collect();
     assert_eq!(conditions, ["good", "damaged"]);
@@ -148,6 +148,10 @@ fn incremental_backups_form_a_chain_of_bounded_length() {
         for _ in 0..4 {
             run(&world, &["backup", "--incremental"]).expect(0);
         }
+        // The fourth was whole again; the next one builds on it, as the plan says.
+        let plan = run(&world, &["backup", "--incremental", "--dry-run"]).expect(0);
+        let newest = manifests(&world).pop().unwrap()["name"].as_str().unwrap().to_owned();
+        assert!(plan.out.contains(&format!("build on {newest}")), "{}", plan.out);
         let made = manifests(&world);
         let parents: Vec<_> = made.iter().map(|manifest| manifest.get("parent")).collect();
         let ids: Vec<_> = made.iter().map(|manifest| &manifest["id"]).collect();

@@ -20,6 +20,20 @@ pub(crate) fn majors() -> &'static [u32] {
     }
 }
 
+/// One version of each kind, for tests whose code does not depend on more: the oldest, whose server
+/// does not know what changes, and the newest, whose does. The long tests take all.
+pub(crate) fn kinds_of_majors() -> &'static [u32] {
+    match majors().len() {
+        4 => majors(),
+        _ => &[15, 18],
+    }
+}
+
+/// Says past the test harness, which keeps what a passing test prints to itself, what was skipped.
+pub(crate) fn skipped(what: &str) {
+    std::io::stderr().write_all(format!("SKIPPED: {what}\n").as_bytes()).unwrap();
+}
+
 /// Where `cargo xtask servers` puts version 17, as root and when it is asked to.
 const UNPACKED: &str = "/var/cache/lifeboat-tests/trixie/usr/lib/postgresql/17/bin";
 /// Where `cargo xtask test` puts the versions that the distribution lacks: as root, and else.

@@ -4,6 +4,7 @@
 //! backup stays until it is sent, then the server sends each tablespace, the main data directory
 //! with that log, and its manifest. What comes is read while it is passed on.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use super::damage::{self, Judgement};
 use super::facts::ClusterFacts;
 use super::page_hashes::{HASH_BYTES, HashWriter};
 use super::parent::Parent;
+use super::relations;
 use super::rewrite::Rewrite;
 use super::source::ClusterSource;
 use super::watch::{Blocks, Watch};
@@ -302,7 +304,11 @@ impl Capture for ClusterCapture<'_> {
                 files.unlogged()
             ));
         }
-        let mut damage_seen = damage::lines(&judgement.damaged);
+        let names = match judgement.damaged.is_empty() {
+            true => BTreeMap::new(),
+            false => relations::names(&self.source.client, &judgement.damaged),
+        };
+        let mut damage_seen = damage::lines(&judgement.damaged, &names);
         if damage_seen.is_empty() && end.checksums_failed {
             damage_seen.push("the server found pages with wrong checksums".to_owned());
         }

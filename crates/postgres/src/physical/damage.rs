@@ -111,8 +111,8 @@ fn of_remark(remark: &str) -> Option<PageName> {
     Some((path.to_owned(), digits?.parse().ok()?))
 }
 
-/// The pages for people: a line for each file.
-pub(super) fn lines(pages: &BTreeSet<PageName>) -> Vec<String> {
+/// The pages for people: a line for each file, with the relation where its name is known.
+pub(super) fn lines(pages: &BTreeSet<PageName>, names: &BTreeMap<String, String>) -> Vec<String> {
     let mut files: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
     for (path, block) in pages {
         files.entry(path).or_default().push(*block);
@@ -124,7 +124,8 @@ pub(super) fn lines(pages: &BTreeSet<PageName>) -> Vec<String> {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
-        format!("{path}: block {}{more}", shown.join(", "))
+        let name = names.get(path).map(|name| format!(" ({name})")).unwrap_or_default();
+        format!("{path}{name}: block {}{more}", shown.join(", "))
     };
     let mut lines: Vec<String> = files.into_iter().take(LINES_MAX).map(line).collect();
     if more_files > 0 {
@@ -191,7 +192,11 @@ mod tests {
     #[test]
     fn pages_are_told_by_file_and_kept() {
         let pages: BTreeSet<PageName> = (0..20).map(page).collect();
-        assert_eq!(lines(&pages), ["base/5/7: block 0, 1, 2, 3, 4, 5, 6, 7 and 12 more"]);
+        let told = lines(&pages, &BTreeMap::new());
+        assert_eq!(told, ["base/5/7: block 0, 1, 2, 3, 4, 5, 6, 7 and 12 more"]);
+        let names = [("base/5/7".to_owned(), "public.t of the database shop".to_owned())].into();
+        let told = lines(&[page(3)].into(), &names);
+        assert_eq!(told, ["base/5/7 (public.t of the database shop): block 3"]);
         assert_eq!(of_json(&to_json(&pages)), pages);
         assert!(of_json(&Value::Null).is_empty());
     }

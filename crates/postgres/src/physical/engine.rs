@@ -1,6 +1,6 @@
 //! What all physical backups share, without a live server: how they are checked.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -154,7 +154,10 @@ impl BackupReader for Reader {
         match self.has_checksums {
             true => {
                 report.what.push(CHECK_PAGES.to_owned());
-                report.damage.extend(damage::lines(&files.suspects().unknown_to(&self.known)));
+                report.damage.extend(damage::lines(
+                    &files.suspects().unknown_to(&self.known),
+                    &BTreeMap::new(),
+                ));
             }
             false => report.notes.push("page checksums: off, cannot be verified".to_owned()),
         }

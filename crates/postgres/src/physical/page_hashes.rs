@@ -15,14 +15,14 @@ use std::path::Path;
 use lifeboat_core::{Error, Kind, Result};
 
 const MAGIC: &[u8; 8] = b"LBBLOCK1";
-pub(super) const HASH_BYTES: usize = 16;
+pub(crate) const HASH_BYTES: usize = 16;
 /// So many hashes of the older backup are read at once.
 const AHEAD: usize = 8_192;
 
 /// The hash of a block.
-pub(super) type Hash = [u8; HASH_BYTES];
+pub(crate) type Hash = [u8; HASH_BYTES];
 
-pub(super) fn hash_of(block: &[u8]) -> Hash {
+pub(crate) fn hash_of(block: &[u8]) -> Hash {
     let mut hash = Hash::default();
     hash.copy_from_slice(&blake3::hash(block).as_bytes()[..HASH_BYTES]);
     hash
@@ -92,14 +92,14 @@ impl HashWriter {
 
 /// The hashes of an older backup.
 #[derive(Debug)]
-pub(super) struct HashIndex {
+pub(crate) struct HashIndex {
     file: File,
     /// Where the hashes of each file begin, and how many there are.
     places: HashMap<String, (u64, u32)>,
 }
 
 /// The hashes of one of its files, read in order.
-pub(super) struct FileHashes {
+pub(crate) struct FileHashes {
     begin: u64,
     count: u32,
     read: Vec<u8>,
@@ -109,7 +109,7 @@ pub(super) struct FileHashes {
 
 impl HashIndex {
     /// Finds the files in the stream.
-    pub(super) fn of(file: File) -> Result<Self> {
+    pub(crate) fn of(file: File) -> Result<Self> {
         let damaged = |error: std::io::Error| {
             Error::new(Kind::CheckFailed, "the block hashes of the backup before cannot be read")
                 .caused_by(error)
@@ -145,15 +145,20 @@ impl HashIndex {
     }
 
     /// The hashes of a file, if it was in that backup.
-    pub(super) fn file(&self, path: &str) -> Option<FileHashes> {
+    pub(crate) fn file(&self, path: &str) -> Option<FileHashes> {
         let (begin, count) = *self.places.get(path)?;
         Some(FileHashes { begin, count, read: Vec::new(), first: 0 })
     }
 }
 
 impl FileHashes {
+    /// How many blocks the file has.
+    pub(crate) fn count(&self) -> u32 {
+        self.count
+    }
+
     /// Whether a block had that hash.
-    pub(super) fn had(&mut self, index: &HashIndex, block: u32, hash: &Hash) -> Result<bool> {
+    pub(crate) fn had(&mut self, index: &HashIndex, block: u32, hash: &Hash) -> Result<bool> {
         if block >= self.count {
             return Ok(false);
         }

@@ -19,9 +19,10 @@ use lifeboat_core::repository::Repository;
 use lifeboat_core::scratch::{expectation, stored_expectation};
 use lifeboat_core::{Error, Kind, Result};
 
+use super::mark::MARK;
 use super::member::{Destination, Member, Nowhere, result_path};
 use super::pages::PageCounts;
-use super::plan::MARK;
+use super::reuse::Kept;
 use super::scan::walk;
 use super::tar_stream::TarStream;
 use super::write::{
@@ -89,7 +90,7 @@ impl Stored<'_> {
     }
 
     /// The tar streams: what their paths begin with, and where they are.
-    fn streams(&self) -> Result<Vec<(String, &Artifact)>> {
+    pub(super) fn streams(&self) -> Result<Vec<(String, &Artifact)>> {
         let mut streams = vec![(String::new(), self.artifact("base")?)];
         let of_tablespaces =
             self.manifest.artifacts.iter().filter(|artifact| artifact.role == "tablespace");
@@ -103,7 +104,7 @@ impl Stored<'_> {
         Ok(streams)
     }
 
-    fn read(
+    pub(super) fn read(
         &self,
         env: &Env,
         artifact: &Artifact,
@@ -125,18 +126,22 @@ impl Stored<'_> {
         .map(drop)
     }
 
-    /// Reads all streams of this member, checked against its manifest.
+    /// Reads all streams of this member, checked against its manifest; `in_parts`: only what the
+    /// destination wants of them.
     fn pour(
         &self,
         env: &Env,
         manifest: &ServerManifest,
-        all_hashes: bool,
+        (all_hashes, in_parts): (bool, bool),
         destination: &mut dyn Destination,
     ) -> Result<PageCounts> {
         let mut member = Member::new(manifest);
         for (prefix, artifact) in self.streams()? {
             let mut tar = TarStream::default();
             let mut sink = member.stream(&prefix, destination);
+            if in_parts && self.pick(env, artifact, &mut sink)? {
+                continue;
+            }
             let poured = self
                 .read(env, artifact, all_hashes, &mut |plain| tar.push(plain, &mut sink))
                 .and_then(|()| tar.finish());
@@ -152,7 +157,7 @@ impl Stored<'_> {
     /// server's manifest, every page.
     pub fn check(&self, env: &Env) -> Result<PageCounts> {
         let manifest = self.server_manifest(env)?;
-        self.pour(env, &manifest, true, &mut Nowhere)
+        self.pour(env, &manifest, (true, false), &mut Nowhere)
     }
 }
 
@@ -162,13 +167,14 @@ fn tablespace_of(name: &str) -> Option<u32> {
     rest.split('.').next()?.parse().ok()
 }
 
-/// Makes a data directory of a chain, the oldest member first. The folders of `place` must be there
-/// and empty. `finish` comes last of all, before `pg_control` is written: what it does is there
-/// when a server can start.
+/// Makes a data directory of a chain, the oldest member first. The folders of `place` must be
+/// there, and hold nothing but what is kept. `finish` comes last of all, before `pg_control` is
+/// written: what it does is there when a server can start.
 pub fn assemble(
     env: &Env,
     chain: &[Stored<'_>],
     place: &Place,
+    kept: Option<&Kept>,
     finish: &mut dyn FnMut(&Place, &Control) -> Result<()>,
 ) -> Result<Assembled> {
     let Some((newest, older)) = chain.split_last() else {
@@ -177,25 +183,26 @@ pub fn assemble(
     let (newest_bytes, newest_manifest) = newest.server_manifest_bytes(env)?;
     let result = |path: &String| result_path(path).unwrap_or_else(|| path.clone());
     let wanted: HashSet<String> = newest_manifest.files.keys().map(result).collect();
-    let mut writer = FolderWriter::new(place);
+    let mut writer = FolderWriter::new(place, kept);
     let mut pages = PageCounts::default();
+    let in_parts = kept.is_some_and(Kept::is_most);
     link_tablespaces(place)?;
     for stored in older {
         let manifest = stored.server_manifest(env)?;
         writer.member(Selection { wanted: Some(&wanted), is_last: false });
-        pages.add(pour(env, stored, &manifest, &mut writer)?);
+        pages.add(pour(env, stored, &manifest, in_parts, &mut writer)?);
     }
     writer.member(Selection { wanted: None, is_last: true });
-    pages.add(pour(env, newest, &newest_manifest, &mut writer)?);
+    pages.add(pour(env, newest, &newest_manifest, in_parts, &mut writer)?);
     writer.settle()?;
     let control = Control::parse(&writer.control)?;
     if !control.data_checksums {
         pages = PageCounts { pages: pages.pages, ..PageCounts::default() };
     }
-    if !older.is_empty() {
+    if !older.is_empty() || kept.is_some() {
         remove_others(place, &wanted, &writer.folders_of_last)?;
     }
-    let manifest = settle_manifest(env, place, &writer, newest_manifest, &newest_bytes)?;
+    let manifest = settle_manifest(env, place, (&writer, kept), newest_manifest, &newest_bytes)?;
     place.roots().try_for_each(sync_all_below)?;
     env.crash.pass("recovery.unpacked")?;
     finish(place, &control)?;
@@ -211,12 +218,13 @@ fn pour(
     env: &Env,
     stored: &Stored<'_>,
     manifest: &ServerManifest,
+    in_parts: bool,
     writer: &mut FolderWriter<'_>,
 ) -> Result<PageCounts> {
     let (subject, phase) = (&stored.manifest.name, "restoring");
     let bytes_total = Some(stored.manifest.plain_bytes());
     env.tell(Event::PhaseBegan { subject, phase, bytes_total });
-    let pages = stored.pour(env, manifest, false, writer)?;
+    let pages = stored.pour(env, manifest, (false, in_parts), writer)?;
     env.tell(Event::PhaseEnded { phase });
     Ok(pages)
 }
@@ -232,24 +240,40 @@ fn link_tablespaces(place: &Place) -> Result<()> {
     }
     for (number, target) in &place.tablespaces {
         let link = folder.join(number.to_string());
+        if link.is_symlink() {
+            if fs::read_link(&link).is_ok_and(|is| is == *target) {
+                continue;
+            }
+            fs::remove_file(&link).map_err(|error| failed("remove", &link, error))?;
+        }
         std::os::unix::fs::symlink(target, &link).map_err(|error| failed("make", &link, error))?;
         give(&link, place.owner)?;
     }
     Ok(())
 }
 
-/// Removes what older members of the chain had and the newest has not.
+/// Removes what older members of the chain had and the newest has not. What servers of other
+/// versions have in a tablespace is theirs.
 fn remove_others(place: &Place, wanted: &HashSet<String>, folders: &HashSet<String>) -> Result<()> {
     let mut others = Vec::new();
     walk(&place.data, "", &mut |path, is_folder| {
         let mut parts = path.split('/');
-        let is_root = matches!(
-            (parts.next(), parts.next(), parts.next()),
-            (Some("pg_tblspc"), None, _) | (Some("pg_tblspc"), Some(_), None)
-        );
+        let stays = match (parts.next(), parts.next(), parts.next()) {
+            (Some("pg_tblspc"), None, _) | (Some("pg_tblspc"), Some(_), None) => true,
+            (Some("pg_tblspc"), Some(number), Some(version)) => {
+                !folders.contains(&format!("pg_tblspc/{number}/{version}"))
+            }
+            _ => false,
+        };
         let keeps = match is_folder {
-            true => is_root || folders.contains(path),
-            false => path.starts_with("pg_wal/") || path == MARK || wanted.contains(path),
+            _ if stays => true,
+            true => folders.contains(path),
+            false => {
+                path == "pg_wal"
+                    || path.starts_with("pg_wal/")
+                    || path == MARK
+                    || wanted.contains(path)
+            }
         };
         if !keeps {
             others.push((path.to_owned(), is_folder));
@@ -268,7 +292,7 @@ fn remove_others(place: &Place, wanted: &HashSet<String>, folders: &HashSet<Stri
 fn settle_manifest(
     env: &Env,
     place: &Place,
-    writer: &FolderWriter<'_>,
+    (writer, kept): (&FolderWriter<'_>, Option<&Kept>),
     mut manifest: ServerManifest,
     original: &[u8],
 ) -> Result<ServerManifest> {
@@ -280,6 +304,9 @@ fn settle_manifest(
         let algorithm = algorithm_of(&manifest, path);
         sum_file(&place.path(path), algorithm)
     });
+    for (path, (bytes, checksum)) in kept.map(|kept| &kept.combined).into_iter().flatten() {
+        is_changed |= settle_combined(&mut manifest, path, *bytes, checksum.clone())?;
+    }
     for (path, summed) in combined.into_iter().zip(sums) {
         let (bytes, checksum) = summed?;
         is_changed |= settle_combined(&mut manifest, path, bytes, checksum)?;

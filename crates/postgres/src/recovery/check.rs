@@ -131,8 +131,12 @@ fn amcheck(
         return Ok(());
     }
     drop(session);
-    let mut command = client.command(&program);
-    command.args(["--install-missing", "--heapallindexed"]);
+    // Its `-d` is a pattern of names, and no address.
+    let mut command = client.offline(&program);
+    for (option, name) in [("-h", "host"), ("-p", "port"), ("-U", "user")] {
+        command.arg(option).arg(client.address().get(name).unwrap_or_default());
+    }
+    command.args(["-w", "--install-missing", "--heapallindexed", "--", database]);
     match Running::output(command, "amcheck", OUTPUT_BYTES_MAX) {
         Ok(_) => check.amcheck.push(database.to_owned()),
         Err(error) if error.kind() == Kind::Interrupted => return Err(error),

@@ -13,7 +13,7 @@ use crate::page::{PAGE_BYTES, SEGMENT_BLOCKS};
 pub const PREFIX: &str = "INCREMENTAL.";
 /// The first four bytes.
 pub const MAGIC: u32 = 0xd3ae_1f0d;
-const FIXED_BYTES: usize = 12;
+pub(super) const FIXED_BYTES: usize = 12;
 
 /// What stands before the blocks.
 #[derive(Clone, Debug, PartialEq, Eq)]

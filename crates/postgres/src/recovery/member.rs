@@ -35,6 +35,10 @@ pub trait Destination {
     fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()>;
     /// The file ended.
     fn end(&mut self) -> Result<()>;
+    /// Whether a file is made of what the backup has of it. One that is not may be passed over.
+    fn wants(&self, _path: &str) -> bool {
+        true
+    }
 }
 
 /// Goes nowhere: for a check.
@@ -135,6 +139,19 @@ pub struct MemberStream<'b, 'a> {
 }
 
 impl<'a> MemberStream<'_, 'a> {
+    /// Whether an entry need not be read. Then it counts as seen, as far as its header shows it.
+    pub(super) fn pass_over(&mut self, entry: &TarEntry) -> Result<bool> {
+        let EntryKind::File(bytes) = entry.kind else { return Ok(false) };
+        let path = format!("{}{}", self.prefix, entry.path);
+        let is_relation = RelationFile::of_path(&path).is_some();
+        let result = result_path(&path).filter(|_| is_relation);
+        if !is_harmless(&entry.path) || self.destination.wants(result.as_ref().unwrap_or(&path)) {
+            return Ok(false);
+        }
+        self.expected(&path, bytes)?;
+        Ok(true)
+    }
+
     /// What the manifest says of a file. `None`: nothing, and rightly so.
     fn expected(&mut self, path: &str, bytes: u64) -> Result<Option<&'a FileEntry>> {
         let files = &self.member.manifest.files;

@@ -17,15 +17,14 @@ use lifeboat_core::scratch::free_bytes;
 use lifeboat_core::{Error, Kind, Result};
 
 use super::assemble::Stored;
+use super::mark::{MARK, is_abandoned, leftovers};
 use super::recover::running_server;
 use super::server::ServerPrograms;
 use super::target::{Target, Timeline};
 use super::write::Place;
 use crate::client::ClientOptions;
 use crate::cluster::run_as;
-
-/// A folder with this file in it is not whole: a restore is at work, or was killed.
-pub const MARK: &str = "lifeboat.restoring";
+use crate::control::Control;
 
 /// What a restored cluster is in the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +49,8 @@ pub struct ClusterRequest<'a> {
     pub to: &'a Path,
     /// Whether what is there is replaced, and kept aside.
     pub in_place: bool,
+    /// Whether files that are there already and right are kept, and everything else makes way.
+    pub delta: bool,
     /// Tablespaces that go elsewhere: from the place that they had to another.
     pub tablespaces: &'a [(PathBuf, PathBuf)],
     /// Up to where.
@@ -73,6 +74,8 @@ pub struct ClusterPlan {
     pub place: Place,
     /// Under which name what is there is kept.
     pub kept_as: Option<PathBuf>,
+    /// Whether the directory that is there is made into what is wanted, at its place.
+    pub reuses: bool,
     /// Bytes that are written at least.
     pub bytes: u64,
     /// What will be done, a line each.
@@ -81,6 +84,8 @@ pub struct ClusterPlan {
     pub warnings: Vec<String>,
     /// The server's programs, where one is started.
     pub programs: Option<ServerPrograms>,
+    /// What killed restores left beside it, which makes way.
+    pub leftovers: Vec<PathBuf>,
     /// The process of a server that has the directory open, which must end first.
     pub running: Option<u32>,
 }
@@ -97,19 +102,30 @@ pub fn plan(env: &Env, request: &ClusterRequest<'_>) -> Result<ClusterPlan> {
     let parent = to.parent().ok_or_else(|| refused(&to, "is no place for a data directory"))?;
     let stamp = env.clock.now().to_zoned(TimeZone::UTC).strftime("%Y%m%d-%H%M%S").to_string();
     let mut warnings = Vec::new();
+    let reuses = request.delta && !is_free(&to)?;
     let kept_as = match request.in_place {
         true => Some(look_at_live(&to, &stamp)?),
+        false if reuses => {
+            look_at_reused(&to, newest.manifest, &mut warnings)?;
+            None
+        }
         false => {
             refuse_full(&to)?;
             None
         }
     };
-    let staged = kept_as.clone().unwrap_or_else(|| beside(&to, "restoring"));
-    let owner = owner_of(&to, request.in_place)?;
-    let tablespaces = place_tablespaces(request, newest.manifest, &to, &stamp)?;
+    let staged = match &kept_as {
+        Some(kept_as) => kept_as.clone(),
+        None if reuses => to.clone(),
+        None => beside(&to, "restoring"),
+    };
+    let owner = owner_of(&to, request.in_place || reuses)?;
+    let tablespaces = place_tablespaces(request, newest.manifest, (&to, reuses), &stamp)?;
     let bytes = bytes_of(&request.chain);
     let place = Place { data: staged, tablespaces, owner };
-    require_space(parent, bytes)?;
+    if !reuses {
+        require_space(parent, bytes)?;
+    }
     let starts = !matches!(request.action, Action::Leave | Action::Standby);
     let programs = match starts {
         true => Some(ServerPrograms::find(request.options, major_of(newest.manifest)?)?),
@@ -119,16 +135,19 @@ pub fn plan(env: &Env, request: &ClusterRequest<'_>) -> Result<ClusterPlan> {
     if unlogged > 0 {
         warnings.push(format!("{unlogged} unlogged tables and indexes come back empty"));
     }
-    let running = running_server(&to).filter(|_| request.in_place);
+    let running = running_server(&to).filter(|_| request.in_place || reuses);
+    let leftovers = if reuses { Vec::new() } else { leftovers(&to) };
     let mut plan = ClusterPlan {
         what: newest.manifest.name.clone(),
         to,
         place,
         kept_as,
+        reuses,
         bytes,
         steps: Vec::new(),
         warnings,
         programs,
+        leftovers,
         running,
     };
     plan.steps = steps(request, &plan);
@@ -138,9 +157,19 @@ pub fn plan(env: &Env, request: &ClusterRequest<'_>) -> Result<ClusterPlan> {
 fn steps(request: &ClusterRequest<'_>, plan: &ClusterPlan) -> Vec<String> {
     let mut steps = Vec::new();
     let shown = |path: &Path| path.display().to_string();
+    for folder in &plan.leftovers {
+        steps.push(format!("remove {}, which a killed restore left", shown(folder)));
+    }
+    if plan.reuses {
+        steps.push(format!(
+            "keep the files in {} whose checksums are right, remove all others",
+            shown(&plan.to)
+        ));
+    }
     for (index, stored) in request.chain.iter().enumerate() {
         let name = &stored.manifest.name;
         steps.push(match index {
+            0 if plan.reuses => format!("put what is missing of {name} there, each file checked"),
             0 => format!("unpack {name} to {}, each file checked", shown(&plan.place.data)),
             _ => format!("put {name} over it, each file checked"),
         });
@@ -171,6 +200,7 @@ fn steps(request: &ClusterRequest<'_>, plan: &ClusterPlan) -> Vec<String> {
             "stop the live server, exchange the two, keep the old one as {}, start it",
             shown(kept_as)
         )),
+        None if plan.reuses => {}
         None => steps.push(format!("give it its name: {}", shown(&plan.to))),
     }
     steps
@@ -206,17 +236,67 @@ fn look_at_live(to: &Path, stamp: &str) -> Result<PathBuf> {
     }
 }
 
-/// A place that is wanted must not be there, or be an empty folder.
-fn refuse_full(folder: &Path) -> Result<()> {
+/// Whether a place is not there, or an empty folder.
+fn is_free(folder: &Path) -> Result<bool> {
     match fs::read_dir(folder).map(|mut entries| entries.next().is_none()) {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(refused(folder, "is not empty").hint(
-            "name an empty or a new folder: --to DIR; or replace a cluster with --in-place DIR",
-        )),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Ok(is_empty) => Ok(is_empty),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
         Err(error) => {
             Err(Error::io(Kind::Refused, format!("cannot look into {}", folder.display()), error))
         }
+    }
+}
+
+/// A directory that is to be made into another state of the same cluster, or one that an earlier
+/// such run did not finish.
+fn look_at_reused(to: &Path, manifest: &Manifest, warnings: &mut Vec<String>) -> Result<()> {
+    let system = manifest.facts.get("system_identifier").and_then(|text| text.as_str());
+    let system = system.unwrap_or_default();
+    let begun = fs::read_to_string(to.join(MARK)).ok().filter(|text| !text.is_empty());
+    let found = match &begun {
+        Some(text) => text.trim().to_owned(),
+        None => {
+            let version = fs::read_to_string(to.join("PG_VERSION")).map_err(|_| {
+                refused(to, "is no data directory of PostgreSQL")
+                    .hint("name the data directory, or an empty or a new folder: --to DIR")
+            })?;
+            if version.trim() != major_of(manifest)?.to_string() {
+                return Err(refused(to, &format!("is of PostgreSQL {}", version.trim()))
+                    .hint("restore to a new folder: --to DIR, without --delta"));
+            }
+            Control::of_folder(to)?.system_identifier.to_string()
+        }
+    };
+    if found != system {
+        return Err(refused(to, &format!("holds another cluster, {found}"))
+            .hint("restore to a new folder: --to DIR, without --delta"));
+    }
+    warnings.push(match begun {
+        Some(_) => "an earlier restore of it was not finished; this one goes on".to_owned(),
+        None => "nothing is kept of what is there; if this run ends early, run it again: until \
+                 then no server starts on it"
+            .to_owned(),
+    });
+    let waiting = fs::read_dir(to.join("pg_wal/archive_status")).into_iter().flatten().flatten();
+    let waiting =
+        waiting.filter(|entry| entry.file_name().as_encoded_bytes().ends_with(b".ready")).count();
+    if waiting > 0 {
+        warnings.push(format!(
+            "{waiting} files of its log were never archived and are lost with it; to keep them: \
+             lifeboat wal push, in that directory"
+        ));
+    }
+    Ok(())
+}
+
+/// A place that is wanted must not be there, or be an empty folder.
+fn refuse_full(folder: &Path) -> Result<()> {
+    match is_free(folder)? {
+        true => Ok(()),
+        false => Err(refused(folder, "is not empty").hint(
+            "name an empty or a new folder: --to DIR; or replace a cluster with --in-place DIR; or \
+             reuse what is there with --delta --to DIR",
+        )),
     }
 }
 
@@ -240,7 +320,7 @@ fn owner_of(to: &Path, in_place: bool) -> Result<Option<(u32, u32)>> {
 fn place_tablespaces(
     request: &ClusterRequest<'_>,
     manifest: &Manifest,
-    to: &Path,
+    (to, reuses): (&Path, bool),
     stamp: &str,
 ) -> Result<BTreeMap<u32, PathBuf>> {
     let listed = manifest.facts.get("tablespaces").and_then(|list| list.as_array());
@@ -251,12 +331,18 @@ fn place_tablespaces(
         let Some(oid) = oid.and_then(|oid| u32::try_from(oid).ok()) else { continue };
         let was = one.get("path").and_then(|path| path.as_str()).unwrap_or_default();
         let mapped = asked.iter().position(|(from, _)| from == Path::new(was));
+        // A tablespace that the directory has already is reused with it.
+        let linked = fs::read_link(to.join(format!("pg_tblspc/{oid}"))).ok();
+        let linked = linked.filter(|place| reuses && place.is_absolute() && place.is_dir());
         let place = match mapped.map(|index| asked.remove(index)) {
             Some((_, place)) => std::path::absolute(place).unwrap_or_else(|_| place.clone()),
-            None if request.in_place => beside(Path::new(was), &format!("restored.{stamp}")),
-            None => beside(to, "tablespaces").join(oid.to_string()),
+            None => linked.clone().unwrap_or_else(|| default_place(request, was, (to, oid), stamp)),
         };
-        refuse_full(&place)?;
+        let own = beside(to, "tablespaces");
+        let is_left = place.starts_with(&own) && is_abandoned(&own);
+        if linked.as_ref() != Some(&place) && !is_left {
+            refuse_full(&place)?;
+        }
         let is_inside = place.starts_with(to);
         if is_inside || place.to_string_lossy().contains(['\n', '\r']) {
             return Err(refused(&place, "is no place for a tablespace")
@@ -271,6 +357,19 @@ fn place_tablespaces(
             format!("{} has no tablespace at {}", manifest.name, from.display()),
         )
         .hint("lifeboat show names the tablespaces of a backup")),
+    }
+}
+
+/// Where a tablespace goes if nobody says where.
+fn default_place(
+    request: &ClusterRequest<'_>,
+    was: &str,
+    (to, oid): (&Path, u32),
+    stamp: &str,
+) -> PathBuf {
+    match request.in_place {
+        true => beside(Path::new(was), &format!("restored.{stamp}")),
+        false => beside(to, "tablespaces").join(oid.to_string()),
     }
 }
 

@@ -164,6 +164,13 @@ impl Recovery<'_> {
             )
             .hint("restore from another backup: lifeboat list");
         }
+        if has("No space left on device") {
+            let data = self.place.data.display();
+            let message = format!("no space is left at {data}: {}", last_words(said));
+            return Error::new(Kind::NoSpace, message).hint(
+                "make room: beside the backup there must be some for the log that is replayed",
+            );
+        }
         if has("Permission denied") {
             let data = self.place.data.display();
             let message = format!("the server's user may not enter {data}: {}", last_words(said));

@@ -13,13 +13,16 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::assemble::{Assembled, assemble};
 use super::check::{ClusterCheck, check_cluster};
+use super::log_state::system_of;
+use super::mark::{MARK, Marked, is_abandoned, mark, remove_leftover, settle, unmark};
 use super::pages::PageCounts;
-use super::plan::{Action, ClusterPlan, ClusterRequest, MARK, beside};
+use super::plan::{Action, ClusterPlan, ClusterRequest, beside, major_of};
 use super::recover::{Ending, Recovered, Recovery, running_server};
+use super::reuse::{Kept, clear, survey};
 use super::scan::scan_folder;
 use super::serve::Supply;
 use super::settings::{NextStart, write_settings};
-use super::write::{failed, give, sync, write_file};
+use super::write::{failed, give, sync};
 
 /// How long a service may take until its server is gone.
 const RELEASE_TIMEOUT_MS: u64 = 60_000;
@@ -35,8 +38,10 @@ pub struct ClusterOutcome {
     pub pages: PageCounts,
     /// Whether pages have checksums.
     pub has_checksums: bool,
-    /// Bytes that were written.
+    /// Bytes of the backup's files.
     pub bytes: u64,
+    /// Files that were there already and stayed, and their bytes, where a directory was reused.
+    pub kept: Option<(u64, u64)>,
     /// What a person should know.
     pub warnings: Vec<String>,
     /// How long it took.
@@ -55,6 +60,8 @@ pub struct Carry<'a> {
     pub service: Option<&'a Service>,
     /// Whether damaged pages are an error.
     pub strict: bool,
+    /// Whether amcheck is asked too. It leaves its extension: only for what is thrown away.
+    pub deep: bool,
 }
 
 /// Carries a plan out. On failure what was there is still there.
@@ -64,8 +71,14 @@ pub fn apply(
     plan: &ClusterPlan,
     carry: &Carry<'_>,
 ) -> Result<ClusterOutcome> {
-    make_folders(plan)?;
-    let outcome = carry_out(env, request, plan, carry);
+    let (_marked, kept) = match plan.reuses {
+        true => reuse_folders(env, request, plan).map(|(marked, kept)| (marked, Some(kept)))?,
+        false => (make_folders(plan)?, None),
+    };
+    let outcome = carry_out(env, request, plan, kept.as_ref(), carry);
+    if plan.reuses {
+        return outcome.map_err(|error| unfinished(plan, error));
+    }
     if outcome.is_err() && plan.place.data.join(MARK).exists() {
         // What is not whole is nothing; after an exchange that name is the old cluster's, unmarked.
         for folder in plan.place.tablespaces.values().chain([&plan.place.data]) {
@@ -83,6 +96,7 @@ fn carry_out(
     env: &Env,
     request: &ClusterRequest<'_>,
     plan: &ClusterPlan,
+    kept: Option<&Kept>,
     carry: &Carry<'_>,
 ) -> Result<ClusterOutcome> {
     let begun_ms = env.clock.monotonic_ms();
@@ -91,12 +105,14 @@ fn carry_out(
         Action::Leave | Action::Standby => carry.next.clone(),
         _ => NextStart::Plain,
     };
-    let assembled =
-        assemble(env, &request.chain, place, &mut |place, _| write_settings(place, &next_first))?;
+    let assembled = assemble(env, &request.chain, place, kept, &mut |place, _| {
+        write_settings(place, &next_first)
+    })?;
     env.crash.pass("recovery.assembled")?;
     let mut outcome = ClusterOutcome {
         has_checksums: assembled.control.data_checksums,
         bytes: assembled.bytes,
+        kept: kept.map(|kept| (kept.count(), kept.bytes)),
         warnings: plan.warnings.clone(),
         ..ClusterOutcome::default()
     };
@@ -117,7 +133,7 @@ fn carry_out(
         };
         let mut check = None;
         outcome.recovered = Some(recovery.run(env, &mut |server| {
-            check = Some(check_cluster(server, programs, &carry.users, false)?);
+            check = Some(check_cluster(server, programs, &carry.users, carry.deep)?);
             Ok(())
         })?);
         outcome.check = check;
@@ -188,32 +204,76 @@ fn after_recovery(
     sync(&plan.place.data)
 }
 
-/// Makes the folders, marked as not whole. What a killed restore left makes way.
-fn make_folders(plan: &ClusterPlan) -> Result<()> {
+/// Makes the folders, marked as not whole. What killed restores left makes way.
+fn make_folders(plan: &ClusterPlan) -> Result<Vec<Marked>> {
     let data = &plan.place.data;
-    if data.exists() {
-        if !data.join(MARK).exists() {
-            let message = format!("{} is there, and is no restore that was killed", data.display());
-            return Err(Error::new(Kind::Refused, message).hint("move it away"));
-        }
-        fs::remove_dir_all(data).map_err(|error| failed("remove", data, error))?;
-        let tablespaces = beside(&plan.to, "tablespaces");
-        if tablespaces.join(MARK).exists() {
-            fs::remove_dir_all(&tablespaces)
-                .map_err(|error| failed("remove", &tablespaces, error))?;
+    if plan.kept_as.is_some() {
+        settle(&plan.to)?;
+    }
+    let own = beside(&plan.to, "tablespaces");
+    for folder in &plan.leftovers {
+        remove_leftover(folder)?;
+        if folder == data && is_abandoned(&own) {
+            fs::remove_dir_all(&own).map_err(|error| failed("remove", &own, error))?;
         }
     }
+    if data.exists() && !data.join(MARK).exists() {
+        let message = format!("{} is there, and is no restore that was killed", data.display());
+        return Err(Error::new(Kind::Refused, message).hint("move it away"));
+    }
     make_folder(plan, data)?;
-    write_file(&plan.place, &data.join(MARK), b"", 0o600)?;
-    let own = beside(&plan.to, "tablespaces");
+    let mut marked = vec![mark(&plan.place, data, "")?];
     for folder in plan.place.tablespaces.values() {
         if folder.starts_with(&own) && !own.exists() {
             make_folder(plan, &own)?;
-            write_file(&plan.place, &own.join(MARK), b"", 0o600)?;
+            marked.push(mark(&plan.place, &own, "")?);
         }
         make_folder(plan, folder)?;
     }
-    Ok(())
+    Ok(marked)
+}
+
+/// Marks a directory that is there as not whole, and leaves only what is right of it.
+fn reuse_folders(
+    env: &Env,
+    request: &ClusterRequest<'_>,
+    plan: &ClusterPlan,
+) -> Result<(Vec<Marked>, Kept)> {
+    let (place, data) = (&plan.place, &plan.place.data);
+    let newest = request.chain.last().map(|newest| newest.manifest);
+    let newest = newest.ok_or_else(|| Error::new(Kind::NotCovered, "there is no backup"))?;
+    // The server of a restore that was killed is about to end.
+    let was_begun = data.join(MARK).exists();
+    wait_for_release(env, data, was_begun)?;
+    for folder in place.tablespaces.values() {
+        make_folder(plan, folder)?;
+    }
+    let marked = vec![mark(place, data, &system_of(newest)?.to_string())?];
+    sync(data)?;
+    let kept = match survey(env, &request.chain, place) {
+        Ok(kept) => kept,
+        Err(error) => {
+            // Nothing was changed yet.
+            if !was_begun {
+                unmark(data)?;
+            }
+            return Err(error);
+        }
+    };
+    wait_for_release(env, data, false)?;
+    let cleared = clear(env, place, major_of(newest)?, &kept);
+    cleared.map_err(|error| unfinished(plan, error))?;
+    env.crash.pass("recovery.reused")?;
+    Ok((marked, kept))
+}
+
+/// What is there now is neither the old state nor the new one.
+fn unfinished(plan: &ClusterPlan, error: Error) -> Error {
+    let context = format!("{} is not whole now, run it again", plan.to.display());
+    match plan.place.data.join(MARK).exists() {
+        true => error.context(context),
+        false => error,
+    }
 }
 
 fn make_folder(plan: &ClusterPlan, folder: &Path) -> Result<()> {
@@ -226,6 +286,10 @@ fn make_folder(plan: &ClusterPlan, folder: &Path) -> Result<()> {
 fn take_place(env: &Env, plan: &ClusterPlan, service: Option<&Service>) -> Result<()> {
     let (staged, to) = (&plan.place.data, &plan.to);
     let parent = to.parent().unwrap_or(Path::new("/"));
+    if plan.reuses {
+        remove_marks(plan, staged)?;
+        return env.crash.pass("recovery.swapped");
+    }
     if plan.kept_as.is_none() {
         remove_marks(plan, staged)?;
         if to.exists() {
@@ -251,14 +315,8 @@ fn take_place(env: &Env, plan: &ClusterPlan, service: Option<&Service>) -> Resul
 }
 
 fn remove_marks(plan: &ClusterPlan, data: &Path) -> Result<()> {
-    for folder in [data, &beside(&plan.to, "tablespaces")] {
-        let mark = folder.join(MARK);
-        if mark.exists() {
-            fs::remove_file(&mark).map_err(|error| failed("remove", &mark, error))?;
-            sync(folder)?;
-        }
-    }
-    Ok(())
+    unmark(data)?;
+    unmark(&beside(&plan.to, "tablespaces"))
 }
 
 /// Two folders exchange their names in one step: at each moment one of them is at each place.

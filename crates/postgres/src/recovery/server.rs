@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use super::write::{failed, give};
 use crate::address::Address;
 use crate::client::{Client, ClientOptions};
-use crate::cluster::{RunAs, SOCKET_FOLDER_BYTES_MAX, as_user, missing, private_folder};
+use crate::cluster::{RunAs, SOCKET_FOLDER_BYTES_MAX, as_user, missing, private_folder, run_as};
 use crate::control::Limits;
 
 /// How often the server is looked at, in milliseconds.
@@ -114,6 +114,15 @@ pub fn server_folder(data: &Path, owner: Option<(u32, u32)>) -> Result<TempDir> 
     let parent = data.parent().unwrap_or(Path::new("/"));
     let run_as = owner.map(|(uid, gid)| RunAs { uid, gid });
     private_folder(parent, run_as.as_ref())
+}
+
+/// A private folder for a cluster that is thrown away, which its server may enter.
+pub fn scratch_folder(parent: &Path) -> Result<TempDir> {
+    let is_root = rustix::process::geteuid().is_root();
+    if !parent.exists() {
+        fs::create_dir_all(parent).map_err(|error| failed("make", parent, error))?;
+    }
+    private_folder(parent, is_root.then(run_as).as_ref())
 }
 
 impl FolderServer {

@@ -6,7 +6,7 @@
 use lifeboat_core::{Error, Kind, Result};
 use tar::{EntryType, Header};
 
-const BLOCK_BYTES: usize = 512;
+pub(super) const BLOCK_BYTES: usize = 512;
 
 /// What an entry is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,7 +124,7 @@ impl TarStream {
     }
 }
 
-fn read_header(bytes: &[u8]) -> Result<TarEntry> {
+pub(super) fn read_header(bytes: &[u8]) -> Result<TarEntry> {
     let header = Header::from_byte_slice(bytes);
     let failed = |error: std::io::Error| damaged("a header cannot be read").caused_by(error);
     let sum: u32 = bytes[..148].iter().chain(&bytes[156..]).map(|byte| u32::from(*byte)).sum();

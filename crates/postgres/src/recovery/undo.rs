@@ -7,7 +7,8 @@ use jiff::tz::TimeZone;
 use lifeboat_core::env::Env;
 use lifeboat_core::{Error, Kind, Result};
 
-use super::plan::{MARK, beside};
+use super::mark::{MARK, settle};
+use super::plan::beside;
 use super::recover::running_server;
 use super::restore::{exchange, wait_for_release};
 use super::write::{failed, sync};
@@ -59,6 +60,7 @@ pub fn undo_plan(env: &Env, data: &Path) -> Result<ClusterUndo> {
 /// Exchanges the two in one step, then gives what was there its name.
 pub fn undo(env: &Env, plan: &ClusterUndo) -> Result<()> {
     wait_for_release(env, &plan.data, false)?;
+    settle(&plan.data)?;
     exchange(&plan.kept, &plan.data)?;
     env.crash.pass("undo.swapped")?;
     fs::rename(&plan.kept, &plan.aside).map_err(|error| failed("rename", &plan.kept, error))?;

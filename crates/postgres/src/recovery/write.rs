@@ -17,6 +17,7 @@ use lifeboat_core::{Error, Kind, Result};
 
 use super::increment::IncrementHeader;
 use super::member::{Content, Destination};
+use super::reuse::Kept;
 use super::tar_stream::TarEntry;
 use crate::control;
 
@@ -50,6 +51,11 @@ impl Place {
         }
     }
 
+    /// Whether that is the folder of the log, which may be a link to one elsewhere.
+    fn is_log(&self, folder: &Path) -> bool {
+        folder.is_dir() && folder.parent() == Some(&*self.data) && folder.ends_with("pg_wal")
+    }
+
     /// All folders at which something is written.
     pub fn roots(&self) -> impl Iterator<Item = &Path> {
         std::iter::once(&*self.data).chain(self.tablespaces.values().map(PathBuf::as_path))
@@ -78,6 +84,8 @@ type Syncing = (SyncSender<(File, PathBuf)>, JoinHandle<Result<()>>);
 pub(super) struct FolderWriter<'a> {
     place: &'a Place,
     selection: Selection<'a>,
+    /// What is there already, and right.
+    kept: Option<&'a Kept>,
     open: Option<Open>,
     control_begun: bool,
     folders: BTreeSet<PathBuf>,
@@ -91,7 +99,7 @@ pub(super) struct FolderWriter<'a> {
 }
 
 impl<'a> FolderWriter<'a> {
-    pub(super) fn new(place: &'a Place) -> Self {
+    pub(super) fn new(place: &'a Place, kept: Option<&'a Kept>) -> Self {
         let (sender, receiver) = sync_channel::<(File, PathBuf)>(SYNC_QUEUE);
         let thread = std::thread::spawn(move || {
             receiver.iter().try_for_each(|(file, path)| {
@@ -100,6 +108,7 @@ impl<'a> FolderWriter<'a> {
         });
         FolderWriter {
             place,
+            kept,
             selection: Selection { wanted: None, is_last: true },
             open: None,
             control_begun: false,
@@ -124,6 +133,9 @@ impl<'a> FolderWriter<'a> {
     }
 
     fn is_wanted(&self, path: &str) -> bool {
+        if self.kept.is_some_and(|kept| kept.paths.contains(path)) {
+            return false;
+        }
         if path.starts_with("pg_wal/") {
             return self.selection.is_last;
         }
@@ -140,7 +152,9 @@ impl<'a> FolderWriter<'a> {
         }
         match fs::create_dir(folder) {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_folder(folder) => {}
+            Err(error)
+                if error.kind() == io::ErrorKind::AlreadyExists
+                    && (is_folder(folder) || self.place.is_log(folder)) => {}
             Err(error) => return Err(failed("make", folder, error)),
         }
         let given = fs::set_permissions(folder, Permissions::from_mode(mode & 0o770 | 0o700));
@@ -192,6 +206,10 @@ impl<'a> FolderWriter<'a> {
 }
 
 impl Destination for FolderWriter<'_> {
+    fn wants(&self, path: &str) -> bool {
+        path == control::PATH || self.is_wanted(path)
+    }
+
     fn folder(&mut self, path: &str, entry: &TarEntry) -> Result<()> {
         if self.selection.is_last {
             self.folders_of_last.insert(path.to_owned());

@@ -35,6 +35,7 @@ fn restore(
         chain: vec![Stored { repository: &place.repository, folder: "shop", manifest }],
         to,
         in_place: false,
+        delta: false,
         tablespaces: &[],
         target: Target::Consistent,
         timeline: Timeline::Latest,
@@ -47,6 +48,7 @@ fn restore(
         users: vec!["postgres".to_owned()],
         service: None,
         strict: true,
+        deep: false,
     };
     let plan = plan(&env(), &request)?;
     apply(&env(), &request, &plan, &carry)

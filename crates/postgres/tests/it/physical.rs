@@ -179,7 +179,7 @@ fn a_table_that_is_corrupt_on_disk_never_passes_as_good() {
         let blocks: Vec<u64> = damaged.iter().map(|page| page["block"].as_u64().unwrap()).collect();
         assert_eq!(blocks, [10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 30], "{major}");
         assert!(damaged.iter().all(|page| page["file"] == name.as_str()), "{damaged:?}");
-        let told = format!("damaged: {name}: block 10, 11");
+        let told = format!("damaged: {name} (public.hurt of the database postgres): block 10, 11");
         assert!(manifest.warnings.iter().any(|line| line.starts_with(&told)), "{manifest:?}");
         // What is known is no news; what comes later is.
         assert_eq!(damage(&place, &manifest), [""; 0]);

@@ -16,6 +16,7 @@ use lifeboat_core::{Error, Kind, Result};
 use lifeboat_postgres::physical::{Parent, ROLE_HASHES, ROLE_SERVER_MANIFEST};
 
 use crate::clusters::Cluster;
+use crate::repositories::Place;
 use crate::session::Session;
 use crate::ui::units;
 
@@ -45,6 +46,24 @@ pub(super) fn build_on(
         Parent::new(&manifest, server_manifest, read(ROLE_HASHES)?)
     });
     cluster.build_on(parent.transpose()?)
+}
+
+/// What the next backup would build on in that repository, as a step of a plan.
+pub(super) fn plan(
+    env: &Env,
+    place: &Place,
+    cluster: &Cluster,
+    request: &BackupRequest<'_>,
+) -> Result<String> {
+    let found = match place.open(env) {
+        Ok(repository) => parent(&repository, cluster.chain_max(), request)?,
+        Err(error) if error.kind() == Kind::NoRepository => Err("it is the first".to_owned()),
+        Err(error) => return Err(error),
+    };
+    Ok(match found {
+        Ok((_, parent)) => format!("build on {}: store what changed since", parent.name),
+        Err(why) => format!("make a whole backup: {why}"),
+    })
 }
 
 /// The newest good backup, with one repository and its folder there. All repositories must have it,
@@ -134,7 +153,7 @@ pub(super) fn damaged(manifest: &Manifest) -> Error {
     let (name, lines) = (units::one_line(&manifest.name), first.join("; "));
     Error::new(Kind::CheckFailed, format!("{name} is stored, but the cluster is damaged: {lines}"))
         .hint(
-            "no older backup is removed for it. Which table it is: SELECT \
+            "no older backup is removed for it. Where no table is named: SELECT \
              pg_filenode_relation(0, NUMBER) in that database; `lifeboat list` shows the backups \
              from before",
         )

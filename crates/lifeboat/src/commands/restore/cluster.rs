@@ -9,18 +9,18 @@ use lifeboat_core::env::Env;
 use lifeboat_core::manifest::Manifest;
 use lifeboat_core::{Error, Kind, Result};
 use lifeboat_postgres::recovery::assemble::Stored;
-use lifeboat_postgres::recovery::log_state::{LogState, supply, system_of};
+use lifeboat_postgres::recovery::log_state::{LogState, supply};
 use lifeboat_postgres::recovery::plan::{Action, ClusterRequest, plan};
 use lifeboat_postgres::recovery::restore::{Carry, apply};
+use lifeboat_postgres::recovery::reuse::survey;
 use lifeboat_postgres::recovery::settings::NextStart;
 use lifeboat_postgres::recovery::target::{Target, Timeline};
 use lifeboat_postgres::replication::Lsn;
-use lifeboat_postgres::wal::{Archive, Member};
 use lifeboat_postgres::{Address, CLUSTER_KIND};
 
 use super::{Args, CheckWord};
+use crate::cluster_backups::{ancestors, archive, users};
 use crate::postgres;
-use crate::repositories;
 use crate::selection::Selected;
 use crate::session::Session;
 use crate::sources;
@@ -58,6 +58,11 @@ pub(crate) struct ClusterArgs {
     /// Of a standby: the replication slot on its primary
     #[arg(long, value_name = "SLOT", requires = "primary")]
     slot: Option<String>,
+    /// Reuse the data directory that is at --to: files with the right checksum stay, others are
+    /// replaced or removed, and nothing is kept of what was there. Its server must be stopped. A
+    /// run that was killed is finished by the next one
+    #[arg(long, requires = "to", conflicts_with = "in_place")]
+    delta: bool,
     /// Replace the cluster in this data directory, which is kept beside it: its server is stopped
     /// and started where the source has a `service`
     #[arg(long, value_name = "DIR", conflicts_with_all = ["to", "standby"])]
@@ -86,12 +91,13 @@ impl ClusterArgs {
             || !self.tablespace.is_empty()
             || self.action != ActionWord::Promote
             || self.standby
+            || self.delta
             || self.in_place.is_some();
         match used {
             true => Err(Error::new(
                 Kind::Usage,
-                "--target-*, --timeline, --tablespace, --action, --standby and --in-place are for \
-                 a whole PostgreSQL cluster",
+                "--target-*, --timeline, --tablespace, --action, --standby, --delta and --in-place \
+                 are for a whole PostgreSQL cluster",
             )
             .hint("leave them away, or name a source with `physical = true`")),
             false => Ok(()),
@@ -163,6 +169,7 @@ pub(super) fn run(
         chain: older.iter().chain([manifest]).map(stored).collect(),
         to: place,
         in_place: cluster.in_place.is_some(),
+        delta: cluster.delta,
         tablespaces: &cluster.tablespace,
         target: wanted,
         timeline,
@@ -170,8 +177,15 @@ pub(super) fn run(
         options: &options,
     };
     let plan = plan(env, &request)?;
+    let asks = (request.in_place || plan.reuses) && !session.globals.yes;
+    let kept = match plan.reuses && (args.dry_run || asks) {
+        true => Some(survey(env, &request.chain, &plan.place)?),
+        false => None,
+    };
+    session.progress.clear();
+    let said = say::Planned { request: &request, plan: &plan, log: &log, kept: kept.as_ref() };
     if args.dry_run {
-        say::plan(session, &request, &plan, &log)?;
+        said.print(session)?;
         return Ok(ExitCode::SUCCESS);
     }
     let service = target.filter(|_| request.in_place);
@@ -181,13 +195,14 @@ pub(super) fn run(
         return Err(Error::new(Kind::Refused, message)
             .hint("stop it first, or name its `service` in the configuration"));
     }
-    agree(session, &request, &plan, &log, &manifest.source.name)?;
+    agree(session, &said, asks, &manifest.source.name)?;
     let carry = Carry {
         supply: supply(archive, manifest),
         next: next_start(session, args, &request, manifest)?,
         users: users(target),
         service: target.filter(|_| request.in_place).and_then(|target| target.service.as_ref()),
         strict: args.check != Some(CheckWord::None),
+        deep: false,
     };
     let outcome = apply(env, &request, &plan, &carry)?;
     session.progress.clear();
@@ -222,64 +237,6 @@ fn wanted_target(
         || what.contains('/')
         || what.rsplit_once('@').is_some_and(|(_, moment)| moment != "latest");
     Ok(if names_a_backup { Target::Consistent } else { Target::End })
-}
-
-/// The log of the cluster in every repository that holds its source.
-fn archive(session: &Session, env: &Env, selected: &Selected) -> Result<Archive> {
-    let mut members = vec![Member {
-        label: selected.repository.url(),
-        repository: selected.repository.clone(),
-        folder: selected.folder.clone(),
-    }];
-    let (opened, _) = repositories::open_all(session, env).unwrap_or_default();
-    for one in &opened {
-        let is_known = members.iter().any(|member| member.label == one.repository.url());
-        let id = selected.manifest.source.id;
-        let entry = one.catalog.sources.iter().find(|entry| entry.record.id == id);
-        if let Some(entry) = entry.filter(|_| !is_known) {
-            members.push(Member {
-                label: one.repository.url(),
-                repository: one.repository.clone(),
-                folder: entry.folder.clone(),
-            });
-        }
-    }
-    Ok(Archive { members, system: system_of(&selected.manifest)?, level: 1 })
-}
-
-/// The backups that one is built on, the oldest first.
-fn ancestors(selected: &Selected) -> Result<Vec<Manifest>> {
-    let mut chain: Vec<Manifest> = Vec::new();
-    if selected.manifest.parent.is_none() {
-        return Ok(chain);
-    }
-    let catalog = selected.repository.catalog()?;
-    let entry = catalog.sources.into_iter().find(|entry| entry.folder == selected.folder);
-    // One with a tombstone is as good while its bytes are there.
-    let mut all: Vec<Manifest> =
-        entry.map(|entry| [entry.backups, entry.removed].concat()).unwrap_or_default();
-    loop {
-        let youngest = chain.last().unwrap_or(&selected.manifest);
-        let Some(parent) = youngest.parent else { break };
-        let Some(found) = all.iter().position(|backup| backup.id == parent) else {
-            let message = format!("the backup that {} builds on is not there", youngest.name);
-            return Err(Error::new(Kind::NotCovered, message)
-                .hint(format!("choose another: lifeboat list {}", selected.folder)));
-        };
-        let found = all.swap_remove(found);
-        chain.push(found);
-    }
-    chain.reverse();
-    Ok(chain)
-}
-
-/// Roles that may ask the restored cluster, where everybody is let in.
-fn users(target: Option<&sources::Target>) -> Vec<String> {
-    let mut users = vec!["postgres".to_owned()];
-    let client = target.and_then(|target| target.cluster.as_ref()?.client().ok());
-    users.extend(client.and_then(|client| client.address().get("user").map(str::to_owned)));
-    users.extend(lifeboat_core::owner::user_name(rustix::process::geteuid().as_raw()));
-    users
 }
 
 /// What the cluster does when a person starts it.
@@ -338,20 +295,14 @@ fn restore_command(session: &Session, manifest: &Manifest) -> Result<String> {
     Ok(format!("{} %f %p", quoted.join(" ")))
 }
 
-fn agree(
-    session: &Session,
-    request: &ClusterRequest<'_>,
-    plan: &lifeboat_postgres::recovery::plan::ClusterPlan,
-    log: &LogState,
-    name: &str,
-) -> Result<()> {
-    let text = say::plan_text(request, plan, log);
-    if !request.in_place || session.globals.yes {
+fn agree(session: &Session, said: &say::Planned<'_>, asks: bool, name: &str) -> Result<()> {
+    let text = said.text();
+    if !asks {
         text.lines().for_each(|line| session.printer.detail(line));
         return Ok(());
     }
     text.lines().for_each(|line| session.printer.line(line));
-    let place = shown(&plan.to);
+    let place = shown(&said.plan.to);
     confirm(&session.surroundings, &session.printer, &format!("replacing {place}"), name)
 }
 

@@ -4,6 +4,7 @@ use lifeboat_core::Result;
 use lifeboat_postgres::recovery::log_state::LogState;
 use lifeboat_postgres::recovery::plan::{Action, ClusterPlan, ClusterRequest};
 use lifeboat_postgres::recovery::restore::ClusterOutcome;
+use lifeboat_postgres::recovery::reuse::Kept;
 use lifeboat_postgres::recovery::target::Timeline;
 use lifeboat_postgres::replication::Lsn;
 use serde_json::json;
@@ -13,11 +14,40 @@ use crate::session::Session;
 use crate::ui::printer::Style;
 use crate::ui::units;
 
-pub(super) fn plan_text(
-    request: &ClusterRequest<'_>,
-    plan: &ClusterPlan,
-    log: &LogState,
-) -> String {
+/// A plan, and what it is about.
+pub(super) struct Planned<'a> {
+    pub(super) request: &'a ClusterRequest<'a>,
+    pub(super) plan: &'a ClusterPlan,
+    pub(super) log: &'a LogState,
+    /// What of a directory that is there is right.
+    pub(super) kept: Option<&'a Kept>,
+}
+
+impl Planned<'_> {
+    /// For people.
+    pub(super) fn text(&self) -> String {
+        let mut text = plan_text(self.request, self.plan, self.log);
+        if let Some(kept) = self.kept {
+            let (count, bytes) = (kept.count(), units::bytes(kept.bytes));
+            let (missing, missing_bytes) = (kept.missing.0, units::bytes(kept.missing.1));
+            text.push_str(&format!(
+                "  there: {count} files ({bytes}) are right and stay, {missing} ({missing_bytes}) \
+                 are made anew\n"
+            ));
+        }
+        text
+    }
+
+    /// On standard output.
+    pub(super) fn print(&self, session: &Session) -> Result<()> {
+        match session.printer.json() {
+            true => session.printer.json_data(&self.as_json()),
+            false => session.printer.data(&self.text()),
+        }
+    }
+}
+
+fn plan_text(request: &ClusterRequest<'_>, plan: &ClusterPlan, log: &LogState) -> String {
     let (what, target) = (units::one_line(&plan.what), request.target.words());
     let mut text = format!("plan for {what}, to {target}:\n");
     for (index, step) in plan.steps.iter().enumerate() {
@@ -39,37 +69,34 @@ pub(super) fn plan_text(
     text
 }
 
-pub(super) fn plan(
-    session: &Session,
-    request: &ClusterRequest<'_>,
-    plan: &ClusterPlan,
-    log: &LogState,
-) -> Result<()> {
-    if !session.printer.json() {
-        return session.printer.data(&plan_text(request, plan, log));
+impl Planned<'_> {
+    fn as_json(&self) -> serde_json::Value {
+        let Planned { request, plan, log, kept } = self;
+        let covered = log.covered();
+        json!({
+            "outcome": "planned",
+            "what": plan.what,
+            "target": request.target.words(),
+            "place": plan.to,
+            "in_place": request.in_place,
+            "kept_aside": plan.kept_as,
+            "tablespaces": plan.place.tablespaces.iter()
+                .map(|(oid, place)| json!({ "oid": oid, "place": place }))
+                .collect::<Vec<_>>(),
+            "plain_bytes": plan.bytes,
+            "log": covered.iter()
+                .map(|one| json!({
+                    "timeline": one.branch,
+                    "from": Lsn(one.from).to_string(),
+                    "to": Lsn(one.to).to_string(),
+                }))
+                .collect::<Vec<_>>(),
+            "kept_files": kept.map(Kept::count),
+            "kept_bytes": kept.map(|kept| kept.bytes),
+            "steps": plan.steps,
+            "warnings": plan.warnings,
+        })
     }
-    let covered = log.covered();
-    session.printer.json_data(&json!({
-        "outcome": "planned",
-        "what": plan.what,
-        "target": request.target.words(),
-        "place": plan.to,
-        "in_place": request.in_place,
-        "kept_aside": plan.kept_as,
-        "tablespaces": plan.place.tablespaces.iter()
-            .map(|(oid, place)| json!({ "oid": oid, "place": place }))
-            .collect::<Vec<_>>(),
-        "plain_bytes": plan.bytes,
-        "log": covered.iter()
-            .map(|one| json!({
-                "timeline": one.branch,
-                "from": Lsn(one.from).to_string(),
-                "to": Lsn(one.to).to_string(),
-            }))
-            .collect::<Vec<_>>(),
-        "steps": plan.steps,
-        "warnings": plan.warnings,
-    }))
 }
 
 pub(super) fn outcome(
@@ -98,6 +125,9 @@ pub(super) fn outcome(
     line("where", &shown(&plan.to));
     for (oid, place) in &plan.place.tablespaces {
         line("space", &format!("{oid} in {}", shown(place)));
+    }
+    if let Some((count, bytes)) = outcome.kept {
+        line("stayed", &format!("{count} files, {}", units::bytes(bytes)));
     }
     line("moment", &moment(request, outcome));
     line("checked", &checked(outcome));
@@ -140,6 +170,8 @@ fn as_json(
         "damaged_pages": outcome.pages.damaged,
         "has_checksums": outcome.has_checksums,
         "bytes": outcome.bytes,
+        "kept_files": outcome.kept.map(|(count, _)| count),
+        "kept_bytes": outcome.kept.map(|(_, bytes)| bytes),
         "elapsed_ms": outcome.elapsed_ms,
         "undo": undo,
     })

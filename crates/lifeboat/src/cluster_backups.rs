@@ -1,0 +1,71 @@
+//! What a backup of a whole cluster needs besides itself: the backups that it builds on, the log of
+//! its cluster, and roles that may ask what is made of it.
+
+use lifeboat_core::env::Env;
+use lifeboat_core::manifest::Manifest;
+use lifeboat_core::{Error, Kind, Result};
+use lifeboat_postgres::recovery::log_state::system_of;
+use lifeboat_postgres::wal::{Archive, Member};
+
+use crate::repositories;
+use crate::selection::Selected;
+use crate::session::Session;
+use crate::sources;
+
+/// The log of the cluster in every repository that holds its source.
+pub(crate) fn archive(session: &Session, env: &Env, selected: &Selected) -> Result<Archive> {
+    let mut members = vec![Member {
+        label: selected.repository.url(),
+        repository: selected.repository.clone(),
+        folder: selected.folder.clone(),
+    }];
+    let (opened, _) = repositories::open_all(session, env).unwrap_or_default();
+    for one in &opened {
+        let is_known = members.iter().any(|member| member.label == one.repository.url());
+        let id = selected.manifest.source.id;
+        let entry = one.catalog.sources.iter().find(|entry| entry.record.id == id);
+        if let Some(entry) = entry.filter(|_| !is_known) {
+            members.push(Member {
+                label: one.repository.url(),
+                repository: one.repository.clone(),
+                folder: entry.folder.clone(),
+            });
+        }
+    }
+    Ok(Archive { members, system: system_of(&selected.manifest)?, level: 1 })
+}
+
+/// The backups that one is built on, the oldest first.
+pub(crate) fn ancestors(selected: &Selected) -> Result<Vec<Manifest>> {
+    let mut chain: Vec<Manifest> = Vec::new();
+    if selected.manifest.parent.is_none() {
+        return Ok(chain);
+    }
+    let catalog = selected.repository.catalog()?;
+    let entry = catalog.sources.into_iter().find(|entry| entry.folder == selected.folder);
+    // One with a tombstone is as good while its bytes are there.
+    let mut all: Vec<Manifest> =
+        entry.map(|entry| [entry.backups, entry.removed].concat()).unwrap_or_default();
+    loop {
+        let youngest = chain.last().unwrap_or(&selected.manifest);
+        let Some(parent) = youngest.parent else { break };
+        let Some(found) = all.iter().position(|backup| backup.id == parent) else {
+            let message = format!("the backup that {} builds on is not there", youngest.name);
+            return Err(Error::new(Kind::NotCovered, message)
+                .hint(format!("choose another: lifeboat list {}", selected.folder)));
+        };
+        let found = all.swap_remove(found);
+        chain.push(found);
+    }
+    chain.reverse();
+    Ok(chain)
+}
+
+/// Roles that may ask the restored cluster, where everybody is let in.
+pub(crate) fn users(target: Option<&sources::Target>) -> Vec<String> {
+    let mut users = vec!["postgres".to_owned()];
+    let client = target.and_then(|target| target.cluster.as_ref()?.client().ok());
+    users.extend(client.and_then(|client| client.address().get("user").map(str::to_owned)));
+    users.extend(lifeboat_core::owner::user_name(rustix::process::geteuid().as_raw()));
+    users
+}
