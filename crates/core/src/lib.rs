@@ -31,6 +31,7 @@ pub mod service;
 pub mod pipeline;
 pub mod repository;
 pub mod log;
+pub mod lease;
 pub mod scratch;
 pub mod backup;
 pub mod prune;

@@ -15,6 +15,7 @@ mod hold;
 mod log_plan;
 mod plan;
 mod simulate;
+mod turn;
 
 use std::sync::Arc;
 
@@ -32,6 +33,7 @@ pub use hold::{pin, undelete, unpin};
 pub use log_plan::{LogItem, LogObject, LogRule};
 pub use plan::{candidate, plan, waiting, zone_of};
 pub use simulate::{Age, Forecast, MOMENTS_MAX, Simulation, Step, simulate};
+pub use turn::await_turn;
 
 /// How long a tombstone stands before bytes are deleted, unless said otherwise.
 pub const GRACE: SignedDuration = SignedDuration::from_hours(7 * 24);

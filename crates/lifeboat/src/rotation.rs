@@ -180,7 +180,17 @@ pub(crate) fn after_backup(
         return Ok(Rotated { json, note: None, warning: Some(warning) });
     }
     let locks = session.folders.locks.as_deref();
-    let pruned = prune::apply(env, repository, &request, &plan, None, locks)?;
+    let pruned = match prune::apply(env, repository, &request, &plan, None, locks) {
+        // The one that is running does it, or the next backup.
+        Err(error) if error.kind() == Kind::Locked => {
+            return Ok(Rotated {
+                json: json!({ "outcome": "waiting", "plan": plan.id, "why": error.message() }),
+                note: Some(format!("nothing is pruned for now: {error}")),
+                warning: None,
+            });
+        }
+        pruned => pruned?,
+    };
     let outcome = if plan.is_idle() { "nothing-to-do" } else { "pruned" };
     let parts = [
         (pruned.unmarked.len(), "taken back".to_owned()),

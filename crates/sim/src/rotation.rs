@@ -11,7 +11,7 @@
 //! - a prune did what a second implementation of the rule says, and nothing while a gate was
 //!   closed; cut off, it did nothing else; the floors hold in any case.
 
-mod member;
+pub(crate) mod member;
 mod prune;
 mod rule;
 

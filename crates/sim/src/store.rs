@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use jiff::Timestamp;
+use lifeboat_core::env::Clock;
 use lifeboat_core::store::{ObjectInfo, ObjectName, ObjectReader, Put, Space, Store};
 use lifeboat_core::{Error, Kind, Result};
 use lifeboat_sqlite::sample::Seeded;
@@ -50,6 +51,9 @@ pub struct FaultyStore {
 }
 
 struct Shared {
+    /// What dates objects; without one all are from 1970.
+    clock: Option<Arc<dyn Clock>>,
+    dates: BTreeMap<ObjectName, Timestamp>,
     objects: BTreeMap<ObjectName, Arc<Vec<u8>>>,
     /// The calls so far, and at which of them an object was put.
     calls: u64,
@@ -68,6 +72,8 @@ impl FaultyStore {
     pub fn new(seed: u64) -> Arc<Self> {
         Arc::new_cyclic(|own| FaultyStore {
             shared: Mutex::new(Shared {
+                clock: None,
+                dates: BTreeMap::new(),
                 objects: BTreeMap::new(),
                 calls: 0,
                 put_at: BTreeMap::new(),
@@ -80,6 +86,11 @@ impl FaultyStore {
             }),
             own: own.clone(),
         })
+    }
+
+    /// From now on objects are dated by that clock.
+    pub fn dated_by(&self, clock: Arc<dyn Clock>) {
+        self.lock().clock = Some(clock);
     }
 
     /// From now on it fails like this.
@@ -147,6 +158,11 @@ impl Shared {
             true => Err("the network failed"),
             false => Ok(()),
         }
+    }
+
+    fn info(&self, name: &ObjectName, bytes: &[u8]) -> ObjectInfo {
+        let modified = self.dates.get(name).copied().unwrap_or(Timestamp::UNIX_EPOCH);
+        ObjectInfo { name: name.clone(), bytes: bytes.len() as u64, modified }
     }
 
     fn hits(&mut self, once_in: u64) -> bool {
@@ -224,6 +240,9 @@ impl Put for FaultyPut {
         shared.objects.insert(self.name.clone(), Arc::new(bytes));
         let now = shared.calls;
         shared.put_at.insert(self.name.clone(), now);
+        if let Some(clock) = shared.clock.clone() {
+            shared.dates.insert(self.name.clone(), clock.now());
+        }
         match shared.hits(faults.commit_fails_late) {
             true => Err(unavailable(&what, "the answer was lost")),
             false => Ok(()),
@@ -275,7 +294,7 @@ impl Store for FaultyStore {
 
     fn head(&self, name: &ObjectName) -> Result<Option<ObjectInfo>> {
         let shared = self.call(&format!("cannot ask for {name}"))?;
-        Ok(shared.objects.get(name).map(|bytes| info(name, bytes)))
+        Ok(shared.objects.get(name).map(|bytes| shared.info(name, bytes)))
     }
 
     fn list(&self, prefix: Option<&str>) -> Result<Vec<ObjectInfo>> {
@@ -292,7 +311,7 @@ impl Store for FaultyStore {
             None => true,
         };
         let found = shared.objects.iter().filter(|(name, _)| wanted(name) && is_seen(name));
-        Ok(found.map(|(name, bytes)| info(name, bytes)).collect())
+        Ok(found.map(|(name, bytes)| shared.info(name, bytes)).collect())
     }
 
     fn delete(&self, name: &ObjectName) -> Result<()> {
@@ -307,11 +326,6 @@ impl Store for FaultyStore {
         let free_bytes = capacity.saturating_sub(used_bytes);
         Ok((capacity != 0).then_some(Space { used_bytes, free_bytes }))
     }
-}
-
-fn info(name: &ObjectName, bytes: &[u8]) -> ObjectInfo {
-    let modified = Timestamp::UNIX_EPOCH;
-    ObjectInfo { name: name.clone(), bytes: bytes.len() as u64, modified }
 }
 
 #[cfg(test)]

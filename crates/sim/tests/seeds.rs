@@ -11,6 +11,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lifeboat_core::env::CRASH_POINTS;
+use lifeboat_sim::hosts::{self, HostsReport};
 use lifeboat_sim::rotation::{self, RotationReport};
 use lifeboat_sim::{Report, run};
 
@@ -75,6 +76,24 @@ fn every_promise_of_the_rotation_is_kept_for_every_seed() {
         assert!(all.marked >= 1_000 && all.deleted >= 500 && all.taken_back >= 20, "{all:?}");
         assert!(all.garbage >= 3 && all.by_hand >= 50, "{all:?}");
         assert!(all.clock_set >= 50 && all.clock_changes >= 25, "{all:?}");
+    }
+}
+
+#[test]
+fn no_two_hosts_prune_at_once_for_any_seed() {
+    let reports = play(hosts::run);
+    let sum = |of: fn(&HostsReport) -> u64| reports.iter().map(of).sum::<u64>();
+    let (pruned, deleted) = (sum(|one| one.pruned), sum(|one| one.deleted));
+    let (locked, lost) = (sum(|one| one.locked), sum(|one| one.lost));
+    let (killed, came_back) = (sum(|one| one.killed), sum(|one| one.came_back));
+    println!(
+        "{} seeds: {pruned} prunes, {deleted} backups deleted, {came_back} came back, \
+         {locked} prunes locked out, {lost} lost their lease, {killed} killed",
+        reports.len()
+    );
+    if reports.len() >= 50 {
+        assert!(pruned >= 500 && deleted >= 500 && came_back >= 100);
+        assert!(locked >= 50 && lost >= 5 && killed >= 50);
     }
 }
 

@@ -7,11 +7,13 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::log_plan;
 use super::plan::plan_at;
+use super::turn;
 use super::{Action, Item, PrunePlan, PruneRequest};
 use crate::backup::lock::SourceLock;
 use crate::catalog::SourceRecord;
 use crate::env::Env;
 use crate::error::{Error, Kind, Result};
+use crate::lease::Lease;
 use crate::marks::{FORMAT, MarkKind, Pin, PruneRecord, Tombstone, to_bytes};
 use crate::repository::Repository;
 use crate::store::{ObjectName, put_bytes};
@@ -37,7 +39,10 @@ pub struct Pruned {
 /// Does what a plan says, if it still holds and nothing stands against it. `approval` is the id of
 /// a plan that a person looked at; `lock_folder` is where the locks of backups are kept.
 ///
-/// [`Kind::Refused`] for a gate or a plan that no longer holds, [`Kind::Locked`] during a backup.
+/// It holds the lease of the source's folder, so that no other host prunes it meanwhile.
+///
+/// [`Kind::Refused`] for a gate or a plan that no longer holds, [`Kind::Locked`] during a backup or
+/// another prune.
 pub fn apply(
     env: &Env,
     repository: &Repository,
@@ -50,7 +55,11 @@ pub fn apply(
     // What is deleted is decided by what is there, not by what was once read.
     let repository = &repository.without_cache();
     let record = repository.source_record(request.folder)?;
-    let _lock = SourceLock::take(env, lock_folder, &record, repository.header().id)?;
+    let lock = SourceLock::take(env, lock_folder, &record, repository.header().id)?;
+    let lease = match made.is_idle() {
+        true => None,
+        false => Some(turn::take(env, repository, request.folder, &record, &lock)?),
+    };
     // As of the same moment: a grace time that ended meanwhile is no change.
     let now = env.clock.now();
     let plan = plan_at(made.made_at.min(now), repository, request)?;
@@ -62,36 +71,18 @@ pub fn apply(
         return Err(Error::new(Kind::Refused, message).hint("run `lifeboat prune` again"));
     }
     plan.permit(approval)?;
-    if plan.is_idle() {
-        return Ok(Pruned::default());
-    }
-    let grace = plan.grace;
-    let mut apply = Apply { env, repository, request, grace, record, pruned: Pruned::default() };
-    // What saves a backup comes first, what frees space next: a full store has room for marks then.
-    for item in plan.with(Action::Unmark).chain(plan.with(Action::Forget)) {
-        apply.remove_mark(MarkKind::Tombstone, &item.name)?;
-        env.crash.pass("prune.unmarked")?;
-        if item.action == Action::Unmark {
-            apply.pruned.unmarked.push(item.name.clone());
-        }
-    }
-    for item in plan.with(Action::Delete) {
-        env.proceed()?;
-        apply.delete(item)?;
-    }
-    for item in plan.with(Action::Mark) {
-        env.proceed()?;
-        apply.mark(item)?;
-    }
-    for name in &plan.begun_over {
-        apply.remove_mark(MarkKind::Begun, name)?;
-    }
-    let Apply { mut pruned, .. } = apply;
+    let Some(lease) = lease.filter(|_| !plan.is_idle()) else { return Ok(Pruned::default()) };
+    let (grace, pruned) = (plan.grace, Pruned::default());
+    let mut apply = Apply { env, repository, request, grace, record, lease, pruned };
+    apply.backups(&plan)?;
+    let Apply { mut pruned, mut lease, .. } = apply;
     // The backups that needed it are gone by now: none is ever without its log.
-    let (objects, bytes) = log_plan::delete(env, repository, &plan.log)?;
+    let (objects, bytes) = log_plan::delete(env, repository, &plan.log, &mut || lease.hold())?;
     pruned.log_objects = objects;
     pruned.freed_bytes += bytes;
+    lease.hold()?;
     write_record(env, repository, &plan, &pruned)?;
+    lease.end();
     Ok(pruned)
 }
 
@@ -108,10 +99,36 @@ struct Apply<'a> {
     request: &'a PruneRequest<'a>,
     grace: SignedDuration,
     record: SourceRecord,
+    lease: Lease<'a>,
     pruned: Pruned,
 }
 
 impl Apply<'_> {
+    /// What the plan says of backups and of what interrupted runs left.
+    fn backups(&mut self, plan: &PrunePlan) -> Result<()> {
+        // What saves a backup comes first, what frees space next: a full store has room for marks
+        // then.
+        for item in plan.with(Action::Unmark).chain(plan.with(Action::Forget)) {
+            self.remove_mark(MarkKind::Tombstone, &item.name)?;
+            self.env.crash.pass("prune.unmarked")?;
+            if item.action == Action::Unmark {
+                self.pruned.unmarked.push(item.name.clone());
+            }
+        }
+        for item in plan.with(Action::Delete) {
+            self.env.proceed()?;
+            self.delete(item)?;
+        }
+        for item in plan.with(Action::Mark) {
+            self.env.proceed()?;
+            self.mark(item)?;
+        }
+        for name in &plan.begun_over {
+            self.remove_mark(MarkKind::Begun, name)?;
+        }
+        Ok(())
+    }
+
     fn mark(&mut self, item: &Item) -> Result<()> {
         let marked_at = self.env.clock.now();
         let tombstone = Tombstone {
@@ -125,6 +142,7 @@ impl Apply<'_> {
             delete_after: marked_at.checked_add(self.grace).unwrap_or(Timestamp::MAX),
         };
         let object = self.mark_object(MarkKind::Tombstone, &item.name)?;
+        self.lease.hold()?;
         put_bytes(self.repository.store(), &object, &to_bytes(&tombstone))?;
         self.env.crash.pass("prune.marked")?;
         self.pruned.marked.push(item.name.clone());
@@ -134,27 +152,27 @@ impl Apply<'_> {
     /// The manifest first: from then on it is no backup, and what is left is garbage of which the
     /// tombstone knows. The tombstone last: until then the next prune goes on with it.
     fn delete(&mut self, item: &Item) -> Result<()> {
-        let store = self.repository.store();
         if !self.may_still_go(item)? {
             let message = "it was taken back while the prune ran, and stays";
             self.env.warn(&item.name, message);
             return Ok(());
         }
         if item.taken_at.is_some() {
-            store.delete(&self.repository.object(self.request.folder, &manifest(&item.name))?)?;
+            self.remove(&self.repository.object(self.request.folder, &manifest(&item.name))?)?;
             self.env.crash.pass("prune.manifest_deleted")?;
         }
         for file in &item.files {
             // Hidden names are those of objects that were never finished.
             if file.starts_with('.') {
                 let object = self.repository.object(self.request.folder, file)?;
-                if !store.discard(&object)? {
+                self.lease.hold()?;
+                if !self.repository.store().discard(&object)? {
                     self.env.warn(&item.name, "it is being written, and stays");
                     return Ok(());
                 }
                 continue;
             }
-            store.delete(&self.repository.object(self.request.folder, file)?)?;
+            self.remove(&self.repository.object(self.request.folder, file)?)?;
             self.env.crash.pass("prune.artifact_deleted")?;
         }
         if item.id.is_some() {
@@ -173,10 +191,9 @@ impl Apply<'_> {
 
     /// A log is worth nothing without the backup that it follows.
     fn delete_log(&mut self, item: &Item) -> Result<()> {
-        let store = self.repository.store();
         let prefix = self.repository.log_prefix(self.request.folder, &item.name);
-        for object in store.list(Some(&prefix))? {
-            store.delete(&object.name)?;
+        for object in self.repository.store().list(Some(&prefix))? {
+            self.remove(&object.name)?;
             self.pruned.freed_bytes += object.bytes;
         }
         Ok(())
@@ -207,8 +224,14 @@ impl Apply<'_> {
         ObjectName::new(kind.object(self.request.folder, name))
     }
 
-    fn remove_mark(&self, kind: MarkKind, name: &str) -> Result<()> {
-        self.repository.store().delete(&self.mark_object(kind, name)?)
+    fn remove_mark(&mut self, kind: MarkKind, name: &str) -> Result<()> {
+        self.remove(&self.mark_object(kind, name)?)
+    }
+
+    /// Every deletion asks first whether this run is still the one that may.
+    fn remove(&mut self, object: &ObjectName) -> Result<()> {
+        self.lease.hold()?;
+        self.repository.store().delete(object)
     }
 }
 

@@ -113,16 +113,19 @@ pub(super) fn items(
     items
 }
 
-/// Deletes what a plan says, the oldest first, so that what is left of a line is its end.
+/// Deletes what a plan says, the oldest first, so that what is left of a line is its end. `hold`
+/// says before each whether this run may still delete.
 pub(super) fn delete(
     env: &Env,
     repository: &Repository,
     items: &[LogItem],
+    hold: &mut dyn FnMut() -> Result<()>,
 ) -> Result<(usize, u64)> {
     let (mut count, mut bytes) = (0, 0);
     for item in items.iter().filter(|item| item.action == Action::Delete) {
         for object in &item.objects {
             env.proceed()?;
+            hold()?;
             log::delete(repository, object)?;
             env.crash.pass("wal.deleted")?;
             count += 1;

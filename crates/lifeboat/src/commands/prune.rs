@@ -61,6 +61,10 @@ pub(crate) struct Args {
     /// failure; what needs an approval is one
     #[arg(long)]
     unattended: bool,
+    /// Wait for so long, such as 10m, where a backup or a prune of the same source is running, on
+    /// this host or on another one. Without it that is exit code 11
+    #[arg(long, value_name = "PERIOD", conflicts_with_all = ["dry_run", "simulate"])]
+    wait: Option<Period>,
     /// Run no hooks
     #[arg(long)]
     no_hooks: bool,
@@ -107,7 +111,7 @@ fn prune_all(session: &Session, env: &Env, args: &Args) -> Result<ExitCode> {
     for job in jobs(session, env, &opened, &targets, args.retention_days)? {
         let done = match args.simulate {
             Some(length) => simulate::one(session, env, &job, length, args.every),
-            None => one(session, env, args, &job),
+            None => in_turn(session, env, args, &job),
         };
         match done {
             Ok(result) => results.push(result),
@@ -221,6 +225,25 @@ fn nothing_says(name: Option<&str>) -> Error {
     ))
 }
 
+/// Where another run is at work on it, its end is waited for, and what is left is planned anew.
+fn in_turn(session: &Session, env: &Env, args: &Args, job: &Job<'_>) -> Result<Value> {
+    let begun_ms = env.clock.monotonic_ms();
+    let wait_ms = args.wait.map_or(0, |wait| wait.milliseconds);
+    loop {
+        let error = match one(session, env, args, job) {
+            Err(error) if error.kind() == Kind::Locked => error,
+            done => return done,
+        };
+        let left_ms = wait_ms.saturating_sub(env.elapsed_ms(begun_ms));
+        if left_ms == 0 {
+            return Err(error);
+        }
+        env.warn(job.folder, &format!("{error}: waiting for it"));
+        let locks = session.folders.locks.as_deref();
+        prune::await_turn(env, &job.opened.repository, job.folder, locks, left_ms)?;
+    }
+}
+
 fn one(session: &Session, env: &Env, args: &Args, job: &Job<'_>) -> Result<Value> {
     let Job { opened, folder, rule, .. } = job;
     let request = rule.request(session, env, &opened.repository, folder);
@@ -254,7 +277,7 @@ fn one(session: &Session, env: &Env, args: &Args, job: &Job<'_>) -> Result<Value
     let locks = session.folders.locks.as_deref();
     let approval = approval.map(String::as_str);
     let pruned = match prune::apply(env, &opened.repository, &request, &plan, approval, locks) {
-        Err(error) if error.kind() == Kind::Locked && args.unattended => {
+        Err(error) if error.kind() == Kind::Locked && args.unattended && args.wait.is_none() => {
             return Ok(waiting(session, opened, &plan, error.message()));
         }
         pruned => pruned?,

@@ -33,6 +33,7 @@ mod init;
 mod install;
 mod kit;
 mod litestream;
+mod lease;
 mod lost_backups;
 mod object_storage;
 mod off_site;

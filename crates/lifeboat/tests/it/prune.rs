@@ -42,7 +42,8 @@ fn plan(world: &World) -> Value {
     world.run(&["prune", "--dry-run", "--json"]).expect(0).json()[0]["plan"].clone()
 }
 
-/// All files below the repository but the records of prunes, which have the time in their names.
+/// All files below the repository but the records of prunes, which have the time in their names, and
+/// their leases.
 fn files(world: &World) -> BTreeSet<String> {
     fn walk(folder: &Path, root: &Path, found: &mut BTreeSet<String>) {
         for entry in fs::read_dir(folder).unwrap() {
@@ -58,7 +59,7 @@ fn files(world: &World) -> BTreeSet<String> {
     }
     let (root, mut found) = (world.path("repo"), BTreeSet::new());
     walk(&root, &root, &mut found);
-    found.retain(|name| !name.starts_with("prunes/"));
+    found.retain(|name| !name.starts_with("prunes/") && !name.starts_with("leases/"));
     found
 }
 

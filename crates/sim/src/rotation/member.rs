@@ -9,7 +9,7 @@ use lifeboat_core::env::Env;
 use lifeboat_core::manifest::Condition;
 use lifeboat_core::policy::Keep;
 use lifeboat_core::repository::{FORMAT, Header, Repository};
-use lifeboat_core::store::{ObjectName, Store, get_bytes, put_bytes};
+use lifeboat_core::store::{ObjectInfo, ObjectName, Store, get_bytes, put_bytes};
 use lifeboat_sqlite::sample::Seeded;
 use serde_json::{Value, json};
 
@@ -20,9 +20,9 @@ use crate::history::Broken;
 use crate::store::FaultyStore;
 
 /// The source's folder.
-pub(super) const FOLDER: &str = "chat";
+pub(crate) const FOLDER: &str = "chat";
 /// The end of a file that shows that this program wrote it.
-const OURS: [u8; 4] = [0xb1, 0xea, 0x92, 0x8f];
+pub(crate) const OURS: [u8; 4] = [0xb1, 0xea, 0x92, 0x8f];
 
 /// A backup that was put there once.
 pub(super) struct Made {
@@ -53,6 +53,8 @@ pub(super) struct Member {
     pub(super) horizon: Timestamp,
     /// How many backups there were when `keep` was last changed.
     pub(super) made_before_edit: usize,
+    /// Where its runs keep their locks: the next one knows by them that the last was killed.
+    pub(super) locks: tempfile::TempDir,
 }
 
 /// What is there by the names of objects alone.
@@ -70,7 +72,7 @@ fn error(error: lifeboat_core::Error) -> Broken {
     format!("{error:?}")
 }
 
-fn text(value: &Value) -> Vec<u8> {
+pub(crate) fn text(value: &Value) -> Vec<u8> {
     value.to_string().into_bytes()
 }
 
@@ -114,6 +116,7 @@ impl Member {
             records: BTreeMap::new(),
             horizon: created_at,
             made_before_edit: 0,
+            locks: tempfile::tempdir().map_err(|error| error.to_string())?,
         };
         member.let_strangers_in()?;
         Ok(member)
@@ -189,8 +192,13 @@ impl Member {
     /// What is there.
     pub(super) fn look(&self) -> Result<There, Broken> {
         let listed = self.store.list(None).map_err(error)?;
-        let objects: BTreeMap<String, u64> =
-            listed.into_iter().map(|object| (object.name.to_string(), object.bytes)).collect();
+        // Who may prune is another history: see `hosts`.
+        let is_lease = |object: &ObjectInfo| object.name.as_str().starts_with("leases/");
+        let objects: BTreeMap<String, u64> = listed
+            .into_iter()
+            .filter(|object| !is_lease(object))
+            .map(|object| (object.name.to_string(), object.bytes))
+            .collect();
         let with = |name: &&String, folder: &str| {
             objects.contains_key(&format!("{folder}{FOLDER}/{name}.json"))
         };
@@ -269,12 +277,12 @@ impl Member {
     }
 }
 
-fn put(store: &Arc<FaultyStore>, name: &str, bytes: &[u8]) -> Result<(), Broken> {
+pub(crate) fn put(store: &Arc<FaultyStore>, name: &str, bytes: &[u8]) -> Result<(), Broken> {
     let name = ObjectName::new(name).map_err(error)?;
     put_bytes(&**store, &name, bytes).map_err(error)
 }
 
-fn source(name: &str) -> Value {
+pub(crate) fn source(name: &str) -> Value {
     let id = format!("00000000-0000-4000-8000-{:012x}", name.len());
     let location = format!("/srv/{name}.db");
     json!({
@@ -284,7 +292,12 @@ fn source(name: &str) -> Value {
 }
 
 /// A manifest as `docs/format.md` has it.
-fn manifest(name: &str, folder: &str, taken_at: Timestamp, files: &[(String, u64)]) -> Value {
+pub(crate) fn manifest(
+    name: &str,
+    folder: &str,
+    taken_at: Timestamp,
+    files: &[(String, u64)],
+) -> Value {
     let artifact = |(file, bytes): &(String, u64)| {
         let role = if file.contains(".db") { "database" } else { "page-hashes" };
         json!({

@@ -64,7 +64,8 @@ impl Member {
         let closed = self.closed(&plan, &expected, &before, approved)?;
         let fault = self.choose_fault(random);
         let approval = approval.as_deref();
-        let done = prune::apply(&self.env, &self.repository, &request, &plan, approval, None);
+        let locks = Some(self.locks.path());
+        let done = prune::apply(&self.env, &self.repository, &request, &plan, approval, locks);
         self.store.reboot();
         self.power.arm(None);
         let after = self.look()?;

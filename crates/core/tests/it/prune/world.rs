@@ -272,7 +272,9 @@ impl World {
     pub(super) fn prune(&self, approval: Option<&str>) -> Result<Pruned> {
         let request = self.request();
         let plan = prune::plan(&self.env, &self.repository, &request)?;
-        prune::apply(&self.env, &self.repository, &request, &plan, approval, None)
+        // By its lock a run knows that the last one of this host was killed.
+        let locks = self.folder.path().join("locks");
+        prune::apply(&self.env, &self.repository, &request, &plan, approval, Some(&locks))
     }
 
     /// Prunes, with the approval of whatever the plan is.
@@ -291,9 +293,10 @@ impl World {
         objects.into_iter().map(|object| object.name.to_string()).collect()
     }
 
-    /// The same without the records of prunes, which differ in their times.
+    /// The same without the records of prunes, which differ in their times, and their leases.
     pub(super) fn names_without_records(&self) -> BTreeSet<String> {
-        self.names().into_iter().filter(|name| !name.starts_with("prunes/")).collect()
+        let is_other = |name: &String| !name.starts_with("prunes/") && !name.starts_with("leases/");
+        self.names().into_iter().filter(is_other).collect()
     }
 
     pub(super) fn put(&self, name: &str, bytes: &[u8]) {

@@ -1,0 +1,108 @@
+//! The lease of a prune, between two hosts that share a repository: each has a state folder of its
+//! own, so that no lock of this host keeps them apart.
+
+use std::fs::{self, File};
+use std::process::{Child, Command};
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+
+use crate::support::{Ran, World, ran};
+
+/// A world with five backups of which two have to go.
+fn world() -> World {
+    let world = World::new();
+    world.database("app.db", 50);
+    world.configure(
+        "[repository.local]\nurl = \"file://$REPO\"\n\
+         [source.app]\nsqlite = \"$DATA/app.db\"\ncheck = \"quick\"\nkeep = { last = 3 }\n",
+    );
+    for _ in 0..5 {
+        world.run(&["backup", "app"]).expect(0);
+    }
+    world
+}
+
+/// The program as another host runs it.
+fn elsewhere(world: &World, arguments: &[&str]) -> Command {
+    let mut command = world.command(arguments);
+    command.env("XDG_STATE_HOME", world.path("tmp/other-state"));
+    command
+}
+
+fn run_elsewhere(world: &World, arguments: &[&str]) -> Ran {
+    ran(elsewhere(world, arguments).output().unwrap())
+}
+
+/// A prune that holds its lease for that time, begun.
+fn holding(world: &World, milliseconds: &str) -> Child {
+    let mut command = world.command(&["prune", "--yes", "--quiet"]);
+    let child = command.env("LIFEBOAT_PAUSE_AT", format!("prune.marked:{milliseconds}")).spawn();
+    let mut child = child.unwrap();
+    for _ in 0..600 {
+        if !world.names("repo/tombstones/app").is_empty() {
+            return child;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let _ = child.kill();
+    panic!("the prune has marked nothing: {:?}", child.wait());
+}
+
+fn newest(world: &World) -> (String, Value) {
+    let names = world.names("repo/leases/app");
+    let name = names.into_iter().rfind(|name| name.ends_with(".json")).unwrap();
+    let bytes = fs::read(world.path("repo/leases/app").join(&name)).unwrap();
+    (name, serde_json::from_slice(&bytes).unwrap())
+}
+
+#[test]
+fn the_second_prune_says_who_holds_it_and_waits_if_asked() {
+    let world = world();
+    let mut first = holding(&world, "8000");
+    let (_, lease) = newest(&world);
+    assert_eq!(lease["process"], first.id());
+    let refused = run_elsewhere(&world, &["prune", "--yes"]).expect(11);
+    let since = lease["taken_at"].as_str().unwrap();
+    let host = lease["host"].as_str().unwrap();
+    let process = first.id();
+    refused.says(&format!("another prune of `app` is running on {host} since {since} (process"));
+    run_elsewhere(&world, &["prune", "--yes"]).says(&process.to_string()).says("--wait");
+    // A schedule lets it pass; backups and restores need no lease.
+    run_elsewhere(&world, &["prune", "--unattended"]).expect(0).says("nothing of app is pruned");
+    run_elsewhere(&world, &["list"]).expect(0);
+    run_elsewhere(&world, &["verify"]).expect(0);
+    run_elsewhere(&world, &["prune", "--yes", "--wait", "100ms"]).expect(11);
+    let waited = run_elsewhere(&world, &["prune", "--yes", "--wait", "5m"]).expect(0);
+    waited.says("waiting for it").says("nothing of app has to go");
+    assert!(first.wait().unwrap().success());
+    assert_eq!(newest(&world).1["ended"], true);
+    assert_eq!(world.names("repo/tombstones/app").len(), 2);
+}
+
+#[test]
+fn the_lease_of_a_killed_prune_runs_out_and_its_own_host_need_not_wait() {
+    let world = world();
+    let mut first = holding(&world, "60000");
+    first.kill().unwrap();
+    first.wait().unwrap();
+    run_elsewhere(&world, &["prune", "--yes"]).expect(11).says("its lease ends by itself at");
+    // As if ten minutes had passed at the store.
+    let (name, lease) = newest(&world);
+    assert_eq!(lease["ended"], false);
+    let path = world.path("repo/leases/app").join(&name);
+    let past = SystemTime::now() - Duration::from_secs(601);
+    File::options().write(true).open(&path).unwrap().set_modified(past).unwrap();
+    run_elsewhere(&world, &["prune", "--yes"]).expect(0);
+    assert_eq!(world.names("repo/tombstones/app").len(), 2);
+    // On the same host its lock tells that it is dead.
+    world.run(&["backup", "app"]).expect(0);
+    world.run(&["backup", "app"]).expect(0);
+    let mut second = world.command(&["prune", "--yes"]);
+    let killed = second.env("LIFEBOAT_CRASH_AT", "prune.marked").output().unwrap();
+    assert_eq!(ran(killed).code, 128 + 9);
+    run_elsewhere(&world, &["prune", "--yes"]).expect(11);
+    world.run(&["backup", "app"]).expect(0);
+    world.run(&["prune", "--yes"]).expect(0);
+    world.run(&["verify"]).expect(0);
+}
