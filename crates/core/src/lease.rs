@@ -5,9 +5,9 @@
 //! number: the store lets one of them do so, which decides. A holder that pauses for too long is
 //! told the same way that another was there, before it deletes anything more.
 //!
-//! A lease that nobody renews runs out. How old it is, only the clock of the store says, which dated
-//! it: who asks puts a small object of its own beside it and looks how that is dated. A holder
-//! counts from before it asked, by the slower of its clocks.
+//! A lease that nobody renews runs out. How old it is, only the clock of the store says, which
+//! dated it: who asks puts a small object of its own beside it and looks how that is dated. A
+//! holder counts from before it asked, by the slower of its clocks.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};

@@ -4,8 +4,8 @@
 //! what the repository's store, the clock and the power do meanwhile. [`history::run`] plays it
 //! and holds every result against a model that knows what each backup must contain. A seed that
 //! breaks a promise is printed, and plays the same way again. [`rotation::run`] plays another kind:
-//! years of backups in several repositories, and what prunes make of them. [`hosts::run`] lets several
-//! hosts prune one repository, and sleep in between.
+//! years of backups in several repositories, and what prunes make of them. [`hosts::run`] lets
+//! several hosts prune one repository, and sleep in between.
 //!
 //! Simulated are the store, the clock, randomness and the crash points. The database, the file
 //! system of a restore and the threads of the pipeline are real; what real kills do is tested

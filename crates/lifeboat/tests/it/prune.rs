@@ -42,8 +42,8 @@ fn plan(world: &World) -> Value {
     world.run(&["prune", "--dry-run", "--json"]).expect(0).json()[0]["plan"].clone()
 }
 
-/// All files below the repository but the records of prunes, which have the time in their names, and
-/// their leases.
+/// All files below the repository but the records of prunes, which have the time in their names,
+/// and their leases.
 fn files(world: &World) -> BTreeSet<String> {
     fn walk(folder: &Path, root: &Path, found: &mut BTreeSet<String>) {
         for entry in fs::read_dir(folder).unwrap() {
