@@ -44,6 +44,13 @@ cargo xtask bench pagelog  measures us and Litestream following a database under
                           increments against restic and borg: some 12 minutes
     --short               a small database, 10 seconds for each load
     --size-mb N, --seconds N, --no-increments, --only-increments
+cargo xtask bench postgres-physical  measures us, pgBackRest and pg_basebackup on one cluster
+    --scale N|small       scale of pgbench (50); small is 5, with 20 MB of texts and 8 segments
+    --text-mb N           size of a table of texts in millions of bytes (500)
+    --segments N          how many segments are archived (45)
+    --runs N              how often each is run (3)
+    --only NAME           only what has NAME in its name: backup, restore, wal, 'zstd -1'
+    --skip NAME           nothing that has NAME in its name: gz
 cargo xtask bench retention  times list, status and prune --dry-run on many backups; as root cold
     --backups N           how many (10000)
     --runs N              how often each is run (5)
@@ -69,6 +76,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ["docs"] => docs::write(),
         ["bench", "sqlite", options @ ..] => bench::run(options),
         ["bench", "postgres-wal", options @ ..] => bench::wal::run(options),
+        ["bench", "postgres-physical", options @ ..] => bench::physical::run(options),
         ["bench", "postgres-logical", options @ ..] => bench::postgres::run(options),
         ["bench", "pagelog", options @ ..] => bench::pagelog::run(options),
         ["bench", "retention", options @ ..] => bench::retention::run(options),

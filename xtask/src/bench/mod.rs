@@ -1,15 +1,17 @@
 //! `cargo xtask bench sqlite`: us, a guide's shell script and Litestream on one database. (The
-//! other benchmarks, `retention` and `postgres`, have files of their own.)
+//! other benchmarks, `retention` and those of PostgreSQL, have files of their own.)
 //!
 //! Each contender makes a backup of the same database, one after the other, several times; then
 //! each restores what it stored. The numbers are medians. A floor is measured beside them: the
 //! least that any program must do for the same result. Nothing is left out: what misses its bar
 //! is printed as a miss.
 
+mod arena;
 mod contenders;
 mod litestream;
 mod measure;
 pub(crate) mod pagelog;
+pub(crate) mod physical;
 pub(crate) mod postgres;
 mod report;
 pub(crate) mod retention;

@@ -27,9 +27,9 @@ const SETTINGS: &[&str] = &[
     "autovacuum=on",
     "shared_buffers=512MB",
 ];
-const MESSAGE: &str = include_str!("message.sql");
+pub(super) const MESSAGE: &str = include_str!("message.sql");
 /// Bytes of a row of `message` on disk, for its size to be told in megabytes.
-const MESSAGE_ROW_BYTES: u64 = 253;
+pub(super) const MESSAGE_ROW_BYTES: u64 = 253;
 /// What our own process may take, and any child of its.
 const MEMORY_BYTES_MAX: u64 = 64_000_000;
 

@@ -1,4 +1,5 @@
-//! `cargo xtask bench postgres-wal`: archiving a server's log, us and pgBackRest side by side.
+//! `cargo xtask bench postgres-wal`: archiving a server's log, us and pgBackRest side by side. It is
+//! a part of `bench postgres-physical` too.
 //!
 //! A cluster of PostgreSQL 15 makes segments under a load that changes rows, and an archive command
 //! that fails keeps them. Then each contender archives the same segments in order, as the server's
@@ -7,22 +8,23 @@
 //! way; that all is there is counted here. The numbers are medians.
 
 use std::fs;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
+use super::arena::{self, PROGRAMS};
 use super::measure;
+use super::report;
 use crate::process::{is_there, output, run as run_command};
 use crate::root;
 
-const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
 const OURS: &str = "lifeboat wal push";
 const PGBACKREST: &str = "pgbackrest archive-push, asynchronous, zst 1, 2 processes";
 /// We are to be so much faster.
 const BAR: f64 = 1.4;
+const PORT: u16 = 5432;
 
 #[derive(Clone, Copy, Debug)]
 struct Options {
@@ -32,37 +34,49 @@ struct Options {
 
 /// Where everything happens.
 struct Arena {
-    folder: PathBuf,
+    base: arena::Arena,
     segments: Vec<String>,
+}
+
+/// Segments a second of each, in the order of the rounds, and what one takes as we store it.
+#[derive(Default)]
+pub(super) struct Speeds {
+    ours: Vec<f64>,
+    theirs: Vec<f64>,
+    stored_bytes: u64,
 }
 
 pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     let options = parse(arguments)?;
-    if !Path::new(PROGRAMS).join("initdb").exists() {
-        bail!("the benchmark needs postgresql-15 (as root: cargo xtask test)");
-    }
     let mut build = Command::new(env!("CARGO"));
     run_command(build.args(["build", "--release", "--locked", "--package", "lifeboat"]))?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root().join("target"), PathBuf::from);
     let program = root().join(target).join("release/lifeboat");
-    let arena = Arena::new(&program, &options)?;
-    let with_pgbackrest = is_there("pgbackrest");
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for round in 1..=options.runs {
-        eprintln!("round {round} of {}", options.runs);
-        if with_pgbackrest {
-            theirs.push(arena.pgbackrest()?);
-        }
-        ours.push(arena.lifeboat()?);
-    }
-    let page = report(&options, &mut ours, &mut theirs, &arena);
-    arena.remove();
+    let mut speeds = measured(&program, options.segments, options.runs)?;
+    let page = report(&options, &mut speeds);
     let path = root().join("target/bench/wal-report.md");
     fs::create_dir_all(root().join("target/bench"))?;
     fs::write(&path, &page).with_context(|| format!("cannot write {}", path.display()))?;
     println!("{page}");
     eprintln!("the same is in {}", path.display());
     Ok(())
+}
+
+/// Archives so many segments, so often, by us and by pgBackRest where it is installed.
+pub(super) fn measured(program: &Path, segments: usize, runs: usize) -> Result<Speeds> {
+    let arena = Arena::new(program, segments)?;
+    let with_pgbackrest = is_there("pgbackrest");
+    let mut speeds = Speeds::default();
+    for round in 1..=runs {
+        eprintln!("round {round} of {runs}");
+        if with_pgbackrest {
+            speeds.theirs.push(arena.pgbackrest()?);
+        }
+        speeds.ours.push(arena.lifeboat()?);
+    }
+    let stored = measure::allocated_bytes(&[arena.base.path("repository")]);
+    speeds.stored_bytes = stored / segments as u64;
+    Ok(speeds)
 }
 
 fn parse(arguments: &[&str]) -> Result<Options> {
@@ -82,62 +96,24 @@ fn parse(arguments: &[&str]) -> Result<Options> {
     Ok(options)
 }
 
-/// User and group of the server, which refuses to run as root.
-fn user() -> Option<(u32, u32)> {
-    let is_root = output(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
-    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let line = passwd.lines().find(|line| line.starts_with("postgres:"))?;
-    let mut fields = line.split(':').skip(2);
-    let ids = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-    is_root.then_some(ids)
-}
-
 impl Arena {
-    fn new(program: &Path, options: &Options) -> Result<Arena> {
-        let folder = PathBuf::from("/var/tmp/lifeboat-bench-wal");
-        let _ = fs::remove_dir_all(&folder);
-        fs::create_dir_all(&folder)?;
-        if let Some((uid, gid)) = user() {
-            std::os::unix::fs::chown(&folder, Some(uid), Some(gid))?;
-        }
-        // Where the server's user can run it.
-        fs::copy(program, folder.join("lifeboat"))?;
-        let mut arena = Arena { folder, segments: Vec::new() };
-        let data = arena.path("data");
-        let mut initdb = arena.command("initdb");
-        output(initdb.args(["-A", "trust", "-U", "postgres", "--no-sync", "-D"]).arg(&data))?;
-        let here = arena.folder.display();
-        let settings = format!(
-            "listen_addresses = ''\nunix_socket_directories = '{here}'\narchive_mode = on\n\
-             archive_command = '/bin/false'\nmax_wal_size = '8GB'\nshared_buffers = '256MB'\n\
-             fsync = off\nautovacuum = off\n"
-        );
-        let path = data.join("postgresql.auto.conf");
-        fs::write(path, settings)?;
-        let log = arena.path("log");
-        let mut start = arena.command("pg_ctl");
-        start.arg("-D").arg(&data).arg("-l").arg(log).args(["-w", "start"]);
-        run_command(start.stdout(Stdio::null()))?;
-        arena.make_segments(options.segments)?;
+    fn new(program: &Path, segments: usize) -> Result<Arena> {
+        let mut base = arena::Arena::new("wal", program)?;
+        let settings = "archive_mode = on\narchive_command = '/bin/false'\nmax_wal_size = '8GB'\n\
+                        shared_buffers = '256MB'\nfsync = off\nautovacuum = off\n";
+        base.start("data", Path::new(PROGRAMS), PORT, settings)?;
+        let mut arena = Arena { base, segments: Vec::new() };
+        arena.make_segments(segments)?;
         arena.configure()?;
         Ok(arena)
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
+        self.base.path(name)
     }
 
-    /// A program as the server's user.
     fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new(program);
-        if let Some((uid, gid)) = user() {
-            command.uid(uid).gid(gid);
-        }
-        command.env_clear().env("PATH", format!("{PROGRAMS}:/usr/bin:/bin")).env("LC_ALL", "C");
-        command.env("HOME", &self.folder).env("PGHOST", &self.folder).env("PGUSER", "postgres");
-        command.env("XDG_STATE_HOME", self.path("state")).current_dir(&self.folder);
-        command.env("LIFEBOAT_CONFIG", self.path("config.toml"));
-        command
+        self.base.command(program)
     }
 
     fn waiting(&self) -> Result<Vec<String>> {
@@ -158,7 +134,7 @@ impl Arena {
         while self.waiting()?.len() < count {
             let change = "UPDATE pgbench_accounts SET abalance = abalance + (random() * 1000)::int \
                           WHERE aid % 3 = 0";
-            output(self.command("psql").args(["-Xq", "-c", change, "postgres"]))?;
+            self.base.psql(PORT, "postgres", change)?;
         }
         self.segments = self.waiting()?;
         self.segments.truncate(count);
@@ -166,7 +142,7 @@ impl Arena {
     }
 
     fn configure(&self) -> Result<()> {
-        let here = self.folder.display();
+        let here = self.base.here();
         fs::write(
             self.path("config.toml"),
             format!(
@@ -252,13 +228,6 @@ impl Arena {
         std::thread::sleep(std::time::Duration::from_secs(2));
         Ok(speed)
     }
-
-    fn remove(&self) {
-        let mut stop = self.command("pg_ctl");
-        stop.arg("-D").arg(self.path("data")).args(["-m", "immediate", "stop"]);
-        let _ = run_command(stop.stdout(Stdio::null()));
-        let _ = fs::remove_dir_all(&self.folder);
-    }
 }
 
 fn median(speeds: &mut [f64]) -> Option<f64> {
@@ -266,35 +235,40 @@ fn median(speeds: &mut [f64]) -> Option<f64> {
     speeds.get(speeds.len() / 2).copied()
 }
 
-fn report(options: &Options, ours: &mut [f64], theirs: &mut [f64], arena: &Arena) -> String {
+fn report(options: &Options, speeds: &mut Speeds) -> String {
     let Options { segments, runs } = options;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load: Vec<&str> = load.split(' ').take(3).collect();
-    let stored = measure::allocated_bytes(&[arena.path("repository")]);
-    let mut page = format!(
+    let (table, line) = lines(speeds);
+    format!(
         "`cargo xtask bench postgres-wal --segments {segments} --runs {runs}`: segments of 16 MiB, \
-         stored in {:.1} MB each, {threads} cores, load at the end {}, medians.\n\n\
-         | archive command | segments a second |\n|---|--:|\n",
-        stored as f64 / 1e6 / *segments as f64,
+         {threads} cores, load at the end {}, medians.\n\n{table}\n\
+         | bar | reached | asked | |\n|---|--:|--:|---|\n{line}",
         load.join(" ")
-    );
-    let (ours, theirs) = (median(ours), median(theirs));
-    for (name, speed) in [(PGBACKREST, theirs), (OURS, ours)] {
+    )
+}
+
+/// A table of the speeds, and the line of the bar.
+pub(super) fn lines(speeds: &mut Speeds) -> (String, String) {
+    let mut table = String::from("| archive command | segments a second |\n|---|--:|\n");
+    let stored = speeds.stored_bytes as f64 / 1e6;
+    let (ours, theirs) = (median(&mut speeds.ours), median(&mut speeds.theirs));
+    let name = format!("{OURS}, {stored:.1} MB each as stored");
+    for (name, speed) in [(PGBACKREST, theirs), (&name, ours)] {
         let speed = speed.map_or("not measured".to_owned(), |speed| format!("{speed:.1}"));
-        page.push_str(&format!("| {name} | {speed} |\n"));
+        table.push_str(&format!("| {name} | {speed} |\n"));
     }
-    page.push_str("\n| bar | reached | asked | |\n|---|--:|--:|---|\n");
+    let what = "lifeboat / pgBackRest, segments a second";
     let line = match ours.zip(theirs) {
         Some((ours, theirs)) => {
             let reached = ours / theirs;
-            let verdict = if reached >= BAR { "met" } else { "missed" };
-            format!("| lifeboat / pgBackRest | {reached:.2} | at least {BAR} | {verdict} |\n")
+            let verdict = report::verdict(reached >= BAR);
+            format!("| {what} | {reached:.2} | at least {BAR} | {verdict} |\n")
         }
-        None => format!("| lifeboat / pgBackRest | not measured | at least {BAR} | |\n"),
+        None => format!("| {what} | not measured | at least {BAR} | |\n"),
     };
-    page.push_str(&line);
-    page
+    (table, line)
 }
 
 #[cfg(test)]
