@@ -51,6 +51,7 @@ cargo xtask bench postgres-physical  measures us, pgBackRest and pg_basebackup o
     --runs N              how often each is run (3)
     --only NAME           only what has NAME in its name: backup, restore, wal, 'zstd -1'
     --skip NAME           nothing that has NAME in its name: gz
+    --program FILE        this program of ours instead of one that is built first
 cargo xtask bench retention  times list, status and prune --dry-run on many backups; as root cold
     --backups N           how many (10000)
     --runs N              how often each is run (5)

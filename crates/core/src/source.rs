@@ -64,6 +64,9 @@ pub trait Sink {
     fn buffer(&mut self) -> &mut [u8];
     /// Says how many bytes of the buffer were filled. Fails when the store failed meanwhile.
     fn advance(&mut self, bytes: usize) -> Result<()>;
+    /// Says that so many bytes of the source were read which an older backup has: nothing of them
+    /// is stored, but the run came further.
+    fn pass_over(&mut self, _bytes: u64) {}
 }
 
 /// A source held at one moment. Dropping it lets the source go, without success.

@@ -128,7 +128,7 @@ impl Session {
     }
 
     /// The only row of a query.
-    pub(crate) fn row(&mut self, query: &str) -> Result<Row> {
+    pub fn row(&mut self, query: &str) -> Result<Row> {
         let mut rows = self.rows(query)?;
         match (rows.pop(), rows.is_empty()) {
             (Some(row), true) => Ok(row),

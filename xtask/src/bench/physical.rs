@@ -1,9 +1,9 @@
 //! `cargo xtask bench postgres-physical`: whole clusters, us beside pgBackRest and `pg_basebackup`.
 //!
-//! A server of version 15 with page checksums holds the tables of `pgbench` and a table of texts; it
-//! archives to pgBackRest, which needs that. Each contender makes a full backup, then the same rows
-//! are changed and each makes an incremental one, then each restores what it stored. A server of
-//! version 18 with the same tables shows what an incremental is where the server knows what
+//! A server of version 15 with page checksums holds the tables of `pgbench` and a table of texts;
+//! it archives to pgBackRest, which needs that. Each contender makes a full backup, then the same
+//! rows are changed and each makes an incremental one, then each restores what it stored. A server
+//! of version 18 with the same tables shows what an incremental is where the server knows what
 //! changed. The last part is archiving. What we restore is compared with the server's own manifest.
 //!
 //! All is read from memory and written to disk, synced. The numbers are medians; the server's own
@@ -77,6 +77,7 @@ struct Options {
     runs: usize,
     only: Option<String>,
     skip: Option<String>,
+    program: Option<PathBuf>,
 }
 
 impl Options {
@@ -105,7 +106,7 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
             bail!("the benchmark needs {tool} (as root: apt-get install -y tar zstd bash)");
         }
     }
-    let program = build()?;
+    let program = options.program.clone().map_or_else(build, Ok)?;
     let path = root().join("target/bench/physical-report.md");
     fs::create_dir_all(root().join("target/bench"))?;
     let write = |page: &str| {
@@ -135,8 +136,9 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
 }
 
 fn parse(arguments: &[&str]) -> Result<Options> {
+    let (only, skip, program) = (None, None, None);
     let mut options =
-        Options { scale: 50, text_mb: 500, segments: 45, runs: 3, only: None, skip: None };
+        Options { scale: 50, text_mb: 500, segments: 45, runs: 3, only, skip, program };
     let mut rest = arguments.iter();
     while let Some(name) = rest.next() {
         let value = rest.next().with_context(|| format!("{name} needs a value"))?;
@@ -150,6 +152,7 @@ fn parse(arguments: &[&str]) -> Result<Options> {
             ("--runs", value) => options.runs = value.parse().context("--runs")?,
             ("--only", value) => options.only = Some(value.to_owned()),
             ("--skip", value) => options.skip = Some(value.to_owned()),
+            ("--program", value) => options.program = Some(value.into()),
             _ => bail!("{name} is not known: see `cargo xtask help`"),
         }
     }

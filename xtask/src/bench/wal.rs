@@ -1,5 +1,5 @@
-//! `cargo xtask bench postgres-wal`: archiving a server's log, us and pgBackRest side by side. It is
-//! a part of `bench postgres-physical` too.
+//! `cargo xtask bench postgres-wal`: archiving a server's log, us and pgBackRest side by side. It
+//! is a part of `bench postgres-physical` too.
 //!
 //! A cluster of PostgreSQL 15 makes segments under a load that changes rows, and an archive command
 //! that fails keeps them. Then each contender archives the same segments in order, as the server's

@@ -31,6 +31,10 @@ impl Sink for Watched<'_> {
         self.env.proceed()?;
         self.sink.advance(bytes)
     }
+
+    fn pass_over(&mut self, bytes: u64) {
+        self.sink.pass_over(bytes);
+    }
 }
 
 impl<'a> Branches<'a> {
@@ -94,7 +98,8 @@ impl<'a> Branches<'a> {
         produce: impl FnOnce(&mut dyn Sink) -> Result<()>,
     ) -> Result<()> {
         let (env, subject, phase) = (self.env, self.subject(), "backing up");
-        let bytes_total = Some(plan.plain_bytes_estimate);
+        // Of what nobody can tell, no time is told that is left.
+        let bytes_total = Some(plan.plain_bytes_estimate).filter(|bytes| *bytes > 0);
         env.tell(Event::PhaseBegan { subject: &subject, phase, bytes_total });
         let options = EncodeOptions {
             compression: Compression::DEFAULT,

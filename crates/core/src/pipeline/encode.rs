@@ -421,6 +421,10 @@ impl Sink for BatchSink<'_> {
             false => Ok(()),
         }
     }
+
+    fn pass_over(&mut self, bytes: u64) {
+        (self.progress)(bytes);
+    }
 }
 
 /// The storing end of one output: what the workers packed goes out in order.

@@ -1,6 +1,8 @@
 //! The log of clusters: an archiver that fails, a disk that its log fills, slots that hold on to
 //! it.
 
+use lifeboat_postgres::wal::Complaint;
+
 use super::{Finding, Subject};
 use crate::commands::wal;
 
@@ -23,7 +25,8 @@ pub(super) fn archivers(subject: &Subject<'_>) -> Vec<Finding> {
         }
         let hint = "lifeboat wal check says what is in the repositories; lifeboat install postgres \
                     sets the server up";
-        let warning = |text: String| Finding::warning(CHECK, &target.name, text, hint);
+        let warning =
+            |complaint: Complaint| Finding::warning(CHECK, &target.name, complaint.text, hint);
         complaints.into_iter().map(warning).collect()
     };
     clusters.flat_map(one).collect()

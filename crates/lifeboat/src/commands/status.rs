@@ -11,6 +11,7 @@ use lifeboat_core::env::Env;
 use lifeboat_core::prune;
 use lifeboat_core::status::{self, Verdict};
 use lifeboat_core::{Error, Kind, Result};
+use lifeboat_postgres::wal::Complaint;
 use lifeboat_sqlite::pagelog::Moment;
 use serde::Serialize;
 
@@ -39,7 +40,8 @@ use crate::ui::units;
 ///
 /// With `--format nagios` it is a check plugin: one line with numbers, and the exit code is 0 (OK),
 /// 1 (WARNING: a doubt, or a disk that is 80 % full), 2 (CRITICAL: stale, or never backed up) or 3
-/// (UNKNOWN: it could not be found out).
+/// (UNKNOWN: it could not be found out). An archiver that fails is a WARNING; CRITICAL when files
+/// have waited for ten minutes, or the disk of pg_wal fills.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Names of sources, or paths of databases; all without any
@@ -79,7 +81,7 @@ struct Row {
     in_future: usize,
     unreadable: usize,
     /// What is wrong with the archiver of its server, where that can be asked.
-    archiver: Vec<String>,
+    archiver: Vec<Complaint>,
     /// Why the prune after its backups waits for an approval, if it does.
     prune_waits: Option<String>,
     stored_bytes: u64,
@@ -397,7 +399,7 @@ fn warn(session: &Session, row: &Row) {
         session.printer.warning(&source, &format!("{count} {what}"));
     }
     for complaint in &row.archiver {
-        session.printer.warning(&source, complaint);
+        session.printer.warning(&source, &complaint.text);
     }
     if let Some(why) = &row.prune_waits {
         let why = format!("{WAITS}: {why} (lifeboat prune --dry-run)");

@@ -101,10 +101,16 @@ impl Yard {
 
     /// A command as the server's user, in the environment of this yard.
     pub(crate) fn command(&self, program: &Path) -> Command {
-        let mut command = Command::new(program);
+        let mut command = self.own_command(program);
         if let Some((uid, gid)) = user() {
             command.uid(uid).gid(gid);
         }
+        command
+    }
+
+    /// The same as the user of the tests.
+    pub(crate) fn own_command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
         let mut paths = folders();
         paths.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap()));
         command
@@ -297,6 +303,12 @@ impl<'a> Cluster<'a> {
             server: None,
             ..*self
         }
+    }
+
+    /// Kills one of its processes alone.
+    pub(crate) fn kill_one(&self, port: u16, kind: &str) {
+        let query = format!("SELECT pid FROM pg_stat_activity WHERE backend_type = '{kind}'");
+        done(Command::new("kill").args(["-9", &self.ask(port, &query)]).output().unwrap());
     }
 
     /// Kills it, and all of its children, as a power cut would.

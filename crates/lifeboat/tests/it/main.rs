@@ -73,6 +73,7 @@ mod wal_copies;
 mod wal_moments;
 mod wal_receive;
 mod wal_records;
+mod wal_remote;
 mod wal_server;
 
 #[test]

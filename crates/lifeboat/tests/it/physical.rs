@@ -6,6 +6,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::postgres_server::{Server, command, majors, run};
 use crate::support::World;
 
@@ -165,6 +167,27 @@ fn incremental_backups_form_a_chain_of_bounded_length() {
     let off = run(&world, &["backup", "--incremental"]);
     assert_eq!(off.code, 15, "{}", off.err);
     assert!(off.err.contains("summarize_wal = on"), "{}", off.err);
+}
+
+#[test]
+fn progress_counts_what_was_read_and_not_what_changed() {
+    let server = Server::new(15);
+    let world = world_of(&server, "");
+    run(&world, &["backup"]).expect(0);
+    let next = run(&world, &["backup", "--incremental", "--json"]).expect(0);
+    let lines = next.err.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let ended = |line: &Value| line["phase"] == "backing up" && line["state"] == "ended";
+    let first = lines.into_iter().find(ended).unwrap();
+    let (done, total) =
+        (first["bytes_done"].as_u64().unwrap(), first["bytes_total"].as_u64().unwrap());
+    // All was read, whatever little of it is stored.
+    assert!(done * 10 >= total * 9 && total > 10_000_000, "{first}");
+    let made = manifests(&world).pop().unwrap();
+    let base = made["artifacts"].as_array().unwrap().iter().find(|one| one["role"] == "base");
+    let stored = base.unwrap()["plain_bytes"].as_u64().unwrap();
+    // The log of the backup's own time is not of the cluster.
+    let of_log = made["facts"]["wal_bytes"].as_u64().unwrap();
+    assert!(stored - of_log < total / 4, "{made}");
 }
 
 #[test]

@@ -11,14 +11,14 @@ use crate::support::{mode, ran, set_mode};
 const MIB: usize = 1 << 20;
 
 /// A data directory with a control file and segments, of no server.
-struct Folder {
-    yard: Yard,
-    data: PathBuf,
+pub(crate) struct Folder {
+    pub(crate) yard: Yard,
+    pub(crate) data: PathBuf,
     bytes: usize,
 }
 
 impl Folder {
-    fn new(repositories: &[&str]) -> Folder {
+    pub(crate) fn new(repositories: &[&str]) -> Folder {
         Folder::with(repositories, MIB, 7)
     }
 
@@ -45,7 +45,7 @@ impl Folder {
 
     /// A segment of timeline 1 as a server of that system would have it. Its bytes depend on
     /// `seed`.
-    fn segment(&self, number: usize, system: u64, seed: u8) -> String {
+    pub(crate) fn segment(&self, number: usize, system: u64, seed: u8) -> String {
         let name = format!("00000001{:08X}{:08X}", 0, number);
         let mut bytes: Vec<u8> = (0..self.bytes).map(|at| (at * at / 977) as u8 ^ seed).collect();
         let mut header = Vec::new();
@@ -62,22 +62,22 @@ impl Folder {
         name
     }
 
-    fn write(&self, name: &str, bytes: &[u8]) {
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) {
         fs::write(self.data.join("pg_wal").join(name), bytes).unwrap();
         self.yard.own(&format!("cluster/pg_wal/{name}"));
     }
 
-    fn push(&self, name: &str) -> crate::support::Ran {
+    pub(crate) fn push(&self, name: &str) -> crate::support::Ran {
         self.yard.lifeboat_in(&self.data, &["wal", "push", &format!("pg_wal/{name}")])
     }
 
-    fn fetch(&self, name: &str) -> crate::support::Ran {
+    pub(crate) fn fetch(&self, name: &str) -> crate::support::Ran {
         let arguments = ["wal", "fetch", name, "pg_wal/RECOVERYXLOG", "--no-helper"];
         self.yard.lifeboat_in(&self.data, &arguments)
     }
 
     #[track_caller]
-    fn gives_back(&self, name: &str) {
+    pub(crate) fn gives_back(&self, name: &str) {
         self.fetch(name).expect(0);
         let (fetched, own) = (self.data.join("pg_wal/RECOVERYXLOG"), self.data.join("pg_wal"));
         assert!(fs::read(&fetched).unwrap() == fs::read(own.join(name)).unwrap(), "{name}");
@@ -322,6 +322,41 @@ fn killed_at_any_point_a_push_is_only_done_again() {
         folder.push(&name).expect(0);
         folder.gives_back(&name);
     }
+}
+
+#[test]
+fn a_helper_killed_before_its_note_leaves_a_file_that_is_only_pushed_again() {
+    let folder = Folder::new(&["one"]);
+    let name = folder.segment(3, 7, 1);
+    fs::create_dir(folder.data.join("pg_wal/archive_status")).unwrap();
+    folder.yard.own("cluster/pg_wal/archive_status");
+    folder.write(&format!("archive_status/{name}.ready"), b"");
+    let mut command = folder.yard.command(program());
+    command.args(["wal", "helper", "push", "--data"]).arg(&folder.data);
+    let killed = ran(command.env("LIFEBOAT_CRASH_AT", "wal.noted").output().unwrap());
+    assert_eq!(killed.code, 128 + 9, "{killed:?}");
+    // It is in the repository, and nobody says so: the server's own push finds the same bytes.
+    assert_eq!(folder.yard.log("one"), [format!("7/00000001/{name}")]);
+    folder.push(&name).expect(0);
+    assert_eq!(folder.yard.log("one"), [format!("7/00000001/{name}")]);
+    folder.gives_back(&name);
+}
+
+#[test]
+fn a_segment_that_a_server_left_in_its_middle_counts_until_there_is_a_whole_one() {
+    let folder = Folder::new(&["one"]);
+    folder.push(&folder.segment(3, 7, 1)).expect(0);
+    let name = folder.segment(4, 7, 1);
+    let left = fs::read(folder.data.join("pg_wal").join(&name)).unwrap();
+    let partial = format!("{name}.partial");
+    folder.write(&partial, &left);
+    folder.push(&partial).expect(0);
+    folder.gives_back(&name);
+    let check = ["wal", "check", "--offline", "--read", "--json"];
+    folder.yard.lifeboat_in(&folder.data, &check).expect(0);
+    folder.segment(4, 7, 2);
+    folder.push(&name).expect(0);
+    folder.gives_back(&name);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! go when no backup needs them.
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -129,10 +130,23 @@ fn the_log_of_a_backup_goes_after_it_and_never_before() {
     let later = days_from_now(8);
     at(&yard, Some(&later), &["backup", "main"]).expect(0);
     let later = days_from_now(9);
+    // Killed between two files, it goes on, and keeps what it would have kept.
+    let copied = yard.command(Path::new("cp")).args(["-a", "one", "aside"]).status().unwrap();
+    assert!(copied.success());
+    let mut killed = yard.command(program());
+    killed.args(["prune", "main", "--yes"]).env("LIFEBOAT_CLOCK_AT", &later);
+    let killed = ran(killed.env("LIFEBOAT_CRASH_AT", "wal.deleted").output().unwrap());
+    assert_eq!(killed.code, 128 + 9, "{killed:?}");
+    check(&yard, &["--read"]).expect(0);
+    prune(Some(&later), &[]).expect(0);
+    let after_kill = yard.segments("one");
+    fs::remove_dir_all(yard.path("one")).unwrap();
+    fs::rename(yard.path("aside"), yard.path("one")).unwrap();
     let second: Value = prune(Some(&later), &[]).expect(0).json();
     assert_eq!(second[0]["deleted"].as_array().unwrap().len(), 2, "{second}");
     assert!(second[0]["log_objects"].as_u64().unwrap() > 0, "{second}");
     let left = yard.segments("one");
+    assert_eq!(left, after_kill);
     assert!(left.len() < all.len() && !left.contains(&before), "{left:?}");
     // Every backup that is left has its log.
     let checked = check(&yard, &["--read"]).expect(0).json();
@@ -188,6 +202,49 @@ fn a_server_is_set_up_and_another_program_is_not_replaced_unasked() {
     let doctor = at(&yard, None, &["doctor", "--json"]);
     assert!(doctor.out.contains("the archiver fails"), "{}", doctor.out);
     at(&yard, None, &["status"]).says("the archiver fails");
+    let nagios = at(&yard, None, &["status", "--format", "nagios"]);
+    assert!(nagios.out.contains("the archiver fails"), "{}", nagios.out);
+    // What was there before comes back, and what somebody set since stays.
+    cluster.ask(5432, "ALTER SYSTEM SET archive_timeout = '5min'");
+    cluster.ask(5432, "SELECT pg_reload_conf()");
+    cluster.wait_until(5432, "SELECT current_setting('archive_timeout') = '5min'");
+    let planned = install(&["--dry-run", "--uninstall"]).expect(0);
+    assert!(planned.out.contains("'pgbackrest archive-push %p'"), "{}", planned.out);
     install(&["--yes", "--uninstall"]).expect(0);
-    cluster.wait_until(5432, "SELECT current_setting('archive_command') = ''");
+    let before = "SELECT current_setting('archive_command') = 'pgbackrest archive-push %p'";
+    cluster.wait_until(5432, before);
+    assert_eq!(cluster.ask(5432, "SHOW archive_timeout"), "5min");
+    install(&["--yes", "--uninstall"]).expect(0).says("nothing to do");
+}
+
+#[test]
+fn a_server_that_never_archived_does_so_no_more_after_uninstall() {
+    let yard = Yard::new();
+    yard.configure_main(&["one"]);
+    let mut cluster = Cluster::new(&yard, 15, "data", &["--wal-segsize=1"]);
+    cluster.set(&["archive_mode = off"]);
+    cluster.up(5432);
+    let install = |more: &[&str]| {
+        let mut arguments = vec!["install", "postgres"];
+        arguments.extend(more);
+        at(&yard, None, &arguments)
+    };
+    // A role without the right gets the lines, and nothing is changed.
+    cluster.ask(5432, "CREATE ROLE plain LOGIN");
+    let config = fs::read_to_string(yard.path("config.toml")).unwrap();
+    yard.configure(&config.replace("user=postgres", "user=plain"));
+    let refused = install(&["--yes"]).expect(23).says("ALTER SYSTEM");
+    assert!(refused.out.contains("\narchive_mode = 'on'"), "{}", refused.out);
+    assert!(refused.out.contains("wal push %p"), "{}", refused.out);
+    install(&["--dry-run"]).expect(0);
+    yard.configure(&config);
+    install(&["--yes"]).expect(0).says("must be restarted");
+    cluster.stop();
+    cluster.up(5432);
+    assert_eq!(cluster.ask(5432, "SHOW archive_mode"), "on");
+    install(&["--yes", "--uninstall"]).expect(0).says("must be restarted");
+    cluster.stop();
+    cluster.up(5432);
+    assert_eq!(cluster.ask(5432, "SHOW archive_mode"), "off");
+    assert_eq!(cluster.ask(5432, "SELECT current_setting('archive_command')"), "(disabled)");
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::cluster::{Cluster, Yard, program};
 use crate::postgres_server::majors;
+use crate::support::ran;
 
 const SUM: &str = "SELECT count(*), sum(x), max(x) FROM t";
 
@@ -88,6 +89,178 @@ fn what_was_received_survives_the_server_also_without_a_whole_segment() {
     }
 }
 
+/// As many pieces and segments as there must be, and none twice.
+#[track_caller]
+fn assert_sound(yard: &Yard, repository: &str) {
+    let log = yard.log(repository);
+    let segments = yard.segments(repository);
+    let is_over = |name: &&String| {
+        name.ends_with(".piece") && segments.iter().any(|segment| name.contains(segment.as_str()))
+    };
+    assert_eq!(log.iter().find(is_over), None, "{log:?}");
+    let check = ["wal", "check", "--offline", "--read", "--json"];
+    let checked = yard.lifeboat_in(&yard.path(""), &check).expect(0).json();
+    assert_eq!(checked["clusters"][0]["gaps"], serde_json::json!([]), "{checked}");
+    assert_eq!(checked["clusters"][0]["damaged"], serde_json::json!([]), "{checked}");
+}
+
+#[test]
+fn killed_at_its_crash_points_a_receiver_goes_on() {
+    let yard = Yard::new();
+    yard.configure_main(&["one"]);
+    let mut cluster = server(&yard, 16);
+    let mut copy = cluster.copy(5432, "copy");
+    let here = yard.path("");
+    yard.lifeboat_in(&here, &["wal", "receive", "--once"]).expect(0);
+    for point in ["wal.piece_stored", "wal.segment_stored", "wal.piece_stored"] {
+        cluster.ask(5432, "INSERT INTO t SELECT generate_series(1, 30000)");
+        let mut command = yard.command(program());
+        command.args(["wal", "receive", "--once"]).env("LIFEBOAT_CRASH_AT", point);
+        let killed = ran(command.output().unwrap());
+        assert_eq!(killed.code, 128 + 9, "{point} is never passed: {killed:?}");
+    }
+    yard.lifeboat_in(&here, &["wal", "receive", "--once"]).expect(0);
+    assert_sound(&yard, "one");
+    let wanted = cluster.ask(5432, SUM);
+    cluster.kill();
+    assert_eq!(recovered(&yard, &mut copy, SUM), wanted);
+}
+
+#[test]
+fn a_receiver_killed_under_load_loses_nothing() {
+    const FINGERPRINT: &str = "SELECT count(*), sum(delta), (SELECT sum(abalance) FROM \
+                               pgbench_accounts) FROM pgbench_history";
+    let yard = Yard::new();
+    yard.configure_main(&["one"]);
+    let mut cluster = server(&yard, 18);
+    assert!(cluster.pgbench(5432, &["-i", "-q", "-s", "1"]).wait().unwrap().success());
+    // From here on the slot holds the log.
+    yard.lifeboat_in(&yard.path(""), &["wal", "receive", "--once"]).expect(0);
+    let mut copy = cluster.copy(5432, "copy");
+    let mut load = cluster.pgbench(5432, &["-n", "-c", "2", "-T", "60"]);
+    for round in 0..5 {
+        let mut receiving = receiver(&yard, &["--every", "100ms"]);
+        std::thread::sleep(Duration::from_millis(500 + 90 * round));
+        receiving.kill().unwrap();
+        receiving.wait().unwrap();
+    }
+    let mut receiving = receiver(&yard, &["--every", "100ms"]);
+    cluster.wait_until(5432, "SELECT count(*) FROM pg_stat_replication");
+    load.kill().unwrap();
+    load.wait().unwrap();
+    let wanted = cluster.ask(5432, FINGERPRINT);
+    wait_until_safe(&mut cluster, 5432);
+    cluster.kill();
+    receiving.kill().unwrap();
+    receiving.wait().unwrap();
+    assert_sound(&yard, "one");
+    assert_eq!(recovered(&yard, &mut copy, FINGERPRINT), wanted);
+}
+
+#[test]
+fn what_a_promoted_standby_left_unfinished_counts() {
+    let yard = Yard::new();
+    yard.configure_main(&["one"]);
+    let mut cluster = Cluster::new(&yard, 18, "data", &["--wal-segsize=1"]);
+    cluster.archive("");
+    cluster.up(5432);
+    cluster.ask(5432, "CREATE TABLE t(x bigint)");
+    let mut copy = cluster.copy(5432, "copy");
+    let mut standby = standby(&yard, &cluster);
+    cluster.ask(5432, "INSERT INTO t SELECT generate_series(1, 40000)");
+    cluster.ask(5432, "SELECT pg_switch_wal()");
+    cluster.ask(5432, "INSERT INTO t VALUES (4711)");
+    let here = cluster.ask(5432, "SELECT pg_current_wal_lsn()");
+    standby.wait_until(5433, &format!("SELECT pg_last_wal_replay_lsn() >= '{here}'"));
+    let wanted = cluster.ask(5432, SUM);
+    cluster.kill();
+    standby.ask(5433, "SELECT pg_promote()");
+    standby.wait_until(5433, "SELECT NOT pg_is_in_recovery()");
+    let end = "SELECT count(*) FROM pg_stat_archiver WHERE last_archived_wal LIKE '%.partial'";
+    standby.wait_until(5433, end);
+    standby.kill();
+    // Its own timeline is lost: the last transaction is in what the old one left, and nowhere else.
+    for name in yard.log("one").iter().filter(|name| name.contains("/00000002/")) {
+        fs::remove_file(yard.path(&format!("one/main/wal/{name}.zst"))).unwrap();
+    }
+    copy.set(&["archive_command = 'false'"]);
+    assert_eq!(recovered(&yard, &mut copy, SUM), wanted);
+}
+
+/// A running standby of a server, on port 5433.
+fn standby<'a>(yard: &'a Yard, cluster: &Cluster<'a>) -> Cluster<'a> {
+    cluster.ask(5432, "SELECT pg_create_physical_replication_slot('standby', true)");
+    let mut standby = cluster.copy(5432, "standby");
+    fs::write(standby.data.join("standby.signal"), "").unwrap();
+    yard.own("standby/standby.signal");
+    let here = yard.path("").display().to_string();
+    standby.set(&[
+        &format!("primary_conninfo = 'host={here} port=5432 user=postgres'"),
+        "primary_slot_name = 'standby'",
+    ]);
+    standby.up(5433);
+    standby
+}
+
+#[test]
+fn a_receiver_follows_a_standby_that_is_promoted_under_it() {
+    let yard = Yard::new();
+    yard.configure_main(&["one"]);
+    let mut cluster = server(&yard, 15);
+    let mut standby = standby(&yard, &cluster);
+    let mut copy = cluster.copy(5432, "copy");
+    let here = cluster.ask(5432, "SELECT pg_current_wal_lsn()");
+    standby.wait_until(5433, &format!("SELECT pg_last_wal_replay_lsn() >= '{here}'"));
+    let text = fs::read_to_string(yard.path("config.toml")).unwrap();
+    yard.configure(&text.replace("?user=", "?port=5433&user="));
+    yard.lifeboat_in(&yard.path(""), &["wal", "receive", "--once"]).expect(0);
+    let mut receiving = receiver(&yard, &["--every", "200ms"]);
+    standby.wait_until(5433, "SELECT count(*) FROM pg_stat_replication");
+    cluster.ask(5432, "INSERT INTO t SELECT generate_series(1, 40000)");
+    let here = cluster.ask(5432, "SELECT pg_current_wal_lsn()");
+    standby.wait_until(5433, &format!("SELECT pg_last_wal_replay_lsn() >= '{here}'"));
+    cluster.stop();
+    standby.ask(5433, "SELECT pg_promote()");
+    standby.wait_until(5433, "SELECT NOT pg_is_in_recovery()");
+    standby.ask(5433, "INSERT INTO t VALUES (99)");
+    standby.wait_until(5433, "SELECT count(*) FROM pg_stat_replication");
+    wait_until_safe(&mut standby, 5433);
+    let wanted = standby.ask(5433, SUM);
+    // What the server says of its history is stored to the byte.
+    let object =
+        yard.log("one").into_iter().find(|name| name.ends_with("00000002.history")).unwrap();
+    let object = yard.path(&format!("one/main/wal/{object}.zst"));
+    let plain = std::process::Command::new("zstd").arg("-dc").arg(&object).output().unwrap();
+    let own = fs::read(standby.data.join("pg_wal/00000002.history")).unwrap();
+    assert!(!own.is_empty() && plain.stdout == own, "{plain:?}");
+    standby.kill();
+    receiving.kill().unwrap();
+    receiving.wait().unwrap();
+    assert_sound(&yard, "one");
+    assert_eq!(recovered(&yard, &mut copy, SUM), wanted);
+}
+
+#[test]
+fn a_slot_is_watched_also_while_no_repository_takes_anything() {
+    let yard = Yard::new();
+    yard.configure_main(&["one"]);
+    let cluster = server(&yard, 16);
+    let here = yard.path("");
+    yard.lifeboat_in(&here, &["wal", "receive", "--once"]).expect(0);
+    fs::rename(yard.path("one"), yard.path("aside")).unwrap();
+    fs::write(yard.path("one"), "not a repository").unwrap();
+    for _ in 0..3 {
+        cluster.ask(5432, "INSERT INTO t SELECT generate_series(1, 40000)");
+    }
+    let arguments = ["wal", "receive", "--slot-max", "1MB"];
+    yard.lifeboat_in(&here, &[&arguments[..], &["--once"]].concat()).says("holds on to");
+    assert_eq!(cluster.ask(5432, "SELECT count(*) FROM pg_replication_slots"), "1");
+    // It does not wait for the repository first.
+    let dropped = yard.lifeboat_in(&here, &[&arguments[..], &["--drop-slot"]].concat());
+    dropped.expect(22).says("held on to");
+    assert_eq!(cluster.ask(5432, "SELECT count(*) FROM pg_replication_slots"), "0");
+}
+
 #[test]
 fn a_synchronous_commit_waits_for_the_repository() {
     let yard = Yard::new();
@@ -120,16 +293,7 @@ fn a_switch_of_the_timeline_is_followed() {
     let yard = Yard::new();
     yard.configure_main(&["one"]);
     let mut cluster = server(&yard, 18);
-    cluster.ask(5432, "SELECT pg_create_physical_replication_slot('standby', true)");
-    let mut standby = cluster.copy(5432, "standby");
-    fs::write(standby.data.join("standby.signal"), "").unwrap();
-    yard.own("standby/standby.signal");
-    let here = yard.path("").display().to_string();
-    standby.set(&[
-        &format!("primary_conninfo = 'host={here} port=5432 user=postgres'"),
-        "primary_slot_name = 'standby'",
-    ]);
-    standby.up(5433);
+    let mut standby = standby(&yard, &cluster);
     yard.lifeboat_in(&yard.path(""), &["wal", "receive", "--once"]).expect(0);
     cluster.ask(5432, "INSERT INTO t SELECT generate_series(1, 40000)");
     yard.lifeboat_in(&yard.path(""), &["wal", "receive", "--once"]).expect(0);

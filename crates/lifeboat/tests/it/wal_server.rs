@@ -71,6 +71,8 @@ fn a_server_killed_under_load_loses_nothing() {
             let mut load = cluster.pgbench(5432, &["-n", "-c", "2", "-T", "60"]);
             std::thread::sleep(Duration::from_millis(1_200));
             killed += kill_helpers(&cluster);
+            // The server ends all its sessions for it, and recovers.
+            cluster.kill_one(5432, "archiver");
             std::thread::sleep(Duration::from_millis(300));
             cluster.kill();
             killed += kill_helpers(&cluster);

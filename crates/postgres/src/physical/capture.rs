@@ -29,7 +29,7 @@ use super::{ROLE_BASE, ROLE_HASHES, ROLE_SERVER_MANIFEST, ROLE_TABLESPACE};
 use crate::failure::code_of;
 use crate::page::PAGE_BYTES;
 use crate::replication::{
-    BackupEnd, BackupStart, BaseBackup, BaseBackupOptions, Piece, ReplicationConnection,
+    BackupEnd, BackupStart, BaseBackup, BaseBackupOptions, Piece, ReplicationConnection, Tablespace,
 };
 use crate::server_manifest::ServerManifest;
 
@@ -256,11 +256,14 @@ impl Capture for ClusterCapture<'_> {
             observer: None,
             file: None,
         };
+        // A server that leaves out what did not change says how much all of it is.
+        let is_part = self.parent.is_some() && self.facts.knows_changes();
+        let bytes = |one: &Tablespace| if is_part { 0 } else { one.bytes };
         let tablespaces = self.backup.start().tablespaces.iter();
         let mut plans: Vec<ArtifactPlan> = tablespaces
             .map(|one| match one.oid {
-                Some(oid) => plan(ROLE_TABLESPACE, format!("ts-{oid}.tar"), one.bytes),
-                None => plan(ROLE_BASE, "base.tar".to_owned(), one.bytes),
+                Some(oid) => plan(ROLE_TABLESPACE, format!("ts-{oid}.tar"), bytes(one)),
+                None => plan(ROLE_BASE, "base.tar".to_owned(), bytes(one)),
             })
             .collect();
         let extension = "backup_manifest".to_owned();

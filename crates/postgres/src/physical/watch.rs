@@ -346,6 +346,10 @@ impl TarSink for Passing<'_> {
         }
         match (self.files.rewrite(), &mut self.sink) {
             (Some(rewrite), Some(sink)) if !rewrite.collects() => rewrite.data(bytes, *sink),
+            (Some(_), Some(sink)) => {
+                sink.pass_over(bytes.len() as u64);
+                Ok(())
+            }
             _ => Ok(()),
         }
     }

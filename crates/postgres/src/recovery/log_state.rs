@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::serve::Supply;
 use super::target::{Target, Timeline};
 use crate::replication::Lsn;
-use crate::wal::{Archive, Fetched, History, Kept, Segment, WalFile, log_prefix};
+use crate::wal::{Archive, Fetched, History, Kept, Segment, WalFile, log_prefix, stretch};
 
 /// An archive as the source of a recovery's log.
 pub struct ArchiveSupply {
@@ -64,19 +64,10 @@ impl LogState {
                 let Some((_, _, kept)) = Kept::of_object(object.name.as_str()) else { continue };
                 newest_at = newest_at.max(Some(object.modified));
                 match kept {
-                    Kept::File(WalFile::Segment(segment)) => {
-                        log.stretches.push(segment.stretch(segment_bytes));
-                    }
                     Kept::File(WalFile::History(timeline)) => {
                         histories.insert(timeline);
                     }
-                    Kept::Piece(segment, from, to) => {
-                        let mut stretch = segment.stretch(segment_bytes);
-                        stretch.to = stretch.from + u64::from(to);
-                        stretch.from += u64::from(from);
-                        log.stretches.push(stretch);
-                    }
-                    Kept::File(_) => {}
+                    kept => log.stretches.extend(stretch(kept, segment_bytes)),
                 }
             }
         }

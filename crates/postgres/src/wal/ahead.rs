@@ -61,8 +61,15 @@ pub fn waiting(data: &Path) -> Result<Vec<WalFile>> {
     Ok(files)
 }
 
-/// The helper that pushes ahead. `Ok` at its end, also if another one is at work.
-pub fn run_pusher(env: &Env, archive: &Archive, spool: &Spool, control: &Control) -> Result<()> {
+/// The helper that pushes ahead. `Ok` at its end, also if another one is at work. `alive` is called
+/// whenever a file is done.
+pub fn run_pusher(
+    env: &Env,
+    archive: &Archive,
+    spool: &Spool,
+    control: &Control,
+    alive: &(dyn Fn() + Sync),
+) -> Result<()> {
     let Some(_own) = spool.claim(PUSHER)? else { return Ok(()) };
     spool.forget_all_but(&waiting(&control.data)?);
     // Half of them wait for a disk.
@@ -71,7 +78,7 @@ pub fn run_pusher(env: &Env, archive: &Archive, spool: &Spool, control: &Control
     let queue = Mutex::new(Queue { files: VecDeque::new(), looked_at_ms: 0, worked_at_ms: 0 });
     queue.lock().unwrap_or_else(PoisonError::into_inner).worked_at_ms = env.clock.monotonic_ms();
     std::thread::scope(|scope| {
-        let work = || work(&worker, archive, spool, control, &queue);
+        let work = || work(&worker, archive, spool, control, &queue, alive);
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         let ended = workers.into_iter().map(|worker| {
             worker.join().unwrap_or_else(|_| Err(Error::new(Kind::Failed, "a helper panicked")))
@@ -97,11 +104,7 @@ impl Queue {
             let new = waiting(data)?.into_iter().filter(|file| !spool.is_noted(*file));
             self.files = new.take(room).collect();
         }
-        let next = self.files.pop_front();
-        if next.is_some() {
-            self.worked_at_ms = now_ms;
-        }
-        Ok(next)
+        Ok(self.files.pop_front())
     }
 }
 
@@ -111,6 +114,7 @@ fn work(
     spool: &Spool,
     control: &Control,
     queue: &Mutex<Queue>,
+    alive: &(dyn Fn() + Sync),
 ) -> Result<()> {
     loop {
         env.proceed()?;
@@ -126,7 +130,10 @@ fn work(
             env.clock.sleep_ms(LOOK_AGAIN_MS);
             continue;
         };
+        // Who only waits for another one, which may hang, does not work.
         let Some(_claim) = spool.claim(&file.to_string())? else { continue };
+        queue.lock().unwrap_or_else(PoisonError::into_inner).worked_at_ms =
+            env.clock.monotonic_ms();
         // The server may have archived it meanwhile, and removed it.
         if spool.is_noted(file) || !is_waiting(&control.data, file) {
             continue;
@@ -135,6 +142,7 @@ fn work(
         let file = PushFile::look(&path, control)?;
         archive.push(env, &file)?;
         spool.note_pushed(env, archive, &file)?;
+        alive();
     }
 }
 
@@ -174,9 +182,14 @@ pub fn wants_fetcher(spool: &Spool, file: WalFile, segment_bytes: u64) -> bool {
 }
 
 /// The helper that fetches ahead. `Ok` at its end, also if another one is at work.
-pub fn run_fetcher(env: &Env, archive: &Archive, spool: &Spool) -> Result<()> {
+pub fn run_fetcher(
+    env: &Env,
+    archive: &Archive,
+    spool: &Spool,
+    alive: &(dyn Fn() + Sync),
+) -> Result<()> {
     let Some(own) = spool.claim(FETCHER)? else { return Ok(()) };
-    let ended = fetch_ahead(env, archive, spool);
+    let ended = fetch_ahead(env, archive, spool, alive);
     spool.drop_fetched_but(&[]);
     end(own);
     ended
@@ -187,7 +200,12 @@ fn end(own: Claim) {
     drop(own);
 }
 
-fn fetch_ahead(env: &Env, archive: &Archive, spool: &Spool) -> Result<()> {
+fn fetch_ahead(
+    env: &Env,
+    archive: &Archive,
+    spool: &Spool,
+    alive: &(dyn Fn() + Sync),
+) -> Result<()> {
     let mut last = None;
     let mut changed_at_ms = env.clock.monotonic_ms();
     loop {
@@ -206,7 +224,9 @@ fn fetch_ahead(env: &Env, archive: &Archive, spool: &Spool) -> Result<()> {
         let worker = Env { threads: 1, ..env.clone() };
         let fetched = lifeboat_core::parallel::in_parallel(&ahead, env.threads.max(2), |segment| {
             // What lies far ahead is no matter if someone asked for more meanwhile.
-            spool.fetch_ahead(&worker, archive, *segment)
+            let fetched = spool.fetch_ahead(&worker, archive, *segment);
+            alive();
+            fetched
         });
         fetched.into_iter().collect::<Result<Vec<bool>>>()?;
         env.clock.sleep_ms(LOOK_AGAIN_MS);

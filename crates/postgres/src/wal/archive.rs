@@ -57,7 +57,8 @@ pub type Pushed = Vec<Placed>;
 pub enum Fetched {
     /// The file, whole.
     Whole,
-    /// The beginning of a segment, as far as it was received; zeros behind it.
+    /// The beginning of a segment, as far as it was received, with zeros behind it; or one that a
+    /// server left in its middle.
     Pieces,
     /// Each repository answered that it holds no such file.
     Absent,
@@ -207,7 +208,9 @@ impl Archive {
                 Ok(Fetched::Whole)
             }
             (None, WalFile::Segment(segment)) => {
-                match self.assemble(env, member, segment, &mut target)? {
+                let found = self.assemble(env, member, segment, &mut target)?
+                    || self.left(env, member, segment, &mut target)?;
+                match found {
                     true => target.finish().map(|()| Fetched::Pieces),
                     false => Ok(Fetched::Absent),
                 }
@@ -252,6 +255,25 @@ impl Archive {
         header.check(segment, header.segment_bytes, &what)?;
         target.set_length(header.segment_bytes)?;
         Ok(true)
+    }
+
+    /// The last segment of a timeline that a server left in its middle, and archived as such: the
+    /// newest there is of that timeline. What was not written when it was left is no record.
+    fn left(
+        &self,
+        env: &Env,
+        member: &Member,
+        segment: Segment,
+        target: &mut Target,
+    ) -> Result<bool> {
+        let file = WalFile::Partial(segment);
+        let object = Kept::File(file).object(&member.folder, self.system);
+        let found = log::get(env, &member.repository, &object, SEGMENT_BYTES_MAX, &mut |plain| {
+            env.proceed()?;
+            target.write(plain)
+        })?;
+        let Some(bytes) = found else { return Ok(false) };
+        self.check(file, &target.begin, bytes, &object).map(|()| true)
     }
 
     /// The pieces of a segment that a member holds, sorted.
@@ -306,8 +328,8 @@ fn pieces_of(member: &Member, system: u64, segment: Segment) -> Result<Vec<(u32,
     Ok(pieces)
 }
 
-/// Gives the bytes of a segment: of the whole one, or of its pieces as far as they follow each
-/// other. `false` if there is nothing of it.
+/// Gives the bytes of a segment: of the whole one, of its pieces as far as they follow each other,
+/// or of one that was left in its middle. `false` if there is nothing of it.
 pub(super) fn read_segment(
     env: &Env,
     member: &Member,
@@ -320,7 +342,12 @@ pub(super) fn read_segment(
         Some(_) => Ok(true),
         None => {
             let pieces = pieces_of(member, system, segment)?;
-            read_pieces(env, member, system, segment, &pieces, consume)
+            if read_pieces(env, member, system, segment, &pieces, consume)? {
+                return Ok(true);
+            }
+            let left = Kept::File(WalFile::Partial(segment)).object(&member.folder, system);
+            let found = log::get(env, &member.repository, &left, SEGMENT_BYTES_MAX, consume)?;
+            Ok(found.is_some())
         }
     }
 }

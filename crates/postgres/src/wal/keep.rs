@@ -104,9 +104,7 @@ fn is_needed(
     let unit = log.segment_bytes.max(1);
     // What lies beside a segment goes with it; a piece is needed until its segment is whole.
     let stretch = match kept {
-        Kept::File(WalFile::Backup(segment, _) | WalFile::Partial(segment)) => {
-            Some(segment.stretch(unit))
-        }
+        Kept::File(WalFile::Backup(segment, _)) => Some(segment.stretch(unit)),
         Kept::Piece(segment, ..) => {
             let whole = Kept::File(WalFile::Segment(segment));
             let is_whole = log.files.iter().any(|(other, _)| *other == whole);

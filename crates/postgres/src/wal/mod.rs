@@ -31,9 +31,10 @@ pub use header::{HEADER_BYTES, SegmentHeader};
 pub use keep::{WalRule, WorldOfRule};
 pub use name::{Kept, Lsn, Segment, WalFile, log_prefix};
 pub use records::{RecordReader, Times};
-pub use server::{ArchiverState, Slot};
+pub use server::{ArchiverState, Complaint, Slot};
 pub use spool::Spool;
 pub use timeline::History;
+pub(crate) use view::stretch;
 pub use view::{
     BasePlace, ClusterLog, EndTimes, NoCache, Range, TimesCache, check_object, times_of,
 };

@@ -8,6 +8,9 @@
 //! A new connection begins at the segment behind the last whole one that all repositories hold.
 //! What it receives again has the same bytes as before.
 
+mod slot;
+
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Seek as _, Write as _};
 use std::path::PathBuf;
@@ -15,17 +18,16 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use lifeboat_core::env::Env;
 use lifeboat_core::log;
+use lifeboat_core::store::ObjectInfo;
 use lifeboat_core::{Error, Kind, Result};
 
+pub use self::slot::drop_slot;
+use self::slot::{find_slot, make_slot};
 use super::archive::{Archive, Member};
 use super::name::{Kept, Lsn, Segment, WalFile, log_prefix};
 use super::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 use crate::client::Client;
 use crate::replication::{ReplicationConnection, ReplicationEnd, SystemIdentity, WalMessage};
-
-/// How often a slot is tried to be removed, and the pause between, in milliseconds.
-const DROP_TRIES_MAX: u32 = 50;
-const DROP_AGAIN_MS: u64 = 100;
 
 /// Between two words to the server, in milliseconds: it ends a connection after 60 seconds.
 const STATUS_MS: u64 = 5_000;
@@ -72,28 +74,41 @@ pub struct Received {
 }
 
 /// Receives from one connection until it ends. `archive` makes the archive of a cluster by its
-/// system identifier. Errors of the connection and of the repositories may pass: the caller
-/// connects again.
+/// system identifier; `alive` is called whenever the server was told how far we are. Errors of the
+/// connection and of the repositories may pass: the caller connects again.
+///
+/// What the slot holds on to is looked at before the repositories are: a repository that is away
+/// must not fill the server's disk.
 pub fn receive(
     env: &Env,
     client: &Client,
     options: &ReceiveOptions,
     archive: &dyn Fn(u64) -> Result<Archive>,
+    alive: &dyn Fn(),
 ) -> Result<Received> {
     let what = format!("cannot receive the log of {}", client.address().label());
     let mut connection = ReplicationConnection::open(env, client, &what)?;
     let identity = connection.identify_system()?;
     let segment_bytes = size_of(&connection.show("wal_segment_size")?)?;
+    let slot = find_slot(&mut connection, options)?;
+    if let Some(restart) = slot.flatten() {
+        let retained = identity.position.0.saturating_sub(restart.0);
+        options.judge_slot(env, retained, &mut false)?;
+    }
     let archive = archive(identity.system_identifier)?;
-    let reserved = prepare_slot(&mut connection, options)?;
+    let reserved = match slot {
+        Some(restart) => restart,
+        None => make_slot(&mut connection, options).map(|()| None)?,
+    };
     let until = options.until.map(|until| match until {
         Until::Place(lsn) => lsn,
         Until::Now => identity.position,
     });
-    let (timeline, begin) = begin_at(&archive, &identity, reserved, segment_bytes)?;
+    let (timeline, begin) = begin_at(env, &archive, &identity, reserved, segment_bytes)?;
     let mut receiver = Receiver {
         env,
         archive: &archive,
+        alive,
         options,
         segment_bytes,
         until,
@@ -106,37 +121,6 @@ pub fn receive(
         has_warned: false,
     };
     receiver.go(&mut connection, identity.timeline)
-}
-
-/// Removes a slot that nobody uses any more.
-pub fn drop_slot(env: &Env, client: &Client, slot: &str) -> Result<()> {
-    let what = format!("cannot remove the slot {slot} of {}", client.address().label());
-    // The server may not have noticed yet that its last reader, which was us, has gone.
-    for _ in 1..DROP_TRIES_MAX {
-        if ReplicationConnection::open(env, client, &what)?.drop_slot(slot, false).is_ok() {
-            return Ok(());
-        }
-        env.pause_ms(DROP_AGAIN_MS)?;
-    }
-    ReplicationConnection::open(env, client, &what)?.drop_slot(slot, false)
-}
-
-/// Makes the slot if it is not there; gives back from where on it holds on to the log.
-fn prepare_slot(
-    connection: &mut ReplicationConnection,
-    options: &ReceiveOptions,
-) -> Result<Option<Lsn>> {
-    const READABLE_MAJOR: u32 = 15;
-    if connection.server_major() >= READABLE_MAJOR {
-        return match connection.read_slot(&options.slot)? {
-            Some(state) => Ok(state.restart),
-            None => connection.create_slot(&options.slot, false, true).map(|()| None),
-        };
-    }
-    match connection.create_slot(&options.slot, false, true) {
-        Err(error) if format!("{error:?}").contains("already exists") => Ok(None),
-        created => created.map(|()| None),
-    }
 }
 
 /// `16MB`, `1GB`.
@@ -156,6 +140,7 @@ fn size_of(text: &str) -> Result<u64> {
 /// Where to begin: behind the last whole segment that every repository holds; where there is none,
 /// where the slot or the server is. Never behind what the server keeps for the slot.
 fn begin_at(
+    env: &Env,
     archive: &Archive,
     identity: &SystemIdentity,
     reserved: Option<Lsn>,
@@ -164,7 +149,7 @@ fn begin_at(
     let floor = |lsn: Lsn| Lsn(lsn.0 - lsn.0 % segment_bytes);
     let mut oldest: Option<(u32, Lsn)> = None;
     for member in &archive.members {
-        let newest = newest_whole(archive, member)?.map(|segment| {
+        let newest = newest_whole(env, archive, member)?.map(|segment| {
             (segment.timeline, Lsn(segment.begins(segment_bytes).0 + segment_bytes))
         });
         // One that is ahead of the server is of another one.
@@ -178,15 +163,27 @@ fn begin_at(
     Ok(oldest.unwrap_or((identity.timeline, floor(identity.position))))
 }
 
-fn newest_whole(archive: &Archive, member: &Member) -> Result<Option<Segment>> {
+/// The newest whole segment of a member. Pieces of whole ones, which a kill left, go.
+fn newest_whole(env: &Env, archive: &Archive, member: &Member) -> Result<Option<Segment>> {
     let prefix = log_prefix(&member.folder, archive.system);
     let objects = member.repository.store().list(Some(&prefix))?;
-    let segments =
-        objects.iter().filter_map(|object| match Kept::of_object(object.name.as_str())?.2 {
-            Kept::File(WalFile::Segment(segment)) => Some(segment),
+    let kept = |object: &ObjectInfo| Some(Kept::of_object(object.name.as_str())?.2);
+    let kept: Vec<Kept> = objects.iter().filter_map(kept).collect();
+    let whole: BTreeSet<Segment> = kept
+        .iter()
+        .filter_map(|kept| match kept {
+            Kept::File(WalFile::Segment(segment)) => Some(*segment),
             _ => None,
-        });
-    Ok(segments.max())
+        })
+        .collect();
+    for piece in &kept {
+        if matches!(piece, Kept::Piece(segment, ..) if whole.contains(segment)) {
+            env.proceed()?;
+            let object = piece.object(&member.folder, archive.system);
+            log::delete(&member.repository, &object)?;
+        }
+    }
+    Ok(whole.last().copied())
 }
 
 /// The segment that comes now.
@@ -252,6 +249,7 @@ fn unwritable(error: std::io::Error) -> Error {
 struct Receiver<'a> {
     env: &'a Env,
     archive: &'a Archive,
+    alive: &'a dyn Fn(),
     options: &'a ReceiveOptions,
     segment_bytes: u64,
     until: Option<Lsn>,
@@ -461,6 +459,7 @@ impl Receiver<'_> {
     /// Tells the server what is durable.
     fn say(&mut self, connection: &mut ReplicationConnection, reply: bool) -> Result<()> {
         self.said_at_ms = self.env.clock.monotonic_ms();
+        (self.alive)();
         let now: Timestamp = self.env.clock.now();
         let (written, flushed) = (self.growing.end(), self.flushed);
         connection.send_status(written, flushed, flushed, now.as_microsecond(), reply)
@@ -468,27 +467,7 @@ impl Receiver<'_> {
 
     /// What the slot holds on to fills the server's disk.
     fn watch_slot(&mut self) -> Result<()> {
-        let Some(bytes_max) = self.options.slot_bytes_max else { return Ok(()) };
         let retained = self.server_end.0.saturating_sub(self.flushed.0);
-        if retained <= bytes_max {
-            self.has_warned = false;
-            return Ok(());
-        }
-        let (slot, mib) = (&self.options.slot, retained >> 20);
-        if self.options.drop_slot {
-            return Err(too_much(slot, retained));
-        }
-        if !std::mem::replace(&mut self.has_warned, true) {
-            let message = format!("the slot holds on to {mib} MiB of the log on the server's disk");
-            self.env.warn(slot, &message);
-        }
-        Ok(())
+        self.options.judge_slot(self.env, retained, &mut self.has_warned)
     }
-}
-
-/// The slot must go.
-pub fn too_much(slot: &str, retained: u64) -> Error {
-    let mib = retained >> 20;
-    Error::new(Kind::NotCovered, format!("the slot {slot} held on to {mib} MiB, more than it may"))
-        .hint("it was removed, and the log has a gap: make a base backup, then receive again")
 }

@@ -34,6 +34,37 @@ pub struct ArchiverState {
     pub slots: Vec<Slot>,
 }
 
+/// What is wrong with an archiver, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Complaint {
+    /// The words.
+    pub text: String,
+    /// Whether the server will stop, or has lost what was not archived, if nobody does anything.
+    pub is_urgent: bool,
+}
+
+impl Complaint {
+    fn new(text: impl Into<String>, is_urgent: bool) -> Complaint {
+        Complaint { text: text.into(), is_urgent }
+    }
+}
+
+impl std::fmt::Display for Complaint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// As its words.
+impl Serialize for Complaint {
+    fn serialize<S: serde::Serializer>(
+        &self,
+        serializer: S,
+    ) -> std::result::Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text)
+    }
+}
+
 /// A replication slot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Slot {
@@ -106,47 +137,56 @@ impl ArchiverState {
         Ok(state)
     }
 
-    /// What is wrong with it, in words; `free_bytes` is what the disk of its `pg_wal` has left,
+    /// What is wrong with it; `free_bytes` is what the disk of its `pg_wal` has left,
     /// where that is known.
-    pub fn complaints(&self, free_bytes: Option<u64>) -> Vec<String> {
+    pub fn complaints(&self, free_bytes: Option<u64>) -> Vec<Complaint> {
         let mut complaints = Vec::new();
+        let mut complain = |is_urgent: bool, text: String| {
+            complaints.push(Complaint::new(text, is_urgent));
+        };
         if self.mode == "off" {
-            complaints.push("archive_mode is off: no log comes into the repository".to_owned());
+            complain(false, "archive_mode is off: no log comes into the repository".to_owned());
         } else if self.is_failing {
             let file = self.last_failed.as_ref().map(|(file, _)| file.as_str()).unwrap_or("a file");
             let times = self.failed;
-            complaints.push(format!(
+            let text = format!(
                 "the archiver fails, {times} times so far, the last time at {file}: the server's log \
                  says why"
-            ));
+            );
+            complain(false, text);
         }
         let (waiting, waiting_ms) = (self.waiting.unwrap_or(0), self.waiting_ms.unwrap_or(0));
         if waiting >= WAITING_MAX || (waiting > 0 && waiting_ms > WAITING_MS_MAX) {
             let minutes = waiting_ms / 60_000;
-            complaints.push(format!(
-                "{waiting} files wait to be archived, the oldest for {minutes} minutes"
-            ));
+            // One that makes progress is slow, and not dead.
+            let is_dead = waiting_ms > WAITING_MS_MAX;
+            complain(
+                is_dead,
+                format!("{waiting} files wait to be archived, the oldest for {minutes} minutes"),
+            );
         }
         if let (Some(wal_bytes), Some(free_bytes)) = (self.wal_bytes, free_bytes)
             && waiting > 0
             && free_bytes < wal_bytes
         {
             let (wal, free) = (wal_bytes >> 20, free_bytes >> 20);
-            complaints.push(format!(
+            let text = format!(
                 "pg_wal takes {wal} MiB and its disk has {free} MiB left: when it is full, the server \
                  ends"
-            ));
+            );
+            complain(true, text);
         }
         for slot in &self.slots {
             let name = &slot.name;
             let mib = slot.retained_bytes >> 20;
             if slot.wal_status == "lost" {
-                complaints.push(format!("the slot {name} has lost log that was not received"));
+                complain(true, format!("the slot {name} has lost log that was not received"));
             } else if slot.wal_status == "unreserved"
                 || (!slot.is_active && slot.retained_bytes > IDLE_SLOT_BYTES_MAX)
                 || free_bytes.is_some_and(|free| slot.retained_bytes > free)
             {
-                complaints.push(format!("the slot {name} holds on to {mib} MiB of the log"));
+                let is_filling = free_bytes.is_some_and(|free| slot.retained_bytes > free);
+                complain(is_filling, format!("the slot {name} holds on to {mib} MiB of the log"));
             }
         }
         complaints
@@ -184,7 +224,7 @@ mod tests {
         let off = ArchiverState { mode: "off".into(), ..ArchiverState::default() };
         assert_eq!(off.complaints(None).len(), 1);
         let failing = ArchiverState { is_failing: true, failed: 3, ..good.clone() };
-        assert!(failing.complaints(None)[0].contains("3 times"));
+        assert!(failing.complaints(None)[0].text.contains("3 times"));
         let full = ArchiverState {
             waiting: Some(2),
             waiting_ms: Some(11 * 60_000),
@@ -192,6 +232,8 @@ mod tests {
             ..good.clone()
         };
         assert_eq!(full.complaints(Some(1 << 29)).len(), 2);
+        assert!(full.complaints(Some(1 << 29)).iter().all(|complaint| complaint.is_urgent));
+        assert!(!failing.complaints(None)[0].is_urgent);
         assert_eq!(full.complaints(Some(1 << 31)).len(), 1);
         let slot = |is_active, retained_bytes, wal_status: &str| {
             let (name, wal_status) = ("s".to_owned(), wal_status.to_owned());

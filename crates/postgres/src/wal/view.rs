@@ -337,9 +337,12 @@ pub(super) fn is_of_object(error: &Error) -> bool {
 }
 
 /// What of the log a file holds.
-pub(super) fn stretch(kept: Kept, segment_bytes: u64) -> Option<Stretch> {
+pub(crate) fn stretch(kept: Kept, segment_bytes: u64) -> Option<Stretch> {
     match kept {
-        Kept::File(WalFile::Segment(segment)) => Some(segment.stretch(segment_bytes)),
+        // How far one goes that was left in its middle, only its records say.
+        Kept::File(WalFile::Segment(segment) | WalFile::Partial(segment)) => {
+            Some(segment.stretch(segment_bytes))
+        }
         Kept::Piece(segment, from, to) => {
             let begins = segment.begins(segment_bytes).0;
             let place = |offset: u32| begins.saturating_add(u64::from(offset));

@@ -156,6 +156,12 @@ urllib.request.urlopen(request)
         panic!("a server could not be started");
     }
 
+    /// Its process.
+    #[allow(dead_code, reason = "tests of the program stop it")]
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Where it keeps what it is given, in files, if it does.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()

@@ -98,6 +98,10 @@ fn complaints(row: &Row) -> Vec<(Verdict, String)> {
     for (count, what) in super::doubts(row).into_iter().filter(|(count, _)| *count > 0) {
         found.push((Verdict::Warning, format!("{}: {count} {what}", row.source)));
     }
+    for complaint in &row.archiver {
+        let verdict = if complaint.is_urgent { Verdict::Critical } else { Verdict::Warning };
+        found.push((verdict, format!("{}: {complaint}", row.source)));
+    }
     if let Some(why) = &row.prune_waits {
         found.push((Verdict::Warning, format!("{}: {}: {why}", row.source, super::WAITS)));
     }
@@ -149,6 +153,8 @@ fn label(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use lifeboat_postgres::wal::Complaint;
+
     use super::*;
 
     fn row(source: &str, state: State) -> Row {
@@ -196,6 +202,17 @@ mod tests {
         assert_eq!(verdict.exit_code(), 2, "{said}");
         assert!(said.starts_with("LIFEBOAT CRITICAL - new: no good backup; "), "{said}");
         assert_eq!(line(&[], &[], &[]).0, Verdict::Unknown);
+    }
+
+    #[test]
+    fn a_dead_archiver_is_told_and_one_that_stops_the_server_is_critical() {
+        let complaint = |is_urgent| Complaint { text: "the archiver fails".to_owned(), is_urgent };
+        let with =
+            |is_urgent| Row { archiver: vec![complaint(is_urgent)], ..row("main", State::Fresh) };
+        let (verdict, said) = line(&[with(false)], &[], &[]);
+        assert_eq!(verdict.exit_code(), 1);
+        assert!(said.starts_with("LIFEBOAT WARNING - main: the archiver fails"), "{said}");
+        assert_eq!(line(&[with(true)], &[], &[]).0.exit_code(), 2);
     }
 
     #[test]

@@ -7,7 +7,9 @@ use lifeboat_core::env::Env;
 use lifeboat_core::parallel::in_parallel;
 use lifeboat_core::{Error, Kind, Result};
 use lifeboat_postgres::Session as ServerSession;
-use lifeboat_postgres::wal::{ArchiverState, ClusterLog, Kept, Lsn, Member, check_object};
+use lifeboat_postgres::wal::{
+    ArchiverState, ClusterLog, Complaint, Kept, Lsn, Member, check_object,
+};
 use serde_json::{Value, json};
 
 use super::{moments, target};
@@ -85,7 +87,7 @@ pub(super) fn run(session: &Session, args: &Args) -> Result<ExitCode> {
     }
     let complaints = server.map(|(_, complaints)| complaints).unwrap_or_default();
     for complaint in &complaints {
-        session.printer.warning(&units::one_line(&target.name), complaint);
+        session.printer.warning(&units::one_line(&target.name), &complaint.text);
     }
     let name = units::one_line(&target.name);
     if let Some(first) = found.damaged.first() {
@@ -105,7 +107,7 @@ pub(super) fn run(session: &Session, args: &Args) -> Result<ExitCode> {
             .hint("lifeboat install postgres sets up the archive command"));
     }
     if let Some(first) = complaints.into_iter().next() {
-        return Err(Error::new(Kind::Stale, first).hint("lifeboat doctor says more"));
+        return Err(Error::new(Kind::Stale, first.text).hint("lifeboat doctor says more"));
     }
     crate::commands::incomplete(&failures)
 }
@@ -212,7 +214,7 @@ fn damage(env: &Env, member: &Member, log: &ClusterLog, kept: &[Kept]) -> Result
 
 /// What a reachable server says, and what is wrong with it. That it cannot be reached is said, and
 /// no error: the log is judged by itself.
-fn server(session: &Session, target: &Target) -> Option<(ArchiverState, Vec<String>)> {
+fn server(session: &Session, target: &Target) -> Option<(ArchiverState, Vec<Complaint>)> {
     match state(target) {
         Ok(state) => {
             let complaints = state.complaints(free_bytes(&state));

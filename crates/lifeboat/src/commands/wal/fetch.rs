@@ -7,7 +7,9 @@ use lifeboat_core::retry::{self, Retry};
 use lifeboat_core::{Error, Kind, Result};
 use lifeboat_postgres::wal::{Control, Fetched, WalFile, ahead};
 
-use super::{SourceArgs, Subject, all_of, exit, helper, spool};
+use super::exit::{self, Rule};
+use super::limit::Limit;
+use super::{SourceArgs, Subject, all_of, helper, spool};
 use crate::session::Session;
 use crate::signals;
 
@@ -17,8 +19,9 @@ const RETRY: Retry = Retry { times: 4, delay_ms: 500, delay_ms_max: 4_000 };
 /// Get a file of the log: restore_command = 'lifeboat wal fetch %f %p'
 ///
 /// The exit code is 0 when the file is there, synced; 1 only when every repository of the source
-/// answered that it holds no such file; 126 or more for everything else, which stops the recovery
-/// before it takes an outage for the end of the log.
+/// answered that it holds no such file; 126 or more for everything else, also for a repository that
+/// does nothing for as long as --limit, which stops the recovery before it takes an outage for the
+/// end of the log.
 ///
 /// What will be asked for next is fetched meanwhile by a helper, which ends by itself.
 #[derive(Debug, clap::Args)]
@@ -39,6 +42,7 @@ pub(super) struct Args {
 pub(super) fn run(session: &Session, args: &Args) -> Result<ExitCode> {
     let mut env = session.env()?;
     env.stop = signals::catch();
+    let _limit = Limit::begin(session, args.source.limit, Rule::Restore);
     let file = WalFile::parse(&args.file).ok_or_else(|| {
         let name = crate::ui::units::one_line(&args.file);
         Error::new(Kind::Usage, format!("`{name}` is not the name of a file of the log"))

@@ -10,6 +10,8 @@ use lifeboat_core::event::Event;
 use lifeboat_core::{Error, Kind, Result};
 use lifeboat_postgres::wal::{Control, ahead};
 
+use super::exit::Rule;
+use super::limit::Limit;
 use super::{SourceArgs, Subject, all_of, spool};
 use crate::session::Session;
 use crate::signals;
@@ -37,6 +39,8 @@ pub(super) struct Args {
 pub(super) fn run(session: &Session, args: &Args) -> Result<ExitCode> {
     let mut env = session.env()?;
     env.stop = signals::catch();
+    // Who hangs keeps the file from everybody.
+    let limit = Limit::begin(session, args.source.limit, Rule::Ours);
     let control = Control::read(&args.data)?;
     let subject = Subject::of(session, &env, args.source.source.as_deref())?;
     let (archive, failures) = match args.work {
@@ -46,9 +50,10 @@ pub(super) fn run(session: &Session, args: &Args) -> Result<ExitCode> {
     all_of(failures)?;
     let spool = spool(session, &env, &archive)
         .ok_or_else(|| Error::new(Kind::Failed, "there is no place for the notes of a helper"))?;
+    let alive = || limit.alive();
     match args.work {
-        Work::Push => ahead::run_pusher(&env, &archive, &spool, &control)?,
-        Work::Fetch => ahead::run_fetcher(&env, &archive, &spool)?,
+        Work::Push => ahead::run_pusher(&env, &archive, &spool, &control, &alive)?,
+        Work::Fetch => ahead::run_fetcher(&env, &archive, &spool, &alive)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -83,9 +88,10 @@ fn spawn(session: &Session, source: &SourceArgs, work: Work, data: &Path) -> Res
     if let Some(repository) = &globals.repo {
         command.arg("--repo").arg(repository);
     }
-    if let Some(source) = &source.source {
-        command.arg("--source").arg(source);
+    if let Some(name) = &source.source {
+        command.arg("--source").arg(name);
     }
+    command.args(["--limit", &source.limit.to_string()]);
     // A signal for the server's command is none for the helper.
     command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().map(drop).map_err(failed)

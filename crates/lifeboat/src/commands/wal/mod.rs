@@ -5,6 +5,7 @@ pub(crate) mod exit;
 mod fetch;
 mod helper;
 mod known;
+mod limit;
 pub(crate) mod moments;
 mod push;
 mod receive;
@@ -20,6 +21,7 @@ use lifeboat_core::{Error, Kind, Result};
 use lifeboat_postgres::wal::{Archive, Member, Spool};
 
 use crate::config::SourceConfig;
+use crate::config::values::Period;
 use crate::repositories::{self, Place};
 use crate::session::Session;
 use crate::sources::Target;
@@ -65,6 +67,9 @@ struct SourceArgs {
     /// Do this file alone, and start no helper that does the next ones meanwhile
     #[arg(long)]
     no_helper: bool,
+    /// End with an error when a repository neither answers nor fails within this time
+    #[arg(long, value_name = "TIME", default_value = "10m")]
+    limit: Period,
 }
 
 /// A source, and where its log lies.

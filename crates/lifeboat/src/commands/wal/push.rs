@@ -7,6 +7,8 @@ use lifeboat_core::Result;
 use lifeboat_core::log::Placed;
 use lifeboat_postgres::wal::{Control, PushFile, ahead};
 
+use super::exit::Rule;
+use super::limit::Limit;
 use super::{SourceArgs, Subject, all_of, helper, spool};
 use crate::session::Session;
 use crate::signals;
@@ -15,7 +17,8 @@ use crate::signals;
 ///
 /// The exit code is 0 only when the file is durable in every repository of the source and was read
 /// back; the server keeps it otherwise, and tries again. The same file a second time is fine, other
-/// bytes under its name are refused. Any failure ends with 1 to 125.
+/// bytes under its name are refused. Any failure ends with 1 to 125, also that of a repository that
+/// does nothing for as long as --limit.
 ///
 /// What waits behind it is pushed meanwhile by a helper, which ends by itself.
 #[derive(Debug, clap::Args)]
@@ -30,6 +33,7 @@ pub(super) struct Args {
 pub(super) fn run(session: &Session, args: &Args) -> Result<ExitCode> {
     let mut env = session.env()?;
     env.stop = signals::catch();
+    let _limit = Limit::begin(session, args.source.limit, Rule::Archive);
     let control = Control::of_file(&args.path)?;
     let file = PushFile::look(&args.path, &control)?;
     let subject = Subject::of(session, &env, args.source.source.as_deref())?;

@@ -9,6 +9,8 @@ use lifeboat_postgres::wal::Lsn;
 use lifeboat_postgres::wal::receive::{self, ReceiveOptions, Received, Until};
 use serde_json::json;
 
+use super::exit::Rule;
+use super::limit::Limit;
 use super::{Subject, target};
 use crate::config::values::{Period, Size};
 use crate::session::Session;
@@ -32,6 +34,7 @@ const FLUSH_BYTES: u64 = 4 << 20;
 ///
 /// A slot that nobody reads fills the disk of the server. With --slot-max a slot that holds on to
 /// more is a warning; with --drop-slot it is removed, which leaves a gap, and the exit code is 22.
+/// That holds while a repository is away too.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The source of the configuration; needed where there are several clusters
@@ -58,6 +61,9 @@ pub(super) struct Args {
     /// Remove the slot when it holds on to more
     #[arg(long, requires = "slot_max")]
     drop_slot: bool,
+    /// End with an error when a repository neither answers nor fails within this time
+    #[arg(long, value_name = "TIME", default_value = "10m")]
+    limit: Period,
 }
 
 fn slot_name(text: &str) -> Result<String, String> {
@@ -92,9 +98,13 @@ pub(super) fn run(session: &Session, args: &Args) -> Result<ExitCode> {
         super::all_of(failures).map(|()| archive)
     };
     let mut failed = 0;
+    // Started again by its service, it looks at the slot first.
+    let limit = Limit::begin(session, args.limit, Rule::Ours);
     loop {
+        limit.alive();
         let begun_ms = env.clock.monotonic_ms();
-        let error = match receive::receive(&env, &client, &options, &archive) {
+        let alive = || limit.alive();
+        let error = match receive::receive(&env, &client, &options, &archive, &alive) {
             Ok(received) => return end(session, &target.name, received),
             Err(error) => error,
         };

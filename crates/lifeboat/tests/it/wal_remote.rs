@@ -1,0 +1,119 @@
+//! The log in repositories that are elsewhere, and in such that do not answer.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::cluster::MAIN;
+use crate::s3_servers::{BUCKET, KEY, SECRET, Server};
+use crate::sshd::Sshd;
+use crate::support::{Ran, ran, set_mode};
+use crate::wal::Folder;
+
+/// `wal push` of a file of the folder, by the user of the tests, who has the keys.
+fn push(folder: &Folder, name: &str, more: &[&str]) -> Ran {
+    run(folder, &[&["wal", "push", &format!("pg_wal/{name}")], more].concat())
+}
+
+fn fetch(folder: &Folder, name: &str, more: &[&str]) -> Ran {
+    run(folder, &[&["wal", "fetch", name, "pg_wal/RECOVERYXLOG", "--no-helper"], more].concat())
+}
+
+fn run(folder: &Folder, arguments: &[&str]) -> Ran {
+    let mut command = folder.yard.own_command(Path::new(env!("CARGO_BIN_EXE_lifeboat")));
+    ran(command.args(arguments).current_dir(&folder.data).output().unwrap())
+}
+
+/// Segments go there and come back, the same again is fine, other bytes are refused, and only an
+/// answer makes a file absent.
+#[track_caller]
+fn go_there_and_back(folder: &Folder) {
+    let names: Vec<String> = (3..6).map(|number| folder.segment(number, 7, 1)).collect();
+    for name in &names {
+        push(folder, name, &[]).expect(0);
+    }
+    push(folder, &names[0], &[]).expect(0);
+    for name in &names {
+        fetch(folder, name, &[]).expect(0);
+        let (fetched, own) = (folder.data.join("pg_wal/RECOVERYXLOG"), folder.data.join("pg_wal"));
+        assert!(fs::read(&fetched).unwrap() == fs::read(own.join(name)).unwrap(), "{name}");
+        fs::remove_file(fetched).unwrap();
+    }
+    folder.segment(3, 7, 2);
+    push(folder, &names[0], &[]).expect(23);
+    fetch(folder, "000000010000000000000009", &[]).expect(1);
+    run(folder, &["wal", "check", "--offline", "--read"]).expect(0);
+}
+
+fn signal(name: &str, id: u32) {
+    assert!(Command::new("kill").args([name, &id.to_string()]).status().unwrap().success());
+}
+
+#[test]
+fn a_log_goes_to_a_bucket_and_a_server_that_hangs_ends_in_an_error() {
+    for server in [Server::s3s(), Server::moto()].into_iter().flatten() {
+        let folder = Folder::new(&["one"]);
+        let secret = folder.yard.path("secret");
+        fs::write(&secret, SECRET).unwrap();
+        set_mode(&secret, 0o600);
+        folder.yard.configure(&format!(
+            "[repository.bucket]\nurl = \"s3://{BUCKET}/chat\"\nendpoint = \"http://{}\"\n\
+             access_key_id = \"{KEY}\"\nsecret_access_key = {{ file = \"$YARD/secret\" }}\n{MAIN}",
+            server.address
+        ));
+        go_there_and_back(&folder);
+        // Stopped, it takes connections and says nothing.
+        let next = folder.segment(6, 7, 1);
+        signal("-STOP", server.id());
+        push(&folder, &next, &["--limit", "1s"]).expect(13).says("neither answers nor fails");
+        fetch(&folder, "000000010000000000000003", &["--limit", "1s"]).expect(126);
+        signal("-CONT", server.id());
+        push(&folder, &next, &[]).expect(0);
+        fetch(&folder, &next, &[]).expect(0);
+    }
+}
+
+#[test]
+fn a_log_goes_over_ssh_and_comes_back() {
+    let Some(mut sshd) = Sshd::start("a_log_goes_over_ssh_and_comes_back", "") else { return };
+    let folder = Folder::new(&["one"]);
+    let store = tempfile::tempdir().unwrap();
+    folder.yard.configure(&format!(
+        "[repository.offsite]\nurl = \"sftp://backup-host{}\"\nssh_config = \"{}\"\n{MAIN}",
+        store.path().join("log").display(),
+        sshd.client_config().display(),
+    ));
+    go_there_and_back(&folder);
+    // Without the server nobody answers that a file does not exist.
+    sshd.stop();
+    let next = folder.segment(6, 7, 1);
+    let ran = push(&folder, &next, &[]);
+    assert!((1..=125).contains(&ran.code), "{ran:?}");
+    fetch(&folder, "000000010000000000000009", &["--limit", "3s"]).expect(126);
+}
+
+/// A file system whose server is gone: what opens a file waits for ever, in a call of the system.
+#[test]
+fn a_drive_that_hangs_ends_in_an_error_that_the_server_understands() {
+    let folder = Folder::new(&["one"]);
+    folder.push(&folder.segment(3, 7, 1)).expect(0);
+    let next = folder.segment(4, 7, 1);
+    // Nobody ever writes to it.
+    let object = format!("one/main/wal/7/00000001/{next}.zst");
+    assert!(Command::new("mkfifo").arg(folder.yard.path(&object)).status().unwrap().success());
+    folder.yard.own(&object);
+    let push = format!("pg_wal/{next}");
+    let run = |arguments: &[&str]| folder.yard.lifeboat_in(&folder.data, arguments);
+    run(&["wal", "push", &push, "--limit", "700ms"]).expect(13).says("--limit");
+    run(&["wal", "fetch", &next, "pg_wal/x", "--limit", "700ms"]).expect(126).says("--limit");
+    // A helper that hangs would keep the file from everybody.
+    fs::create_dir(folder.data.join("pg_wal/archive_status")).unwrap();
+    folder.yard.own("cluster/pg_wal/archive_status");
+    folder.write(&format!("archive_status/{next}.ready"), b"");
+    let data = folder.data.to_str().unwrap();
+    run(&["wal", "helper", "push", "--data", data, "--limit", "700ms"]).expect(13);
+    fs::remove_file(folder.yard.path(&object)).unwrap();
+    folder.push(&next).expect(0);
+    let _ = fs::remove_file(folder.data.join("pg_wal/x.lifeboat-part"));
+    folder.gives_back(&next);
+}
