@@ -4,6 +4,8 @@
 //! each output hashes what is stored and hands it to its store. At most a few batches of 1 MiB are
 //! under way.
 
+mod alone;
+
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
@@ -80,12 +82,15 @@ pub fn encode(
 }
 
 /// The same without the SHA-256 of the plain bytes, which then is zeros: where nobody keeps it,
-/// half of the work is saved.
+/// half of the work is saved. With one thread that is the calling one.
 pub(crate) fn encode_unhashed(
     options: &EncodeOptions,
     put: Box<dyn Put>,
     produce: impl FnOnce(&mut dyn Sink) -> Result<()>,
 ) -> Result<Encoded> {
+    if options.threads == 1 && options.block_bytes.is_none() {
+        return alone::encode(options, put, produce);
+    }
     encode_one(options, put, &|_| {}, false, produce)
 }
 
@@ -133,10 +138,7 @@ fn encode_as(
         }
     }
     // Two kinds of buffers, so that each keeps its length on its way round.
-    let pools = Pools {
-        plain: Pool::new(options.threads + 4),
-        stored: Pool::new((options.threads + 4) * compressions.len()),
-    };
+    let pools = Pools::new(options.threads + 4, compressions.len());
     std::thread::scope(|scope| {
         let (entry, exit) = lane::open(scope, options.threads, || {
             let mut worker = Worker::new(options, &compressions, pools.clone());
@@ -220,6 +222,11 @@ struct Pools {
 }
 
 impl Pools {
+    /// For so many batches under way, each in so many forms.
+    fn new(batches: usize, forms: usize) -> Self {
+        Pools { plain: Pool::new(batches), stored: Pool::new(batches * forms) }
+    }
+
     /// Takes the buffers of a batch back, once nobody else holds it.
     fn give(&self, packed: Arc<Packed>) {
         let Some(packed) = Arc::into_inner(packed) else { return };

@@ -12,7 +12,7 @@ use lifeboat_core::{Error, Kind, Result};
 use super::archive::{Archive, Fetched, PushFile, Pushed};
 use super::control::Control;
 use super::name::WalFile;
-use super::spool::{Claim, Spool};
+use super::spool::{Claim, Learned, Spool};
 
 /// A helper without work ends after so many milliseconds.
 const IDLE_MS: u64 = 5_000;
@@ -140,8 +140,9 @@ fn work(
         }
         let path = control.data.join("pg_wal").join(file.to_string());
         let file = PushFile::look(&path, control)?;
-        archive.push(env, &file)?;
-        spool.note_pushed(env, archive, &file)?;
+        let learned = Learned::default();
+        archive.push_and_learn(env, &file, &learned)?;
+        spool.note_pushed(env, archive, &file, &learned)?;
         alive();
     }
 }

@@ -14,6 +14,7 @@ use rustix::fs::OFlags;
 use super::control::Control;
 use super::header::{HEADER_BYTES, SegmentHeader};
 use super::name::{Kept, Segment, WalFile, log_prefix};
+use super::spool::{Learned, Learning};
 use super::{SEGMENT_BYTES_MAX, SMALL_BYTES_MAX};
 
 /// A repository that holds the log, and the source's folder in it.
@@ -112,6 +113,23 @@ impl Archive {
     pub fn push(&self, env: &Env, file: &PushFile) -> Result<Pushed> {
         let label = file.path.display().to_string();
         let open = || -> Result<Box<dyn Read>> { Ok(Box::new(file.open()?)) };
+        self.store(env, Kept::File(file.file), &label, file.bytes, &open)
+    }
+
+    /// The same, and learns meanwhile what the file is known by.
+    pub(super) fn push_and_learn(
+        &self,
+        env: &Env,
+        file: &PushFile,
+        learned: &Learned,
+    ) -> Result<Pushed> {
+        let label = file.path.display().to_string();
+        let open = || -> Result<Box<dyn Read>> {
+            let learning = Learning::new(file.open()?, learned).map_err(|error| {
+                Error::io(Kind::SourceUnavailable, format!("cannot read {label}"), error)
+            })?;
+            Ok(Box::new(learning))
+        };
         self.store(env, Kept::File(file.file), &label, file.bytes, &open)
     }
 

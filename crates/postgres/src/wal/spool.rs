@@ -9,9 +9,10 @@
 //! notes that are true, or none.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use lifeboat_core::env::Env;
 use lifeboat_core::log;
@@ -49,30 +50,64 @@ struct Note {
 
 /// What a file is known by. A segment that waits to be archived is written by nobody any more: this
 /// only has to tell it from another file of its name.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Likeness {
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Likeness {
     bytes: u64,
     inode: u64,
     modified_ns: (i64, i64),
     checksum: u32,
 }
 
+/// Reads a file, and learns meanwhile what it is known by.
+pub(super) struct Learning {
+    file: File,
+    learned: Learned,
+}
+
+/// What was learned by the last one who read a file.
+pub(super) type Learned = Arc<Mutex<Option<Likeness>>>;
+
+impl Learning {
+    pub(super) fn new(file: File, learned: &Learned) -> io::Result<Learning> {
+        let begun = Likeness::unread(&file)?;
+        *learned.lock().unwrap_or_else(PoisonError::into_inner) = Some(begun);
+        Ok(Learning { file, learned: Arc::clone(learned) })
+    }
+}
+
+impl io::Read for Learning {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let got = self.file.read(buffer)?;
+        let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(likeness) = learned.as_mut() {
+            likeness.take(&buffer[..got]);
+        }
+        Ok(got)
+    }
+}
+
 impl Likeness {
-    fn of(file: &File) -> io::Result<Likeness> {
+    /// Of a file of which nothing was read.
+    fn unread(file: &File) -> io::Result<Likeness> {
         let found = file.metadata()?;
-        let (mut checksum, mut bytes, mut buffer) = (0, 0, vec![0; 1 << 20]);
-        let mut reader = file;
+        let modified_ns = (found.mtime(), found.mtime_nsec());
+        Ok(Likeness { bytes: 0, inode: found.ino(), modified_ns, checksum: 0 })
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        self.checksum = crc32c::crc32c_append(self.checksum, bytes);
+        self.bytes += bytes.len() as u64;
+    }
+
+    fn of(file: &File) -> io::Result<Likeness> {
+        let mut likeness = Likeness::unread(file)?;
+        let (mut reader, mut buffer) = (file, vec![0; 1 << 20]);
         loop {
-            match io::Read::read(&mut reader, &mut buffer)? {
-                0 => break,
-                got => {
-                    checksum = crc32c::crc32c_append(checksum, &buffer[..got]);
-                    bytes += got as u64;
-                }
+            match reader.read(&mut buffer)? {
+                0 => return Ok(likeness),
+                got => likeness.take(&buffer[..got]),
             }
         }
-        let modified_ns = (found.mtime(), found.mtime_nsec());
-        Ok(Likeness { bytes, inode: found.ino(), modified_ns, checksum })
     }
 }
 
@@ -148,10 +183,24 @@ impl Spool {
         }
     }
 
-    /// Notes that a file is in every repository of the archive. Called after it was read back.
-    pub fn note_pushed(&self, env: &Env, archive: &Archive, file: &PushFile) -> Result<()> {
+    /// Notes that a file is in every repository of the archive. Called after it was read back;
+    /// `learned` is what was learned when it was pushed.
+    pub(super) fn note_pushed(
+        &self,
+        env: &Env,
+        archive: &Archive,
+        file: &PushFile,
+        learned: &Learned,
+    ) -> Result<()> {
         let Some(places) = places(archive, Kept::File(file.file))? else { return Ok(()) };
-        let note = Note { file: likeness(file)?, places };
+        let learned = learned.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let note = Note {
+            file: match learned.filter(|learned| learned.bytes == file.bytes) {
+                Some(learned) => learned,
+                None => likeness(file)?,
+            },
+            places,
+        };
         let note = serde_json::to_vec(&note).unwrap_or_default();
         env.crash.pass("wal.noted")?;
         self.write("pushed", &file.file.to_string(), &note)
