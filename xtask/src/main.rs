@@ -52,6 +52,10 @@ cargo xtask bench postgres-physical  measures us, pgBackRest and pg_basebackup o
     --only NAME           only what has NAME in its name: backup, restore, wal, 'zstd -1'
     --skip NAME           nothing that has NAME in its name: gz
     --program FILE        this program of ours instead of one that is built first
+cargo xtask bench stores  measures a bucket against a folder, restic, and the guide's aws s3 sync
+    --size-mb N           size of the database in millions of bytes (1000)
+    --runs N              how often each is run (3)
+    --backups N           how many backups are listed (10000)
 cargo xtask bench retention  times list, status and prune --dry-run on many backups; as root cold
     --backups N           how many (10000)
     --runs N              how often each is run (5)
@@ -80,6 +84,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ["bench", "postgres-physical", options @ ..] => bench::physical::run(options),
         ["bench", "postgres-logical", options @ ..] => bench::postgres::run(options),
         ["bench", "pagelog", options @ ..] => bench::pagelog::run(options),
+        ["bench", "stores", options @ ..] => bench::stores::run(options),
         ["bench", "retention", options @ ..] => bench::retention::run(options),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");

@@ -1,5 +1,6 @@
-//! The servers of object storage that tests of stores run on. Each is a program of another maker;
-//! one that cannot be installed is named, and its tests say that they were skipped.
+//! The servers of object storage that tests of stores run on, and the client program that recovery
+//! kits name. Each is of another maker; one that cannot be installed is named, and its tests say
+//! that they were skipped.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -31,6 +32,8 @@ const SERVERS: &[Server] = &[
         file: "azurite/node_modules/.bin/azurite-blob",
         install: azurite,
     },
+    // What a recovery kit and the guide fetch from buckets with.
+    Server { name: "awscli 1.45.11", file: "awscli/awscli/__main__.py", install: awscli_program },
 ];
 
 /// Installs what is missing, and says what could not be.
@@ -65,6 +68,16 @@ pub(crate) fn install() -> Result<()> {
     Ok(())
 }
 
+/// The server that benchmarks run on, whether it is there or not.
+pub(crate) fn s3s_fs() -> PathBuf {
+    folder().join("s3s-fs/bin/s3s-fs")
+}
+
+/// Where Python finds the client program `awscli`, if it is installed.
+pub(crate) fn awscli() -> Option<PathBuf> {
+    Some(folder().join("awscli")).filter(|place| place.join("awscli/__main__.py").exists())
+}
+
 /// Where they are, which the tests know as well.
 fn folder() -> PathBuf {
     match packages::is_root() {
@@ -81,6 +94,10 @@ fn s3s(place: &Path) -> Result<()> {
 
 fn moto(place: &Path) -> Result<()> {
     pip(place, &["moto[s3]==5.2.5", "flask", "flask-cors"], true)
+}
+
+fn awscli_program(place: &Path) -> Result<()> {
+    pip(place, &["awscli==1.45.11"], true)
 }
 
 fn rclone(place: &Path) -> Result<()> {

@@ -1,5 +1,5 @@
 //! `cargo xtask bench sqlite`: us, a guide's shell script and Litestream on one database. (The
-//! other benchmarks, `retention` and those of PostgreSQL, have files of their own.)
+//! other benchmarks, `retention`, `stores` and those of PostgreSQL, have files of their own.)
 //!
 //! Each contender makes a backup of the same database, one after the other, several times; then
 //! each restores what it stored. The numbers are medians. A floor is measured beside them: the
@@ -15,6 +15,7 @@ pub(crate) mod physical;
 pub(crate) mod postgres;
 mod report;
 pub(crate) mod retention;
+pub(crate) mod stores;
 pub(crate) mod wal;
 
 use std::path::{Path, PathBuf};
