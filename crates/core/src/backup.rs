@@ -35,7 +35,7 @@ use crate::source::{
 };
 
 use branch::Branch;
-pub(crate) use commit::commit;
+pub(crate) use commit::{NotCommitted, commit};
 use lock::SourceLock;
 use store::Branches;
 

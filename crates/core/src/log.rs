@@ -63,6 +63,12 @@ fn hash_name(object: &str) -> Result<ObjectName> {
     ObjectName::new(format!("{object}{HASH_ENDING}"))
 }
 
+/// Where the hash of a sealed object's plain bytes is; `None` for one that is not sealed.
+pub(crate) fn hash_beside(object: &ObjectName) -> Result<Option<ObjectName>> {
+    let sealed = object.as_str().ends_with(seal::SUFFIX);
+    file_of(object.as_str()).filter(|_| sealed).map(hash_name).transpose()
+}
+
 /// The file that an object is, if it is one of a log by its ending.
 pub fn file_of(object: &str) -> Option<&str> {
     object.strip_suffix(seal::SUFFIX).unwrap_or(object).strip_suffix(ENDING)

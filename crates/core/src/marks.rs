@@ -150,6 +150,9 @@ pub struct Begun {
     pub backup: String,
     /// When the run began.
     pub begun_at: Timestamp,
+    /// Whether it is a copy of a backup of another repository, which the next copy goes on with.
+    #[serde(default, rename = "copy", skip_serializing_if = "std::ops::Not::not")]
+    pub is_copy: bool,
 }
 
 /// What an object outside of the sources' folders says something about.

@@ -20,6 +20,7 @@
 //! | `open` | the end of a log, and the writing of its next file |
 //! | `increment` | a run that adds one file |
 //! | `follow` | adding to a log while the application writes |
+//! | `copy` | which files another repository lacks |
 //! | `replay` | laying a log over a restored backup |
 //! | `in_place` | pages of a database file replaced, all or none, while readers have it open |
 //! | `standby` | a copy for readers that goes from state to state |
@@ -27,6 +28,7 @@
 
 mod chain;
 mod compare;
+mod copy;
 mod delta;
 mod follow;
 mod history;
@@ -45,6 +47,7 @@ mod write;
 mod tests;
 
 pub use self::chain::{Chain, Gap, Moment, Target};
+pub use self::copy::PageLogSelection;
 pub use self::follow::{FollowBounds, FollowRequest, Follower, Step};
 pub use self::increment::{
     Increment, IncrementOutcome, IncrementPlan, IncrementRequest, plan, run,

@@ -122,6 +122,7 @@ impl<'a> Branch<'a> {
             source: self.record.id,
             backup: name.to_owned(),
             begun_at: self.env.clock.now(),
+            is_copy: false,
         };
         let object = ObjectName::new(MarkKind::Begun.object(&self.folder, name))?;
         match put_bytes(self.repository.store(), &object, &marks::to_bytes(&mark)) {

@@ -21,6 +21,7 @@ mod decode;
 mod found;
 mod part;
 mod read_back;
+mod seal_anew;
 
 pub use compression::Compression;
 pub use decode::{Decoded, Expectation, decode};
@@ -30,6 +31,7 @@ pub use found::{Found, open_found};
 pub use hashes::{BlockHash, BlockHashes, Sha256Hex, block_hash};
 pub use part::{PartReader, StoredParts};
 pub use read_back::{Progress, read_back_bytes, read_back_frames};
+pub(crate) use seal_anew::seal_anew;
 pub use wrapping::Wrapping;
 
 /// The largest plain size of one frame: what a reader of a single page must decompress.

@@ -2,10 +2,13 @@
 
 use std::process::ExitCode;
 
-use lifeboat_core::catalog::SourceEntry;
-use lifeboat_core::copy::{self, CopyPlan, Fate};
+use lifeboat_core::catalog::{Catalog, SourceEntry};
+use lifeboat_core::copy::{self, CopyPlan, Fate, LogSelection, Options};
 use lifeboat_core::env::Env;
+use lifeboat_core::repository::Repository;
 use lifeboat_core::{Error, Kind, Result};
+use lifeboat_postgres::wal::WalSelection;
+use lifeboat_sqlite::pagelog::PageLogSelection;
 use serde_json::{Value, json};
 
 use crate::repositories::{self, Opened, Place};
@@ -19,14 +22,17 @@ use crate::ui::{report, units};
 /// Copy the backups that another repository lacks
 ///
 /// What the other repository's `keep` would keep goes there byte for byte, is read back and
-/// compared with the hashes of its manifest; then it is the same backup there, with its pin. A
-/// backup whose artifacts are missing or cut there gets them anew. Nothing is ever removed by a
-/// copy, and what was pruned there stays so.
+/// compared with the hashes of its manifest; then it is the same backup there, with its pin and
+/// the log that follows it. A backup whose artifacts are missing or cut there gets them anew; with
+/// --verify also one whose bytes are not those of its manifest. Nothing is ever removed by a copy,
+/// and what was pruned there stays so. The source is not read.
 ///
-/// The source is not read. The logs between backups are not copied.
+/// Where the other repository seals to other recipients, a backup is sealed to them on the way.
+/// One that is sealed already needs its key for that (--identity).
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Names of sources; without any, all that the first repository has
+    /// Names of sources; without any, all that the first repository has, but for those whose
+    /// `repository` does not name the other one
     #[arg(value_name = "SOURCE")]
     sources: Vec<String>,
     /// The repository that lacks them: its name in the configuration, a URL or a path
@@ -38,6 +44,9 @@ pub(crate) struct Args {
     /// Also copy what the other repository's `keep` would not keep
     #[arg(long)]
     all: bool,
+    /// Read what the other repository has, and put anew what is damaged there
+    #[arg(long)]
+    verify: bool,
     /// Print what would be copied, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -53,7 +62,7 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     let mut run = Run { session, env: &env, args: &args, results: Vec::new(), failed: Vec::new() };
     let mut opened = 0;
     for place in &from {
-        match place.open(&env).and_then(|found| Ok((found.catalog()?, found))) {
+        match opened_to_read(place, &env) {
             Ok((catalog, repository)) => {
                 opened += 1;
                 let place = place.clone();
@@ -73,6 +82,22 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
         return Err(error);
     }
     run.end()
+}
+
+/// A repository to copy from, with what it holds; to whom it seals says how its log is sealed.
+fn opened_to_read(place: &Place, env: &Env) -> Result<(Catalog, Repository)> {
+    let recipients = place.sealing.recipients()?;
+    let repository = place.open(env)?.sealed_to(recipients);
+    Ok((repository.catalog()?, repository))
+}
+
+/// Who knows the log of a source of that kind.
+fn log_of(kind: &str) -> Option<&'static dyn LogSelection> {
+    match kind {
+        lifeboat_sqlite::KIND => Some(&PageLogSelection),
+        lifeboat_postgres::CLUSTER_KIND => Some(&WalSelection),
+        _ => None,
+    }
 }
 
 /// The repositories from which is copied.
@@ -104,7 +129,10 @@ impl Run<'_> {
         }
         let is_wanted = |entry: &&SourceEntry| {
             let named = |word: &String| *word == entry.folder || *word == entry.record.name;
-            self.args.sources.is_empty() || self.args.sources.iter().any(named)
+            match self.args.sources.is_empty() {
+                true => self.goes_there(entry, to),
+                false => self.args.sources.iter().any(named),
+            }
         };
         let wanted: Vec<&SourceEntry> = from.catalog.sources.iter().filter(is_wanted).collect();
         for entry in wanted {
@@ -120,6 +148,22 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a source may go to that repository. Of one that is not configured nobody says no.
+    fn goes_there(&self, entry: &SourceEntry, to: &Place) -> bool {
+        let target = self.target(entry);
+        let names = target.and_then(|target| target.repositories);
+        match (names, &to.name) {
+            (Some(names), Some(name)) => self.args.all || names.contains(name),
+            _ => true,
+        }
+    }
+
+    fn target(&self, entry: &SourceEntry) -> Option<Target> {
+        let name = std::slice::from_ref(&entry.record.name);
+        let config = &self.session.loaded().ok()?.config;
+        sources::named(config, name).ok().and_then(|mut targets| targets.pop())
     }
 
     fn one(&mut self, from: &Opened, entry: &SourceEntry, to: &Place) -> Result<()> {
@@ -146,8 +190,13 @@ impl Run<'_> {
                     && own.record.location == record.location)
         });
         let rule = self.rule(entry, to)?;
-        let keep = rule.as_ref().map(Rule::keep);
-        let plan = copy::plan(self.env, entry, (&repository, own), keep)?;
+        let options = Options {
+            keep: rule.as_ref().map(Rule::keep),
+            verify: self.args.verify,
+            log: log_of(&record.kind),
+        };
+        let first = (&from.repository, entry);
+        let plan = copy::plan(self.env, first, (&repository, own), &options)?;
         self.say(&plan, entry, to)?;
         let mut outcome = json!({
             "source": record.name, "from": from.place.url, "to": to.url, "plan": plan,
@@ -155,8 +204,18 @@ impl Run<'_> {
         });
         if !self.args.dry_run {
             let locks = self.session.folders.locks.as_deref();
-            let sent = copy::apply(self.env, (&from.repository, entry), &repository, &plan, locks)?;
-            outcome["sent"] = self.told(entry, sent);
+            let copied = copy::apply(self.env, first, &repository, &plan, options.log, locks)?;
+            outcome["log_objects"] = copied.log_objects.into();
+            for (file, error) in copied.log_failed {
+                self.session.progress.clear();
+                let file = units::one_line(&file);
+                self.failed.push(error.context(format!("the copy of {file} failed")));
+            }
+            outcome["sent"] = self.told(entry, copied.backups);
+        }
+        if let Some(reason) = &plan.log.reason {
+            let message = format!("the log of `{}` cannot go to {}", record.name, to.label());
+            self.failed.push(Error::new(Kind::Incomplete, message).caused_by(reason.clone()));
         }
         let impossible: Vec<&str> =
             plan.with(Fate::Impossible).map(|item| item.backup.as_str()).collect();
@@ -174,17 +233,18 @@ impl Run<'_> {
         if self.args.all {
             return Ok(None);
         }
-        let name = std::slice::from_ref(&entry.record.name);
-        let target = sources::named(&self.session.loaded()?.config, name);
-        let target: Option<Target> = target.ok().and_then(|mut targets| targets.pop());
-        Ok(target.and_then(|target| Rule::of(to, &target, None)))
+        Ok(self.target(entry).and_then(|target| Rule::of(to, &target, None)))
     }
 
     fn say(&self, plan: &CopyPlan, entry: &SourceEntry, to: &Place) -> Result<()> {
         let name = units::one_line(&entry.record.name);
         let count = |fate| plan.with(fate).count();
+        let log = match plan.log.parts.len() {
+            0 => String::new(),
+            count => format!(", {count} files of its log"),
+        };
         let line = format!(
-            "{name} to {}: {} to copy, {} to repair ({}), {} there, {} not kept there\n",
+            "{name} to {}: {} to copy, {} to repair{log} ({}), {} there, {} not kept there\n",
             to.label(),
             count(Fate::Copy),
             count(Fate::Repair),

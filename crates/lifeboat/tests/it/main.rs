@@ -19,6 +19,7 @@ mod cluster_restore;
 mod cluster_standby;
 mod cluster_verify;
 mod configuration;
+mod copy;
 mod crash;
 mod daily;
 mod demo;

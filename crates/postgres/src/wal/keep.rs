@@ -64,7 +64,11 @@ impl LogRule for WalRule {
 }
 
 /// Of each file whether a base backup needs it.
-fn needed(log: &ClusterLog, now: Timestamp, window: Option<SignedDuration>) -> Vec<bool> {
+pub(super) fn needed(
+    log: &ClusterLog,
+    now: Timestamp,
+    window: Option<SignedDuration>,
+) -> Vec<bool> {
     let arithmetic = log.log();
     let opens = window.and_then(|window| now.checked_sub(window).ok());
     // The newest backup at or before the beginning of the window carries its first moments.

@@ -15,6 +15,7 @@
 pub mod ahead;
 mod archive;
 mod control;
+mod copy;
 mod header;
 mod keep;
 mod name;
@@ -27,6 +28,7 @@ mod view;
 
 pub use archive::{Archive, Fetched, Member, PushFile, Pushed};
 pub use control::Control;
+pub use copy::WalSelection;
 pub use header::{HEADER_BYTES, SegmentHeader};
 pub use keep::{WalRule, WorldOfRule};
 pub use name::{Kept, Lsn, Segment, WalFile, log_prefix};

@@ -56,21 +56,36 @@ pub(super) fn no_retry() -> RetryConfig {
     RetryConfig { max_retries: 0, ..RetryConfig::default() }
 }
 
+/// Whether nobody between us and the server can change what is sent: then nobody need sign it.
+pub(super) fn is_private(endpoint: &str) -> bool {
+    endpoint.starts_with("https://") || is_loopback(host_of(endpoint))
+}
+
+/// The host in the URL of a server.
+fn host_of(endpoint: &str) -> &str {
+    let rest = endpoint.split_once("://").map_or("", |(_, rest)| rest);
+    let authority = rest.split('/').next().unwrap_or_default();
+    match authority.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => authority.split(':').next().unwrap_or_default(),
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost"
+        || host.ends_with(".localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 /// Refuses to send keys and backups in the clear through a network.
 pub(super) fn check_scheme(endpoint: &str, options: &Options) -> Result<()> {
     let Some((scheme, rest)) = endpoint.split_once("://") else { return Err(no_url(endpoint)) };
     let authority = rest.split('/').next().unwrap_or_default();
-    let host = match authority.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => authority.split(':').next().unwrap_or_default(),
-    };
-    let is_loopback = host == "localhost"
-        || host.ends_with(".localhost")
-        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    let host = host_of(endpoint);
     match scheme {
         _ if host.is_empty() || authority.contains('@') => Err(no_url(endpoint)),
         "https" => Ok(()),
-        "http" if is_loopback || options.allow_http => Ok(()),
+        "http" if is_loopback(host) || options.allow_http => Ok(()),
         "http" => {
             let message = format!("{endpoint} is not encrypted: everybody in between can read it");
             Err(Error::new(Kind::Usage, message).hint("use https://, or say allow_http = true"))
@@ -120,6 +135,8 @@ mod tests {
         ] {
             assert_eq!(check_scheme(bad, &options).unwrap_err().kind(), Kind::Usage, "{bad}");
         }
+        assert!(is_private("https://example.org") && is_private("http://[::1]:9"));
+        assert!(!is_private("http://example.org"));
         let said = Options { allow_http: true, ..Options::default() };
         assert!(check_scheme("http://10.0.0.1:9000", &said).is_ok());
     }

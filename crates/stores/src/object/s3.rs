@@ -53,6 +53,8 @@ pub(super) fn open(
         .with_endpoint(&style.endpoint)
         .with_virtual_hosted_style_request(style.bucket_in_host)
         .with_conditional_put(S3ConditionalPut::ETagMatch)
+        // The connection sees to it, and what is stored is read back: no second hash of all bytes.
+        .with_unsigned_payload(client::is_private(&style.endpoint))
         // The plain request is what every server knows.
         .with_disable_bulk_delete(true)
         .with_retry(client::no_retry())

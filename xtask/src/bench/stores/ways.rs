@@ -274,6 +274,7 @@ impl Place {
         let mut command = self.command(Path::new("curl"), None);
         command.args(["--silent", "--show-error", "--fail", "--user", &format!("{KEY}:{SECRET}")]);
         command.args(["--aws-sigv4", "aws:amz:us-east-1:s3"]);
+        command.args(["--header", "x-amz-content-sha256: UNSIGNED-PAYLOAD"]);
         more(&mut command).arg(format!("http://{at}/{BUCKET}/artifact"));
         command
     }

@@ -1,0 +1,37 @@
+//! From one seal to another: stored bytes are opened and sealed again, what lies below stays as it
+//! is.
+
+use std::sync::Arc;
+
+use super::read_back::Progress;
+use super::sending::Sending;
+use super::{Compression, Encoded, Expectation, Sha256Hex, Wrapping, decode};
+use crate::error::Result;
+use crate::seal::{Opener, Recipients};
+use crate::store::{ObjectReader, Put};
+
+/// Reads an object that is sealed for `opener`, or not at all, and stores it sealed to the
+/// recipients. It is committed only if what was read is what was expected.
+pub(crate) fn seal_anew(
+    (reader, opener): (ObjectReader, Option<Opener>),
+    expectation: &Expectation<'_>,
+    (put, recipients): (Box<dyn Put>, &Arc<Recipients>),
+    progress: &Progress<'_>,
+) -> Result<Encoded> {
+    let mut sending = Sending::begin(put, Some(recipients))?;
+    let wrapping = Wrapping { compression: Compression::None, opener };
+    decode(reader, wrapping, 1, expectation, &mut |bytes| {
+        sending.write(bytes)?;
+        progress(bytes.len() as u64)
+    })?;
+    let sent = sending.finish()?;
+    sent.put.commit()?;
+    Ok(Encoded {
+        plain_bytes: 0,
+        plain_sha256: Sha256Hex([0; 32]),
+        stored_bytes: sent.bytes,
+        stored_sha256: sent.sha256,
+        block_hashes: Arc::default(),
+        chunk_hashes: sent.chunk_hashes,
+    })
+}
