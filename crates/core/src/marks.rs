@@ -155,6 +155,33 @@ pub struct Begun {
     pub is_copy: bool,
 }
 
+/// Says that a host with the key opened a sealed backup, and what was found was right: the checks
+/// that were made before it was sealed are ones of what is stored since then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proof {
+    /// Version of this description.
+    pub format: u32,
+    /// The source's id.
+    pub source: Uuid,
+    /// The backup's name.
+    pub backup: String,
+    /// The backup's id: of another one of that name it says nothing.
+    pub id: Uuid,
+    /// How deep it was looked into: "hash", "quick" or "full".
+    pub level: String,
+    /// When.
+    pub verified_at: Timestamp,
+    /// On which host.
+    pub host: String,
+}
+
+impl Proof {
+    /// Whether it says something of that backup.
+    pub fn means(&self, manifest: &Manifest) -> bool {
+        self.id == manifest.id && self.source == manifest.source.id
+    }
+}
+
 /// What an object outside of the sources' folders says something about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MarkKind {
@@ -170,16 +197,19 @@ pub enum MarkKind {
     Outcome,
     /// `begun/<folder>/<backup>.json`
     Begun,
+    /// `proofs/<folder>/<backup>.json`
+    Proof,
 }
 
 impl MarkKind {
-    const ALL: [MarkKind; 6] = [
+    const ALL: [MarkKind; 7] = [
         MarkKind::Tombstone,
         MarkKind::Pin,
         MarkKind::Record,
         MarkKind::Marker,
         MarkKind::Outcome,
         MarkKind::Begun,
+        MarkKind::Proof,
     ];
 
     fn word(self) -> &'static str {
@@ -190,6 +220,7 @@ impl MarkKind {
             MarkKind::Marker => "markers",
             MarkKind::Outcome => "outcomes",
             MarkKind::Begun => "begun",
+            MarkKind::Proof => "proofs",
         }
     }
 

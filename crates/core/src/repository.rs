@@ -19,7 +19,7 @@ use crate::catalog::SourceRecord;
 use crate::env::Env;
 use crate::error::{Error, Kind, Result};
 use crate::manifest::Manifest;
-use crate::marks::{self, MarkKind, Marker, Outcome, Pin};
+use crate::marks::{self, MarkKind, Marker, Outcome, Pin, Proof};
 use crate::policy::Hold;
 use crate::seal::{Keys, Recipients};
 use crate::store::{ObjectName, Store, get_bytes, put_bytes};
@@ -222,6 +222,12 @@ impl Repository {
         let marker = marker.filter(|marker: &Marker| marker.means(backup));
         let outcome = outcome.filter(|outcome: &Outcome| outcome.means(backup));
         Ok(marks::told(backup, marker.as_ref(), outcome.as_ref()))
+    }
+
+    /// What a host with the key found of a sealed backup, if one has looked.
+    pub fn proof(&self, folder: &str, backup: &Manifest) -> Result<Option<Proof>> {
+        let proof = self.mark_if_any(MarkKind::Proof, folder, backup)?;
+        Ok(proof.filter(|proof: &Proof| proof.means(backup)))
     }
 
     /// One that cannot be read counts as none: the backup itself is as good without it.

@@ -9,10 +9,12 @@ use crate::env::Env;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::manifest::{Artifact, CheckLevel, CheckOutcome, Manifest};
+use crate::marks::{self, MarkKind, Proof};
 use crate::pipeline::{Compression, Expectation, decode};
 use crate::repository::Repository;
 use crate::scratch::{Scratch, decode_into, expectation};
 use crate::source::{BackupReader, Engine};
+use crate::store::{ObjectName, put_bytes};
 
 /// How deep a backup is looked into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +95,48 @@ pub fn run(
     report.sound = report.damage.is_empty();
     report.elapsed_ms = env.elapsed_ms(begun_ms);
     Ok(report)
+}
+
+/// Records that this host opened a sealed backup and found it right: its checks count for what is
+/// stored from now on. What was recorded of a deeper look stays. `None` where nothing is to be
+/// recorded: of an open backup, or one whose seal was not opened.
+pub fn record(
+    env: &Env,
+    repository: &Repository,
+    folder: &str,
+    manifest: &Manifest,
+    level: VerifyLevel,
+) -> Result<Option<Proof>> {
+    let rank = match level {
+        VerifyLevel::Stored => return Ok(None),
+        VerifyLevel::Hash | VerifyLevel::Check(CheckLevel::None) => 0,
+        VerifyLevel::Check(CheckLevel::Quick) => 1,
+        VerifyLevel::Check(CheckLevel::Full) => 2,
+    };
+    if manifest.artifacts.iter().all(|artifact| artifact.sealed.is_none()) {
+        return Ok(None);
+    }
+    const LEVELS: [&str; 3] = ["hash", "quick", "full"];
+    let known = repository.proof(folder, manifest)?;
+    let rank_of = |proof: &Proof| LEVELS.iter().position(|level| *level == proof.level);
+    if known.as_ref().is_some_and(|known| rank_of(known).is_none_or(|known| known >= rank)) {
+        return Ok(known);
+    }
+    let proof = Proof {
+        format: marks::FORMAT,
+        source: manifest.source.id,
+        backup: manifest.name.clone(),
+        id: manifest.id,
+        level: LEVELS[rank].to_owned(),
+        verified_at: env.clock.now(),
+        host: env.host.clone(),
+    };
+    let object = ObjectName::new(MarkKind::Proof.object(folder, &manifest.name))?;
+    if repository.store().head(&object)?.is_some() {
+        repository.store().delete(&object)?;
+    }
+    put_bytes(repository.store(), &object, &marks::to_bytes(&proof))?;
+    Ok(Some(proof))
 }
 
 /// An error and its causes in one line.

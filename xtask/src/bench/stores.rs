@@ -1,5 +1,5 @@
-//! `cargo xtask bench stores`: a bucket against a folder, and us against restic and the guide's way,
-//! all on one server of object storage on loopback.
+//! `cargo xtask bench stores`: a bucket against a folder, and us against restic and the guide's
+//! way, all on one server of object storage on loopback.
 //!
 //! The server shares the machine with its clients, so its processor time stands beside theirs, and
 //! so does a floor: the time in which `curl` sends and fetches the bytes that we store, with
@@ -315,7 +315,8 @@ fn listed(
     Ok(format!(
         "\n{}, in the bucket, to a host without a cache (the best of {} runs):\n\n\
          | | wall s | CPU s | server CPU s | requests | asked | |\n|---|--:|--:|--:|--:|--:|---|\n\
-         | `lifeboat list` | {:.2} | {:.2} | {server_cpu_s:.2} | {} | within {LIST_S_MAX} s | {} |\n",
+         | `lifeboat list` | {:.2} | {:.2} | {server_cpu_s:.2} | {} | within {LIST_S_MAX} s | {} \
+         |\n",
         made.trim(),
         options.runs,
         best.wall_s,

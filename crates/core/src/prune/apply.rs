@@ -179,7 +179,8 @@ impl Apply<'_> {
             self.delete_log(item)?;
         }
         self.env.crash.pass("prune.artifacts_deleted")?;
-        for kind in [MarkKind::Pin, MarkKind::Marker, MarkKind::Outcome, MarkKind::Begun] {
+        use MarkKind::{Begun, Marker, Outcome, Pin, Proof};
+        for kind in [Pin, Marker, Outcome, Begun, Proof] {
             self.remove_mark(kind, &item.name)?;
         }
         self.remove_mark(MarkKind::Tombstone, &item.name)?;

@@ -146,8 +146,8 @@ impl Repository {
             Some((MarkKind::Pin, _)) => return Ok(Said::Pin(self.read_mark(name)?)),
             Some((MarkKind::Marker, _)) => return Ok(Said::Marker(self.read_mark(name)?)),
             Some((MarkKind::Outcome, _)) => return Ok(Said::Outcome(self.read_mark(name)?)),
-            // Only a prune asks for them, so they are not wanted.
-            Some((MarkKind::Record | MarkKind::Begun, _)) => {
+            // Only a prune, or who asks for one backup, wants them.
+            Some((MarkKind::Record | MarkKind::Begun | MarkKind::Proof, _)) => {
                 return Err(Error::new(Kind::NotCovered, format!("{name} is not read")));
             }
             None => {}
@@ -179,8 +179,8 @@ fn wanted<'a>(catalog: &Catalog, objects: &'a [ObjectInfo]) -> Vec<Wanted<'a>> {
     for object in objects {
         let name = object.name.as_str();
         let (mark, folder) = match (MarkKind::of_object(name), name.split_once('/')) {
-            // Only a prune asks for them.
-            (Some((MarkKind::Record | MarkKind::Begun, _, _)), _) => continue,
+            // Only a prune, or who asks for one backup, wants them.
+            (Some((MarkKind::Record | MarkKind::Begun | MarkKind::Proof, _, _)), _) => continue,
             (Some((kind, folder, backup)), _) => (Some((kind, backup)), folder),
             // A file `*.json` right in a source's folder is a manifest.
             (None, Some((folder, file)))

@@ -42,8 +42,8 @@ enum Action {
 
 /// Write a service and a timer for each source that has a `schedule`
 ///
-/// Besides, backups are pruned every day, where `keep` says what stays, and all are verified every
-/// week.
+/// Besides, backups are pruned every day, where `keep` says what stays, all are verified every
+/// week, and a repository elsewhere, or on a drive, gets what it missed.
 ///
 /// The services run as root, or as the user with --user, with just the rights that the
 /// configuration needs. Units that an earlier run wrote for sources which are gone are removed.
@@ -63,9 +63,9 @@ struct SystemdArgs {
 
 /// Write /etc/cron.d/lifeboat with a line for each source that has a `schedule`
 ///
-/// Besides, backups are pruned every day, where `keep` says what stays, and all are verified every
-/// week. With --user the lines are printed instead, for `crontab -e`. A file that lifeboat did not
-/// write is never overwritten.
+/// Besides, backups are pruned every day, where `keep` says what stays, all are verified every
+/// week, and a repository elsewhere, or on a drive, gets what it missed. With --user the lines are
+/// printed instead, for `crontab -e`. A file that lifeboat did not write is never overwritten.
 #[derive(Debug, clap::Args)]
 struct CronArgs {
     #[command(flatten)]

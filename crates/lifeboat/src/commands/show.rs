@@ -26,6 +26,9 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     match session.printer.json() {
         true => {
             let mut value = list::with_place(manifest, &repository.url(), folder);
+            if let Some(proof) = repository.proof(folder, manifest)? {
+                value["proof"] = serde_json::to_value(proof).unwrap_or_default();
+            }
             moments::add_to(
                 &mut value,
                 &moments::of_selected(session, &env, &selected)?,
@@ -66,6 +69,12 @@ fn text(session: &Session, selected: &Selected, now: jiff::Timestamp) -> Result<
     }
     lines.add("condition", &word(&manifest.condition));
     lines.add("checked", &backup::checked(manifest));
+    if let Some(proof) = repository.proof(folder, manifest)? {
+        let at = units::moment(proof.verified_at, &session.surroundings.time_zone);
+        let what =
+            format!("stored, with the key, level {}, on {} at {at}", proof.level, proof.host);
+        lines.add("verified", &units::one_line(&what));
+    }
     for note in manifest.checks.iter().flat_map(|check| &check.notes) {
         lines.add("note", note);
     }

@@ -1,5 +1,6 @@
 //! `lifeboat status`: how old the newest good backup of each source is, against what was promised.
 
+mod copies;
 mod disk;
 mod nagios;
 
@@ -35,8 +36,10 @@ use crate::ui::units;
 /// none. A backup that was made without a check does not
 /// count as good; a state of the log that follows a backup does. The exit code is then 21.
 ///
-/// That the last backup failed is told as a warning, also where the newest good one is fresh; and
-/// of a PostgreSQL cluster, where its server answers, that its archiver fails or its pg_wal fills.
+/// That a repository lacks backups which another one has and its `keep` would keep is told as a
+/// warning, with the `copy` that brings them. That the last backup failed is one too, also where
+/// the newest good one is fresh; and of a PostgreSQL cluster, where its server answers, that its
+/// archiver fails or its pg_wal fills.
 ///
 /// With `--format nagios` it is a check plugin: one line with numbers, and the exit code is 0 (OK),
 /// 1 (WARNING: a doubt, or a disk that is 80 % full), 2 (CRITICAL: stale, or never backed up) or 3
@@ -86,6 +89,8 @@ struct Row {
     prune_waits: Option<String>,
     stored_bytes: u64,
     disk_used_percent: Option<u8>,
+    /// How many backups of another repository it lacks and would keep.
+    lacking: usize,
     /// How the last backup ended, where that is known on this host.
     last_attempt: Option<Attempt>,
 }
@@ -180,7 +185,9 @@ fn rows(session: &Session, env: &Env, opened: &[Opened], args: &Args) -> Result<
         for target in targets.iter().filter(|target| is_kept_in(target, one, session)) {
             let entry = selection::own_entry(env, one, target)?;
             seen.extend(entry.map(|entry| entry.folder.clone()));
-            rows.push(row_of_target(session, env, one, target, entry, max_age_ms)?);
+            let mut row = row_of_target(session, env, one, target, entry, max_age_ms)?;
+            row.lacking = copies::lacking(env, opened, one, target)?;
+            rows.push(row);
         }
         for entry in &one.catalog.sources {
             if !seen.contains(&entry.folder) {
@@ -205,7 +212,9 @@ fn rows_of_argument(
         for target in sources::named(config, &[argument.to_owned()])? {
             for one in opened.iter().filter(|one| is_kept_in(&target, one, session)) {
                 let entry = selection::own_entry(env, one, &target)?;
-                rows.push(row_of_target(session, env, one, &target, entry, max_age_ms)?);
+                let mut row = row_of_target(session, env, one, &target, entry, max_age_ms)?;
+                row.lacking = copies::lacking(env, opened, one, &target)?;
+                rows.push(row);
             }
         }
         return Ok(());
@@ -313,6 +322,7 @@ fn row(
         prune_waits: None,
         stored_bytes: status.stored_bytes,
         disk_used_percent: None,
+        lacking: 0,
         last_attempt: None,
     }
 }
@@ -397,6 +407,17 @@ fn warn(session: &Session, row: &Row) {
     }
     for (count, what) in doubts(row).into_iter().filter(|(count, _)| *count > 0) {
         session.printer.warning(&source, &format!("{count} {what}"));
+    }
+    if row.lacking > 0 {
+        let word = if row.lacking == 1 { "backup" } else { "backups" };
+        let message = format!(
+            "{} {word} of another repository not in {}: lifeboat copy {} --to {}",
+            row.lacking,
+            row.repository,
+            units::shell_word(&row.source),
+            units::shell_word(&row.repository),
+        );
+        session.printer.warning(&source, &message);
     }
     for complaint in &row.archiver {
         session.printer.warning(&source, &complaint.text);

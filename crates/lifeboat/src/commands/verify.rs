@@ -37,7 +37,8 @@ use crate::ui::{report, units};
 /// read, and every database checked by amcheck. What is not on this host is skipped by name.
 ///
 /// A sealed backup needs its key, and verifying it proves more than the host could that made it:
-/// that the key opens what is stored. Without the key, --level stored compares the sealed bytes.
+/// that the key opens what is stored. That is recorded beside the backup, where `show` tells of it.
+/// Without the key, --level stored compares the sealed bytes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Sources, of which every backup is verified, or backups; all without any; or a replica of
@@ -210,10 +211,20 @@ fn verify_one(session: &Session, env: &Env, job: &Job, level: VerifyLevel) -> Re
         VerifyLevel::Stored => "stored-bytes",
         _ => "stored",
     };
+    let proof = match sound {
+        true => verify::record(env, &job.repository, &job.folder, manifest, level),
+        false => Ok(None),
+    };
+    // Whoever may only read has verified it all the same.
+    let proof = proof.unwrap_or_else(|error| {
+        env.warn(&backup, &format!("that it was verified with its key is not recorded: {error}"));
+        None
+    });
     say(session, &backup, sound, &damage, &notes);
     Ok(json!({
         "backup": backup,
         "on": proved,
+        "proof": proof,
         "repository": job.repository.url(),
         "folder": job.folder,
         "sound": sound,

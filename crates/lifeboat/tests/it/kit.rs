@@ -160,3 +160,59 @@ fn a_kit_of_nothing_says_so_and_an_open_one_needs_no_key() {
     follow(&world, &folder, &commands(&kit, "5. Back without")).expect(0);
     assert_eq!(content(&folder.join("app.restored")).len(), 10);
 }
+
+/// The command-line program of Amazon, as a person would have it in the search path.
+fn aws(world: &World) -> Option<PathBuf> {
+    let installed = match crate::support::is_root() {
+        true => PathBuf::from("/var/cache/lifeboat-tests/awscli"),
+        false => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/servers-of-tests/awscli"),
+    };
+    if !installed.join("awscli/__main__.py").exists() {
+        use std::io::Write;
+        let note = b"SKIPPED: awscli is not installed; `cargo xtask test` installs it\n";
+        std::io::stderr().write_all(note).unwrap();
+        return None;
+    }
+    let folder = world.path("home/bin");
+    fs::create_dir_all(&folder).unwrap();
+    let program = folder.join("aws");
+    let script =
+        format!("#!/bin/sh\nPYTHONPATH='{}' exec python3 -m awscli \"$@\"\n", installed.display());
+    fs::write(&program, script).unwrap();
+    crate::support::set_mode(&program, 0o755);
+    Some(folder)
+}
+
+#[test]
+fn its_commands_fetch_from_a_bucket_with_lifeboat_and_without() {
+    use crate::s3_servers::{BUCKET, KEY, SECRET, Server};
+    let Some(server) = Server::s3s() else { return };
+    let place = World::new();
+    let secret = place.text("home/secret");
+    fs::write(&secret, SECRET).unwrap();
+    crate::support::set_mode(Path::new(&secret), 0o600);
+    let world = world(&format!(
+        "url = \"s3://{BUCKET}/the chat\"\nendpoint = \"http://{}\"\nregion = \"us-east-1\"\n\
+         access_key_id = \"{KEY}\"\nsecret_access_key = {{ file = \"{secret}\" }}",
+        server.address
+    ));
+    let rows = content(&world.path("data/it's app.db"));
+    let kit = world.run(&["kit"]).expect(0).out;
+    let folder = rescue_folder(&world);
+    // The secrets are not on the page: whoever has it brings them.
+    let secrets = format!(
+        "export AWS_ACCESS_KEY_ID={KEY} AWS_SECRET_ACCESS_KEY={SECRET} PATH={}:$PATH\n",
+        world.path("home/bin").display()
+    );
+    if aws(&world).is_some() {
+        follow(&world, &folder, &(secrets.clone() + &commands(&kit, "5. Back without"))).expect(0);
+        must_be_restored_by_hand(&world, &folder, &rows);
+    }
+    for name in ["data", "home/config", "state"] {
+        fs::remove_dir_all(world.path(name)).unwrap();
+    }
+    let script = secrets + &commands(&kit, "4. Back with");
+    follow(&world, &folder, &script).expect(0).says("all of it: 2 sources");
+    assert_eq!(content(&world.path("data/it's app.db")), rows);
+    assert_eq!(fs::read_to_string(world.path("data/notes")).unwrap(), "notes");
+}

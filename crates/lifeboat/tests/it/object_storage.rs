@@ -134,3 +134,48 @@ fn manifests(server: &Server) -> Vec<String> {
     found.sort();
     found
 }
+
+/// The page on places elsewhere: its configuration of a bucket, and its commands, one by one.
+#[test]
+fn the_page_of_object_storage_holds() {
+    let Some(server) = Server::s3s() else { return };
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/off-site.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let section = page.split("\n## Object storage\n").nth(1).unwrap();
+    let block = |kind: &str| {
+        let rest = section.split(&format!("```{kind}\n")).nth(1).unwrap();
+        rest.split("```").next().unwrap().to_owned()
+    };
+    let world = World::new();
+    make_database(&world.path("data/app.db"), 300);
+    let repository = block("toml").replace("s3://my-backups/", &format!("s3://{BUCKET}/"));
+    let endpoint = format!("endpoint = \"http://{}\"", server.address);
+    let own = "# A server of your own: endpoint = \"https://minio.example.org:9000\"";
+    assert!(repository.contains(own), "{repository}");
+    let repository = repository.replace(own, &endpoint);
+    world.configure(&format!("{repository}\n[source.app]\nsqlite = \"$DATA/app.db\"\n"));
+    let commands = block("sh");
+    assert_eq!(commands.lines().count(), 4, "{commands}");
+    for line in commands.lines() {
+        let line = line.split('#').next().unwrap();
+        let words: Vec<&str> = line.split_whitespace().collect();
+        assert_eq!(words[0], "lifeboat");
+        // Who we are, as the page's second way says it.
+        let mut command = world.command(&words[1..]);
+        command.env("AWS_ACCESS_KEY_ID", KEY).env("AWS_SECRET_ACCESS_KEY", SECRET);
+        crate::support::ran(command.output().unwrap()).expect(0);
+    }
+    assert_eq!(manifests(&server).len(), 1);
+}
+
+#[test]
+fn a_server_that_takes_no_long_pages_is_listed_all_the_same() {
+    let Some(server) = Server::s3s() else { return };
+    at(&server).run(&["backup"]).expect(0);
+    let refused = answer("400 Bad Request", "", "InvalidArgument");
+    let long = "GET /backups?list-type=2&prefix=chat%2F&max-keys=";
+    let proxy = Proxy::before(server.address, move |_| Fault::Instead(long, refused.clone()));
+    let through = world(&format!("http://{}", proxy.address));
+    assert_eq!(through.run(&["list", "--json"]).expect(0).json().as_array().unwrap().len(), 1);
+    assert!(proxy.connections.load(std::sync::atomic::Ordering::Relaxed) > 0);
+}

@@ -283,3 +283,49 @@ fn t10_the_host_key_is_sent_at_any_hour() {
         assert_eq!(names, 3, "at {hour}: the archive, its manifest and whose folder it is");
     }
 }
+
+#[test]
+fn what_a_repository_lacks_is_told_and_its_copy_is_scheduled() {
+    let world = World::new();
+    world.database("app.db", 300);
+    std::fs::create_dir(world.path("drive")).unwrap();
+    let drive = world.text("drive");
+    let places = format!(
+        "[repository.near]\nurl = \"file://$DATA/near\"\n\
+         [repository.packed]\nurl = \"file://$DATA/packed\"\n\
+         [repository.drive]\nurl = \"file://{drive}/x\"\nmount = \"{drive}\"\n\
+         [repository.far]\nurl = \"sftp://host.example.org/x\"\n"
+    );
+    let source = "[source.app]\nsqlite = \"$DATA/app.db\"\nschedule = \"hourly\"\n";
+    world.configure(&format!("{places}{source}"));
+    let root = world.text("root");
+    world.run(&["install", "systemd", "--yes", "--root", &root]).expect(0);
+    let unit =
+        |name: &str| fs::read_to_string(world.path("root/etc/systemd/system").join(name)).unwrap();
+    let copy = unit("lifeboat-copy-drive.service");
+    assert!(copy.contains(" copy --to drive\n"), "{copy}");
+    assert!(copy.contains("SuccessExitStatus=75\n"), "{copy}");
+    assert!(unit("lifeboat-copy-drive.timer").contains(":20:00\n"));
+    assert!(!unit("lifeboat-copy-far.service").contains("SuccessExitStatus"));
+    let names = world.names("root/etc/systemd/system");
+    assert!(!names.iter().any(|name| name.contains("copy-near")), "{names:?}");
+    // Where a source goes to one place alone, there is nothing to catch up.
+    world.configure(&format!("{places}{source}repository = \"far\"\n"));
+    world.run(&["install", "systemd", "--yes", "--root", &root]).expect(0);
+    let names = world.names("root/etc/systemd/system");
+    assert!(!names.iter().any(|name| name.contains("copy-")), "{names:?}");
+
+    several(&world, "");
+    fs::write(world.path("data/host_key"), b"secret").unwrap();
+    world.run(&["backup", "app"]).expect(0);
+    let told = world.run(&["status"]).expect(0);
+    assert!(!told.err.contains("another repository"), "{}", told.err);
+    world.run(&["--repo", "near", "backup", "app"]).expect(0);
+    let told = world.run(&["status"]).expect(0).says("1 backup of another repository not in");
+    let line = told.err.lines().find(|line| line.contains("copy app --to")).unwrap();
+    let words: Vec<&str> = line.split("lifeboat ").nth(1).unwrap().split_whitespace().collect();
+    world.run(&words).expect(0);
+    let told = world.run(&["status", "--json"]).expect(0);
+    assert!(!told.err.contains("another repository"), "{}", told.err);
+    assert!(told.json().as_array().unwrap().iter().all(|row| row["lacking"] == 0), "{}", told.out);
+}

@@ -75,6 +75,7 @@ fn a_host_without_a_key_backs_up_and_one_with_it_restores() {
     let shown = world.run(&["show", "app"]).expect(0);
     assert!(shown.out.contains(&format!("sealed to        {recipient}")), "{}", shown.out);
     world.run(&["verify", "--level", "stored"]).expect(0).says("sound");
+    assert!(!world.path("repo/proofs").exists(), "without a key nothing is proved of the seal");
     // What needs one.
     let to = world.text("data/back.db");
     world.run(&["verify"]).expect(12).says("--identity FILE").says(&recipient);
@@ -83,6 +84,16 @@ fn a_host_without_a_key_backs_up_and_one_with_it_restores() {
     let verified = world.run(&["verify", "--level", "full", "--identity", &key, "--json"]);
     let verified = verified.expect(0).json();
     assert_eq!((&verified[0]["sound"], &verified[0]["on"]), (&true.into(), &"stored".into()));
+    // What was checked before the seal is now known of what is stored, and recorded.
+    assert_eq!(verified[0]["proof"]["level"], "full");
+    let shown = world.run(&["show", "app"]).expect(0).out;
+    assert!(shown.contains("stored, with the key, level full"), "{shown}");
+    let record = world.names("repo/proofs/app");
+    assert_eq!(record.len(), 1, "{record:?}");
+    let before = fs::read(world.path("repo/proofs/app").join(&record[0])).unwrap();
+    // A look that is less deep takes nothing from it.
+    world.run(&["verify", "--identity", &key]).expect(0);
+    assert_eq!(fs::read(world.path("repo/proofs/app").join(&record[0])).unwrap(), before);
     let arguments = ["restore", "app", "--to", &to, "--files", "--identity", &key];
     world.run(&arguments).expect(0).says("restored");
     assert_eq!(content(Path::new(&to)), content(&world.path("data/app.db")));

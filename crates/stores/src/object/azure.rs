@@ -52,8 +52,10 @@ pub(super) fn open(
     let wire = Wire::new(env, http, authority.clone(), &client::limits(options), None);
     let _entered = runtime.enter();
     let client = builder.with_http_connector(Connector(wire)).build().map_err(client::broken)?;
+    let client = Arc::new(client);
     Ok(OpenedClient {
-        client: Arc::new(client),
+        pages: client.clone(),
+        client,
         server: authority,
         region: None,
         completes_only_if_absent: false,

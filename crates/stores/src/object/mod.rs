@@ -32,16 +32,19 @@ use jiff::Timestamp;
 use lifeboat_core::env::Env;
 use lifeboat_core::store::{ObjectInfo, ObjectName, ObjectReader, Put, Space, Store};
 use lifeboat_core::{Error, Kind, Result};
+use object_store::list::{PaginatedListOptions, PaginatedListStore};
 use object_store::path::Path;
 use object_store::{GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt};
 use tokio::runtime::Handle;
 
 use self::claim::CLAIMS;
-use self::explain::Asked;
+use self::explain::{Asked, refusal_of};
 pub(crate) use self::place::{Place, Provider, is_url};
 use self::signed::Signed;
 use crate::options::Options;
 
+/// How many names are asked for at once when objects are listed.
+const PAGE_KEYS: usize = 50_000;
 /// How many small objects are read at once.
 const READERS: usize = 16;
 
@@ -64,6 +67,10 @@ struct Shared {
     region: Option<String>,
     storage_class: Option<String>,
     store: Arc<dyn ObjectStore>,
+    /// The same, which lists page by page.
+    pages: Arc<dyn PaginatedListStore>,
+    /// Whether the server takes a question for long pages, as far as is known.
+    has_long_pages: AtomicBool,
     runtime: Handle,
     /// For requests that the library does not make.
     signed: Option<Signed>,
@@ -120,14 +127,52 @@ impl Shared {
             Error::new(Kind::Failed, format!("cannot list {:?} in {}", prefix, self.url))
                 .caused_by(error.to_string())
         })?;
-        let listed = self.store.list(Some(&folder)).try_collect();
-        let listed: Vec<ObjectMeta> = self
-            .block_on(listed)
-            .map_err(|error| explain::explain(self, Asked::List, "", error))?;
+        let listed = match self.has_long_pages.load(Ordering::Relaxed) {
+            true => self.list_in_long_pages(&folder),
+            false => None,
+        };
+        let listed = match listed {
+            Some(listed) => listed,
+            None => self.block_on(self.store.list(Some(&folder)).try_collect()),
+        };
+        let listed: Vec<ObjectMeta> =
+            listed.map_err(|error| explain::explain(self, Asked::List, "", error))?;
         let mut found: Vec<ObjectInfo> =
             listed.into_iter().filter_map(|meta| self.info(meta)).collect();
         found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok(found)
+    }
+
+    /// The same in as few requests as the server allows. Most give at most a thousand names at once
+    /// whatever they are asked for; one that does not take the question at all gives `None`.
+    fn list_in_long_pages(&self, folder: &Path) -> Option<object_store::Result<Vec<ObjectMeta>>> {
+        let prefix = match folder.as_ref() {
+            "" => None,
+            folder => Some(format!("{folder}/")),
+        };
+        let (mut found, mut page_token) = (Vec::new(), None);
+        loop {
+            let is_first = page_token.is_none();
+            let max_keys = Some(PAGE_KEYS);
+            let options = PaginatedListOptions { max_keys, page_token, ..Default::default() };
+            let asked = self.pages.list_paginated(prefix.as_deref(), options);
+            let page = match self.block_on(asked) {
+                Ok(page) => page,
+                Err(error) => {
+                    let refused = refusal_of(&error).is_some_and(|refusal| refusal.status == 400);
+                    if !(is_first && refused) {
+                        return Some(Err(error));
+                    }
+                    self.has_long_pages.store(false, Ordering::Relaxed);
+                    return None;
+                }
+            };
+            found.extend(page.result.objects);
+            page_token = page.page_token;
+            if page_token.is_none() {
+                return Some(Ok(found));
+            }
+        }
     }
 
     /// What is said of an object; `None` for a key that no object of ours has.
@@ -164,6 +209,8 @@ impl BucketStore {
             region: opened.region,
             storage_class: options.storage_class.clone(),
             store: opened.client,
+            pages: opened.pages,
+            has_long_pages: AtomicBool::new(true),
             runtime,
             signed: opened.signed,
             readers: options.requests_at_once.unwrap_or(READERS).clamp(1, 64),
@@ -177,6 +224,7 @@ impl BucketStore {
 /// What the file of a provider gives.
 struct OpenedClient {
     client: Arc<dyn ObjectStore>,
+    pages: Arc<dyn PaginatedListStore>,
     server: String,
     region: Option<String>,
     completes_only_if_absent: bool,

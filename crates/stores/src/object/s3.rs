@@ -89,8 +89,10 @@ pub(super) fn open(
         bucket_url,
         region: region.clone(),
     };
+    let client = Arc::new(client);
     Ok(OpenedClient {
-        client: Arc::new(client),
+        pages: client.clone(),
+        client,
         server: authority,
         region: Some(region),
         completes_only_if_absent: true,

@@ -104,6 +104,8 @@ pub(crate) struct Job {
     pub(crate) credentials: Vec<String>,
     /// Whether it runs commands of the configuration, which may need anything.
     pub(crate) runs_commands: bool,
+    /// Whether it is no failure that its repository is not there now.
+    pub(crate) may_be_absent: bool,
     /// When systemd ends it, in seconds; `None` for never.
     pub(crate) timeout_s: Option<u64>,
 }
@@ -130,6 +132,7 @@ pub(crate) fn of(session: &Session) -> Result<(Vec<Job>, Vec<String>)> {
     }
     if !jobs.is_empty() {
         jobs.extend(prune(session, &places)?);
+        jobs.extend(copies(session, &places)?);
         jobs.push(verify(session, &places)?);
     }
     Ok((jobs, left_out))
@@ -150,6 +153,33 @@ fn prune(session: &Session, places: &[Place]) -> Result<Option<Job>> {
     let mut job = of_repositories(session, "prune", "Prune of old backups", "30 4 * * *", places)?;
     job.arguments = vec!["prune".into(), "--unattended".into()];
     Ok(Some(Job { runs_commands: runs_commands || job.runs_commands, ..job }))
+}
+
+/// What brings a repository what it missed: one that is not always there, and to which sources go
+/// that go elsewhere too. A drive is asked for every hour, as it may stay for no longer.
+fn copies(session: &Session, places: &[Place]) -> Result<Vec<Job>> {
+    let config = &session.loaded()?.config;
+    let mut jobs = Vec::new();
+    for place in places {
+        let Some(name) = &place.name else { continue };
+        let is_drive = place.config.drive().is_some();
+        if !is_drive && place.url.starts_with("file://") {
+            continue;
+        }
+        let goes_there_too = |source: &SourceConfig| match &source.repository {
+            None => places.len() > 1,
+            Some(names) => names.names().len() > 1 && names.names().contains(name),
+        };
+        if !config.source.values().any(goes_there_too) {
+            continue;
+        }
+        let schedule = if is_drive { "20 * * * *" } else { "30 3 * * *" };
+        let (job, title) = (format!("copy-{name}"), format!("Copy to {name} of what it lacks"));
+        let job = of_repositories(session, &job, &title, schedule, places)?;
+        let arguments = vec!["copy".to_owned(), "--to".to_owned(), name.clone()];
+        jobs.push(Job { arguments, may_be_absent: is_drive, ..job });
+    }
+    Ok(jobs)
 }
 
 /// The verify of every week.
@@ -184,6 +214,7 @@ fn of_repositories(
         network: network_of_places(places.iter()),
         credentials: credentials_of(places.iter()),
         runs_commands: places.iter().any(|place| place.config.runs_commands()),
+        may_be_absent: false,
         timeout_s: Some(TIMEOUT_S),
     })
 }
@@ -264,6 +295,7 @@ fn backup(
             || places.iter().any(|place| place.config.runs_commands())
             || server.runs_commands
             || service.is_some_and(|service| service.0.unit.is_none()),
+        may_be_absent: false,
         timeout_s: timeout_s(source, places.len()),
     })
 }

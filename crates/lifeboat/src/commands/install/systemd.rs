@@ -26,7 +26,7 @@ use super::jobs::{Job, Network, Program};
 
 const PREFIX: &str = "lifeboat-";
 /// How the names of our units go on.
-const JOBS: [&str; 3] = ["backup-", "prune.", "verify."];
+const JOBS: [&str; 4] = ["backup-", "copy-", "prune.", "verify."];
 
 /// What systemd takes as the name of a unit.
 const UNIT_NAME_BYTES_MAX: usize = 255;
@@ -104,6 +104,9 @@ fn service(program: &Program, job: &Job, user: bool, on_failure: Option<&str>) -
     }
     let timeout = job.timeout_s.map_or("infinity".to_owned(), |seconds| format!("{seconds}s"));
     let _ = writeln!(text, "TimeoutStartSec={timeout}");
+    if job.may_be_absent {
+        text.push_str("SuccessExitStatus=75\n");
+    }
     text.push_str("Nice=10\nIOSchedulingClass=best-effort\n");
     text.push_str("IOSchedulingPriority=7\nUMask=0077\n");
     if job.stops {
