@@ -176,6 +176,7 @@ mod tests {
             prune_waits: None,
             stored_bytes: 1,
             disk_used_percent: None,
+            lacking: 0,
             last_attempt: None,
         }
     }
