@@ -9,12 +9,14 @@
 //! Rows are counted from these very bytes: a row is a line, for COPY writes a line break within a
 //! value as `\n`. What is compressed inside is decompressed on the way.
 
+mod frozen;
 mod inner;
 
 use std::collections::BTreeMap;
 
 use lifeboat_core::{Error, Kind, Result};
 
+pub(crate) use frozen::FrozenHead;
 use inner::Inner;
 pub(crate) use inner::InnerCompression;
 
@@ -89,6 +91,8 @@ pub(crate) struct Head<'a> {
     pub(crate) int_bytes: usize,
     /// Where the section of each entry stands, in the order of the entries.
     pub(crate) section_places: &'a [usize],
+    /// Where the statement that takes the rows stands, in that order: its length, then its text.
+    pub(crate) copy_places: &'a [usize],
 }
 
 /// Who hears it.
@@ -230,10 +234,15 @@ impl ArchiveReader {
     /// file, and the bytes that belong there. With them `pg_restore` finds the data of a table at
     /// once, and begins with the largest ones.
     pub fn offsets(&self) -> Vec<(u64, Vec<u8>)> {
+        self.offsets_moved(|offset| offset)
+    }
+
+    /// The same in an archive whose bytes have moved since they were read here.
+    pub(crate) fn offsets_moved(&self, to: impl Fn(u64) -> u64) -> Vec<(u64, Vec<u8>)> {
         let of = |(place, begins_at): &(usize, u64)| {
             let mut bytes = vec![OFFSET_IS_SET];
-            bytes.extend_from_slice(&begins_at.to_le_bytes()[..self.offset_bytes]);
-            Some((*self.offset_places.get(*place)? as u64, bytes))
+            bytes.extend_from_slice(&to(*begins_at).to_le_bytes()[..self.offset_bytes]);
+            Some((to(*self.offset_places.get(*place)? as u64), bytes))
         };
         self.data_begins.iter().filter_map(of).collect()
     }
@@ -246,6 +255,7 @@ impl ArchiveReader {
                 let (used, int_bytes) = (input.position, input.int_bytes);
                 let compression_at = input.compression_at.clone();
                 let section_places = std::mem::take(&mut input.section_places);
+                let copy_places = std::mem::take(&mut input.copy_places);
                 self.int_bytes = int_bytes;
                 self.offset_bytes = input.offset_bytes;
                 self.position = used as u64;
@@ -260,6 +270,7 @@ impl ArchiveReader {
                     contents: &contents,
                     int_bytes,
                     section_places: &section_places,
+                    copy_places: &copy_places,
                 }))?;
                 self.contents = Some(contents);
                 Ok(Some(used))
@@ -460,6 +471,7 @@ struct Input<'a> {
     offset_bytes: usize,
     offset_places: Vec<usize>,
     section_places: Vec<usize>,
+    copy_places: Vec<usize>,
     /// Where the head says how the data are compressed.
     compression_at: std::ops::Range<usize>,
 }
@@ -473,6 +485,7 @@ impl<'a> Input<'a> {
             offset_bytes: 8,
             offset_places: Vec::new(),
             section_places: Vec::new(),
+            copy_places: Vec::new(),
             compression_at: 0..0,
         }
     }
@@ -576,6 +589,7 @@ fn entry(input: &mut Input<'_>, minor: u8) -> Result<Entry, Stop> {
     let _section = input.int()?;
     let definition = input.some_text()?;
     let _drop = input.text()?;
+    input.copy_places.push(input.position);
     let copy = input.some_text()?;
     let schema = input.some_text()?;
     let _tablespace = input.text()?;

@@ -99,6 +99,12 @@ pub fn is_dump(env: &Env, path: &Path, keys: Option<&dyn Keys>) -> bool {
     }
 }
 
+/// Whether an archive is loaded while it is read, and not from a file.
+fn streams(request: &RestoreRequest<'_>, plan: &RestorePlan) -> Result<bool> {
+    let in_jobs = load::in_jobs(request.target);
+    Ok(stream::is_possible(request) && !(in_jobs && stage::has_room(request, plan.plain_bytes)?))
+}
+
 /// Carries out a plan. On failure what was there is still there, under its own name.
 pub fn apply(
     env: &Env,
@@ -110,8 +116,10 @@ pub fn apply(
     }
     let begun_ms = env.clock.monotonic_ms();
     let server = plan.maintenance(request.target)?;
-    let streams = plan.format == DumpFormat::Custom && stream::is_possible(request);
-    let staged = if streams { None } else { Some(stage::stage(env, request)?) };
+    let staged = match plan.format == DumpFormat::Custom && streams(request, plan)? {
+        true => None,
+        false => Some(stage::stage(env, request, load::in_jobs(request.target))?),
+    };
     env.crash.pass("restore.staged")?;
     let roles = roles::make(&server, &plan.roles_to_make)?;
     let scratch = load::ScratchDatabase::make(&server, plan)?;

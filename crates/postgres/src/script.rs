@@ -225,6 +225,11 @@ fn copied(line: &str) -> Option<Copying> {
     Some(Copying { table: unquoted(table), columns, is_new: true })
 }
 
+/// The table that a statement takes rows for, as manifests name it.
+pub(crate) fn copied_table(statement: &str) -> Option<String> {
+    copied(statement).map(|copying| copying.table)
+}
+
 /// `public."Message"` as `public.Message`: how manifests name tables.
 fn unquoted(name: &str) -> String {
     let mut plain = String::new();

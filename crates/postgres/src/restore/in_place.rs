@@ -320,7 +320,7 @@ pub(super) fn apply(
     in_place: &InPlace,
 ) -> Result<RestoreOutcome> {
     let begun_ms = env.clock.monotonic_ms();
-    let staged = stage::stage(env, request)?;
+    let staged = stage::stage(env, request, false)?;
     env.crash.pass("restore.staged")?;
     let what = format!("cannot load {} into {}", plan.what, plan.database);
     let mut session = Session::open(request.target, &what)?;

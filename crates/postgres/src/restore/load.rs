@@ -129,10 +129,11 @@ pub(super) fn load(
                 // A part that the dump does not have is a mistake, not an empty database.
                 command.arg("--strict-names");
             }
-            match client.is_local() {
-                // From a file, several jobs at once; it is read where it is.
+            match in_jobs(client) {
+                // From a file, several jobs at once; it is read where it is. At least two, for one
+                // alone does not empty a table before it loads it.
                 true => {
-                    let jobs = env.threads.clamp(1, JOBS_MAX);
+                    let jobs = env.threads.clamp(2, JOBS_MAX);
                     command.arg(format!("--jobs={jobs}")).arg(staged.path()).stdin(Stdio::null());
                 }
                 false => {
@@ -156,6 +157,11 @@ pub(super) fn load(
     })?;
     env.tell(Event::PhaseEnded { phase });
     Ok(Loaded { rows: staged.rows.clone(), noise_lines: staged.noise_lines })
+}
+
+/// Whether several jobs of `pg_restore` can load one file.
+pub(super) fn in_jobs(target: &Client) -> bool {
+    target.is_local()
 }
 
 /// What every `pg_restore` of ours is told.

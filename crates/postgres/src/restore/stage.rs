@@ -20,7 +20,7 @@ use lifeboat_core::source::Engine;
 use lifeboat_core::store::{ObjectReader, get_bytes};
 use lifeboat_core::{Error, Kind, Result};
 
-use crate::archive::{ArchiveReader, Contents};
+use crate::archive::{ArchiveReader, Contents, FrozenHead, InnerCompression, Piece};
 use crate::capture::ROLE_GLOBALS;
 use crate::engine::{PostgresEngine, format_of};
 use crate::script::ScriptReader;
@@ -31,6 +31,8 @@ use super::RestoreRequest;
 /// Globals larger than this are no globals.
 const GLOBALS_STORED_BYTES_MAX: u64 = 64 << 20;
 
+/// So many times the size of an archive must be free before it is unpacked.
+const ROOM: u64 = 4;
 /// A line longer than this is taken in pieces.
 const LINE_BYTES_MAX: usize = 1 << 20;
 
@@ -67,8 +69,17 @@ impl Staged {
     }
 }
 
-/// Unpacks the dump, and compares hashes.
-pub(super) fn stage(env: &Env, request: &RestoreRequest<'_>) -> Result<Staged> {
+/// Whether there is room to unpack an archive, so that its tables are loaded several at once, each
+/// in one go: much more than it takes, for the new database may be on the same disk. Where not, or
+/// where its size is not known, it is loaded while it is read.
+pub(super) fn has_room(request: &RestoreRequest<'_>, plain_bytes: Option<u64>) -> Result<bool> {
+    let Some(bytes) = plain_bytes else { return Ok(false) };
+    Ok(free_bytes(request.scratch_folder)? / ROOM >= bytes)
+}
+
+/// Unpacks the dump, and compares hashes. Rows of an archive are frozen while they are loaded, if
+/// that is asked for: by several jobs only.
+pub(super) fn stage(env: &Env, request: &RestoreRequest<'_>, freezes: bool) -> Result<Staged> {
     let subject = request.origin.name();
     let phase = "restoring to a scratch place";
     let (reader, wrapping, artifact) = open(request.origin)?;
@@ -76,7 +87,7 @@ pub(super) fn stage(env: &Env, request: &RestoreRequest<'_>) -> Result<Staged> {
     env.tell(Event::PhaseBegan { subject: &subject, phase, bytes_total });
     let mut scratch = Scratch::new(request.scratch_folder, bytes_total.unwrap_or(0))?;
     let place = scratch.path();
-    let mut writer = Unpacker::new(scratch.file(), place.clone());
+    let mut writer = Unpacker::new(scratch.file(), place.clone(), freezes);
     let name;
     let expectation = match artifact {
         Some(artifact) => stored_expectation(artifact),
@@ -90,6 +101,7 @@ pub(super) fn stage(env: &Env, request: &RestoreRequest<'_>) -> Result<Staged> {
         }
     };
     decode(reader, wrapping, env.threads, &expectation, &mut |plain| {
+        env.proceed()?;
         env.tell(Event::Advanced { bytes: plain.len() as u64 });
         writer.push(plain)
     })?;
@@ -154,20 +166,32 @@ struct Unpacker<'a> {
     place: PathBuf,
     first: Vec<u8>,
     reader: Option<Reader>,
+    freezes: bool,
 }
 
 enum Reader {
-    Archive(Box<ArchiveReader>),
-    Script { reader: Box<ScriptReader>, line: Vec<u8>, is_rest: bool, noise_lines: u64 },
+    Archive {
+        reader: Box<ArchiveReader>,
+        /// What came so far, until the contents are known.
+        held: Vec<u8>,
+        /// The contents as they were written.
+        frozen: Option<FrozenHead>,
+    },
+    Script {
+        reader: Box<ScriptReader>,
+        line: Vec<u8>,
+        is_rest: bool,
+        noise_lines: u64,
+    },
 }
 
 /// Format, rows per table, lines that were left out, and the numbers of entries.
 type Unpacked = (DumpFormat, BTreeMap<String, u64>, u64, Vec<i64>);
 
 impl<'a> Unpacker<'a> {
-    fn new(file: &'a mut File, place: PathBuf) -> Self {
+    fn new(file: &'a mut File, place: PathBuf, freezes: bool) -> Self {
         let file = BufWriter::with_capacity(1 << 20, file);
-        Unpacker { file, place, first: Vec::new(), reader: None }
+        Unpacker { file, place, first: Vec::new(), reader: None, freezes }
     }
 
     fn push(&mut self, bytes: &[u8]) -> Result<()> {
@@ -185,7 +209,11 @@ impl<'a> Unpacker<'a> {
 
     fn begin(&mut self, first: &[u8]) -> Result<()> {
         self.reader = Some(match format_of(first) {
-            Some(DumpFormat::Custom) => Reader::Archive(Box::new(ArchiveReader::new())),
+            Some(DumpFormat::Custom) => Reader::Archive {
+                reader: Box::new(ArchiveReader::new()),
+                held: Vec::new(),
+                frozen: None,
+            },
             Some(DumpFormat::Plain) => Reader::Script {
                 reader: Box::new(ScriptReader::new()),
                 line: Vec::new(),
@@ -204,9 +232,11 @@ impl<'a> Unpacker<'a> {
             Error::io(Kind::Failed, format!("cannot write {}", place.display()), error)
         };
         match &mut self.reader {
-            Some(Reader::Archive(reader)) => {
-                reader.push(bytes)?;
-                self.file.write_all(bytes).map_err(|error| failed(&self.place, error))
+            Some(Reader::Archive { reader, held, frozen }) => {
+                let write = |bytes: &[u8]| {
+                    self.file.write_all(bytes).map_err(|error| failed(&self.place, error))
+                };
+                take_archive(bytes, self.freezes, (reader, held, frozen), write)
             }
             Some(Reader::Script { reader, line, is_rest, noise_lines }) => {
                 for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
@@ -252,8 +282,12 @@ impl<'a> Unpacker<'a> {
         };
         let mut offsets = Vec::new();
         let read = match self.reader.take() {
-            Some(Reader::Archive(reader)) => {
-                offsets = reader.offsets();
+            Some(Reader::Archive { reader, held, frozen }) => {
+                self.file.write_all(&held).map_err(failed)?;
+                offsets = match &frozen {
+                    Some(frozen) => reader.offsets_moved(|offset| frozen.moved(offset)),
+                    None => reader.offsets(),
+                };
                 let (contents, rows) = reader.finish()?;
                 let entries = contents.entries.iter().map(|entry| entry.id).collect();
                 (DumpFormat::Custom, rows, 0, entries)
@@ -276,6 +310,40 @@ impl<'a> Unpacker<'a> {
             self.file.get_ref().write_all_at(&bytes, place).map_err(failed)?;
         }
         Ok(read)
+    }
+}
+
+/// Passes an archive on, with contents that freeze the rows where that is asked for.
+fn take_archive(
+    bytes: &[u8],
+    freezes: bool,
+    (reader, held, frozen): (&mut ArchiveReader, &mut Vec<u8>, &mut Option<FrozenHead>),
+    mut write: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    let is_known = reader.contents().is_some();
+    let mut head_bytes = 0;
+    reader.push_to(bytes, &mut |piece| {
+        if let Piece::Head(head) = piece {
+            head_bytes = head.bytes.len();
+            let is_plain = head.contents.inner == InnerCompression::None;
+            *frozen = (freezes && is_plain).then(|| FrozenHead::of(head));
+        }
+        Ok(())
+    })?;
+    if is_known {
+        return write(bytes);
+    }
+    held.extend_from_slice(bytes);
+    if reader.contents().is_none() {
+        return Ok(());
+    }
+    let held = std::mem::take(held);
+    match frozen {
+        Some(frozen) => {
+            write(&frozen.bytes)?;
+            write(&held[head_bytes..])
+        }
+        None => write(&held),
     }
 }
 
