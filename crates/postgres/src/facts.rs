@@ -26,6 +26,11 @@ pub struct ServerFacts {
     pub extensions: Map<String, Value>,
     /// What was set by `ALTER DATABASE ... SET` and `ALTER ROLE ... IN DATABASE ... SET`.
     pub settings: Vec<Value>,
+    /// Who may do what with the database, where it is not as with every new one: role (none for
+    /// everybody), right, whether it may be passed on.
+    pub rights: Option<Vec<Value>>,
+    /// What was said of the database by `COMMENT ON DATABASE`.
+    pub comment: Option<String>,
     /// Whether the server is a standby.
     pub in_recovery: bool,
     /// The cluster's number, where the role may ask for it.
@@ -47,6 +52,12 @@ SELECT current_setting('server_version_num')::int AS version_number, \
      CASE WHEN s.setrole = 0 THEN NULL ELSE pg_catalog.pg_get_userbyid(s.setrole) END, \
      'set', s.setconfig)), '[]') \
    FROM pg_catalog.pg_db_role_setting s WHERE s.setdatabase = d.oid) AS settings, \
+ CASE WHEN d.datacl IS NULL THEN NULL ELSE ( \
+   SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('role', \
+     CASE WHEN a.grantee = 0 THEN NULL ELSE pg_catalog.pg_get_userbyid(a.grantee) END, \
+     'right', a.privilege_type, 'grantable', a.is_grantable)), '[]') \
+   FROM pg_catalog.aclexplode(d.datacl) a) END AS rights, \
+ pg_catalog.shobj_description(d.oid, 'pg_database') AS comment, \
  pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE') AS may_identify \
 FROM pg_catalog.pg_database d WHERE d.datname = current_database()";
 
@@ -96,6 +107,8 @@ impl ServerFacts {
                 .remove("settings")
                 .and_then(|value| value.as_array().cloned())
                 .unwrap_or_default(),
+            rights: row.remove("rights").and_then(|value| value.as_array().cloned()),
+            comment: row.get("comment").and_then(Value::as_str).map(str::to_owned),
             in_recovery: row.get("in_recovery").and_then(Value::as_bool).unwrap_or(false),
             system_identifier,
         })
@@ -105,6 +118,8 @@ impl ServerFacts {
     pub fn to_manifest(&self) -> Map<String, Value> {
         let text = |name: &str| self.row.get(name).cloned().unwrap_or(Value::Null);
         let locale = ["datlocale", "daticulocale"].map(text);
+        // A negative one is none.
+        let connections_max = self.row.get("datconnlimit").and_then(Value::as_u64);
         let locale = locale.into_iter().find(|value| !value.is_null());
         let facts = json!({
             "engine": "PostgreSQL",
@@ -122,6 +137,9 @@ impl ServerFacts {
             "collation_version": text("datcollversion"),
             "extensions": self.extensions,
             "settings": self.settings,
+            "rights": self.rights,
+            "comment": self.comment,
+            "connections_max": connections_max,
             "from_standby": self.in_recovery,
             "system_identifier": self.system_identifier,
         });

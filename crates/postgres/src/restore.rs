@@ -10,6 +10,7 @@
 mod counts;
 mod feed;
 mod in_place;
+mod leftovers;
 mod load;
 mod plan;
 mod roles;
@@ -121,6 +122,8 @@ pub fn apply(
         false => Some(stage::stage(env, request, load::in_jobs(request.target))?),
     };
     env.crash.pass("restore.staged")?;
+    let mut warnings = plan.warnings.clone();
+    warnings.extend(leftovers::drop_abandoned(&server, &plan.abandoned)?);
     let roles = roles::make(&server, &plan.roles_to_make)?;
     let scratch = load::ScratchDatabase::make(&server, plan)?;
     let loaded = match &staged {
@@ -132,7 +135,6 @@ pub fn apply(
     env.crash.pass("restore.verified")?;
     let swapped = swap::swap(env, &server, plan, scratch)?;
     env.crash.pass("restore.swapped")?;
-    let mut warnings = plan.warnings.clone();
     if loaded.noise_lines > 0 {
         warnings.push(format!(
             "{} lines of pg_dump's messages among the statements were left out",

@@ -2,11 +2,15 @@
 //! names the object, a hint that mends it, and no backup that is none.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
 use crate::bad_input::in_own_namespace;
-use crate::postgres_server::{Server, command, configure, majors, run, shop, world_of, world_with};
+use crate::postgres_server::{
+    Server, command, configure, folders, majors, majors_if_long, run, shop, skipped, world_of,
+    world_with,
+};
 use crate::support::{Ran, World, ran, set_mode};
 
 /// No backup is listed, and nothing half is left that looks like one.
@@ -257,7 +261,11 @@ fn a_repository_that_cannot_be_written_is_said() {
 
 #[test]
 fn a_repository_that_is_full_holds_no_half_backup() {
-    let server = Server::tcp(15);
+    majors_if_long().iter().for_each(|major| fills_a_repository(*major));
+}
+
+fn fills_a_repository(major: u32) {
+    let server = Server::tcp(major);
     server.sql("postgres", "ALTER ROLE postgres PASSWORD 'hush'; CREATE DATABASE shop");
     server.sql(
         "shop",
@@ -274,6 +282,9 @@ fn a_repository_that_is_full_holds_no_half_backup() {
         command.arg(world.path("small")).args([env!("CARGO_BIN_EXE_lifeboat"), size]);
         command.env("XDG_CONFIG_HOME", world.path("home/config"));
         command.env("XDG_STATE_HOME", world.path("state")).env("TMPDIR", world.path("tmp"));
+        let mut paths = folders();
+        paths.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap()));
+        command.env("PATH", std::env::join_paths(paths).unwrap());
         let ran = ran(command.current_dir(world.path("data")).output().unwrap());
         assert_eq!(ran.code, 14, "{size}: {ran:?}");
         for file in ran.out.lines().map(|line| line.rsplit('/').next().unwrap()) {
@@ -282,6 +293,57 @@ fn a_repository_that_is_full_holds_no_half_backup() {
         }
     }
     assert!(server.ask("shop", &format!("SELECT 1 {DUMPERS}")).is_empty(), "a dumper is left");
+}
+
+/// A file system of that size, for a server. Gone when dropped.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// Nothing where none can be mounted.
+    fn new(options: &str) -> Option<SmallDisk> {
+        let folder = tempfile::Builder::new().prefix("lifeboat-disk-").tempdir_in("/var/tmp");
+        let folder = folder.unwrap();
+        let mut mount = std::process::Command::new("mount");
+        let mount = mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(folder.path());
+        let output = mount.output().unwrap();
+        if output.status.success() {
+            return Some(SmallDisk(folder));
+        }
+        let reason = String::from_utf8_lossy(&output.stderr);
+        skipped(&format!("no file system can be mounted here: {reason}"));
+        None
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn a_server_whose_disk_is_full_keeps_the_old_database() {
+    for major in majors_if_long() {
+        let Some(disk) = SmallDisk::new("size=3m,mode=0755") else { return };
+        let server = large_shop(*major);
+        let owner = fs::metadata(server.sockets()).unwrap();
+        let place = disk.0.path().join("tables");
+        fs::create_dir(&place).unwrap();
+        std::os::unix::fs::chown(&place, Some(owner.uid()), Some(owner.gid())).unwrap();
+        let world = world_of(&server.url("shop"));
+        run(&world, &["backup"]).expect(0);
+        server.sql("postgres", &format!("CREATE TABLESPACE small LOCATION '{}'", place.display()));
+        server.sql("postgres", "ALTER ROLE postgres SET default_tablespace = small");
+        server.sql("shop", "DELETE FROM public.item");
+        let before = (server.text("shop"), server.databases());
+        let ran = run(&world, &["restore", "shop", "--yes"]).expect(14);
+        ran.says("No space left on device").says("nothing was changed");
+        assert_eq!((server.text("shop"), server.databases()), before, "PostgreSQL {major}");
+        // With room there is nothing in its way.
+        server.sql("postgres", "ALTER ROLE postgres RESET default_tablespace");
+        run(&world, &["restore", "shop", "--yes"]).expect(0);
+        assert_eq!(server.ask("shop", "SELECT count(*) FROM public.item"), ["1000"]);
+    }
 }
 
 #[test]
@@ -401,9 +463,40 @@ fn what_the_configuration_says_of_tables_is_kept_to() {
     run(&world, &["backup"]).expect(0);
     let shown = run(&world, &["show", "shop", "--json"]).expect(0).json().to_string();
     assert!(shown.contains("--exclude-table-data=public.item"), "{shown}");
+    server.sql("shop", "CREATE SCHEMA extra; CREATE TABLE extra.more AS SELECT 1 AS id");
+    let all = ["extra.more", "public.customer", "public.item"];
+    for (text, wanted) in [
+        ("schemas = [\"extra\"]\n", &["extra.more"][..]),
+        ("exclude_schemas = [\"extra\"]\n", &["public.customer", "public.item"]),
+        ("tables = [\"public.item\"]\n", &["public.item"]),
+        ("exclude_tables = [\"public.item\"]\n", &["extra.more", "public.customer"]),
+    ] {
+        configure(&world, &server.url("shop"), text);
+        run(&world, &["backup"]).expect(0);
+        let shown = run(&world, &["show", "shop", "--json"]).expect(0).json().to_string();
+        let is_in = |table: &&str| shown.contains(&format!("\"{table}\":"));
+        let found: Vec<&str> = all.iter().filter(|table| is_in(table)).copied().collect();
+        assert_eq!(found, wanted, "{text}: {shown}");
+    }
     // A pattern that matches nothing is a mistake, and no empty backup.
     configure(&world, &server.url("shop"), "tables = [\"public.nowhere\"]\n");
     run(&world, &["backup"]).expect(2).says("nowhere").says("hint: mend the pattern");
+}
+
+#[test]
+fn sql_text_on_request_comes_back_like_an_archive() {
+    for major in majors() {
+        let server = shop(*major);
+        let world = world_with(&server.url("shop"), "format = \"plain\"\n");
+        let before = server.text("shop");
+        run(&world, &["backup"]).expect(0);
+        let is_dump = |name: &String| name.ends_with(".sql.zst") && !name.contains(".globals.");
+        assert_eq!(world.names("repo/shop").iter().filter(|name| is_dump(name)).count(), 1);
+        run(&world, &["verify", "--level", "full"]).expect(0);
+        server.sql("shop", "DROP TABLE public.item CASCADE");
+        run(&world, &["restore", "shop", "--yes"]).expect(0);
+        assert_eq!(server.text("shop"), before, "PostgreSQL {major}");
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A role that may not create databases: restores happen within the database, schema by schema.
 
+use crate::postgres_restore::killed_while_loading;
 use crate::postgres_server::{Server, majors, run, world_of};
 
 const TABLES: &str = "
@@ -146,6 +147,26 @@ fn a_load_that_fails_rolls_everything_back() {
     assert!(server.text("shop") == before);
     run(&world, &["restore", "shop", "--yes", "--without-safety-backup", "--no-owner"]).expect(0);
     assert_eq!(server.ask("shop", "SELECT count(*) FROM sales.orders"), ["3000"]);
+}
+
+#[test]
+fn killed_half_way_everything_is_as_it_was() {
+    let server = server(15);
+    let url = server.url_as("app", "shop");
+    let world = world_of(&url);
+    run(&world, &["backup"]).expect(0);
+    server.sql("shop", "DELETE FROM sales.orders WHERE id > 7");
+    let damaged = server.text("shop");
+    let arguments = ["restore", "shop", "--yes", "--without-safety-backup"];
+    killed_while_loading(&world, &url, &arguments);
+    server.wait_for(
+        "SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM pg_stat_activity WHERE datname = 'shop')",
+    );
+    assert!(server.text("shop") == damaged);
+    run(&world, &arguments).expect(0);
+    assert_eq!(server.ask("shop", "SELECT count(*) FROM sales.orders"), ["3000"]);
+    run(&world, &["undo", "shop", "--yes"]).expect(0);
+    assert_eq!(server.ask("shop", "SELECT count(*) FROM sales.orders"), ["7"]);
 }
 
 #[test]

@@ -8,7 +8,9 @@ use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::postgres_server::{SHOP, Server, command, configure, run, shop, world_of};
+use crate::postgres_server::{
+    SHOP, Server, command, configure, majors_if_long, run, shop, world_of,
+};
 use crate::support::{World, ran, set_mode};
 
 /// Certificates of an authority of our own, and of a server on 127.0.0.1.
@@ -56,7 +58,7 @@ impl Certificates {
 }
 
 /// A server that lets nobody in over TCP without TLS.
-fn tls_server(certificates: &Certificates) -> (Server, u16, tempfile::NamedTempFile) {
+fn tls_server(major: u32, certificates: &Certificates) -> (Server, u16, tempfile::NamedTempFile) {
     // The key is the server's alone; it runs as the user that owns a cluster's files.
     let probe = Server::new(15);
     let owner = fs::metadata(Path::new(&probe.sockets())).unwrap();
@@ -70,7 +72,7 @@ fn tls_server(certificates: &Certificates) -> (Server, u16, tempfile::NamedTempF
     set_mode(access.path(), 0o644);
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let server = Server::with(
-        15,
+        major,
         &[
             "listen_addresses=127.0.0.1",
             &format!("port={port}"),
@@ -85,11 +87,19 @@ fn tls_server(certificates: &Certificates) -> (Server, u16, tempfile::NamedTempF
 
 #[test]
 fn a_server_over_tls_is_known_by_its_authority() {
+    // The package from Python, where 16 and 18 are from, knows no TLS.
+    let of_debian = majors_if_long().iter().filter(|major| [15, 17].contains(*major));
+    of_debian.for_each(|major| speaks_tls(*major));
+}
+
+fn speaks_tls(major: u32) {
     let certificates = Certificates::new();
-    let (server, port, _access) = tls_server(&certificates);
+    let (server, port, _access) = tls_server(major, &certificates);
+    let programs = server.tool("psql", "postgres").get_program().to_owned();
+    let programs = Path::new(&programs).parent().unwrap().display().to_string();
     let sockets = server.sockets();
     let by_socket = |statements: &str, database: &str| {
-        let mut psql = Command::new("/usr/lib/postgresql/15/bin/psql");
+        let mut psql = Command::new(format!("{programs}/psql"));
         psql.args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-h", &sockets, "-p", &port.to_string()]);
         psql.args(["-U", "postgres", "-d", database, "-c", statements]);
         assert!(psql.stdout(Stdio::null()).status().unwrap().success(), "{statements}");
@@ -104,9 +114,9 @@ fn a_server_over_tls_is_known_by_its_authority() {
     fs::write(world.path("pass"), format!("127.0.0.1:{port}:*:ann@home:h@sh\\:/1\n")).unwrap();
     set_mode(&world.path("pass"), 0o600);
     let with_password = |arguments: &[&str]| {
-        // The distribution's programs: those of the package from Python know no TLS.
         let mut command = command(&world, arguments);
-        command.env("PGPASSFILE", world.path("pass")).env("PATH", "/usr/bin:/bin");
+        let path = format!("{programs}:/usr/bin:/bin");
+        command.env("PGPASSFILE", world.path("pass")).env("PATH", path);
         ran(command.output().unwrap())
     };
 
@@ -215,4 +225,85 @@ fn behind_a_command_a_password_is_neither_seen_nor_lost_in_silence() {
         "{}",
         ran.err
     );
+}
+
+/// What a process and all that it started were called with, and their environments.
+fn family(id: u32) -> Vec<(String, Vec<u8>)> {
+    let read = |id: u32, name: &str| fs::read(format!("/proc/{id}/{name}")).unwrap_or_default();
+    let children = String::from_utf8(read(id, &format!("task/{id}/children"))).unwrap();
+    let line = String::from_utf8_lossy(&read(id, "cmdline")).replace('\0', " ");
+    let mut found = vec![(line, read(id, "environ"))];
+    found.extend(children.split_whitespace().flat_map(|child| family(child.parse().unwrap())));
+    found
+}
+
+#[test]
+fn behind_a_command_no_process_shows_the_password_while_it_works() {
+    let server = Server::tcp(15);
+    server.sql("postgres", "ALTER ROLE postgres PASSWORD 'hush-hush'; CREATE DATABASE shop");
+    server.sql("shop", SHOP);
+    let world = World::new();
+    let pass = world.path("pass");
+    fs::write(&pass, "127.0.0.1:*:*:postgres:hush-hush\n").unwrap();
+    set_mode(&pass, 0o600);
+    // As `docker exec -e PGPASSFILE=...` does: where the programs run is the file.
+    let more = format!("command = [\"env\", \"PGPASSFILE={}\"]\n", pass.display());
+    let url = format!("postgresql://postgres@127.0.0.1:{}/shop", server.port());
+    configure(&world, &url, &more);
+    let mut holder = server.session("shop");
+    holder.execute("BEGIN; LOCK TABLE public.item").unwrap();
+    let mut child = command(&world, &["backup"]).stderr(Stdio::null()).spawn().unwrap();
+    server.wait_for("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'");
+    let seen = family(child.id());
+    holder.execute("ROLLBACK").unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let lines: Vec<&str> = seen.iter().map(|(line, _)| line.as_str()).collect();
+    for name in ["pg_dump ", "psql "] {
+        assert!(lines.iter().any(|line| line.contains(name)), "{lines:?}");
+    }
+    for (line, environment) in &seen {
+        let environment = String::from_utf8_lossy(environment);
+        assert!(!line.contains("hush-hush") && !environment.contains("hush-hush"), "{line}");
+    }
+}
+
+#[test]
+fn a_server_is_reached_however_it_is_named() {
+    let server = Server::tcp(15);
+    let password = "h:u\\sh";
+    server.sql(
+        "postgres",
+        &format!(
+            "CREATE ROLE \"ann b\" SUPERUSER LOGIN PASSWORD '{password}'; CREATE DATABASE shop"
+        ),
+    );
+    server.sql("shop", SHOP);
+    let (port, sockets) = (server.port(), server.sockets());
+    let world = World::new();
+    let (secret, services) = (world.path("secret"), world.path("services"));
+    fs::write(&secret, format!("{password}\n")).unwrap();
+    let at = format!("host=127.0.0.1\nport={port}\nuser=ann b\npassword={password}\n");
+    fs::write(&services, format!("[ours]\n{at}")).unwrap();
+    [&secret, &services].iter().for_each(|path| set_mode(path, 0o600));
+    let parts =
+        format!("host = \"127.0.0.1\"\nport = {port}\nuser = \"ann b\"\ndbname = \"shop\"\n");
+    let secret = secret.display();
+    for text in [
+        format!("url = \"postgres://ann%20b:h%3Au%5Csh@127.0.0.1:{port}/shop?sslmode=prefer\""),
+        format!("url = \"postgresql://ann%20b:h%3Au%5Csh@127.0.0.1:{port}/shop\""),
+        format!("url = \"postgresql:///shop?host={sockets}&port={port}&user=ann%20b\""),
+        "service = \"ours\"\ndbname = \"shop\"".to_owned(),
+        format!("{parts}password = {{ file = \"{secret}\" }}"),
+        format!("{parts}password = {{ env = \"SHOP_PASSWORD\" }}"),
+        format!("{parts}password = {{ command = [\"cat\", \"{secret}\"] }}"),
+    ] {
+        world.configure(&format!(
+            "[repository.local]\nurl = \"file://$REPO\"\n[source.shop.postgres]\n{text}\n"
+        ));
+        let mut command = command(&world, &["backup"]);
+        command.env("PGSERVICEFILE", &services).env("SHOP_PASSWORD", password);
+        let ran = ran(command.output().unwrap()).expect(0);
+        assert!(!ran.out.contains(password) && !ran.err.contains(password), "{text}");
+        let _ = fs::remove_dir_all(world.path("repo"));
+    }
 }

@@ -59,19 +59,167 @@ fn killed_at_every_point_leaves_the_old_database_or_the_new_one() {
             assert_eq!(customers_and_items(&server, name), ("100".to_owned(), 0), "{point}");
             server.sql("postgres", &format!("DROP DATABASE {name}"));
         }
-        // What is left is named, with what removes it, and hinders nothing.
+        // What is left is named, hinders nothing, and goes.
         let planned = run(&world, &["restore", backup, "--dry-run"]).expect(0).out;
         for name in &left {
-            let removes = format!("DROP DATABASE \"{name}\"");
-            assert!(planned.contains(&removes), "{point}: {planned}");
+            let drops = format!("drop {name}, which a killed restore left");
+            assert!(planned.contains(&drops), "{point}: {planned}");
         }
         run(&world, &arguments).expect(0);
         assert_eq!(customers_and_items(&server, "shop"), ("100".to_owned(), 1), "{point}");
+        assert!(!server.databases().iter().any(|name| name.starts_with("shop_restore_")));
         for name in server.databases().iter().filter(|name| name.contains("_restore_")) {
             server.sql("postgres", &format!("DROP DATABASE {name}"));
         }
         server.sql("shop", "DROP VIEW public.spent; DROP TABLE public.item");
     }
+}
+
+/// A folder with a `pg_restore` that loads as the real one, and is held where it has begun with the
+/// rows: those of a file before the first one, those of a pipe after some of them.
+fn held_loader(world: &World) -> String {
+    let folder = world.path("programs");
+    fs::create_dir_all(&folder).unwrap();
+    let script = "#!/bin/bash
+here='HERE'; real=/usr/lib/postgresql/15/bin/pg_restore
+hold() { touch $here/held; while [ ! -e $here/go ]; do sleep 0.01; done; }
+case \"$*\" in
+  *--jobs*) case \"$*\" in *post-data*) ;; *) hold;; esac; $real \"$@\";;
+  *--section=data*) { dd bs=4096 count=4 iflag=fullblock status=none; hold; cat; } | $real \"$@\";;
+  *'-f -') $real \"$@\" | { dd bs=4096 count=4 iflag=fullblock status=none; hold; cat; };;
+  *) exec $real \"$@\";;
+esac
+code=$?; touch $here/ended; exit $code
+";
+    let path = folder.join("pg_restore");
+    fs::write(&path, script.replace("HERE", &world.text("tmp"))).unwrap();
+    crate::support::set_mode(&path, 0o755);
+    format!("programs = \"{}\"\n", folder.display())
+}
+
+fn wait_for_file(world: &World, name: &str) {
+    for _ in 0..3_000 {
+        if world.path("tmp").join(name).exists() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("there is no file {name}");
+}
+
+/// Kills a restore while its loader is held, and lets the loader come to its end.
+pub(crate) fn killed_while_loading(world: &World, url: &str, arguments: &[&str]) {
+    let loader = held_loader(world);
+    configure(world, url, &loader);
+    for name in ["held", "go", "ended"] {
+        let _ = fs::remove_file(world.path("tmp").join(name));
+    }
+    let mut child = command(world, arguments).stderr(std::process::Stdio::null()).spawn().unwrap();
+    wait_for_file(world, "held");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    fs::write(world.path("tmp/go"), "").unwrap();
+    wait_for_file(world, "ended");
+    configure(world, url, "");
+}
+
+#[test]
+fn killed_among_the_rows_nothing_is_lost_and_the_next_one_tidies_up() {
+    let server = shop(15);
+    server.sql(
+        "shop",
+        "CREATE TABLE public.message AS SELECT i AS id, repeat(md5(i::text), 9) AS body \
+         FROM generate_series(1, 20000) AS i",
+    );
+    let url = server.url("shop");
+    let world = world_of(&url);
+    let whole = server.text("shop");
+    run(&world, &["backup"]).expect(0);
+    let output = server.tool("pg_dump", "shop").arg("-Fc").output().unwrap();
+    fs::write(world.path("data/script.dump"), output.stdout).unwrap();
+    server.sql("shop", "DELETE FROM public.message WHERE id > 5");
+    let damaged = server.text("shop");
+    // Of ours, from a file; of a script's, while it is read.
+    let of_a_script = ["restore", "script.dump", "--to", &url, "--yes", "--without-safety-backup"];
+    for arguments in [&["restore", "shop", "--yes", "--without-safety-backup"][..], &of_a_script] {
+        killed_while_loading(&world, &url, arguments);
+        assert!(server.text("shop") == damaged, "{arguments:?}");
+        let left = server.databases().into_iter().filter(|name| name != "shop").count();
+        assert_eq!(left, 2, "{:?}", server.databases());
+        server.wait_for(
+            "SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM pg_stat_activity \
+             WHERE datname LIKE 'shop_restore_%')",
+        );
+        run(&world, arguments).expect(0);
+        let sorted = |text: &str| {
+            let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+            lines.sort();
+            lines
+        };
+        assert!(sorted(&server.text("shop")) == sorted(&whole), "{arguments:?}");
+        run(&world, &["undo", "shop", "--yes"]).expect(0);
+        assert!(server.text("shop") == damaged);
+        for name in server.databases().iter().filter(|name| name.contains("_before_")) {
+            server.sql("postgres", &format!("DROP DATABASE {name}"));
+        }
+        assert_eq!(server.databases(), ["postgres", "shop"]);
+    }
+}
+
+#[test]
+fn what_only_a_superuser_may_make_is_refused_by_the_plan() {
+    let server = shop(15);
+    server.sql(
+        "shop",
+        "CREATE FUNCTION public.note() RETURNS event_trigger LANGUAGE plpgsql \
+         AS $$BEGIN NULL; END$$; CREATE ROLE maker LOGIN CREATEDB; \
+         CREATE EVENT TRIGGER noted ON ddl_command_end EXECUTE FUNCTION public.note()",
+    );
+    let world = world_of(&server.url("shop"));
+    run(&world, &["backup"]).expect(0);
+    let as_maker = server.url_as("maker", "copy");
+    run(&world, &["restore", "shop", "--no-owner", "--to", &as_maker, "--dry-run"])
+        .expect(23)
+        .says("what only a superuser may make, and maker is none: event trigger noted")
+        .says("connect as a superuser");
+    assert_eq!(server.databases(), ["postgres", "shop"]);
+    run(&world, &["restore", "shop", "--to", &server.url("copy")]).expect(0);
+    assert_eq!(server.ask("copy", "SELECT evtname FROM pg_event_trigger"), ["noted"]);
+}
+
+#[test]
+fn who_may_do_what_with_a_database_comes_back_with_it() {
+    let server = shop(15);
+    server.sql(
+        "postgres",
+        "CREATE ROLE \"the app\" LOGIN; CREATE ROLE clerk; \
+         REVOKE ALL ON DATABASE shop FROM PUBLIC; GRANT CONNECT ON DATABASE shop TO \"the app\"; \
+         GRANT CREATE ON DATABASE shop TO clerk WITH GRANT OPTION; \
+         ALTER DATABASE shop CONNECTION LIMIT 17; COMMENT ON DATABASE shop IS 'it''s ours'",
+    );
+    let about = |server: &Server, name: &str| {
+        let query = format!(
+            "SELECT (SELECT string_agg(a::text, ' ' ORDER BY a::text) FROM unnest(datacl) a), \
+             datconnlimit, shobj_description(oid, 'pg_database') FROM pg_database \
+             WHERE datname = '{name}'"
+        );
+        server.ask("postgres", &query)
+    };
+    let before = about(&server, "shop");
+    let world = world_of(&server.url("shop"));
+    run(&world, &["backup"]).expect(0);
+    run(&world, &["restore", "shop", "--yes"]).expect(0);
+    assert_eq!(about(&server, "shop"), before);
+    // On another server the roles are made that have these rights alone.
+    let other = Server::new(18);
+    run(&world, &["restore", "shop", "--to", &other.url("shop")]).expect(0);
+    assert_eq!(about(&other, "shop"), before);
+    // As it is with every new database.
+    server.sql("postgres", "CREATE DATABASE plain");
+    let plain = world_of(&server.url("plain"));
+    run(&plain, &["backup"]).expect(0);
+    run(&plain, &["restore", "shop", "--yes"]).expect(0);
+    assert_eq!(about(&server, "plain"), ["|-1|"]);
 }
 
 #[test]

@@ -34,6 +34,14 @@ pub(crate) fn skipped(what: &str) {
     std::io::stderr().write_all(format!("SKIPPED: {what}\n").as_bytes()).unwrap();
 }
 
+/// The versions of what is run on one as a rule, and on all in the long tests.
+pub(crate) fn majors_if_long() -> &'static [u32] {
+    match majors().len() {
+        3 => &[15],
+        _ => majors(),
+    }
+}
+
 /// Where `cargo xtask servers` puts version 17, as root and when it is asked to.
 const UNPACKED: &str = "/var/cache/lifeboat-tests/trixie/usr/lib/postgresql/17/bin";
 /// Where `cargo xtask test` puts the versions that the distribution lacks: as root, and else.

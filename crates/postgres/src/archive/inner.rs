@@ -1,9 +1,13 @@
 //! The compression inside an archive: that of `pg_dump -Fc` without `-Z0`, of each table's rows and
 //! of each large object on its own.
 
+mod lz4;
+
 use flate2::{Decompress, FlushDecompress, Status};
 use lifeboat_core::{Error, Kind, Result};
 use zstd::stream::raw::{Decoder, Operation};
+
+use lz4::Lz4Frame;
 
 /// What is made of the pieces at a time.
 const PLAIN_BYTES: usize = 64 << 10;
@@ -33,6 +37,7 @@ pub(super) struct Inner {
 enum Stream {
     Gzip(Box<Decompress>),
     Zstd(Box<Decoder<'static>>),
+    Lz4(Box<Lz4Frame>),
 }
 
 impl std::fmt::Debug for Inner {
@@ -53,13 +58,7 @@ impl Inner {
                 })?;
                 Stream::Zstd(Box::new(decoder))
             }
-            InnerCompression::Lz4 => {
-                return Err(Error::new(
-                    Kind::CheckFailed,
-                    "the dump is compressed inside with lz4, so its rows cannot be counted; \
-                     pg_restore -f NAME.sql makes SQL text of it, which can be",
-                ));
-            }
+            InnerCompression::Lz4 => Stream::Lz4(Box::default()),
         };
         Ok(Some(Inner { kind, plain: vec![0; PLAIN_BYTES], begun: false, ended: false }))
     }
@@ -73,6 +72,10 @@ impl Inner {
                 Ok(())
             }
             Stream::Zstd(stream) => stream.reinit().map_err(|error| wrong(&error)),
+            Stream::Lz4(frame) => {
+                **frame = Lz4Frame::default();
+                Ok(())
+            }
         }
     }
 
@@ -83,6 +86,11 @@ impl Inner {
         hear: &mut dyn FnMut(&[u8]) -> Result<()>,
     ) -> Result<()> {
         self.begun |= !piece.is_empty();
+        if let Stream::Lz4(frame) = &mut self.kind {
+            frame.take(piece, hear)?;
+            self.ended = frame.has_ended();
+            return Ok(());
+        }
         loop {
             let (used, made, ended) = self.step(piece)?;
             hear(&self.plain[..made])?;
@@ -118,6 +126,8 @@ impl Inner {
                     stream.run_on_buffers(piece, &mut self.plain).map_err(|error| wrong(&error))?;
                 Ok((status.bytes_read, status.bytes_written, status.remaining == 0))
             }
+            // It takes whole pieces.
+            Stream::Lz4(_) => Ok((piece.len(), 0, false)),
         }
     }
 

@@ -37,7 +37,12 @@ pub(super) struct ScratchDatabase {
     server: Client,
     name: String,
     placed: bool,
+    /// Shows others that somebody is at work in it.
+    at_work: Option<Session>,
 }
+
+/// What a scratch database has as its comment until it is in its place.
+pub(super) const SCRATCH_MARK: &str = "lifeboat loads a dump here: not a database to use";
 
 impl ScratchDatabase {
     /// Makes it empty, with the encoding and collation of the dump's.
@@ -50,7 +55,17 @@ impl ScratchDatabase {
             locale(plan)
         ))?;
         let server = server.with_database(&plan.maintenance)?;
-        Ok(ScratchDatabase { client, server, name: plan.scratch.clone(), placed: false })
+        let name = plan.scratch.clone();
+        let mut made = ScratchDatabase { client, server, name, placed: false, at_work: None };
+        made.at_work = Some(Session::open(&made.client, "cannot enter the new database")?);
+        let (name, mark) = (identifier(&made.name), literal(SCRATCH_MARK));
+        session.execute(&format!("COMMENT ON DATABASE {name} IS {mark}"))?;
+        Ok(made)
+    }
+
+    /// Nobody of ours is in it any more.
+    pub(super) fn leave(&mut self) {
+        self.at_work = None;
     }
 
     pub(super) fn client(&self) -> &Client {
@@ -72,6 +87,7 @@ impl Drop for ScratchDatabase {
         if self.placed {
             return;
         }
+        self.leave();
         if let Ok(mut session) = Session::open(&self.server, "cannot remove a scratch database") {
             let _ = session.execute(&format!("DROP DATABASE {}", identifier(&self.name)));
         }
@@ -151,12 +167,18 @@ pub(super) fn load(
     if staged.format == DumpFormat::Plain {
         feed(&mut running, staged)?;
     }
-    running.finish_within(env).map_err(|error| match error.hint_text() {
-        Some(_) => error,
-        None => error.hint("nothing was changed: mend the dump, or choose another backup"),
-    })?;
+    running.finish_within(env).map_err(nothing_changed)?;
     env.tell(Event::PhaseEnded { phase });
     Ok(Loaded { rows: staged.rows.clone(), noise_lines: staged.noise_lines })
+}
+
+/// The error of a loader, with what it means.
+pub(super) fn nothing_changed(error: Error) -> Error {
+    let hint = match error.hint_text() {
+        Some(hint) => format!("nothing was changed; {hint}"),
+        None => "nothing was changed: mend the dump, or choose another backup".to_owned(),
+    };
+    error.hint(hint)
 }
 
 /// Whether several jobs of `pg_restore` can load one file.
@@ -209,8 +231,35 @@ pub(super) fn finish(plan: &RestorePlan, scratch: &ScratchDatabase) -> Result<()
         if let Some(owner) = plan.facts.get("owner").and_then(Value::as_str) {
             session.execute(&format!("ALTER DATABASE {name} OWNER TO {}", identifier(owner)))?;
         }
+        // After that: the owner is who gives the rights.
+        for statement in rights(plan, &name) {
+            session.execute(&statement)?;
+        }
+    }
+    if let Some(limit) = plan.facts.get("connections_max").and_then(Value::as_u64) {
+        session.execute(&format!("ALTER DATABASE {name} CONNECTION LIMIT {limit}"))?;
     }
     Ok(())
+}
+
+/// Who may do what with the database, where the manifest says it.
+fn rights(plan: &RestorePlan, database: &str) -> Vec<String> {
+    let Some(rights) = plan.facts.get("rights").and_then(Value::as_array) else {
+        return Vec::new();
+    };
+    let grant = |one: &Value| {
+        let right = one.get("right").and_then(Value::as_str)?;
+        let is_word = right.bytes().all(|byte| byte.is_ascii_uppercase());
+        let role = one.get("role").and_then(Value::as_str).map(identifier);
+        let role = role.unwrap_or_else(|| "PUBLIC".to_owned());
+        let option = match one.get("grantable") == Some(&Value::Bool(true)) {
+            true => " WITH GRANT OPTION",
+            false => "",
+        };
+        is_word.then(|| format!("GRANT {right} ON DATABASE {database} TO {role}{option}"))
+    };
+    let none = format!("REVOKE ALL ON DATABASE {database} FROM PUBLIC");
+    std::iter::once(none).chain(rights.iter().filter_map(grant)).collect()
 }
 
 /// Counts the rows and compares them, and meanwhile makes the statistics for the first queries.

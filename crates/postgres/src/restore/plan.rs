@@ -10,12 +10,13 @@ use serde_json::{Map, Value};
 use crate::archive::Contents;
 use crate::client::{Client, Program};
 use crate::facts::ServerFacts;
-use crate::quote::{identifier, literal};
+use crate::quote::literal;
 use crate::session::{Row, Session};
 use crate::source::DumpFormat;
 
 use super::RestoreRequest;
 use super::in_place::{self, InPlace};
+use super::leftovers::{abandoned, left, leftovers};
 use super::load::JOBS_MAX;
 use super::roles::{self, MissingRole};
 use super::stage;
@@ -24,6 +25,10 @@ use super::stage;
 const NAME_BYTES_MAX: usize = 63;
 /// More memory than this makes no index quicker.
 const INDEX_MEMORY_KB_MAX: u64 = 512 << 10;
+/// What only superusers may make, whatever rights others have.
+const FOR_SUPERUSERS: &[&str] = &["EVENT TRIGGER", "FOREIGN DATA WRAPPER", "ACCESS METHOD"];
+/// The roles that managed servers give instead of a superuser.
+const MANAGED_SUPERUSERS: &[&str] = &["rds_superuser", "cloudsqlsuperuser", "azure_pg_admin"];
 /// Where a session lives that renames databases.
 const MAINTENANCE: &[&str] = &["postgres", "template1"];
 
@@ -52,6 +57,8 @@ pub struct RestorePlan {
     pub steps: Vec<String>,
     /// Plain size of the dump, where it is known.
     pub plain_bytes: Option<u64>,
+    /// Scratch databases of restores that were killed; they are dropped first.
+    pub abandoned: Vec<String>,
     pub(super) in_place: Option<InPlace>,
     pub(super) maintenance: String,
     pub(super) loader: Program,
@@ -86,6 +93,7 @@ pub fn plan(env: &Env, request: &RestoreRequest<'_>) -> Result<RestorePlan> {
     let now = env.clock.now();
     let databases = databases(&mut session)?;
     let (kept_as, scratch) = free_names(&database, now, &databases);
+    let abandoned = abandoned(&mut session, &leftovers(&database, &databases))?;
     let mut plan = RestorePlan {
         what: request.origin.name(),
         server: request.target.address().label(),
@@ -94,9 +102,10 @@ pub fn plan(env: &Env, request: &RestoreRequest<'_>) -> Result<RestorePlan> {
         scratch,
         roles_to_make: Vec::new(),
         sessions: Vec::new(),
-        warnings: leftovers(&database, &databases),
+        warnings: left(&leftovers(&database, &databases), &abandoned),
         steps: Vec::new(),
         plain_bytes: manifest.and_then(|manifest| Some(manifest.artifacts.first()?.plain_bytes)),
+        abandoned,
         in_place: None,
         maintenance,
         loader,
@@ -126,6 +135,7 @@ pub fn plan(env: &Env, request: &RestoreRequest<'_>) -> Result<RestorePlan> {
     if let Some(contents) = &looked.contents {
         plan_roles(env, &mut session, request, contents, &mut plan)?;
         extensions(&mut session, contents)?;
+        of_superusers(&mut session, contents)?;
     }
     versions(&looked, &mut plan);
     steps(request, &mut plan);
@@ -183,28 +193,6 @@ fn free_names(database: &str, now: Timestamp, taken: &[String]) -> (String, Stri
             _ => return (kept_as, scratch),
         }
     }
-}
-
-/// What restores of that database left that were killed, a warning each.
-fn leftovers(database: &str, databases: &[String]) -> Vec<String> {
-    // What was kept of `chat` looks like a leftover of `chat_before`.
-    if database.ends_with("_before") {
-        return Vec::new();
-    }
-    let sample = short_name(database, "_restore_00000000_000000");
-    let stem = &sample[..sample.len() - "00000000_000000".len()];
-    let is_time = |text: &str| {
-        text.len() == 15 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'_')
-    };
-    let left = databases.iter().filter(|name| name.strip_prefix(stem).is_some_and(is_time));
-    left.map(|name| {
-        format!(
-            "{name} was left by a restore that did not end; if none is running, drop it: \
-             DROP DATABASE {}",
-            identifier(name)
-        )
-    })
-    .collect()
 }
 
 fn existing(session: &mut Session, database: &str) -> Result<Option<Row>> {
@@ -335,6 +323,7 @@ fn plan_roles(
     if let Some(owner) = plan.facts.get("owner").and_then(Value::as_str) {
         named.insert(owner.to_owned());
     }
+    named.extend(of_the_database(&plan.facts));
     let missing = roles::missing(session, &named, globals.as_deref())?;
     let unknown: Vec<&str> = missing
         .iter()
@@ -363,6 +352,41 @@ fn plan_roles(
     }
     plan.roles_to_make = missing;
     Ok(())
+}
+
+/// What only a superuser may make would fail the load at its very end.
+fn of_superusers(session: &mut Session, contents: &Contents) -> Result<()> {
+    let wanted = contents.entries.iter().filter(|entry| FOR_SUPERUSERS.contains(&&*entry.kind));
+    let wanted: Vec<String> =
+        wanted.map(|entry| format!("{} {}", entry.kind.to_lowercase(), entry.name)).collect();
+    let managed: Vec<String> = MANAGED_SUPERUSERS.iter().map(|role| literal(role)).collect();
+    let row = session.row(&format!(
+        "SELECT pg_catalog.quote_ident(current_user) AS role, rolsuper OR EXISTS ( \
+          SELECT FROM pg_catalog.pg_roles m WHERE m.rolname IN ({}) \
+          AND pg_catalog.pg_has_role(m.oid, 'MEMBER')) AS may \
+         FROM pg_catalog.pg_roles WHERE rolname = current_user",
+        managed.join(", ")
+    ))?;
+    if wanted.is_empty() || row.get("may") == Some(&Value::Bool(true)) {
+        return Ok(());
+    }
+    let role = row.get("role").and_then(Value::as_str).unwrap_or_default();
+    Err(Error::new(
+        Kind::Refused,
+        format!(
+            "the dump has what only a superuser may make, and {role} is none: {}",
+            wanted.join(", ")
+        ),
+    )
+    .hint("connect as a superuser: --to postgresql://SUPERUSER@HOST/DATABASE"))
+}
+
+/// The roles that have rights or settings of their own in the database.
+fn of_the_database(facts: &Map<String, Value>) -> Vec<String> {
+    let of = |name: &str| facts.get(name).and_then(Value::as_array).into_iter().flatten();
+    let role = |one: &Value| one.get("role")?.as_str().map(str::to_owned);
+    let roles = of("rights").chain(of("settings")).filter_map(role);
+    roles.filter(|role| !role.starts_with("pg_")).collect()
 }
 
 /// All extensions of the dump must be installed on the server's host.
@@ -401,6 +425,9 @@ fn versions(looked: &Looked, plan: &mut RestorePlan) {
 
 fn steps(request: &RestoreRequest<'_>, plan: &mut RestorePlan) {
     let mut steps = Vec::new();
+    for name in plan.abandoned.iter().filter(|_| plan.in_place.is_none()) {
+        steps.push(format!("drop {name}, which a killed restore left half loaded"));
+    }
     for role in &plan.roles_to_make {
         steps.push(format!("make the role {}", role.name));
     }
@@ -460,23 +487,5 @@ mod tests {
         let long = "é".repeat(40);
         let (kept_as, scratch) = free_names(&long, now, &[]);
         assert!(kept_as.len() <= 63 && scratch.len() <= 63 && kept_as != scratch);
-    }
-
-    #[test]
-    fn only_what_a_restore_of_ours_left_is_named() {
-        let of = |database: &str| {
-            let there = [
-                "chat",
-                "chat_restore_20260102_030405",
-                "chat_restore_of_may",
-                "chat_before_restore_20260102_030405",
-                "chatter_restore_20260102_030405",
-            ];
-            leftovers(database, &there.map(str::to_owned))
-        };
-        assert_eq!(of("chat").len(), 1, "{:?}", of("chat"));
-        assert!(of("chat")[0].contains("DROP DATABASE \"chat_restore_20260102_030405\""));
-        assert!(of("chat_before").is_empty());
-        assert!(of("other").is_empty());
     }
 }

@@ -1,4 +1,6 @@
 //! Loads a whole archive while it is read: nothing of it is unpacked to our disk but its contents.
+//! So are archives loaded for which our disk has no room, whose size is not known, or whose loaders
+//! run elsewhere.
 //!
 //! First the tables are made, then several loaders take the rows as they come ([`super::feed`]),
 //! and at the end indexes, constraints and rights follow, several at once. Rights come last because
@@ -22,7 +24,7 @@ use crate::child::Running;
 
 use super::RestoreRequest;
 use super::feed::{Blocks, Dealer};
-use super::load::{JOBS_MAX, ScratchDatabase, archive_options, quick_session};
+use super::load::{JOBS_MAX, ScratchDatabase, archive_options, nothing_changed, quick_session};
 use super::plan::RestorePlan;
 use super::stage::{Loaded, not_whole, open};
 
@@ -103,13 +105,6 @@ impl<'a> Loaders<'a> {
             }
         }
         Ok(self.head)
-    }
-}
-
-fn nothing_changed(error: Error) -> Error {
-    match error.hint_text() {
-        Some(_) => error,
-        None => error.hint("nothing was changed: mend the dump, or choose another backup"),
     }
 }
 

@@ -32,20 +32,31 @@ pub(super) fn swap(
     env: &Env,
     server: &Client,
     plan: &RestorePlan,
-    scratch: ScratchDatabase,
+    mut scratch: ScratchDatabase,
 ) -> Result<Swapped> {
+    scratch.leave();
     let mut renames = Vec::new();
     if let Some(kept_as) = &plan.kept_as {
         renames.push((plan.database.as_str(), kept_as.as_str()));
     }
     renames.push((scratch.name(), plan.database.as_str()));
-    let sessions_ended = rename(env, server, &renames)?;
+    // The mark of a scratch database goes in the same moment.
+    let comment = plan.facts.get("comment").and_then(Value::as_str).map(literal);
+    let comment = comment.unwrap_or_else(|| "NULL".to_owned());
+    let comment = format!("COMMENT ON DATABASE {} IS {comment}", identifier(&plan.database));
+    let sessions_ended = rename(env, server, &renames, Some(&comment))?;
     scratch.placed();
     Ok(Swapped { sessions_ended })
 }
 
-/// Renames databases in that order, all or none. Gives back how many sessions were ended.
-pub(super) fn rename(env: &Env, server: &Client, renames: &[(&str, &str)]) -> Result<u64> {
+/// Renames databases in that order and runs the statement, all or none. Gives back how many
+/// sessions were ended.
+pub(super) fn rename(
+    env: &Env,
+    server: &Client,
+    renames: &[(&str, &str)],
+    statement: Option<&str>,
+) -> Result<u64> {
     let what = format!("cannot rename the database {}", renames[0].0);
     let (mut renamer, mut ender) = (Session::open(server, &what)?, Session::open(server, &what)?);
     let names: Vec<String> = renames.iter().map(|(from, _)| literal(from)).collect();
@@ -57,7 +68,7 @@ pub(super) fn rename(env: &Env, server: &Client, renames: &[(&str, &str)]) -> Re
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let work = scope.spawn(|| {
-            let renamed = rename_all(env, &mut renamer, renames);
+            let renamed = rename_all(env, &mut renamer, renames, statement);
             done.store(true, Ordering::Release);
             renamed
         });
@@ -81,12 +92,18 @@ pub(super) fn rename(env: &Env, server: &Client, renames: &[(&str, &str)]) -> Re
     })
 }
 
-fn rename_all(env: &Env, session: &mut Session, renames: &[(&str, &str)]) -> Result<()> {
+fn rename_all(
+    env: &Env,
+    session: &mut Session,
+    renames: &[(&str, &str)],
+    statement: Option<&str>,
+) -> Result<()> {
     session.execute(&format!("SET lock_timeout = {LOCK_TIMEOUT_MS}; BEGIN"))?;
     for (from, to) in renames {
         let (from, to) = (identifier(from), identifier(to));
         session.execute(&format!("ALTER DATABASE {from} RENAME TO {to}"))?;
         env.crash.pass("restore.renaming")?;
     }
+    statement.map_or(Ok(()), |statement| session.execute(statement))?;
     session.execute("COMMIT")
 }

@@ -113,7 +113,7 @@ pub fn undo(env: &Env, target: &Client, plan: &UndoPlan) -> Result<u64> {
         renames.push((plan.database.as_str(), present_as.as_str()));
     }
     renames.push((plan.kept.as_str(), plan.database.as_str()));
-    rename(env, &maintenance(target)?, &renames)
+    rename(env, &maintenance(target)?, &renames, None)
 }
 
 /// Not the database itself: a session in it would stand in its own way.

@@ -1,5 +1,6 @@
 //! A made-up shop whose database has what makes dumps hard: odd names, partitions, domains, enums,
-//! generated columns, large objects, materialized views, row security, triggers, privileges.
+//! generated columns, large objects, materialized views, row security, triggers on rows and on
+//! events, privileges.
 
 /// Rows of the table `order item`, in both partitions together.
 pub(crate) const ITEMS: u64 = 5_000;
@@ -42,6 +43,9 @@ BEGIN
   NEW.note := coalesce(NEW.note, 'it''s $$ new'); RETURN NEW;
 END $body$;
 CREATE TRIGGER touch BEFORE INSERT ON customer FOR EACH ROW EXECUTE FUNCTION touch();
+CREATE FUNCTION "note it" () RETURNS event_trigger LANGUAGE plpgsql AS $$BEGIN NULL; END$$;
+CREATE EVENT TRIGGER "it's noted" ON ddl_command_end WHEN TAG IN ('DROP TABLE')
+  EXECUTE FUNCTION "note it"();
 CREATE TABLE empty_one (id int PRIMARY KEY);
 CREATE TABLE no_columns ();
 INSERT INTO no_columns DEFAULT VALUES;
