@@ -93,7 +93,10 @@ impl Inner {
         }
         loop {
             let (used, made, ended) = self.step(piece)?;
-            hear(&self.plain[..made])?;
+            // Nothing at all would be the end of a large object.
+            if made > 0 {
+                hear(&self.plain[..made])?;
+            }
             piece = &piece[used..];
             self.ended = ended;
             match (ended, piece.is_empty()) {

@@ -100,7 +100,9 @@ impl Lz4Frame {
             let made = decompress_into_with_dict(block, &mut self.plain, &self.history);
             self.plain.truncate(made.map_err(|error| super::wrong(&error))?);
         }
-        hear(&self.plain)?;
+        if !self.plain.is_empty() {
+            hear(&self.plain)?;
+        }
         remember(&mut self.history, &self.plain);
         Ok(Some(whole))
     }
