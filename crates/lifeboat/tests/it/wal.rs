@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use lifeboat_core::env::CRASH_POINTS;
 
@@ -340,6 +341,39 @@ fn a_helper_killed_before_its_note_leaves_a_file_that_is_only_pushed_again() {
     folder.push(&name).expect(0);
     assert_eq!(folder.yard.log("one"), [format!("7/00000001/{name}")]);
     folder.gives_back(&name);
+}
+
+#[test]
+fn a_note_of_a_helper_is_not_believed_of_a_file_that_changed() {
+    let folder = Folder::new(&["one"]);
+    fs::create_dir(folder.data.join("pg_wal/archive_status")).unwrap();
+    folder.yard.own("cluster/pg_wal/archive_status");
+    for (number, is_settled) in [(3, false), (4, true)] {
+        let name = folder.segment(number, 7, 1);
+        if is_settled {
+            std::thread::sleep(Duration::from_millis(2_500));
+        }
+        folder.write(&format!("archive_status/{name}.ready"), b"");
+        let mut command = folder.yard.command(program());
+        command.args(["wal", "helper", "push", "--data"]).arg(&folder.data);
+        let mut helper = command.spawn().unwrap();
+        let note = loop {
+            let spools = fs::read_dir(folder.yard.path("state/lifeboat/wal")).into_iter().flatten();
+            let mut notes = spools.flatten().map(|spool| spool.path().join("pushed").join(&name));
+            match notes.find_map(|note| fs::read_to_string(note).ok()) {
+                Some(note) => break note,
+                None => std::thread::sleep(Duration::from_millis(20)),
+            }
+        };
+        helper.kill().unwrap();
+        helper.wait().unwrap();
+        assert!(note.contains(&format!("\"is_settled\":{is_settled}")), "{note}");
+        folder.segment(number, 7, 2);
+        folder.push(&name).expect(23);
+        folder.segment(number, 7, 1);
+        folder.push(&name).expect(0);
+        folder.gives_back(&name);
+    }
 }
 
 #[test]

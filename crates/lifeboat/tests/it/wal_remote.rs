@@ -117,3 +117,54 @@ fn a_drive_that_hangs_ends_in_an_error_that_the_server_understands() {
     let _ = fs::remove_file(folder.data.join("pg_wal/x.lifeboat-part"));
     folder.gives_back(&next);
 }
+
+/// A segment whose bytes no compression makes smaller.
+fn noise(folder: &Folder, number: usize) -> String {
+    let name = folder.segment(number, 7, 1);
+    let mut bytes = fs::read(folder.data.join("pg_wal").join(&name)).unwrap();
+    let mut state = number as u64;
+    for byte in &mut bytes[40..] {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        *byte = (state >> 56) as u8;
+    }
+    folder.write(&name, &bytes);
+    name
+}
+
+#[test]
+fn a_full_repository_leaves_the_segment_to_the_server_and_nothing_half() {
+    let folder = Folder::new(&["one"]);
+    let (first, second) = (noise(&folder, 3), noise(&folder, 4));
+    fs::create_dir(folder.yard.path("one")).unwrap();
+    let script = format!(
+        r#"
+        expect() {{
+            code=$1; shift; set +e; "$@"; got=$?; set -e
+            [ $got = $code ] || {{ echo "exit code $got of $*, not $code" >&2; exit 99; }}
+        }}
+        mount -t tmpfs -o size=2m tmpfs "$one" || exit 98
+        expect 0 "$lifeboat" wal push pg_wal/{first}
+        expect 14 "$lifeboat" wal push pg_wal/{second}
+        [ -z "$(find "$one" -name '*{second}*')" ] || exit 97
+        expect 0 "$lifeboat" wal fetch {first} pg_wal/A --no-helper
+        cmp pg_wal/A pg_wal/{first} || exit 97
+        mount -o remount,size=20m "$one"
+        expect 0 "$lifeboat" wal push pg_wal/{second}
+        expect 0 "$lifeboat" wal fetch {second} pg_wal/A --no-helper
+        cmp pg_wal/A pg_wal/{second} || exit 97
+        "#
+    );
+    let mut command = folder.yard.own_command(Path::new("unshare"));
+    if !crate::support::is_root() {
+        command.args(["--user", "--map-root-user"]);
+    }
+    command.args(["--mount", "--propagation", "private", "sh", "-ec", &script]);
+    command.env("one", folder.yard.path("one")).env("lifeboat", env!("CARGO_BIN_EXE_lifeboat"));
+    let ran = ran(command.current_dir(&folder.data).output().unwrap());
+    if matches!(ran.code, 1 | 98) {
+        crate::sshd::skipped("a_full_repository_leaves_the_segment", "nothing can be mounted");
+        return;
+    }
+    ran.expect(0);
+}

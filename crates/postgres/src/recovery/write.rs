@@ -2,8 +2,8 @@
 //!
 //! Nothing is written outside the folders of the restore: paths have been looked at, and the only
 //! links are those of tablespaces, which we make. `pg_control` is held back to the very end:
-//! without it no server starts on what is half there. Large files are synced in the background
-//! while the next ones are written.
+//! without it no server starts on what is half there. The disk begins with large files while they
+//! are written, and they are synced in the background while the next ones are.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -23,6 +23,8 @@ use crate::control;
 
 /// Files from this size on are synced as soon as they are written.
 const SYNC_AT_ONCE_BYTES: u64 = 1 << 20;
+/// How many bytes of a file are written before the disk is asked to begin with them.
+const WRITE_BEHIND_BYTES: u64 = 8 << 20;
 /// So many files may wait to be synced.
 const SYNC_QUEUE: usize = 16;
 
@@ -75,6 +77,8 @@ struct Open {
     file: File,
     path: PathBuf,
     bytes: u64,
+    /// Up to where the disk was asked to begin.
+    begun: u64,
 }
 
 /// A thread that syncs files, and the way to it.
@@ -181,7 +185,7 @@ impl<'a> FolderWriter<'a> {
                 None => Ok(file),
             });
         let file = opened.map_err(|error| failed("write", &full, error))?;
-        self.open = Some(Open { file, path: full, bytes: 0 });
+        self.open = Some(Open { file, path: full, bytes: 0, begun: 0 });
         Ok(())
     }
 
@@ -200,7 +204,8 @@ impl<'a> FolderWriter<'a> {
         let kept_bytes = u64::from(header.truncation_blocks) * crate::page::PAGE_BYTES as u64;
         file.set_len(kept_bytes).map_err(|error| failed("write", &full, error))?;
         self.combined.insert(path.to_owned());
-        self.open = Some(Open { file, path: full, bytes: header.result_bytes() });
+        let bytes = header.result_bytes();
+        self.open = Some(Open { file, path: full, bytes, begun: bytes });
         Ok(())
     }
 }
@@ -257,13 +262,22 @@ impl Destination for FolderWriter<'_> {
         }
         let Some(open) = &mut self.open else { return Ok(()) };
         open.bytes = open.bytes.max(offset + bytes.len() as u64);
-        open.file.write_all_at(bytes, offset).map_err(|error| failed("write", &open.path, error))
+        let written = open.file.write_all_at(bytes, offset);
+        written.map_err(|error| failed("write", &open.path, error))?;
+        if open.bytes - open.begun >= WRITE_BEHIND_BYTES {
+            let length = std::num::NonZeroU64::new(open.bytes - open.begun);
+            // Advice: the sync at the end is what counts.
+            let advice = rustix::fs::Advice::DontNeed;
+            let _ = rustix::fs::fadvise(&open.file, open.begun, length, advice);
+            open.begun = open.bytes;
+        }
+        Ok(())
     }
 
     fn end(&mut self) -> Result<()> {
         self.control_begun = false;
         let Some(open) = self.open.take() else { return Ok(()) };
-        if open.bytes < SYNC_AT_ONCE_BYTES || !self.selection.is_last {
+        if open.bytes < SYNC_AT_ONCE_BYTES {
             return Ok(());
         }
         let Some((sender, _)) = &self.syncing else { return Ok(()) };

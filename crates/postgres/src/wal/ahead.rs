@@ -140,9 +140,9 @@ fn work(
         }
         let path = control.data.join("pg_wal").join(file.to_string());
         let file = PushFile::look(&path, control)?;
-        let learned = Learned::default();
+        let (learned, begun) = (Learned::default(), env.clock.now());
         archive.push_and_learn(env, &file, &learned)?;
-        spool.note_pushed(env, archive, &file, &learned)?;
+        spool.note_pushed(env, archive, &file, (&learned, begun))?;
         alive();
     }
 }

@@ -2,11 +2,12 @@
 //! the next ones meanwhile.
 //!
 //! A spool is a private folder for one archive on one host. `pushed/NAME` notes that a file is in
-//! every repository, with its inode, its time and a checksum of its bytes; `fetched/NAME` is a
+//! every repository, with its inode, its times and a checksum of its bytes; `fetched/NAME` is a
 //! segment that will be asked for next, with its hash in `fetched/NAME.hash`. Neither is believed:
 //! a note counts only if the file has these bytes now and every repository still holds the object
-//! in that size. `claims/NAME` is locked by whoever works on a file. So a kill at any point leaves
-//! notes that are true, or none.
+//! in that size. Bytes are compared, but for a file to which nobody had written for a while when
+//! it was read, and nobody has since by its times. `claims/NAME` is locked by whoever works on a
+//! file. So a kill at any point leaves notes that are true, or none.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -14,6 +15,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use jiff::{SignedDuration, Timestamp};
 use lifeboat_core::env::Env;
 use lifeboat_core::log;
 use lifeboat_core::{Error, Kind, Result};
@@ -26,6 +28,9 @@ use super::{HEADER_BYTES, SEGMENT_BYTES_MAX};
 
 /// How often a claim of another is looked at, in milliseconds.
 const LOOK_AGAIN_MS: u64 = 2;
+/// A file that was left alone for so long when it was read shows by its times whether it was
+/// written to since: they are coarse, but not that coarse.
+const SETTLED: SignedDuration = SignedDuration::from_secs(2);
 /// A note is a few lines.
 const NOTE_BYTES_MAX: u64 = 64 << 10;
 
@@ -45,6 +50,8 @@ pub struct Claim {
 #[derive(Debug, Serialize, Deserialize)]
 struct Note {
     file: Likeness,
+    /// Whether its times tell enough.
+    is_settled: bool,
     places: Vec<Place>,
 }
 
@@ -55,6 +62,7 @@ pub(super) struct Likeness {
     bytes: u64,
     inode: u64,
     modified_ns: (i64, i64),
+    changed_ns: (i64, i64),
     checksum: u32,
 }
 
@@ -91,7 +99,20 @@ impl Likeness {
     fn unread(file: &File) -> io::Result<Likeness> {
         let found = file.metadata()?;
         let modified_ns = (found.mtime(), found.mtime_nsec());
-        Ok(Likeness { bytes: 0, inode: found.ino(), modified_ns, checksum: 0 })
+        let changed_ns = (found.ctime(), found.ctime_nsec());
+        Ok(Likeness { bytes: 0, inode: found.ino(), modified_ns, changed_ns, checksum: 0 })
+    }
+
+    /// Whether nobody had written to it for a while, at that moment.
+    fn is_settled(&self, at: Timestamp) -> bool {
+        let changed = Timestamp::from_second(self.changed_ns.0.max(self.modified_ns.0));
+        changed.is_ok_and(|changed| at.duration_since(changed) > SETTLED)
+    }
+
+    /// Whether it is the same file, to which nobody wrote since.
+    fn is_untouched(&self, now: &Likeness) -> bool {
+        (self.inode, self.modified_ns, self.changed_ns)
+            == (now.inode, now.modified_ns, now.changed_ns)
     }
 
     fn take(&mut self, bytes: &[u8]) {
@@ -184,23 +205,21 @@ impl Spool {
     }
 
     /// Notes that a file is in every repository of the archive. Called after it was read back;
-    /// `learned` is what was learned when it was pushed.
+    /// `learned` is what was learned when it was pushed, and `begun` when that was.
     pub(super) fn note_pushed(
         &self,
         env: &Env,
         archive: &Archive,
         file: &PushFile,
-        learned: &Learned,
+        (learned, begun): (&Learned, Timestamp),
     ) -> Result<()> {
         let Some(places) = places(archive, Kept::File(file.file))? else { return Ok(()) };
         let learned = learned.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let note = Note {
-            file: match learned.filter(|learned| learned.bytes == file.bytes) {
-                Some(learned) => learned,
-                None => likeness(file)?,
-            },
-            places,
+        let likeness = match learned.filter(|learned| learned.bytes == file.bytes) {
+            Some(learned) => learned,
+            None => likeness(file)?,
         };
+        let note = Note { is_settled: likeness.is_settled(begun), file: likeness, places };
         let note = serde_json::to_vec(&note).unwrap_or_default();
         env.crash.pass("wal.noted")?;
         self.write("pushed", &file.file.to_string(), &note)
@@ -210,7 +229,13 @@ impl Spool {
     pub fn is_pushed(&self, archive: &Archive, file: &PushFile) -> Result<bool> {
         let Some(note) = self.read("pushed", &file.file.to_string()) else { return Ok(false) };
         let Ok(note) = serde_json::from_slice::<Note>(&note) else { return Ok(false) };
-        if note.file.bytes != file.bytes || note.file != likeness(file)? {
+        if note.file.bytes != file.bytes {
+            return Ok(false);
+        }
+        let now = Likeness::unread(&file.open()?);
+        let now = now.map_err(|error| failed("cannot read", &file.path, error))?;
+        let is_untouched = note.is_settled && note.file.is_untouched(&now);
+        if !is_untouched && note.file != likeness(file)? {
             return Ok(false);
         }
         Ok(places(archive, Kept::File(file.file))?.is_some_and(|now| now == note.places))
