@@ -129,6 +129,45 @@ fn a_source_is_read_once_for_all_its_repositories() {
     }
 }
 
+/// While a writer never rests, two reads would show two states.
+#[test]
+fn both_repositories_have_the_bytes_of_one_read() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let world = World::new();
+    let path = world.database("app.db", 5_000);
+    several(&world, "");
+    let ends = Arc::new(AtomicBool::new(false));
+    let writer = std::thread::spawn({
+        let ends = Arc::clone(&ends);
+        move || {
+            let connection = Connection::open(path).unwrap();
+            connection.busy_timeout(std::time::Duration::from_secs(10)).unwrap();
+            let mut written = 0;
+            while !ends.load(Ordering::Relaxed) {
+                add_rows(&connection, 10_000 + written, 1);
+                written += 1;
+            }
+            written
+        }
+    });
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let made = world.run(&["backup", "app", "--json"]).expect(0).json();
+        let plain = |place: usize| made[place]["manifest"]["artifacts"][0]["plain_sha256"].clone();
+        assert!(plain(0).is_string());
+        assert_eq!(
+            (plain(0), &made[0]["manifest"]["rows"]),
+            (plain(1), &made[1]["manifest"]["rows"])
+        );
+        seen.push(plain(0));
+    }
+    ends.store(true, Ordering::Relaxed);
+    assert!(writer.join().unwrap() > 3);
+    seen.dedup();
+    assert_eq!(seen.len(), 3, "the writer rested, and nothing was proved");
+}
+
 #[test]
 fn a_repository_that_fails_leaves_the_others_alone_and_the_run_incomplete() {
     let Some(mut server) = Sshd::start("a_repository_that_fails_leaves_the_others_alone", "")

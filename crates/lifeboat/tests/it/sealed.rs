@@ -288,6 +288,44 @@ fn what_is_no_recipient_is_refused_and_a_secret_is_never_shown() {
     assert!(!ran.err.contains(&secret[20..]), "{}", ran.err);
 }
 
+/// A new recipient takes over, then an old key is given up: each backup opens with the keys of its
+/// own time, and with each of several.
+#[test]
+fn keys_are_rotated_and_old_backups_stay_with_the_old_one() {
+    let (world, old) = sealed_world(200);
+    let (key_old, key_new) = (world.text("key"), world.text("new"));
+    let new = world.run(&["key", "new", &key_new]).expect(0).out.trim().to_owned();
+    world.run(&["backup"]).expect(0);
+    configure(&world, &format!("\"{old}\", \"{new}\""), "");
+    world.run(&["backup"]).expect(0);
+    configure(&world, &format!("\"{new}\""), "");
+    world.run(&["backup"]).expect(0);
+    let listed = world.run(&["list", "--json"]).expect(0).json();
+    let names: Vec<String> = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|backup| backup["name"].as_str().unwrap().to_owned())
+        .collect();
+    let mut names = names;
+    names.sort();
+    for (key, opens) in [(&key_old, [0, 0, 12]), (&key_new, [12, 0, 0])] {
+        for (name, code) in names.iter().zip(opens) {
+            let verify = ["verify", name, "--level", "full", "--identity", key];
+            let ran = world.run(&verify).expect(code);
+            assert!(code == 0 || ran.err.contains("age1"), "{}", ran.err);
+        }
+    }
+    // With both at hand nothing is closed; each of two keys opens the one in the middle.
+    world.run(&["verify", "--identity", &key_old, "--identity", &key_new]).expect(0);
+    for key in [&key_old, &key_new] {
+        let artifact = format!("{}.db.zst.age", names[1]);
+        let file = world.path("repo/app").join(artifact);
+        let line = format!("age -d -i {key} {} | zstd -d | head -c 15", file.display());
+        assert_eq!(shell(&line, &world.path("")), b"SQLite format 3");
+    }
+}
+
 #[test]
 fn a_key_that_others_can_read_is_told_of() {
     let (world, _) = sealed_world(10);

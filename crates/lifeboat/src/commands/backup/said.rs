@@ -43,11 +43,19 @@ pub(super) fn committed(
     text.push_str(&format!("  checked  {}\n", checked(manifest)));
     if let Some(seal) = manifest.artifacts.iter().find_map(|artifact| artifact.sealed.as_ref()) {
         text.push_str(&format!("  sealed   to {}\n", units::one_line(&seal.to.join(", "))));
-    } else if manifest.facts.get("role_passwords").is_some_and(|has| has == true) {
-        text.push_str("  secrets  hashes of roles' passwords are in it, and it is not sealed\n");
     }
     text.push_str(&format!("  restore  {}", restore_command(session, folder, manifest)));
     printer.note(&text);
+    let is_open = manifest.artifacts.iter().any(|artifact| artifact.sealed.is_none());
+    if is_open && manifest.facts.get("role_passwords").is_some_and(|has| has == true) {
+        let name = units::one_line(&manifest.source.name);
+        let message = format!(
+            "the hashes of all roles' passwords are in it, and {} is not sealed: who reads it can \
+             try passwords; name `encrypt_to` for the repository",
+            repository.url()
+        );
+        printer.warning(&name, &message);
+    }
     // That a check moved to a scratch restore is in the line above already: how, not what.
     let moved = manifest.checks.iter().any(|check| check.on == "scratch-restore");
     for warning in &manifest.warnings {
