@@ -4,13 +4,16 @@
 use lifeboat_core::env::Env;
 use lifeboat_core::manifest::Manifest;
 use lifeboat_core::{Error, Kind, Result};
-use lifeboat_postgres::recovery::log_state::system_of;
+use lifeboat_postgres::recovery::log_state::{LogState, system_of};
+use lifeboat_postgres::recovery::target::{Target, Timeline};
 use lifeboat_postgres::wal::{Archive, Member};
 
+use crate::postgres::Database;
 use crate::repositories;
-use crate::selection::Selected;
+use crate::selection::{self, Selected};
 use crate::session::Session;
 use crate::sources;
+use crate::ui::units;
 
 /// The log of the cluster in every repository that holds its source.
 pub(crate) fn archive(session: &Session, env: &Env, selected: &Selected) -> Result<Archive> {
@@ -68,4 +71,50 @@ pub(crate) fn users(target: Option<&sources::Target>) -> Vec<String> {
     users.extend(client.and_then(|client| client.address().get("user").map(str::to_owned)));
     users.extend(lifeboat_core::owner::user_name(rustix::process::geteuid().as_raw()));
     users
+}
+
+/// Of a dump that was asked for at a moment: the command that restores its server to that very
+/// moment, where a whole cluster of it is backed up with its log.
+pub(crate) fn covering(
+    session: &Session,
+    env: &Env,
+    database: &Database,
+    moment: &str,
+) -> Option<String> {
+    let zone = &session.surroundings.time_zone;
+    let at = lifeboat_core::moment::parse(moment, env.clock.now(), zone).ok()?;
+    let config = &session.loaded().ok()?.config;
+    let (opened, _) = repositories::open_all(session, env).ok()?;
+    let targets = config.source.iter().filter_map(|(name, source)| {
+        sources::Target::configured(name, source).ok().map(Vec::into_iter)
+    });
+    targets.flatten().find_map(|target| {
+        let cluster = target.cluster.as_ref()?;
+        if !cluster.is_server_of(database.address()) {
+            return None;
+        }
+        let selected = selection::of_target(env, &opened, &target, at).ok()?;
+        let archive = archive(session, env, &selected).ok()?;
+        let log = LogState::of(env, &archive, &selected.manifest).ok()?;
+        log.decide(&Target::Time(at), Timeline::Latest).ok()?;
+        let (name, moment) = (units::shell_word(&target.name), units::shell_word(moment));
+        Some(format!("lifeboat restore {name} --at {moment} --to DIR"))
+    })
+}
+
+/// A moment that no dump covers may be one that the cluster of the same server does.
+pub(crate) fn point_to_cluster(
+    session: &Session,
+    env: &Env,
+    what: &str,
+    at: Option<&str>,
+    error: Error,
+) -> Error {
+    let (Some(at), Kind::NotCovered) = (at, error.kind()) else { return error };
+    let target = selection::target_of(session, what).ok().flatten();
+    let database = target.as_ref().and_then(|target| target.database.as_ref());
+    match database.and_then(|database| covering(session, env, database, at)) {
+        Some(command) => error.hint(format!("the whole cluster covers that moment: {command}")),
+        None => error,
+    }
 }

@@ -62,6 +62,17 @@ impl Cluster {
         self.database.server()
     }
 
+    /// Whether its server is the one at that address, whoever asks for which database.
+    pub(crate) fn is_server_of(&self, address: &Address) -> bool {
+        let own = self.database.address();
+        let place = |of: &Address| {
+            let part = |name: &str| of.get(name).unwrap_or_default().to_owned();
+            let port = Some(part("port")).filter(|port| !port.is_empty());
+            (part("host"), part("service"), port.unwrap_or_else(|| "5432".to_owned()))
+        };
+        place(own) == place(address)
+    }
+
     /// A client of its server, with its password.
     pub(crate) fn client(&self) -> Result<Client> {
         self.database.client()

@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 
 use super::backup::level_or;
 use super::words::{CheckWord, MappingArgs};
+use crate::cluster_backups;
 use crate::config::values::Period;
 use crate::logs;
 use crate::postgres;
@@ -56,7 +57,8 @@ use crate::ui::units;
 /// where this host has none (see `lifeboat adopt`), each from its newest backup at or
 /// before the moment, with its companion files: one plan, one question, then one after the other,
 /// sources of files first, so that a service starts with all of them in place, and databases of
-/// servers last, unless it goes below a folder. It says how long each and all of it took. It stops
+/// servers last, unless it goes below a folder: there whole clusters go to clusters/NAME, and the
+/// databases of their servers come back with them. It says how long each and all of it took. It stops
 /// at the first that fails and says what was done and what was not.
 ///
 /// A dump of PostgreSQL is loaded into a new database beside the old one, counted, and then takes
@@ -135,7 +137,8 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     if let Some(wal) = &args.wal {
         return wal_copy::run(session, &env, &args, (what, wal));
     }
-    let wanted = selection::wanted(session, &env, what, at, to)?;
+    let wanted = selection::wanted(session, &env, what, at, to)
+        .map_err(|error| cluster_backups::point_to_cluster(session, &env, what, at, error))?;
     let wanted = match wanted {
         Wanted::Backup(selected) => {
             let state = logs::meant(*selected)?;

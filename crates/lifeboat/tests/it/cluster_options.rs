@@ -279,3 +279,40 @@ fn thousands_of_small_files_and_a_name_with_its_own_time() {
     let shown = run(&world, &["show", &format!("main@{stamp}"), "--json"]).expect(0).json();
     assert_eq!(shown["name"], name);
 }
+
+#[test]
+fn a_dump_and_the_cluster_of_one_server_make_one_plan() {
+    let major = 16;
+    let yard = Yard::new();
+    let mut primary = primary(&yard, major);
+    let url = format!("postgresql:///postgres?host=$YARD&port={PORT}&user=postgres");
+    yard.configure(&format!("{CONFIGURATION}[source.dump]\npostgres = \"{url}\"\n"));
+    lifeboat(&yard, &["backup", "main"]).expect(0);
+    let early = moment(&primary, 1);
+    moment(&primary, 2);
+    lifeboat(&yard, &["backup", "dump"]).expect(0);
+    let late = moment(&primary, 3);
+    moment(&primary, 4);
+    archived(&mut primary);
+    // No dump is as old as that; the cluster knows the moment, and so it is said.
+    let command = format!("lifeboat restore main --at {early} --to DIR");
+    drop(lifeboat(&yard, &["restore", "dump", "--at", &early]).expect(22).says(&command));
+    // The newest dump before a moment lacks what came between.
+    let plan = lifeboat(&yard, &["restore", "dump", "--at", &late, "--dry-run"]).expect(0);
+    let command = format!("lifeboat restore main --at {late} --to DIR");
+    assert!(plan.out.contains(&command), "{}", plan.out);
+    // Everything: the cluster goes where one says; without that its dump is loaded, and that said.
+    let told = lifeboat(&yard, &["restore", "--all", "--dry-run"]).expect(3);
+    drop(told.says("goes where you say"));
+    let root = yard.path("root");
+    let all = ["restore", "--all", "--at", &late, "--root", root.to_str().unwrap()];
+    let plan = lifeboat_as_we_are(&yard, &[&all[..], &["--dry-run"]].concat()).expect(0);
+    assert!(plan.out.contains("comes back with main"), "{}", plan.out);
+    assert!(!root.exists());
+    let done = lifeboat_as_we_are(&yard, &[&all[..], &["--yes", "--json"]].concat()).expect(0);
+    let done = done.json();
+    let outcomes: Vec<_> = done.as_array().unwrap().iter().map(|it| &it["outcome"]).collect();
+    assert_eq!(outcomes, ["restored", "with-cluster"], "{done}");
+    primary.stop();
+    assert_eq!(shown(&yard, major, "root/clusters/main"), (3, "t".to_owned()));
+}

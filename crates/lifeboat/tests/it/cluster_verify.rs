@@ -8,8 +8,10 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::cluster::{Yard, done};
-use crate::cluster_restore::{PORT, archived, lifeboat, lifeboat_as_we_are, moment, primary};
-use crate::postgres_server::kinds_of_majors;
+use crate::cluster_restore::{
+    CONFIGURATION, PORT, archived, lifeboat, lifeboat_as_we_are, moment, primary, shown,
+};
+use crate::postgres_server::{kinds_of_majors, skipped};
 
 /// Versions whose servers come with contrib here.
 const WITH_AMCHECK: &[u32] = &[15, 17];
@@ -116,4 +118,96 @@ fn t37_a_base_that_was_changed_and_hashed_anew_is_found_by_the_servers_manifest(
             assert!(!Path::new(to).exists(), "{major}");
         }
     }
+}
+
+#[test]
+fn a_sealed_chain_is_verified_and_restored_with_its_key_alone() {
+    let major = 15;
+    let yard = Yard::new();
+    yard.configure(CONFIGURATION);
+    let key = yard.path("key");
+    let made = lifeboat(&yard, &["key", "new", key.to_str().unwrap()]).expect(0);
+    let recipient = made.out.trim().to_owned();
+    let mut primary = primary(&yard, major);
+    let sealed = CONFIGURATION
+        .replace("/repository\"\n", &format!("/repository\"\nencrypt_to = [\"{recipient}\"]\n"));
+    yard.configure(&sealed);
+    let identity = ["--identity", key.to_str().unwrap()];
+    let with_key =
+        |arguments: &[&str]| lifeboat_as_we_are(&yard, &[&identity[..], arguments].concat());
+    lifeboat(&yard, &["backup", "main"]).expect(0);
+    moment(&primary, 1);
+    // Without the key nothing can be compared: a whole one is made, and that is said.
+    let whole = lifeboat(&yard, &["backup", "main", "--incremental"]).expect(0);
+    drop(whole.says("a whole backup is made"));
+    let first = moment(&primary, 2);
+    lifeboat(&yard, &[&identity[..], &["backup", "main", "--incremental"]].concat()).expect(0);
+    let second = moment(&primary, 3);
+    moment(&primary, 4);
+    archived(&mut primary);
+    primary.stop();
+    let parents = lifeboat(&yard, &["show", "main@latest", "--json"]).expect(0).json();
+    assert!(parents["parent"].is_string(), "{parents}");
+    lifeboat_as_we_are(&yard, &["verify", "main"]).expect(12);
+    lifeboat_as_we_are(&yard, &["verify", "main", "--level", "stored"]).expect(0);
+    with_key(&["verify", "main@latest", "--level", "full"]).expect(0);
+    for (name, at, last) in [("one", &first, 2), ("two", &second, 3)] {
+        let to = yard.path(name);
+        let to = ["restore", "main", "--at", at, "--to", to.to_str().unwrap()];
+        with_key(&to).expect(0);
+        assert_eq!(shown(&yard, major, name), (last, "t".to_owned()));
+    }
+    // What is sealed is read from its beginning; a directory is reused all the same.
+    let to = yard.path("two");
+    let again = ["restore", "main", "--delta", "--to", to.to_str().unwrap(), "--yes"];
+    with_key(&again).expect(0);
+    assert_eq!(shown(&yard, major, "two"), (4, "t".to_owned()));
+}
+
+/// A shell with a file system of its own, where we may mount one.
+fn with_small_disk(yard: &Yard, size: &str) -> Option<Command> {
+    let shell = |script: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script, "sh"]);
+        command
+    };
+    let probe = shell("mount -t tmpfs tmpfs /tmp").output().unwrap();
+    if !probe.status.success() {
+        skipped("a restore to a full disk: no file system can be mounted here");
+        return None;
+    }
+    let script = "small=$1; size=$2; shift 2; mount -t tmpfs -o size=\"$size\" tmpfs \"$small\"; \
+                  chmod 755 \"$small\"; \"$@\"; code=$?; ls -A \"$small\"; exit $code";
+    let mut command = shell(script);
+    command.arg(yard.path("small")).arg(size);
+    Some(command)
+}
+
+#[test]
+fn a_disk_that_fills_during_a_restore_is_said_and_nothing_is_left() {
+    let yard = Yard::new();
+    let mut primary = primary(&yard, 15);
+    lifeboat(&yard, &["backup", "main"]).expect(0);
+    for number in 1..=3 {
+        primary.ask(PORT, "INSERT INTO told (n) SELECT 0 FROM generate_series(1, 200000)");
+        moment(&primary, number);
+    }
+    archived(&mut primary);
+    primary.stop();
+    fs::create_dir(yard.path("small")).unwrap();
+    let to = yard.path("small/data");
+    // Too small for the backup; for what the log makes of it; for its last files.
+    for size in ["20m", "62m", "70m"] {
+        let Some(mut command) = with_small_disk(&yard, size) else { return };
+        let own = crate::cluster_restore::as_we_are(&yard);
+        command.arg(own.get_program()).args(["restore", "main", "--to"]).arg(&to);
+        for (name, value) in own.get_envs() {
+            command.env(name, value.unwrap_or_default());
+        }
+        let ran = crate::support::ran(command.output().unwrap());
+        assert_eq!(ran.code, 14, "{size}: {ran:?}");
+        assert_eq!(ran.out, "", "{size}: something is left");
+    }
+    lifeboat_as_we_are(&yard, &["restore", "main", "--to", to.to_str().unwrap()]).expect(0);
+    assert_eq!(shown(&yard, 15, "small/data").0, 3);
 }

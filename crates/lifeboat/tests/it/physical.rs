@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::bad_input::in_own_namespace;
 use crate::postgres_server::{Server, command, majors, run};
-use crate::support::World;
+use crate::support::{World, ran};
 
 /// A world with one source `main`, which is the whole cluster.
 fn world_of(server: &Server, more: &str) -> World {
@@ -233,4 +234,33 @@ fn t38_a_flipped_bit_anywhere_in_a_physical_backup_fails_its_verification() {
         fs::write(&path, &sound).unwrap();
     }
     run(&world, &["verify"]).expect(0);
+}
+
+#[test]
+fn a_repository_that_is_full_holds_no_half_backup_of_a_cluster() {
+    let server = Server::tcp(15);
+    server.sql("postgres", "ALTER ROLE postgres PASSWORD 'hush'");
+    let world = World::new();
+    world.configure(&format!(
+        "[repository.local]\nurl = \"file://$REPO\"\n[source.main.postgres]\n\
+         url = \"postgresql://postgres:hush@127.0.0.1:{}/\"\nphysical = true\n",
+        server.port()
+    ));
+    fs::create_dir(world.path("small")).unwrap();
+    let script = "mount -t tmpfs -o size=\"$3\" tmpfs \"$1\" && \"$2\" backup --repo \"$1\"; \
+                  code=$?; find \"$1\" -type f | sort; exit $code";
+    for size in ["12k", "1m"] {
+        let Some(mut command) = in_own_namespace(script) else { return };
+        command.arg(world.path("small")).args([env!("CARGO_BIN_EXE_lifeboat"), size]);
+        command.env("XDG_CONFIG_HOME", world.path("home/config"));
+        command.env("XDG_STATE_HOME", world.path("state")).env("TMPDIR", world.path("tmp"));
+        let ran = ran(command.current_dir(world.path("data")).output().unwrap());
+        assert_eq!(ran.code, 14, "{size}: {ran:?}");
+        for file in ran.out.lines().map(|line| line.rsplit('/').next().unwrap()) {
+            let harmless = ["README.txt", "lifeboat.json", "source.json"].contains(&file);
+            assert!(harmless, "{size}: {file} is left");
+        }
+    }
+    server.wait_for("SELECT 1 WHERE NOT EXISTS (SELECT FROM pg_replication_slots)");
+    run(&world, &["backup"]).expect(0);
 }

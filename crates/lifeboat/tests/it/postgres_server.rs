@@ -51,7 +51,8 @@ const INSTALLED: &[&str] = &[
 ];
 
 /// Who may come in how: by the socket everybody, over TCP with a password.
-const ACCESS: &str = "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
+const ACCESS: &str = "local all all trust\nlocal replication all trust\n\
+    host all,replication all 127.0.0.1/32 scram-sha-256\n";
 
 struct SystemClock;
 

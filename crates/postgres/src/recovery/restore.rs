@@ -277,9 +277,11 @@ fn unfinished(plan: &ClusterPlan, error: Error) -> Error {
 }
 
 fn make_folder(plan: &ClusterPlan, folder: &Path) -> Result<()> {
+    // Those above it that are missing are the server's too: it must be able to enter.
+    let missing: Vec<&Path> = folder.ancestors().skip(1).take_while(|it| !it.exists()).collect();
     let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
     made.map_err(|error| failed("make", folder, error))?;
-    give(folder, plan.place.owner)
+    missing.into_iter().chain([folder]).try_for_each(|made| give(made, plan.place.owner))
 }
 
 /// The last step: the name. Until then nothing that was there was touched.

@@ -1,5 +1,6 @@
 //! Physical restores of real clusters under load: chains, damage, and the server's own programs.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,9 +15,11 @@ use lifeboat_postgres::recovery::settings::NextStart;
 use lifeboat_postgres::recovery::target::{Target, Timeline};
 use lifeboat_postgres::{Client, ClusterEngine, ClusterSource, PhysicalOptions};
 
-use crate::data_folder::{Server, folder, own};
-use crate::physical::{Load, assert_balanced, server_verifies};
-use crate::support::{Place, back_up_as, cluster, env, majors, options, place, run, text_of};
+use crate::data_folder::{Server, as_server, folder, own, program, unpack};
+use crate::physical::{Load, assert_balanced, parent, server_verifies};
+use crate::support::{
+    Place, back_up_as, cluster, cluster_with, env, majors, options, place, run, text_of,
+};
 
 fn back_up(place: &Place, client: Client) -> Manifest {
     let source = ClusterSource::new(client, PhysicalOptions::default(), env());
@@ -138,4 +141,105 @@ fn a_flipped_bit_in_any_artifact_is_an_error() {
     }
     let data = restored.path().join("data");
     restore(&place, &manifest, &data, Action::Leave).unwrap();
+}
+
+/// Every file below a folder, with its content.
+fn tree(root: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+            match path.is_dir() {
+                true => folders.push(path),
+                false => drop(found.insert(name, fs::read(&path).unwrap())),
+            }
+        }
+    }
+    found
+}
+
+/// The server's own program combines a chain, and so do we: block for block the same.
+#[test]
+fn what_is_combined_is_what_the_servers_program_makes() {
+    for major in majors().iter().filter(|major| **major >= 17) {
+        let cluster = cluster_with(*major, &["summarize_wal=on"]);
+        let client = cluster.client("postgres").unwrap();
+        run(
+            &client,
+            "CREATE TABLE public.large AS SELECT g AS id, md5(g::text) AS x, 0 AS n \
+             FROM generate_series(1, 100000) g; \
+             CREATE TABLE public.shrinks AS SELECT * FROM public.large; \
+             CREATE TABLE public.gone AS SELECT 1 AS one; CREATE INDEX ON public.large (id)",
+        );
+        let place = place();
+        let source = ClusterSource::new(
+            cluster.client("postgres").unwrap(),
+            PhysicalOptions::default(),
+            env(),
+        );
+        let back_up = || back_up_as(&place, &env(), &source, &ClusterEngine, CheckLevel::Quick);
+        let mut chain = vec![back_up().unwrap()];
+        // Truncated, then longer again than it ever was; changed, made anew, dropped.
+        for change in [
+            "UPDATE public.large SET n = 1 WHERE id % 9000 = 0; DELETE FROM public.shrinks \
+             WHERE id > 500; DROP TABLE public.gone",
+            "INSERT INTO public.shrinks SELECT * FROM public.large; \
+             CREATE TABLE public.new AS SELECT 2 AS two; UPDATE public.large SET n = 2 WHERE id < 9",
+        ] {
+            run(&client, change);
+            run(&client, "VACUUM public.shrinks");
+            source.build_on(Some(parent(&place, &chain[chain.len() - 1])));
+            chain.push(back_up().unwrap());
+        }
+        let folder = folder();
+        let mut command = as_server(&program(*major, "pg_combinebackup"));
+        for manifest in &chain {
+            let data = folder.path().join(&manifest.name);
+            fs::create_dir(&data).unwrap();
+            command.arg(unpack(&place, manifest, &data));
+        }
+        own(folder.path());
+        let output = command.arg("-o").arg(folder.path().join("theirs")).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let options = options();
+        let stored = |manifest| Stored { repository: &place.repository, folder: "shop", manifest };
+        let request = ClusterRequest {
+            chain: chain.iter().map(stored).collect(),
+            to: &folder.path().join("ours"),
+            in_place: false,
+            delta: false,
+            tablespaces: &[],
+            target: Target::Consistent,
+            timeline: Timeline::Latest,
+            action: Action::Leave,
+            options: &options,
+        };
+        let carry = Carry {
+            supply: Arc::new(NoLog),
+            next: NextStart::Plain,
+            users: Vec::new(),
+            service: None,
+            strict: true,
+            deep: false,
+        };
+        apply(&env(), &request, &plan(&env(), &request).unwrap(), &carry).unwrap();
+        let (theirs, mut ours) =
+            (tree(&folder.path().join("theirs")), tree(&folder.path().join("ours")));
+        for (name, content) in theirs {
+            let own = ours.remove(&name).unwrap_or_else(|| panic!("{major}: {name} is missing"));
+            // The manifests name times and an order of their own.
+            if name == "backup_manifest" {
+                continue;
+            }
+            assert_eq!(own.len(), content.len(), "{major}: {name}");
+            let differing = own.chunks(8_192).zip(content.chunks(8_192)).enumerate();
+            let differing: Vec<usize> =
+                differing.filter(|(_, (one, other))| one != other).map(|(at, _)| at).collect();
+            assert_eq!(differing, [0; 0], "{major}: blocks of {name}");
+        }
+        assert!(ours.is_empty(), "{major}: {:?}", ours.keys());
+        server_verifies(*major, &folder.path().join("ours"));
+    }
 }

@@ -215,7 +215,7 @@ fn a_cluster_without_checksums_says_what_nobody_can_see() {
 }
 
 /// What was stored of a backup, as the next one needs it.
-fn parent(place: &Place, manifest: &Manifest) -> Parent {
+pub(crate) fn parent(place: &Place, manifest: &Manifest) -> Parent {
     let plain = |role: &str| {
         let stored = &manifest.artifact(role)?.name;
         let stored = place.folder.path().join(&manifest.source.name).join(stored);

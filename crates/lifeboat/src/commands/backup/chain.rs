@@ -45,7 +45,17 @@ pub(super) fn build_on(
         })?;
         Parent::new(&manifest, server_manifest, read(ROLE_HASHES)?)
     });
-    cluster.build_on(parent.transpose()?)
+    let parent = match parent.transpose() {
+        // A host that only seals cannot read what it would build on.
+        Err(error) if error.kind() == Kind::WrongKey => {
+            session.progress.clear();
+            let name = units::one_line(&request.identity.name);
+            session.printer.note(&format!("{name}: a whole backup is made: {error}"));
+            None
+        }
+        other => other?,
+    };
+    cluster.build_on(parent)
 }
 
 /// What the next backup would build on in that repository, as a step of a plan.

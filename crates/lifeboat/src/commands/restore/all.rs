@@ -5,6 +5,8 @@
 //! goes back for each database; databases of servers come last. A source without a backup is said
 //! in the plan and makes the command end as incomplete: the others are restored all the same.
 
+mod clusters;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,6 +21,7 @@ use lifeboat_core::{Error, Kind, Result, files, glob};
 use lifeboat_sqlite::pagelog::{self, LogReplay};
 use serde_json::{Value, json};
 
+use self::clusters::Cluster;
 use super::super::backup::level_or;
 use super::super::incomplete;
 use super::server::{self, Planned};
@@ -49,6 +52,9 @@ struct Item {
 struct Found {
     items: Vec<Item>,
     servers: Vec<Server>,
+    clusters: Vec<Cluster>,
+    /// Databases that come back with a cluster, and with which.
+    brought: Vec<(String, String)>,
     missing: Vec<(String, Error)>,
 }
 
@@ -69,8 +75,9 @@ pub(super) fn run(session: &Session, env: &Env, args: &Args) -> Result<ExitCode>
         Error::io(Kind::Usage, "cannot use the folder that --root names", error)
     })?;
     let is_root = root.as_deref().is_none_or(|root| root == Path::new("/"));
-    let mut found = find(env, &config, &opened, at, is_root)?;
-    if found.items.is_empty() && found.servers.is_empty() {
+    let below = root.as_deref().filter(|_| !is_root);
+    let mut found = find(env, &config, &opened, at, below)?;
+    if found.items.is_empty() && found.servers.is_empty() && found.clusters.is_empty() {
         return Err(found.missing.into_iter().next().map_or_else(nothing, |(_, error)| error));
     }
     found.items.sort_by_key(|item| item.selected.manifest.source.kind != files::KIND);
@@ -93,8 +100,16 @@ pub(super) fn run(session: &Session, env: &Env, args: &Args) -> Result<ExitCode>
         })
     });
     let servers: Vec<Planned> = planned.collect::<Result<_>>()?;
+    let planned = found.clusters.iter().map(|one| {
+        one.plan(session, env, args).map_err(|error| {
+            let name = &one.target.name;
+            error.context(format!("`{name}` cannot be restored, nothing was changed"))
+        })
+    });
+    let clusters: Vec<clusters::Planned> = planned.collect::<Result<_>>()?;
     let (found, requests, plans, servers) = (&found, &requests[..], &plans[..], &servers[..]);
-    let whole = Whole { session, env, args, found, requests, plans, servers };
+    let clusters = &clusters[..];
+    let whole = Whole { session, env, args, found, requests, plans, servers, clusters };
     if args.dry_run {
         whole.print()?;
     } else {
@@ -135,9 +150,19 @@ fn find(
     config: &Config,
     opened: &[Opened],
     at: Timestamp,
-    is_root: bool,
+    below: Option<&Path>,
 ) -> Result<Found> {
     let mut found = Found::default();
+    // First, as each brings its databases along.
+    for (name, source) in &config.source {
+        let targets = Target::configured(name, source).unwrap_or_default();
+        for target in targets.into_iter().filter(Target::is_cluster) {
+            match clusters::find(env, opened, target, at, below) {
+                Ok(cluster) => found.clusters.push(cluster),
+                Err(missing) => found.missing.push(missing),
+            }
+        }
+    }
     for (name, source) in &config.source {
         let pattern = source.sqlite.as_ref().and_then(|sqlite| sqlite.0.glob.as_deref());
         let lost = pattern.map(|pattern| of_glob(opened, pattern, at)).unwrap_or_default();
@@ -149,9 +174,9 @@ fn find(
                 continue;
             }
         };
-        for target in targets {
+        for target in targets.into_iter().filter(|target| !target.is_cluster()) {
             if target.database.is_some() {
-                found.add_server(env, opened, target, at, is_root);
+                found.add_server(env, opened, target, at, below);
                 continue;
             }
             match selection::of_target(env, opened, &target, at).and_then(logs::meant) {
@@ -186,9 +211,13 @@ impl Found {
         opened: &[Opened],
         target: Target,
         at: Timestamp,
-        is_root: bool,
+        below: Option<&Path>,
     ) {
-        if !is_root {
+        if let Some(cluster) = clusters::bringing(&self.clusters, &target) {
+            self.brought.push((target.name, cluster.to_owned()));
+            return;
+        }
+        if below.is_some() {
             let message = format!("`{}` is on a server, not below a folder", target.name);
             let hint = format!("lifeboat restore {}", units::shell_word(&target.name));
             let error = Error::new(Kind::Incomplete, message).hint(hint);
@@ -282,6 +311,7 @@ struct Whole<'a> {
     requests: &'a [RestoreRequest<'a>],
     plans: &'a [RestorePlan],
     servers: &'a [Planned],
+    clusters: &'a [clusters::Planned],
 }
 
 impl Whole<'_> {
@@ -330,8 +360,25 @@ impl Whole<'_> {
                 format!("{} on {}", units::one_line(&planned.plan.database), planned.plan.server),
             ]);
         }
-        for (name, _) in &self.found.missing {
-            row([units::one_line(name), "no backup".into(), String::new(), String::new()]);
+        for one in &self.found.clusters {
+            let manifest = &one.selected.manifest;
+            row([
+                units::one_line(&one.target.name),
+                selection::moment(self.session, manifest),
+                units::bytes(manifest.plain_bytes()),
+                units::one_line(&one.to.to_string_lossy()),
+            ]);
+        }
+        for (name, cluster) in &self.found.brought {
+            let comes = format!("comes back with {}", units::one_line(cluster));
+            row([units::one_line(name), String::new(), String::new(), comes]);
+        }
+        for (name, error) in &self.found.missing {
+            let why = match error.kind() {
+                Kind::Incomplete => "not restored",
+                _ => "no backup",
+            };
+            row([units::one_line(name), why.into(), String::new(), String::new()]);
         }
         table.to_text(&self.session.printer)
     }
@@ -346,6 +393,10 @@ impl Whole<'_> {
             let plan = server::plan_text(self.args, &planned.plan);
             text.push_str(&format!("\n{}, {plan}", units::one_line(&one.target.name)));
         }
+        for (one, planned) in self.found.clusters.iter().zip(self.clusters) {
+            let plan = &planned.text;
+            text.push_str(&format!("\n{}, {plan}", units::one_line(&one.target.name)));
+        }
         text
     }
 
@@ -357,11 +408,19 @@ impl Whole<'_> {
         let servers = self
             .each_server()
             .map(|(one, planned)| named(&one.target.name, server::plan_json(&planned.plan)));
-        let plans = plans.chain(servers).collect();
+        let plans = plans.chain(servers).chain(self.clusters_json()).collect();
         self.session.printer.json_data(&self.with_missing(plans))
     }
 
+    fn clusters_json(&self) -> impl Iterator<Item = Value> {
+        let clusters = self.found.clusters.iter().zip(self.clusters);
+        clusters.map(|(one, planned)| named(&one.target.name, planned.json.clone()))
+    }
+
     fn with_missing(&self, mut values: Vec<Value>) -> Vec<Value> {
+        values.extend(self.found.brought.iter().map(|(name, cluster)| {
+            json!({ "source": name, "outcome": "with-cluster", "cluster": cluster })
+        }));
         values.extend(self.found.missing.iter().map(|(name, error)| {
             let error = report::as_json(error);
             json!({ "source": name, "outcome": "no-backup", "error": error })
@@ -417,6 +476,19 @@ impl Whole<'_> {
                 }
             }
         }
+        let before = self.plans.len() + self.servers.len();
+        for (index, one) in self.found.clusters.iter().enumerate() {
+            if failed.is_some() {
+                break;
+            }
+            match one.apply(self.session, self.env, self.args) {
+                Ok(value) => results.push(named(&one.target.name, value)),
+                Err(error) => {
+                    self.session.progress.clear();
+                    failed = Some((before + index, error));
+                }
+            }
+        }
         results.extend(self.not_done(results.len()));
         if self.session.printer.json() {
             self.session.printer.json_data(&self.with_missing(results))?;
@@ -430,7 +502,7 @@ impl Whole<'_> {
         let servers = self
             .each_server()
             .map(|(one, planned)| named(&one.target.name, server::plan_json(&planned.plan)));
-        let left = plans.chain(servers).skip(done);
+        let left = plans.chain(servers).chain(self.clusters_json()).skip(done);
         left.map(|mut value| {
             value["outcome"] = "not-done".into();
             value
@@ -440,7 +512,9 @@ impl Whole<'_> {
 
     fn names(&self) -> Vec<&str> {
         let items = self.found.items.iter().map(|item| item.name.as_str());
-        items.chain(self.found.servers.iter().map(|one| one.target.name.as_str())).collect()
+        let servers = self.found.servers.iter().map(|one| one.target.name.as_str());
+        let clusters = self.found.clusters.iter().map(|one| one.target.name.as_str());
+        items.chain(servers).chain(clusters).collect()
     }
 
     /// The time that all of it took.
@@ -448,7 +522,10 @@ impl Whole<'_> {
         let elapsed_ms = self.env.elapsed_ms(begun_ms);
         let plain = self.found.items.iter().map(|item| item.selected.manifest.plain_bytes());
         let dumps = self.found.servers.iter().map(|one| one.selected.manifest.plain_bytes());
-        let (sources, plain_bytes) = (self.names().len(), plain.chain(dumps).sum::<u64>());
+        let clusters = self.found.clusters.iter();
+        let clusters = clusters.map(|one| one.selected.manifest.plain_bytes());
+        let plain_bytes = plain.chain(dumps).chain(clusters).sum::<u64>();
+        let sources = self.names().len();
         let printer = &self.session.printer;
         match printer.json() {
             true => printer.json_line(&json!({

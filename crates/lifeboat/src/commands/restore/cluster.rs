@@ -1,6 +1,6 @@
 //! `lifeboat restore` of a whole PostgreSQL cluster: a backup, then the log up to a moment.
 
-mod say;
+pub(super) mod say;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -16,6 +16,7 @@ use lifeboat_postgres::{Address, Client};
 use serde_json::{Value, json};
 
 use super::Args;
+use crate::cluster_backups::covering;
 use crate::commands::backup::{Choices, chosen, request};
 use crate::postgres::{self, Database};
 use crate::repositories;
@@ -96,7 +97,15 @@ pub(super) fn run(
         tables: &args.server.table,
         scratch_folder: &session.folders.scratch,
     };
-    let plan = restore::plan(env, &request)?;
+    let mut plan = restore::plan(env, &request)?;
+    if let (Some(at), Some(manifest)) = (&args.at, origin.manifest())
+        && let Some(command) = covering(session, env, &database, at)
+    {
+        let taken = units::moment(manifest.taken_at, &session.surroundings.time_zone);
+        plan.warnings.push(format!(
+            "the dump shows {taken}; the whole cluster goes to that very moment: {command}"
+        ));
+    }
     if plan.replaces && args.server.is_part() {
         return Err(Error::new(
             Kind::Refused,

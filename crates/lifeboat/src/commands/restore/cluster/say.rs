@@ -15,17 +15,17 @@ use crate::ui::printer::Style;
 use crate::ui::units;
 
 /// A plan, and what it is about.
-pub(super) struct Planned<'a> {
-    pub(super) request: &'a ClusterRequest<'a>,
-    pub(super) plan: &'a ClusterPlan,
-    pub(super) log: &'a LogState,
+pub(in crate::commands::restore) struct Planned<'a> {
+    pub(in crate::commands::restore) request: &'a ClusterRequest<'a>,
+    pub(in crate::commands::restore) plan: &'a ClusterPlan,
+    pub(in crate::commands::restore) log: &'a LogState,
     /// What of a directory that is there is right.
-    pub(super) kept: Option<&'a Kept>,
+    pub(in crate::commands::restore) kept: Option<&'a Kept>,
 }
 
 impl Planned<'_> {
     /// For people.
-    pub(super) fn text(&self) -> String {
+    pub(in crate::commands::restore) fn text(&self) -> String {
         let mut text = plan_text(self.request, self.plan, self.log);
         if let Some(kept) = self.kept {
             let (count, bytes) = (kept.count(), units::bytes(kept.bytes));
@@ -39,7 +39,7 @@ impl Planned<'_> {
     }
 
     /// On standard output.
-    pub(super) fn print(&self, session: &Session) -> Result<()> {
+    pub(in crate::commands::restore) fn print(&self, session: &Session) -> Result<()> {
         match session.printer.json() {
             true => session.printer.json_data(&self.as_json()),
             false => session.printer.data(&self.text()),
@@ -70,7 +70,7 @@ fn plan_text(request: &ClusterRequest<'_>, plan: &ClusterPlan, log: &LogState) -
 }
 
 impl Planned<'_> {
-    fn as_json(&self) -> serde_json::Value {
+    pub(in crate::commands::restore) fn as_json(&self) -> serde_json::Value {
         let Planned { request, plan, log, kept } = self;
         let covered = log.covered();
         json!({
@@ -99,23 +99,46 @@ impl Planned<'_> {
     }
 }
 
-pub(super) fn outcome(
+pub(in crate::commands::restore) fn outcome(
     session: &Session,
     request: &ClusterRequest<'_>,
     plan: &ClusterPlan,
     outcome: &ClusterOutcome,
 ) -> Result<()> {
-    let printer = &session.printer;
+    warn(session, plan, outcome);
+    if session.printer.json() {
+        let undo = undo(plan);
+        return session.printer.json_data(&as_json(request, plan, outcome, undo.as_deref()));
+    }
+    text(session, request, plan, outcome);
+    Ok(())
+}
+
+pub(in crate::commands::restore) fn warn(
+    session: &Session,
+    plan: &ClusterPlan,
+    outcome: &ClusterOutcome,
+) {
     for warning in &outcome.warnings {
-        printer.warning(&units::one_line(&plan.what), warning);
+        session.printer.warning(&units::one_line(&plan.what), warning);
     }
-    let undo = plan
-        .kept_as
-        .as_ref()
-        .map(|_| format!("lifeboat undo {}", units::shell_word(&plan.to.to_string_lossy())));
-    if printer.json() {
-        return printer.json_data(&as_json(request, plan, outcome, undo.as_deref()));
-    }
+}
+
+/// The command that goes back to what was there.
+fn undo(plan: &ClusterPlan) -> Option<String> {
+    let place = units::shell_word(&plan.to.to_string_lossy());
+    plan.kept_as.as_ref().map(|_| format!("lifeboat undo {place}"))
+}
+
+/// What was done, for people.
+pub(in crate::commands::restore) fn text(
+    session: &Session,
+    request: &ClusterRequest<'_>,
+    plan: &ClusterPlan,
+    outcome: &ClusterOutcome,
+) {
+    let printer = &session.printer;
+    let undo = undo(plan);
     let good = printer.paint_err(Style::Good, "restored");
     let took = units::duration(outcome.elapsed_ms);
     let mut text = format!("{good} {} in {took}", units::one_line(&plan.what));
@@ -142,10 +165,9 @@ pub(super) fn outcome(
     }
     line("next", next(request.action));
     printer.note(&text);
-    Ok(())
 }
 
-fn as_json(
+pub(in crate::commands::restore) fn as_json(
     request: &ClusterRequest<'_>,
     plan: &ClusterPlan,
     outcome: &ClusterOutcome,
