@@ -363,6 +363,13 @@ Restore by hand, without lifeboat:
                       mkdir space-OID; zstd -dc NAME.ts-OID.tar.zst | tar -xpf - -C space-OID
                       and a line `OID /path/space-OID` in data/tablespace_map for each.
                       Then start the server of that version on it. backup_label must stay.
+    at any moment     touch data/recovery.signal, and in data/postgresql.auto.conf:
+                      restore_command = 'zstd -dqf wal/SYSTEM/00000001/%f.zst -o %p'
+                      recovery_target_time = '2026-01-31 14:03:22+00'
+                      with the whole path of wal/, which is beside the backup's files. NAME.json
+                      with a `parent` holds only what changed since that one: unpack each of the
+                      chain with its NAME.backup_manifest.zst as backup_manifest in it, then, from
+                      version 17 on, pg_combinebackup -o data OLDEST ... NEWEST.
   files beside it     zstd -d < NAME.files.tar.zst | tar -xpf -   (unpacks below this folder;
                       or: tar -xpzf NAME.files.tar.gz)
 

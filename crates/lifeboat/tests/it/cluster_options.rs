@@ -316,3 +316,40 @@ fn a_dump_and_the_cluster_of_one_server_make_one_plan() {
     primary.stop();
     assert_eq!(shown(&yard, major, "root/clusters/main"), (3, "t".to_owned()));
 }
+
+#[test]
+fn by_hand_with_zstd_tar_and_a_server_any_moment_comes_back() {
+    let major = 15;
+    let yard = Yard::new();
+    let mut primary = primary(&yard, major);
+    lifeboat(&yard, &["backup", "main"]).expect(0);
+    let first = moment(&primary, 1);
+    moment(&primary, 2);
+    archived(&mut primary);
+    primary.stop();
+    // As README.txt of the repository has it.
+    let (data, name) = (yard.path("by-hand"), latest(&yard));
+    let folder = yard.path("repository/main");
+    let script = format!(
+        "set -e; mkdir -m 700 {data}; zstd -dc {folder}/{name}.base.tar.zst | tar -xpf - -C {data}; \
+         touch {data}/recovery.signal",
+        data = data.display(),
+        folder = folder.display(),
+    );
+    let mut shell = yard.command(Path::new("/bin/sh"));
+    assert!(shell.args(["-c", &script]).status().unwrap().success());
+    let system = fs::read_dir(folder.join("wal")).unwrap().next().unwrap().unwrap().path();
+    let mut by_hand = Cluster::at(&yard, major, "by-hand");
+    by_hand.set(&[
+        "archive_mode = off",
+        &format!("restore_command = 'zstd -dqf {}/00000001/%f.zst -o %p'", system.display()),
+        &format!("recovery_target_time = '{}'", first.replace('T', " ").replace('Z', "+00")),
+    ]);
+    by_hand.up(RESTORED);
+    by_hand.wait_until(RESTORED, "SELECT pg_get_wal_replay_pause_state() = 'paused'");
+    assert_eq!(by_hand.ask(RESTORED, "SELECT max(n) FROM told"), "1");
+    by_hand.ask(RESTORED, "SELECT pg_wal_replay_resume()");
+    by_hand.wait_until(RESTORED, "SELECT NOT pg_is_in_recovery()");
+    by_hand.stop();
+    assert_eq!(shown(&yard, major, "by-hand"), (1, "t".to_owned()));
+}
