@@ -12,6 +12,7 @@
 mod apply;
 mod garbage;
 mod hold;
+mod levels;
 mod log_plan;
 mod plan;
 mod simulate;
@@ -30,6 +31,7 @@ use crate::store::Space;
 
 pub use apply::{Pruned, apply};
 pub use hold::{pin, undelete, unpin};
+pub use levels::{LogLevels, Thinned, Thinning, discard_unfinished};
 pub use log_plan::{LogItem, LogObject, LogRule};
 pub use plan::{candidate, plan, waiting, zone_of};
 pub use simulate::{Age, Forecast, MOMENTS_MAX, Simulation, Step, simulate};
@@ -60,6 +62,8 @@ pub struct PruneRequest<'a> {
     pub space: Option<Space>,
     /// Who knows what its log is, where it has one.
     pub log: Option<Arc<dyn LogRule>>,
+    /// Who thins out the logs of its backups, where they have some.
+    pub levels: Option<Arc<dyn LogLevels>>,
 }
 
 /// What a prune would do. Made by [`plan()`], done by [`apply()`].
@@ -87,6 +91,8 @@ pub struct PrunePlan {
     pub begun_over: Vec<String>,
     /// The objects of its log, and what becomes of them.
     pub log: Vec<LogItem>,
+    /// What becomes of the logs that belong to its backups.
+    pub thinned: Vec<Thinning>,
     /// What stands against it.
     pub gates: Vec<Gate>,
 }
@@ -164,7 +170,12 @@ impl PrunePlan {
         use Action::{Delete, Forget, Mark, Unmark};
         let changes = |item: &Item| matches!(item.action, Mark | Delete | Unmark | Forget);
         let of_log = self.log.iter().any(|item| item.action == Delete);
-        self.begun_over.is_empty() && !of_log && !self.items.iter().any(changes)
+        self.begun_over.is_empty() && !of_log && !self.thins() && !self.items.iter().any(changes)
+    }
+
+    /// Whether it thins out logs.
+    fn thins(&self) -> bool {
+        self.thinned.iter().any(Thinning::has_work)
     }
 
     /// Whether it may be done. `approval` is the id of the plan that a person looked at.

@@ -10,7 +10,7 @@ use lifeboat_core::repository::Repository;
 use lifeboat_core::store::ObjectInfo;
 use lifeboat_core::{Error, Kind, Result};
 use lifeboat_sqlite::KIND;
-use lifeboat_sqlite::pagelog::{Chain, LogReplay, Moment, Target};
+use lifeboat_sqlite::pagelog::{Chain, LogReplay, Moment, Range, Target};
 
 use crate::selection::{Meant, Selected};
 
@@ -95,6 +95,8 @@ pub(crate) struct Reach {
     pub(crate) stored_bytes: u64,
     /// The newest of these states, if there is one.
     pub(crate) newest: Option<Moment>,
+    /// How finely the states are told apart, from the oldest on.
+    pub(crate) ranges: Vec<Range>,
     /// Why later ones cannot be restored, if so.
     pub(crate) broken: Option<String>,
 }
@@ -127,6 +129,14 @@ pub(crate) fn reach(
     let mut broken = chain.gap().map(|gap| {
         format!("files are missing between the positions {} and {}", gap.after, gap.before)
     });
+    let ranges = match chain.ranges() {
+        Ok(ranges) => ranges,
+        Err(error) if matches!(error.kind(), Kind::CheckFailed | Kind::NotCovered) => {
+            broken.get_or_insert(error.to_string());
+            Vec::new()
+        }
+        Err(error) => return Err(error),
+    };
     let newest = match chain.end() {
         0 => None,
         end => match chain.moment(Target::Position(end)) {
@@ -139,7 +149,7 @@ pub(crate) fn reach(
         },
     };
     let (states, (_, stored_bytes)) = (chain.states(), chain.size());
-    Ok(Some(Reach { states, stored_bytes, newest, broken }))
+    Ok(Some(Reach { states, stored_bytes, newest, ranges, broken }))
 }
 
 /// The newest state of a source that its logs lead to, as `restore` takes it.

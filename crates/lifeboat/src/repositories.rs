@@ -14,6 +14,7 @@ use lifeboat_core::policy::Keep;
 use lifeboat_core::repository::Repository;
 use lifeboat_core::seal::Keys;
 use lifeboat_core::store::Store;
+use lifeboat_sqlite::pagelog::Resolution;
 use lifeboat_core::{Error, Kind, Result};
 
 use crate::buckets;
@@ -34,6 +35,8 @@ pub(crate) struct Place {
     pub(crate) compression: Option<Compression>,
     /// What is kept there, whatever the sources say.
     pub(crate) keep: Option<Keep>,
+    /// How finely the states of logs can be told apart there, whatever the sources say.
+    pub(crate) resolution: Option<Resolution>,
     /// All that is configured of it.
     pub(crate) config: Box<RepositoryConfig>,
     /// To whom it is sealed what is stored there, and what opens it.
@@ -43,8 +46,9 @@ pub(crate) struct Place {
 impl Place {
     fn at(url: String, sealing: Sealing) -> Self {
         let config = RepositoryConfig { url: url.clone(), ..RepositoryConfig::default() };
-        let (name, compression, keep) = (None, None, None);
-        Place { name, url, compression, keep, config: config.into(), sealing }
+        let (name, compression) = (None, None);
+        let (keep, resolution) = (None, None);
+        Place { name, url, compression, keep, resolution, config: config.into(), sealing }
     }
 
     /// How it is called in messages: its name, else its URL.
@@ -105,6 +109,7 @@ fn configured(session: &Session) -> Result<Vec<Place>> {
         url: repository.url.clone(),
         compression: repository.compression.map(|compression| compression.0),
         keep: repository.keep.as_ref().map(|keep| keep.0.keep()),
+        resolution: repository.log.map(|log| log.resolution()),
         config: repository.clone().into(),
         sealing: Sealing::of(repository, keys.clone()),
     });

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use lifeboat_core::env::Env;
 use lifeboat_core::policy::{Floors, Hold, Keep};
-use lifeboat_core::prune::{self, Action, GRACE, LogRule, PruneRequest};
+use lifeboat_core::prune::{self, Action, GRACE, LogLevels, LogRule, PruneRequest};
 use lifeboat_core::repository::Repository;
 use lifeboat_core::store::Space;
 use lifeboat_core::{Error, Kind, Result};
 use lifeboat_postgres::wal::{WalRule, WorldOfRule};
+use lifeboat_sqlite::pagelog::{LogThinner, Resolution};
 use serde_json::{Value, json};
 
 use crate::repositories::Place;
@@ -74,6 +75,8 @@ pub(crate) struct Rule {
     also_within: Option<SignedDuration>,
     /// Of a source that has a log: how far back any moment can be restored, where that is limited.
     log: Option<Option<SignedDuration>>,
+    /// How finely the states of page logs can be told apart; `None` where all are kept.
+    resolution: Option<Resolution>,
 }
 
 impl Rule {
@@ -83,17 +86,26 @@ impl Rule {
     pub(crate) fn of(place: &Place, target: &Target, days: Option<Days>) -> Option<Rule> {
         let keep = place.keep.as_ref().or(target.keep.as_ref()).cloned();
         let newest = Keep { within: Some(SignedDuration::ZERO), ..Keep::default() };
-        let keep = keep.or_else(|| days.map(|_| newest))?;
+        let resolution = place.resolution.or(target.resolution);
+        let forever = Keep { forever: true, ..Keep::default() };
+        let keep = keep.or_else(|| days.map(|_| newest)).or(resolution.map(|_| forever))?;
+        let is_thinned = resolution.is_some() || !(keep.forever || keep.is_empty());
+        let resolution = is_thinned.then(|| resolution.unwrap_or_default());
         let window = target.log_window_ms.map(|milliseconds| {
             SignedDuration::from_millis(i64::try_from(milliseconds).unwrap_or(i64::MAX))
         });
         let log = target.is_cluster().then_some(window);
-        Some(Rule { keep, also_within: days.map(Days::duration), log })
+        Some(Rule { keep, also_within: days.map(Days::duration), log, resolution })
     }
 
     fn log(&self, env: &Env) -> Option<Arc<dyn LogRule>> {
         let window = self.log?;
         Some(Arc::new(WalRule { window, env: WorldOfRule(env.clone()) }))
+    }
+
+    fn levels(&self) -> Option<Arc<dyn LogLevels>> {
+        let resolution = self.resolution?;
+        Some(Arc::new(LogThinner { resolution }))
     }
 
     /// What is kept, without what one run asked for.
@@ -117,6 +129,7 @@ impl Rule {
             grace: GRACE,
             space: space_of(session, env, repository),
             log: self.log(env),
+            levels: self.levels(),
         }
     }
 }
@@ -196,6 +209,7 @@ pub(crate) fn after_backup(
         (pruned.unmarked.len(), "taken back".to_owned()),
         (pruned.marked.len(), "removed".to_owned()),
         (pruned.log_objects, "files of the log deleted".to_owned()),
+        (pruned.thinned.deleted, "files of logs merged or deleted".to_owned()),
         (pruned.deleted.len(), format!("deleted ({})", units::bytes(pruned.freed_bytes))),
     ];
     let done = parts.into_iter().filter(|(count, _)| *count > 0);
@@ -210,6 +224,8 @@ pub(crate) fn after_backup(
             "unmarked": pruned.unmarked,
             "deleted": pruned.deleted,
             "log_objects": pruned.log_objects,
+            "log_merged": pruned.thinned.merged,
+            "log_thinned": pruned.thinned.deleted,
             "freed_bytes": pruned.freed_bytes,
         }),
         note: (!done.is_empty()).then(|| format!("{}, {kept} kept", done.join(", "))),

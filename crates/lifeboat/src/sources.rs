@@ -17,6 +17,7 @@ use lifeboat_core::repository::SourceIdentity;
 use lifeboat_core::service::Service;
 use lifeboat_core::source::{CaptureOptions, Engine, Source};
 use lifeboat_core::{Error, Kind, Result};
+use lifeboat_sqlite::pagelog::Resolution;
 use lifeboat_sqlite::{SqliteEngine, SqliteSource};
 use uuid::Uuid;
 
@@ -90,6 +91,8 @@ pub(crate) struct Target {
     pub(crate) keep: Option<Keep>,
     /// How far back any moment can be restored by its log, in milliseconds, where that is limited.
     pub(crate) log_window_ms: Option<u64>,
+    /// How finely the states of its page log can be told apart, where it says so.
+    pub(crate) resolution: Option<Resolution>,
     /// Whether it is pruned after each backup.
     pub(crate) prune_after_backup: bool,
     /// When it is backed up, where that is configured.
@@ -235,6 +238,7 @@ impl Target {
             rpo_ms: None,
             guard: GuardConfig::default(),
             keep: None,
+            resolution: None,
             log_window_ms: None,
             prune_after_backup: false,
             schedule: None,
@@ -264,6 +268,7 @@ impl Target {
         self.guard = config.guard.clone().unwrap_or_default();
         self.rpo_ms = config.rpo.map(|rpo| rpo.0.milliseconds);
         self.keep = config.keep.as_ref().map(|keep| keep.0.keep());
+        self.resolution = config.log.map(|log| log.resolution());
         let postgres = config.postgres.as_ref().map(|postgres| &postgres.0);
         let window = postgres.and_then(|postgres| postgres.wal_window);
         self.log_window_ms = window.map(|window| window.0.milliseconds);

@@ -198,6 +198,7 @@ impl World {
                     grace: GRACE,
                     space: None,
                     log: None,
+                    levels: None,
                 };
                 let plan = prune::plan(&env, &repository, &request)?;
                 let (id, idle) = (plan.id.clone(), plan.is_idle());

@@ -5,7 +5,8 @@
 //! and holds every result against a model that knows what each backup must contain. A seed that
 //! breaks a promise is printed, and plays the same way again. [`rotation::run`] plays another kind:
 //! years of backups in several repositories, and what prunes make of them. [`hosts::run`] lets
-//! several hosts prune one repository, and sleep in between.
+//! several hosts prune one repository, and sleep in between. [`pagelog::run`] plays logs that grow
+//! behind a database, and are thinned out.
 //!
 //! Simulated are the store, the clock, randomness and the crash points. The database, the file
 //! system of a restore and the threads of the pipeline are real; what real kills do is tested
@@ -16,6 +17,7 @@ pub mod crash;
 pub mod history;
 pub mod hosts;
 mod model;
+pub mod pagelog;
 pub mod rotation;
 pub mod store;
 

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use lifeboat_core::env::CRASH_POINTS;
 use lifeboat_sim::hosts::{self, HostsReport};
+use lifeboat_sim::pagelog::{self, PagelogReport};
 use lifeboat_sim::rotation::{self, RotationReport};
 use lifeboat_sim::{Report, run};
 
@@ -94,6 +95,49 @@ fn no_two_hosts_prune_at_once_for_any_seed() {
     if reports.len() >= 50 {
         assert!(pruned >= 500 && deleted >= 500 && came_back >= 100);
         assert!(locked >= 50 && lost >= 5 && killed >= 50);
+    }
+}
+
+#[test]
+fn every_promise_of_the_page_log_is_kept_for_every_seed() {
+    let play_one = |seed| {
+        let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+        pagelog::run(seed, folder.path())
+    };
+    let reports = play(play_one);
+    let mut all = PagelogReport::default();
+    for report in &reports {
+        all.backups += report.backups;
+        all.states = (all.states.0 + report.states.0, all.states.1 + report.states.1);
+        all.restored += report.restored;
+        all.thinned = (all.thinned.0 + report.thinned.0, all.thinned.1 + report.thinned.1);
+        all.merged += report.merged;
+        let (of, crashes) = (&mut all.crashes, report.crashes);
+        *of = (of.0 + crashes.0, of.1 + crashes.1, of.2 + crashes.2);
+        all.damaged = (all.damaged.0 + report.damaged.0, all.damaged.1 + report.damaged.1);
+        all.points.extend(&report.points);
+    }
+    println!("{} seeds: {all:?}", reports.len());
+    if reports.len() < 50 {
+        return;
+    }
+    assert!(all.states.0 >= 200 && all.states.1 >= 40 && all.restored >= 600, "{all:?}");
+    assert!(all.thinned.0 >= 12 && all.thinned.1 >= 6 && all.merged >= 50, "{all:?}");
+    assert!(all.crashes.0 >= 10 && all.crashes.1 >= 10 && all.crashes.2 >= 10, "{all:?}");
+    assert!(all.damaged.0 >= 30 && all.damaged.1 >= 30, "{all:?}");
+    let simulated = |point: &&&str| {
+        (point.starts_with("increment.") || point.starts_with("merge.")) && all.backups > 0
+    };
+    for point in CRASH_POINTS.iter().filter(simulated) {
+        assert!(all.points.contains(point), "the point {point} was never passed");
+    }
+    // One more, another each time: what is printed plays it again.
+    if number("LIFEBOAT_SIM_SEED").is_none() {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let seed = now.unwrap().as_nanos() as u64 >> 10;
+        println!("and the seed {seed}: again with LIFEBOAT_SIM_SEED={seed}");
+        let played = play_one(seed);
+        assert!(played.is_ok(), "seed {seed}: {}", played.unwrap_err());
     }
 }
 

@@ -25,6 +25,9 @@
 //! | `in_place` | pages of a database file replaced, all or none, while readers have it open |
 //! | `standby` | a copy for readers that goes from state to state |
 //! | `verify` | reading a log as a restore would |
+//! | `thin` | which states stay as they grow old |
+//! | `merge` | one file of several |
+//! | `levels` | thinning out a log by both |
 
 mod chain;
 mod compare;
@@ -34,26 +37,31 @@ mod follow;
 mod history;
 mod in_place;
 mod increment;
+mod levels;
 mod layout;
+mod merge;
 mod names;
 mod open;
 mod read;
 mod replay;
 mod standby;
 mod state;
+mod thin;
 mod verify;
 mod write;
 #[cfg(test)]
 mod tests;
 
-pub use self::chain::{Chain, Gap, Moment, Target};
+pub use self::chain::{Chain, Gap, Grain, Moment, Range, Target};
 pub use self::copy::PageLogSelection;
 pub use self::follow::{FollowBounds, FollowRequest, Follower, Step};
 pub use self::increment::{
     Increment, IncrementOutcome, IncrementPlan, IncrementRequest, plan, run,
 };
+pub use self::levels::LogThinner;
 pub use self::replay::LogReplay;
 pub use self::standby::{Standby, StandbyOrigin, StandbyReplay, StandbyStep};
+pub use self::thin::Resolution;
 pub use self::verify::{LogReport, ScratchCheck, verify};
 
 /// What else in this crate adds to a log.

@@ -5,10 +5,11 @@ use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::levels;
 use super::log_plan;
-use super::plan::plan_at;
+use super::plan::{plan_at, read, staying};
 use super::turn;
-use super::{Action, Item, PrunePlan, PruneRequest};
+use super::{Action, Item, PrunePlan, PruneRequest, Thinned};
 use crate::backup::lock::SourceLock;
 use crate::catalog::SourceRecord;
 use crate::env::Env;
@@ -32,6 +33,8 @@ pub struct Pruned {
     pub deleted: Vec<String>,
     /// How many objects of the log were deleted.
     pub log_objects: usize,
+    /// What was done to the logs of its backups.
+    pub thinned: Thinned,
     /// Bytes that the deleted files took.
     pub freed_bytes: u64,
 }
@@ -80,6 +83,13 @@ pub fn apply(
     let (objects, bytes) = log_plan::delete(env, repository, &plan.log, &mut || lease.hold())?;
     pruned.log_objects = objects;
     pruned.freed_bytes += bytes;
+    if let Some(log_levels) = request.levels.as_deref().filter(|_| plan.thins()) {
+        let (entry, _) = read(repository, request.folder)?;
+        let backups = staying(&plan, &entry);
+        let hold = &mut || lease.hold();
+        pruned.thinned = levels::thin(env, repository, log_levels, (&plan, &backups), hold)?;
+        pruned.freed_bytes += pruned.thinned.freed_bytes;
+    }
     lease.hold()?;
     write_record(env, repository, &plan, &pruned)?;
     lease.end();
@@ -197,6 +207,7 @@ impl Apply<'_> {
             self.remove(&object.name)?;
             self.pruned.freed_bytes += object.bytes;
         }
+        levels::discard_unfinished(self.repository.store(), &prefix, self.env.clock.now())?;
         Ok(())
     }
 

@@ -7,8 +7,9 @@ use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use super::garbage::{self, Leftover};
+use super::levels;
 use super::log_plan::{self, LogItem};
-use super::{Action, GRACE_MIN, Gate, Item, PrunePlan, PruneRequest};
+use super::{Action, GRACE_MIN, Gate, Item, PrunePlan, PruneRequest, Thinning};
 use crate::catalog::SourceEntry;
 use crate::env::Env;
 use crate::error::{Error, Kind, Result};
@@ -17,9 +18,6 @@ use crate::marks::{Begun, MarkKind, PruneRecord, Tombstone};
 use crate::policy::{self, Candidate, Decision};
 use crate::repository::Repository;
 use crate::store::{ObjectInfo, ObjectName, Space};
-
-/// For so long after the last state of its log a backup is kept for it.
-const LOG_HOLDS: SignedDuration = SignedDuration::from_hours(24);
 
 /// Hexadecimal digits of a digest: short enough to be typed, long enough not to be guessed.
 const DIGEST_DIGITS: usize = 12;
@@ -44,7 +42,7 @@ pub(super) fn plan_at(
     }
     let (entry, files) = read(repository, request.folder)?;
     let mut plan = of_entry(now, repository, request, &entry, &files)?;
-    hold_logged(now, repository, &mut plan)?;
+    hold_logged(now, repository, request, &entry, &mut plan)?;
     let begun = begun(repository, &entry)?;
     let stems = begun.iter().map(|mark| mark.backup.clone()).collect();
     let shortened = plan.shortened();
@@ -53,6 +51,7 @@ pub(super) fn plan_at(
     plan.items.extend(unfinished(now, repository, request, shortened, &entry)?);
     plan.begun_over = begun_over(now, request, &begun, &files);
     plan.log = log_of(now, repository, request, &plan, &entry)?;
+    plan.thinned = thinned(now, repository, request, &plan, &entry)?;
     plan.id = digest(&(repository.header().id, plan.source, &plan.policy, marked(&plan)));
     let last = last_record(repository, request.folder)?;
     plan.gates = gates(now, &plan, last.as_ref());
@@ -69,7 +68,7 @@ pub fn waiting(
 ) -> Result<Vec<Gate>> {
     let now = env.clock.now();
     let mut plan = of_entry(now, repository, request, entry, &[])?;
-    hold_logged(now, repository, &mut plan)?;
+    hold_logged(now, repository, request, entry, &mut plan)?;
     let last = last_record(repository, request.folder)?;
     let gates = gates(now, &plan, last.as_ref());
     Ok(gates.into_iter().filter(|gate| gate.opens_with_approval).collect())
@@ -100,31 +99,45 @@ fn of_entry(
         items: backups(now, &zone, request, shortened, entry, files),
         begun_over: Vec::new(),
         log: Vec::new(),
+        thinned: Vec::new(),
         gates: Vec::new(),
     })
 }
 
-/// A backup whose own log was added to a short time ago stays: without it nothing of that log can
-/// be restored.
-fn hold_logged(now: Timestamp, repository: &Repository, plan: &mut PrunePlan) -> Result<()> {
-    let marked = |item: &&mut Item| item.action == Action::Mark && item.id.is_some();
-    if plan.with(Action::Mark).next().is_none() {
-        return Ok(());
-    }
-    let logs = repository.log_prefix(&plan.folder, "");
-    let mut young = HashSet::new();
-    for object in repository.store().list(Some(logs.trim_end_matches('/')))? {
-        let rest = object.name.as_str().strip_prefix(&logs);
-        let backup = rest.and_then(|rest| rest.split('/').next()).map(str::to_owned);
-        if now.duration_since(object.modified) < LOG_HOLDS {
-            young.extend(backup);
-        }
-    }
-    for item in plan.items.iter_mut().filter(marked).filter(|item| young.contains(&item.name)) {
-        item.action = Action::Keep;
-        item.reasons = vec!["its log was added to within a day".to_owned()];
+/// A backup stays as long as its log holds what is to stay: without it nothing of that log can be
+/// restored.
+fn hold_logged(
+    now: Timestamp,
+    repository: &Repository,
+    request: &PruneRequest<'_>,
+    entry: &SourceEntry,
+    plan: &mut PrunePlan,
+) -> Result<()> {
+    let Some(log_levels) = &request.levels else { return Ok(()) };
+    if plan.with(Action::Mark).next().is_some() {
+        let backups: Vec<&Manifest> = entry.backups.iter().collect();
+        levels::hold(plan, &log_levels.holds(now, repository, request.folder, &backups)?);
     }
     Ok(())
+}
+
+/// What becomes of the logs of backups that stay.
+fn thinned(
+    now: Timestamp,
+    repository: &Repository,
+    request: &PruneRequest<'_>,
+    plan: &PrunePlan,
+    entry: &SourceEntry,
+) -> Result<Vec<Thinning>> {
+    let Some(log_levels) = &request.levels else { return Ok(Vec::new()) };
+    let staying = staying(plan, entry);
+    log_levels.plan(now, repository, request.folder, &staying)
+}
+
+/// The backups that a plan leaves listed, oldest first.
+pub(super) fn staying<'e>(plan: &PrunePlan, entry: &'e SourceEntry) -> Vec<&'e Manifest> {
+    let kept: HashSet<&str> = plan.with(Action::Keep).map(|item| item.name.as_str()).collect();
+    entry.backups.iter().filter(|backup| kept.contains(backup.name.as_str())).collect()
 }
 
 /// What becomes of the source's log: backups whose bytes stay need it, whatever their tombstones
@@ -172,7 +185,10 @@ fn grace(asked: SignedDuration, space: Option<Space>) -> (SignedDuration, Option
 }
 
 /// The source's part of the catalog, and the objects of its folder.
-fn read(repository: &Repository, folder: &str) -> Result<(SourceEntry, Vec<ObjectInfo>)> {
+pub(super) fn read(
+    repository: &Repository,
+    folder: &str,
+) -> Result<(SourceEntry, Vec<ObjectInfo>)> {
     let files = repository.store().list(Some(folder))?;
     let mut objects = files.clone();
     for kind in [MarkKind::Tombstone, MarkKind::Pin] {

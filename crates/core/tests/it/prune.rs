@@ -4,6 +4,7 @@
 mod world;
 
 use std::io::Write;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use jiff::{SignedDuration, Timestamp};
@@ -16,7 +17,7 @@ use lifeboat_core::policy::{Hold, Keep};
 use lifeboat_core::prune::{self, Action, PruneRequest};
 use lifeboat_core::store::{ObjectName, Space};
 
-use world::{FOLDER, World};
+use world::{FOLDER, Holding, World};
 
 fn hours(count: i64) -> SignedDuration {
     SignedDuration::from_hours(count)
@@ -94,19 +95,19 @@ fn a_tombstone_first_and_the_bytes_after_the_grace_time() {
 
 #[test]
 fn a_log_goes_with_its_backup_and_with_no_other() {
-    let world = World::new(keep_last(4));
+    let mut world = World::new(keep_last(4));
     world.days(6);
     let log = |day: &str| format!("{FOLDER}/log/app-{day}-140000/0/0000000000-0000000001.pagelog");
     for day in ["20250109", "20250110", "20250112"] {
         world.put(&log(day), b"what changed");
     }
-    // As long as its log is young, no rule takes the backup that the log follows.
+    // As long as its log holds what is kept, no rule takes the backup that the log follows.
+    world.levels = Some(Arc::new(Holding(&["app-20250109-140000", "app-20250110-140000"])));
     let plan = world.plan();
     assert_eq!(plan.with(Action::Mark).count(), 0);
     let held = plan.with(Action::Keep).next().unwrap();
-    assert_eq!(held.reasons, ["its log was added to within a day"]);
-    world.days(1);
-    world.pass(1);
+    assert_eq!(held.reasons, ["its log is kept"]);
+    world.levels = None;
     world.prune(None).unwrap();
     assert!(world.names().contains(&log("20250109")), "its bytes wait for the grace time");
     world.days(6);

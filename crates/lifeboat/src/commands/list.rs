@@ -10,6 +10,7 @@ use lifeboat_core::env::Env;
 use lifeboat_core::manifest::{Condition, Manifest};
 use lifeboat_core::marks::Tombstone;
 use lifeboat_core::policy::Hold;
+use lifeboat_sqlite::pagelog::Range;
 use serde_json::{Value, json};
 
 use super::replica;
@@ -112,6 +113,7 @@ fn manifests(session: &Session, env: &Env, found: &[Found<'_>], all: bool) -> Re
                     "position": reach.newest.as_ref().map(|newest| newest.position),
                     "held": reach.newest.as_ref().map(|newest| newest.held),
                     "until": reach.newest.as_ref().map(|newest| newest.until),
+                    "ranges": reach.ranges.iter().map(range_as_json).collect::<Vec<_>>(),
                     "broken": reach.broken,
                 })
             }));
@@ -174,14 +176,36 @@ fn notes(
 fn told(reach: &Reach, zone: &TimeZone) -> String {
     let states = if reach.states == 1 { "state" } else { "states" };
     let mut text = format!("log: {} {states}", units::count(reach.states as u64));
-    if let Some(newest) = &reach.newest {
-        text.push_str(&format!(" until {}", units::moment(newest.held, zone)));
+    match (reach.ranges.as_slice(), &reach.newest) {
+        ([_, _, ..], _) => {
+            let parts = reach.ranges.iter().map(|range| {
+                let until = units::moment(range.moments.1.held, zone);
+                format!("each {} until {until}", range.grain.word())
+            });
+            text.push_str(&format!(": {}", parts.collect::<Vec<_>>().join(", then ")));
+        }
+        (_, Some(newest)) => {
+            text.push_str(&format!(" until {}", units::moment(newest.held, zone)));
+        }
+        (_, None) => {}
     }
     text.push_str(&format!(", {}", units::bytes(reach.stored_bytes)));
     if let Some(broken) = &reach.broken {
         text.push_str(&format!(", then broken: {broken}"));
     }
     text
+}
+
+/// States of a log that are told apart equally finely.
+fn range_as_json(range: &Range) -> Value {
+    let (first, last) = &range.moments;
+    json!({
+        "each": range.grain.word(),
+        "states": range.states,
+        "positions": [first.position, last.position],
+        "from": first.held,
+        "until": last.held,
+    })
 }
 
 /// A manifest as JSON, with the place where it lies.

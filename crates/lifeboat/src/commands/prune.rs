@@ -34,6 +34,10 @@ use crate::ui::{report, units};
 /// those that are pinned and those dated in the future always stay. Nothing goes unless there is a
 /// newer good backup than at the last prune.
 ///
+/// Logs of SQLite databases are thinned out as `log` says, by default to one state of each minute
+/// after a day and one of each hour after a week, until they are 30 days old; a backup stays as
+/// long as its log holds such a state.
+///
 /// A plan that takes more than half of the good backups, or follows another `keep` than the last
 /// one, is refused (exit code 23) until --approve names it.
 #[derive(Debug, clap::Args)]
@@ -304,6 +308,8 @@ fn as_json(outcome: &str, opened: &Opened, plan: &PrunePlan, pruned: &Pruned) ->
         "unmarked": pruned.unmarked,
         "deleted": pruned.deleted,
         "log_objects": pruned.log_objects,
+        "log_merged": pruned.thinned.merged,
+        "log_thinned": pruned.thinned.deleted,
         "freed_bytes": pruned.freed_bytes,
     })
 }
@@ -373,6 +379,31 @@ fn log_text(session: &Session, plan: &PrunePlan, all: bool) -> String {
         let line = format!("log, {part}: {what} {files} ({bytes}): {}", item.reason);
         let _ = writeln!(text, "{}", units::one_line(&line));
     }
+    text.push_str(&thinned_text(plan, all));
+    text
+}
+
+/// What becomes of the states of the logs of its backups, in lines.
+fn thinned_text(plan: &PrunePlan, all: bool) -> String {
+    let mut text = String::new();
+    for one in plan.thinned.iter().filter(|one| all || one.has_work()) {
+        let (states, files) = (one.states, one.files);
+        let number = |number: usize| units::count(number as u64);
+        let what = match (&one.waits, one.has_work()) {
+            (Some(why), _) => format!("stays as it is: {why}"),
+            (None, false) => format!("keep {} states in {} files", number(states.0), number(files.0)),
+            (None, true) => format!(
+                "keep {} of {} states: write {} files, delete {} of {} ({})",
+                number(states.1),
+                number(states.0),
+                number(one.merged),
+                number(files.0 + one.merged - files.1),
+                number(files.0),
+                units::bytes(one.going_bytes)
+            ),
+        };
+        let _ = writeln!(text, "{}", units::one_line(&format!("log of {}: {what}", one.backup)));
+    }
     text
 }
 
@@ -416,7 +447,9 @@ fn summary(plan: &PrunePlan) -> String {
     let files: usize = of_log.iter().map(|item| item.count).sum();
     let bytes: u64 = of_log.iter().map(|item| item.stored_bytes).sum();
     let log = (files > 0).then(|| format!("{files} files of the log ({})", units::bytes(bytes)));
-    let parts: Vec<String> = parts.into_iter().flatten().chain(log).collect();
+    let thinned = plan.thinned.iter().filter(|one| one.has_work()).count();
+    let thinned = (thinned > 0).then(|| format!("{thinned} logs thinned out"));
+    let parts: Vec<String> = parts.into_iter().flatten().chain(log).chain(thinned).collect();
     match parts.is_empty() {
         true => "there are no backups".to_owned(),
         false => parts.join(", "),

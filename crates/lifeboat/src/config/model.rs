@@ -12,6 +12,7 @@ use lifeboat_core::manifest::{CheckLevel, Method};
 use lifeboat_core::names::NamePattern;
 use lifeboat_core::pipeline::Compression;
 use lifeboat_core::policy::Keep;
+use lifeboat_sqlite::pagelog::Resolution;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -99,6 +100,11 @@ pub(crate) struct SourceConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"forever")]
     pub(crate) keep: Option<TextOr<KeepConfig>>,
+    /// Of a SQLite database that is followed or backed up by increments: how finely the states of
+    /// its log can be told apart, by their age. Default: every one for a day, one of each minute
+    /// for a week, one of each hour for 30 days; with `keep = "forever"`, every one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) log: Option<LogConfig>,
     /// When what `keep` does not ask for goes: "on-command" with `lifeboat prune` alone,
     /// "after-backup" with each backup of the source as well. Default: "on-command".
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -311,6 +317,26 @@ pub(crate) struct KeepConfig {
     pub(crate) within: Option<Text<Period>>,
 }
 
+/// How finely the states of a log can be told apart, by their age, which counts from the newest
+/// one. What is older than all of these goes with the next prune, and so do backups that were kept
+/// for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LogConfig {
+    /// For so long every state is kept. Default: a day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"1d")]
+    pub(crate) all: Option<Text<Period>>,
+    /// For so long the last one of each minute. Default: a week.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"7d")]
+    pub(crate) minutely: Option<Text<Period>>,
+    /// For so long the last one of each hour. Default: 30 days.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"30d")]
+    pub(crate) hourly: Option<Text<Period>>,
+}
+
 /// The long-running process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -493,6 +519,21 @@ impl FromText for KeepConfig {
 
     fn to_text(&self) -> Option<String> {
         self.forever.then(|| "forever".to_owned())
+    }
+}
+
+impl LogConfig {
+    /// What thins out logs is given.
+    pub(crate) fn resolution(&self) -> Resolution {
+        let default = Resolution::default();
+        let length = |period: Option<Text<Period>>, default: u64| {
+            period.map_or(default, |period| period.0.milliseconds)
+        };
+        Resolution {
+            all_ms: length(self.all, default.all_ms),
+            minutely_ms: length(self.minutely, default.minutely_ms),
+            hourly_ms: length(self.hourly, default.hourly_ms),
+        }
     }
 }
 

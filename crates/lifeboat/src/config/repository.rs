@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::keys::RecipientConfig;
-use super::model::KeepConfig;
+use super::model::{KeepConfig, LogConfig};
 use super::postgres::SecretConfig;
 use super::values::{Period, Size, Text, TextOr};
 
@@ -37,6 +37,9 @@ pub(crate) struct RepositoryConfig {
     /// What is kept here, instead of what the source says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) keep: Option<TextOr<KeepConfig>>,
+    /// How finely the states of logs can be told apart here, instead of what the source says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) log: Option<LogConfig>,
     /// For sftp: the configuration of `ssh`, instead of the one of the user that runs lifeboat. It
     /// names keys, jump hosts and known hosts.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -31,6 +31,7 @@ mod from_scripts;
 mod golden;
 mod guard;
 mod increments;
+mod thinning;
 mod init;
 mod install;
 mod kit;

@@ -50,6 +50,7 @@ impl Member {
             grace: GRACE,
             space,
             log: None,
+            levels: None,
         };
         let plan = prune::plan(&self.env, &self.repository, &request)
             .map_err(|error| format!("no plan: {error:?}"))?;

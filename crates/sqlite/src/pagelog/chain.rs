@@ -47,6 +47,48 @@ pub struct Gap {
     pub before: u64,
 }
 
+/// States that follow each other and are told apart equally finely.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// The first and the last of them.
+    pub moments: (Moment, Moment),
+    /// How many there are.
+    pub states: usize,
+    /// How finely they are told apart.
+    pub grain: Grain,
+}
+
+/// How finely states of a log are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grain {
+    /// As they were recorded.
+    All,
+    /// The last one of each minute.
+    Minute,
+    /// The last one of each hour.
+    Hour,
+}
+
+impl Grain {
+    /// That of states to which a file of that level leads.
+    pub(crate) fn of_level(level: u8) -> Self {
+        match level {
+            0 => Grain::All,
+            1 => Grain::Minute,
+            _ => Grain::Hour,
+        }
+    }
+
+    /// In a word: "state", "minute", "hour".
+    pub fn word(self) -> &'static str {
+        match self {
+            Grain::All => "state",
+            Grain::Minute => "minute",
+            Grain::Hour => "hour",
+        }
+    }
+}
+
 /// A file on the way to a position, with its footer.
 pub(crate) type Step = (LogObject, Footer);
 
@@ -101,11 +143,41 @@ impl<'a> Chain<'a> {
 
     /// Positions of which files are there, but not all that lead to them.
     pub fn gap(&self) -> Option<Gap> {
-        let is_lost = |file: &&LogObject| !self.reached.contains_key(&file.span.to);
-        let lost = self.files.iter().find(is_lost)?;
+        let lost = self.files.iter().find(|file| self.is_lost(file))?;
         let before = lost.span.from;
         let after = self.reached.range(..before).next_back().map_or(0, |(position, _)| *position);
         Some(Gap { after, before })
+    }
+
+    /// Whether nothing leads to it. What is left of files that were merged does not count.
+    fn is_lost(&self, file: &LogObject) -> bool {
+        if self.reached.contains_key(&file.span.to) {
+            return false;
+        }
+        // The first state behind it, if it was reached over its head.
+        let over = self.reached.range(file.span.to..).next();
+        over.is_none_or(|(_, (_, last))| self.files[*last].span.from > file.span.from)
+    }
+
+    /// The states that can be reached, in order, without the base.
+    pub(crate) fn positions(&self) -> Vec<u64> {
+        self.reached.keys().copied().collect()
+    }
+
+    /// How finely the states are told apart, from the oldest on.
+    pub fn ranges(&self) -> Result<Vec<Range>> {
+        let mut found: Vec<(u64, u64, usize, Grain)> = Vec::new();
+        for (&position, &(_, last)) in &self.reached {
+            let grain = Grain::of_level(self.files[last].span.level);
+            match found.last_mut() {
+                Some((_, to, states, of)) if *of == grain => (*to, *states) = (position, *states + 1),
+                _ => found.push((position, position, 1, grain)),
+            }
+        }
+        let range = |(from, to, states, grain)| {
+            Ok(Range { moments: (self.at(from)?, self.at(to)?), states, grain })
+        };
+        found.into_iter().map(range).collect()
     }
 
     /// The state that is wanted. A gap in the way is [`Kind::NotCovered`].
@@ -193,7 +265,7 @@ impl<'a> Chain<'a> {
     }
 
     /// Requires that a file is of this log and follows the one before.
-    fn require_next(
+    pub(crate) fn require_next(
         &self,
         file: &LogObject,
         footer: &Footer,

@@ -79,46 +79,55 @@ impl<'a> History<'a> {
         state: &mut PageState,
         way: &[Step],
     ) -> Result<Self> {
-        let store = repository.store();
-        let base_pages = state.page_count();
-        let mut link = state.digest();
-        let mut files = Vec::with_capacity(way.len());
-        let mut depths = vec![0; base_pages as usize];
-        for (file, footer) in way {
-            if footer.page_size != state.page_size() {
-                return Err(foreign(&file.object, "its pages have another size"));
-            }
-            let reader = file.open(store, footer)?;
-            if files.is_empty() && footer.link_before != link {
-                return Err(foreign(&file.object, "it follows another state of the base"));
-            }
-            state.resize(footer.page_count.1);
-            depths.resize(footer.page_count.1 as usize, 0);
-            for entry in reader.index.entries() {
-                state.set(entry.page, entry.hash);
-                depths[entry.page as usize - 1] = entry.form.depth();
-            }
-            if state.digest() != footer.state_after {
-                return Err(foreign(&file.object, "it leads to another state than it says"));
-            }
-            link = footer.link;
-            files.push(reader);
-        }
         let (base_reader, unreadable) = match base.artifact(DATABASE) {
             Some(artifact) => open_base(repository, folder, artifact)?,
             None => (None, Some("the backup holds no database".to_owned())),
         };
-        Ok(History {
-            link,
-            depths,
+        let base_pages = state.page_count();
+        let mut history = History {
+            link: state.digest(),
+            depths: vec![0; base_pages as usize],
             page_bytes: state.page_size() as usize,
             base: base_reader,
             base_pages,
-            files,
+            files: Vec::with_capacity(way.len()),
             decoder: Decoder::new(),
             live: None,
             unreadable,
-        })
+        };
+        for step in way {
+            history.advance(repository, state, step)?;
+        }
+        Ok(history)
+    }
+
+    /// Goes on by one file, which must lead from `state` to the state that it names: `state` is
+    /// that from then on.
+    pub(crate) fn advance(
+        &mut self,
+        repository: &'a Repository,
+        state: &mut PageState,
+        (file, footer): &Step,
+    ) -> Result<()> {
+        if footer.page_size != state.page_size() {
+            return Err(foreign(&file.object, "its pages have another size"));
+        }
+        let reader = file.open(repository, footer)?;
+        if self.files.is_empty() && footer.link_before != self.link {
+            return Err(foreign(&file.object, "it follows another state of the base"));
+        }
+        state.resize(footer.page_count.1);
+        self.depths.resize(footer.page_count.1 as usize, 0);
+        for entry in reader.index.entries() {
+            state.set(entry.page, entry.hash);
+            self.depths[entry.page as usize - 1] = entry.form.depth();
+        }
+        if state.digest() != footer.state_after {
+            return Err(foreign(&file.object, "it leads to another state than it says"));
+        }
+        self.link = footer.link;
+        self.files.push(reader);
+        Ok(())
     }
 
     /// One in which no version is found: then pages are stored whole.

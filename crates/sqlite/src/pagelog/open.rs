@@ -3,11 +3,10 @@
 use lifeboat_core::env::Env;
 use lifeboat_core::manifest::Manifest;
 use lifeboat_core::repository::Repository;
-use lifeboat_core::{Error, Kind, Result};
+use lifeboat_core::Result;
 
 use super::layout::{Digest, Footer};
 use super::names::Span;
-use super::read::digest_of;
 use super::state::PageState;
 use super::write::{LogWriter, Stored};
 
@@ -102,36 +101,10 @@ impl OpenLog {
         env.crash.pass("increment.before_file")?;
         let stored = writer.finish(footer)?;
         env.crash.pass("increment.after_file")?;
-        self.read_back(env, &stored)?;
+        stored.read_back(env, &self.repository, &self.folder)?;
         env.crash.pass("increment.read_back")?;
         self.position += 1;
         (self.link, self.held_ms) = (stored.footer.link, looked.held_ms);
         Ok(stored)
-    }
-
-    /// Compares what the store gives with what was sent. Pages were proved when they were encoded.
-    fn read_back(&self, env: &Env, stored: &Stored) -> Result<()> {
-        let store = self.repository.store();
-        let mut hasher = blake3::Hasher::new();
-        let size = store.head(&stored.object)?.map(|info| info.bytes);
-        let read = match size == Some(stored.bytes) {
-            true => digest_of(store, &stored.object, stored.bytes, &mut hasher),
-            false => Ok(()),
-        };
-        if read.is_ok() && size == Some(stored.bytes) && hasher.finalize() == stored.digest {
-            return Ok(());
-        }
-        let (object, url) = (&stored.object, self.repository.url());
-        let message = format!("{object}, read back from {url}, is not what was sent");
-        if let Err(error) = store.delete(object) {
-            env.warn(&self.folder, &format!("{object} is left behind: {error}"));
-        }
-        match read {
-            Err(error) if error.kind() != Kind::CheckFailed => Err(error.context(message)),
-            _ => Err(Error::new(Kind::CheckFailed, message).hint(
-                "the storage damages what it is given: check the disk and its cables, then try \
-                 again",
-            )),
-        }
     }
 }

@@ -67,8 +67,12 @@ impl LogObject {
     }
 
     /// Opens it to read pages.
-    pub(crate) fn open<'a>(&self, store: &'a dyn Store, footer: &Footer) -> Result<LogReader<'a>> {
-        let mut parts = StoredParts::new(store, &self.object, self.bytes, AHEAD_BYTES);
+    pub(crate) fn open<'a>(
+        &self,
+        repository: &'a Repository,
+        footer: &Footer,
+    ) -> Result<LogReader<'a>> {
+        let mut parts = StoredParts::new(repository.store(), &self.object, self.bytes, AHEAD_BYTES);
         let first = parts.read(0..head(0).len() as u64)?;
         let damaged = |error: Error| error.context(format!("{} is damaged", self.object));
         if first != head(footer.page_size) {

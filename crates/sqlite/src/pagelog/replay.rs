@@ -12,7 +12,7 @@ use lifeboat_core::repository::Repository;
 use lifeboat_core::restore::Replay;
 use lifeboat_core::{Error, Kind, Result};
 
-use super::chain::{Chain, Moment, Step, Target};
+use super::chain::{Chain, Grain, Moment, Step, Target};
 use super::delta::{Decoder, Form};
 use super::layout::{Entry, Footer};
 use super::read::LogReader;
@@ -47,6 +47,11 @@ impl LogReplay {
         &self.moment
     }
 
+    /// How finely states of that time are told apart.
+    pub fn grain(&self) -> Grain {
+        self.steps.last().map_or(Grain::All, |(file, _)| Grain::of_level(file.span.level))
+    }
+
     fn stored_bytes(&self) -> u64 {
         self.steps.iter().map(|(file, _)| file.bytes).sum()
     }
@@ -54,7 +59,7 @@ impl LogReplay {
     fn apply_all(&self, env: &Env, file: &File, place: &Path) -> Result<()> {
         let mut pages = Pages { file, place, decoder: Decoder::new(), before: Vec::new() };
         for (object, footer) in &self.steps {
-            let reader = object.open(self.repository.store(), footer)?;
+            let reader = object.open(&self.repository, footer)?;
             env.tell(Event::Advanced { bytes: object.bytes });
             pages.lay(env, reader, footer).map_err(|error| match error.kind() {
                 Kind::CheckFailed => error.context(format!("{} is damaged", object.object)),
@@ -77,12 +82,21 @@ impl Replay for LogReplay {
     fn steps(&self) -> Vec<String> {
         let count = self.steps.len();
         let files = if count == 1 { "1 file".to_owned() } else { format!("{count} files") };
-        vec![format!(
+        let mut steps = vec![format!(
             "lay its log over it: {files} of {} bytes, up to position {}; then compare the digest \
              of all pages",
             self.stored_bytes(),
             self.moment.position
-        )]
+        )];
+        let grain = self.grain();
+        if grain != Grain::All {
+            steps.push(format!(
+                "of that time the last state of each {} is kept: this one holds everything until {}",
+                grain.word(),
+                self.moment.held.strftime("%Y-%m-%dT%H:%M:%SZ")
+            ));
+        }
+        steps
     }
 
     fn plain_bytes(&self) -> u64 {

@@ -195,7 +195,7 @@ impl Standby {
         };
         let local = File::open(&self.path).map_err(|error| unread(&self.path, error))?;
         let repository = self.repository.clone();
-        let mut reader = next.open(repository.store(), footer).map_err(named)?;
+        let mut reader = next.open(&repository, footer).map_err(named)?;
         let room = u64::from(footer.pages) * u64::from(footer.page_size);
         let mut staged = Staged::new(scratch_folder, room)?;
         self.state.resize(footer.page_count.1);

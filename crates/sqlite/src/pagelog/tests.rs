@@ -149,7 +149,7 @@ fn no_log_lies_open_in_a_sealed_repository() {
 }
 
 /// Writes them; the file as it is listed, and its store.
-fn written(pages: &Pages) -> (Memory, LogObject, Footer) {
+fn written(pages: &Pages) -> (Repository, Memory, LogObject, Footer) {
     let memory = Memory::default();
     let still = Arc::new(Still);
     let env = Env::new(still.clone(), still, "host");
@@ -166,14 +166,15 @@ fn written(pages: &Pages) -> (Memory, LogObject, Footer) {
     writer.add(&encode(&changed.collect::<Vec<_>>()).unwrap()).unwrap();
     let stored = writer.finish(footer(pages)).unwrap();
     let file = LogObject { object, bytes: stored.bytes, span };
-    (memory, file, stored.footer)
+    (repository, memory, file, stored.footer)
 }
 
 /// Everything that a restore reads of a file; an error, or pages with the hashes that were stored.
-fn read_all(memory: &Memory, file: &LogObject, pages: &Pages) -> Result<usize> {
-    let footer = file.footer(memory)?;
-    file.check_content(memory, &footer)?;
-    let mut reader = file.open(memory, &footer)?;
+fn read_all(repository: &Repository, file: &LogObject, pages: &Pages) -> Result<usize> {
+    let store = repository.store();
+    let footer = file.footer(store)?;
+    file.check_content(store, &footer)?;
+    let mut reader = file.open(repository, &footer)?;
     let mut decoder = super::delta::Decoder::new();
     for at in 0..reader.index.len() {
         let entry = reader.index.entry(at);
@@ -200,12 +201,12 @@ proptest! {
 
     #[test]
     fn a_file_comes_back(pages in some_pages()) {
-        let (memory, file, written) = written(&pages);
+        let (repository, memory, file, written) = written(&pages);
         let footer = file.footer(&memory).unwrap();
         prop_assert_eq!(&footer, &written);
         prop_assert_eq!(footer.own_link(), footer.link);
-        prop_assert_eq!(read_all(&memory, &file, &pages).unwrap(), pages.len());
-        let reader = file.open(&memory, &footer).unwrap();
+        prop_assert_eq!(read_all(&repository, &file, &pages).unwrap(), pages.len());
+        let reader = file.open(&repository, &footer).unwrap();
         for (page, content, _) in &pages {
             prop_assert_eq!(reader.index.of_page(*page).unwrap().hash, block_hash(content));
             prop_assert_eq!(reader.index.of_page(*page + 90_000), None);
@@ -214,16 +215,16 @@ proptest! {
 
     #[test]
     fn any_damage_is_seen(pages in some_pages(), at in any::<prop::sample::Index>(), bit in 0..8) {
-        let (memory, file, _) = written(&pages);
+        let (repository, memory, file, _) = written(&pages);
         let at = at.index(file.bytes as usize);
         memory.0.lock().unwrap().get_mut(&file.object).unwrap()[at] ^= 1_u8 << bit;
-        let error = read_all(&memory, &file, &pages).unwrap_err();
+        let error = read_all(&repository, &file, &pages).unwrap_err();
         prop_assert_eq!(error.kind(), Kind::CheckFailed, "{}", at);
     }
 
     #[test]
     fn a_file_that_was_cut_is_none(pages in some_pages(), at in any::<prop::sample::Index>()) {
-        let (memory, mut file, _) = written(&pages);
+        let (_, memory, mut file, _) = written(&pages);
         let at = at.index(file.bytes as usize);
         memory.0.lock().unwrap().get_mut(&file.object).unwrap().truncate(at);
         // As the store lists it by now, and as it was listed before.
@@ -242,7 +243,7 @@ proptest! {
         let bytes: [u8; FOOTER_BYTES] = bytes.try_into().unwrap();
         prop_assert!(Footer::parse(&bytes, 10_000).is_err());
         // One that has the right digest but was made by somebody else.
-        let (_, file, footer) = written(&vec![(1, vec![1; 512], None)]);
+        let (_, _, file, footer) = written(&vec![(1, vec![1; 512], None)]);
         let mut forged = footer.to_bytes();
         change.iter().for_each(|&(at, byte)| forged[at] = byte);
         let digest = blake3::hash(&forged[..FOOTER_BYTES - 32]);
@@ -256,7 +257,7 @@ proptest! {
 
 #[test]
 fn a_file_that_is_named_otherwise_is_foreign() {
-    let (memory, mut file, _) = written(&vec![(1, vec![1; 512], None)]);
+    let (_, memory, mut file, _) = written(&vec![(1, vec![1; 512], None)]);
     file.span = Span { from: 3, to: 5, level: 0 };
     assert_eq!(file.footer(&memory).unwrap_err().kind(), Kind::NotCovered);
     file.span = Span { from: 3, to: 4, level: 1 };

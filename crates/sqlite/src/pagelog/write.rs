@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use lifeboat_core::env::Env;
 use lifeboat_core::pipeline::BlockHash;
 use lifeboat_core::repository::Repository;
 use lifeboat_core::store::{ObjectName, Put};
@@ -10,6 +11,7 @@ use zstd_safe::{CCtx, CParameter, get_error_name};
 
 use super::delta::{Encoded, Form};
 use super::layout::{Footer, HEAD_BYTES, Index, head};
+use super::read::digest_of;
 
 /// Hashes do not compress: the fastest level takes the columns beside them.
 const INDEX_LEVEL: i32 = 1;
@@ -113,6 +115,39 @@ impl LogWriter {
         let (bytes, digest) = (self.written, self.hasher.finalize());
         self.put.commit()?;
         Ok(Stored { object: self.object, footer, bytes, digest })
+    }
+}
+
+impl Stored {
+    /// Compares what the store gives with what was sent. Pages were proved when they were encoded.
+    pub(crate) fn read_back(
+        &self,
+        env: &Env,
+        repository: &Repository,
+        folder: &str,
+    ) -> Result<()> {
+        let store = repository.store();
+        let mut hasher = blake3::Hasher::new();
+        let size = store.head(&self.object)?.map(|info| info.bytes);
+        let read = match size == Some(self.bytes) {
+            true => digest_of(store, &self.object, self.bytes, &mut hasher),
+            false => Ok(()),
+        };
+        if read.is_ok() && size == Some(self.bytes) && hasher.finalize() == self.digest {
+            return Ok(());
+        }
+        let (object, url) = (&self.object, repository.url());
+        let message = format!("{object}, read back from {url}, is not what was sent");
+        if let Err(error) = store.delete(object) {
+            env.warn(folder, &format!("{object} is left behind: {error}"));
+        }
+        match read {
+            Err(error) if error.kind() != Kind::CheckFailed => Err(error.context(message)),
+            _ => Err(Error::new(Kind::CheckFailed, message).hint(
+                "the storage damages what it is given: check the disk and its cables, then try \
+                 again",
+            )),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! A repository of real backups of one file, a clock that is set, and a power that can be cut.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,9 @@ use lifeboat_core::manifest::{CheckLevel, Manifest, Method};
 use lifeboat_core::names::NamePattern;
 use lifeboat_core::pipeline::Compression;
 use lifeboat_core::policy::{Floors, Hold, Keep};
-use lifeboat_core::prune::{self, GRACE, PrunePlan, PruneRequest, Pruned};
+use lifeboat_core::prune::{
+    self, GRACE, LogLevels, PrunePlan, PruneRequest, Pruned, Thinned, Thinning,
+};
 use lifeboat_core::repository::{Repository, SourceIdentity};
 use lifeboat_core::source::CaptureOptions;
 use lifeboat_core::store::{ObjectInfo, ObjectName, ObjectReader, Put, Space, Store, put_bytes};
@@ -23,6 +25,44 @@ use lifeboat_core::{Error, Kind, Result};
 use crate::world::MemoryStore;
 
 pub(super) const FOLDER: &str = "app";
+
+/// Holds those backups for their logs, which it never thins out.
+#[derive(Debug)]
+pub(super) struct Holding(pub(super) &'static [&'static str]);
+
+impl LogLevels for Holding {
+    fn holds(
+        &self,
+        _now: Timestamp,
+        _repository: &Repository,
+        _folder: &str,
+        backups: &[&Manifest],
+    ) -> Result<HashMap<String, String>> {
+        let held = backups.iter().filter(|backup| self.0.contains(&backup.name.as_str()));
+        Ok(held.map(|backup| (backup.name.clone(), "its log is kept".to_owned())).collect())
+    }
+
+    fn plan(
+        &self,
+        _now: Timestamp,
+        _repository: &Repository,
+        _folder: &str,
+        _backups: &[&Manifest],
+    ) -> Result<Vec<Thinning>> {
+        Ok(Vec::new())
+    }
+
+    fn thin(
+        &self,
+        _env: &Env,
+        _repository: &Repository,
+        _folder: &str,
+        _logs: (&[&Manifest], &Manifest),
+        _hold: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Thinned> {
+        Ok(Thinned::default())
+    }
+}
 
 /// Stands still but for those who set it and those who wait.
 pub(super) struct SetClock(pub(super) AtomicI64);
@@ -168,6 +208,7 @@ pub(super) struct World {
     pub(super) keep: Keep,
     /// How full the store's place is.
     pub(super) space: Option<Space>,
+    pub(super) levels: Option<Arc<dyn LogLevels>>,
 }
 
 impl World {
@@ -184,7 +225,7 @@ impl World {
         let repository = Repository::open_or_create(&env, Arc::new(timed)).unwrap();
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("file"), b"what is protected").unwrap();
-        World { env, clock, crash, store, repository, folder, keep, space: None }
+        World { env, clock, crash, store, repository, folder, keep, space: None, levels: None }
     }
 
     /// Makes one backup of each of the next days.
@@ -262,6 +303,7 @@ impl World {
             grace: GRACE,
             space: self.space,
             log: None,
+            levels: self.levels.clone(),
         }
     }
 

@@ -1,0 +1,144 @@
+//! What becomes of the states of a source's logs as they grow old.
+//!
+//! A log that belongs to one backup is nothing without it: so a backup stays as long as its log
+//! holds a state that is to stay. Of older states fewer stay: files of a log are merged, and go
+//! when what takes their place was read back. That frees space and takes no backup away, so it asks
+//! for no newer backup and no approval; which states are to stay is counted from the newest one
+//! and not from the clock, so that neither a wrong clock nor a source that stopped loses anything.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{Action, Item, PrunePlan};
+use crate::env::Env;
+use crate::error::{Kind, Result};
+use crate::manifest::Manifest;
+use crate::repository::Repository;
+use crate::store::Store;
+
+/// Who knows how the logs of a source are thinned out. Made by the crate that knows the database.
+pub trait LogLevels: std::fmt::Debug + Send + Sync {
+    /// Which of those backups must stay for their logs, by their names, and why. `backups` are all
+    /// that are listed, oldest first.
+    fn holds(
+        &self,
+        now: Timestamp,
+        repository: &Repository,
+        folder: &str,
+        backups: &[&Manifest],
+    ) -> Result<HashMap<String, String>>;
+
+    /// What becomes of the logs of those of these backups that have one.
+    fn plan(
+        &self,
+        now: Timestamp,
+        repository: &Repository,
+        folder: &str,
+        backups: &[&Manifest],
+    ) -> Result<Vec<Thinning>>;
+
+    /// Thins out the log of one of the backups, the second of `logs`. What is done is decided
+    /// anew, by what is there. `hold` is
+    /// asked before anything goes: whether that may still be done.
+    fn thin(
+        &self,
+        env: &Env,
+        repository: &Repository,
+        folder: &str,
+        logs: (&[&Manifest], &Manifest),
+        hold: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Thinned>;
+}
+
+/// What becomes of the log of a backup.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Thinning {
+    /// The backup.
+    pub backup: String,
+    /// How many states can be restored now, without the backup's own, and then.
+    pub states: (usize, usize),
+    /// How many files it has now, and then.
+    pub files: (usize, usize),
+    /// How many files are written, each in the place of several.
+    pub merged: usize,
+    /// What the files take that go, in bytes.
+    pub going_bytes: u64,
+    /// Why nothing is done here although something is due, if so.
+    pub waits: Option<String>,
+}
+
+impl Thinning {
+    /// Whether anything is to be done.
+    pub fn has_work(&self) -> bool {
+        self.waits.is_none() && (self.merged > 0 || self.files.0 > self.files.1)
+    }
+}
+
+/// What was done to logs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Thinned {
+    /// How many files were written.
+    pub merged: usize,
+    /// How many files went.
+    pub deleted: usize,
+    /// How many bytes less there are.
+    pub freed_bytes: u64,
+}
+
+/// Levels of files that a log may have.
+const LEVELS: u8 = 3;
+
+/// Removes what killed writers left, before that time, of files of the log whose objects' names
+/// begin so.
+pub fn discard_unfinished(store: &dyn Store, prefix: &str, before: Timestamp) -> Result<()> {
+    for level in 0..LEVELS {
+        for object in store.unfinished(&format!("{prefix}/{level}"))? {
+            if object.modified < before {
+                store.discard(&object.name)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What keeps backups for their logs turns their removal into a stay.
+pub(super) fn hold(plan: &mut PrunePlan, holds: &HashMap<String, String>) {
+    let marked = |item: &&mut Item| item.action == Action::Mark && item.id.is_some();
+    for item in plan.items.iter_mut().filter(marked) {
+        if let Some(why) = holds.get(&item.name) {
+            item.action = Action::Keep;
+            item.reasons = vec![why.clone()];
+        }
+    }
+}
+
+/// Thins out the logs that a plan names. One that is damaged is told of and left as it is.
+pub(super) fn thin(
+    env: &Env,
+    repository: &Repository,
+    levels: &dyn LogLevels,
+    (plan, backups): (&PrunePlan, &[&Manifest]),
+    hold: &mut dyn FnMut() -> Result<()>,
+) -> Result<Thinned> {
+    let mut all = Thinned::default();
+    for thinning in plan.thinned.iter().filter(|thinning| thinning.has_work()) {
+        env.proceed()?;
+        let Some(base) = backups.iter().find(|backup| backup.name == thinning.backup) else {
+            continue;
+        };
+        match levels.thin(env, repository, &plan.folder, (backups, base), hold) {
+            Ok(thinned) => {
+                all.merged += thinned.merged;
+                all.deleted += thinned.deleted;
+                all.freed_bytes += thinned.freed_bytes;
+            }
+            Err(error) if matches!(error.kind(), Kind::CheckFailed | Kind::NotCovered) => {
+                env.warn(&thinning.backup, &format!("its log stays as it is: {error}"));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(all)
+}
