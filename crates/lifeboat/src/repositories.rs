@@ -14,8 +14,8 @@ use lifeboat_core::policy::Keep;
 use lifeboat_core::repository::Repository;
 use lifeboat_core::seal::Keys;
 use lifeboat_core::store::Store;
-use lifeboat_sqlite::pagelog::Resolution;
 use lifeboat_core::{Error, Kind, Result};
+use lifeboat_sqlite::pagelog::Resolution;
 
 use crate::buckets;
 use crate::cache::CacheFolder;

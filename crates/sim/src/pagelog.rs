@@ -426,11 +426,7 @@ impl History {
         }
     }
 
-    fn with_chain<T>(
-        &self,
-        base: &str,
-        look: impl FnOnce(&Chain<'_>) -> T,
-    ) -> Result<T, Broken> {
+    fn with_chain<T>(&self, base: &str, look: impl FnOnce(&Chain<'_>) -> T) -> Result<T, Broken> {
         let repository = self.repository().map_err(debug)?;
         let catalog = repository.catalog().map_err(debug)?;
         let entry = catalog.sources.first().ok_or("no source")?;
@@ -450,13 +446,9 @@ impl History {
         let thinner = LogThinner { resolution: self.resolution };
         let mut told = String::new();
         for base in &backups {
-            let done = thinner.thin(
-                &self.env,
-                &repository,
-                &entry.folder,
-                (&backups, base),
-                &mut || Ok(()),
-            );
+            let done =
+                thinner
+                    .thin(&self.env, &repository, &entry.folder, (&backups, base), &mut || Ok(()));
             match done {
                 Ok(thinned) => {
                     self.report.thinned.0 += u64::from(thinned.deleted > 0);
@@ -477,9 +469,9 @@ impl History {
         // What goes by the rule is not asked for any more.
         let mut there = Vec::new();
         for (base, position) in self.recorded.keys() {
-            there.push(self.with_chain(base, |chain| {
-                chain.moment(Target::Position(*position)).is_ok()
-            })?);
+            there.push(
+                self.with_chain(base, |chain| chain.moment(Target::Position(*position)).is_ok())?,
+            );
         }
         let mut there = there.into_iter();
         self.recorded.retain(|_, _| there.next() == Some(true));
@@ -488,9 +480,7 @@ impl History {
 
     /// Whether what the rule keeps is there: said once more, in other words than the program's.
     fn require_kept(&self) -> Result<(), Broken> {
-        let all = |base: &String| {
-            self.recorded.range((base.clone(), 0)..=(base.clone(), u64::MAX))
-        };
+        let all = |base: &String| self.recorded.range((base.clone(), 0)..=(base.clone(), u64::MAX));
         let mut newest = self.recorded.values().map(|one| one.until_ms).max().unwrap_or(0);
         for base in self.bases.keys() {
             // One that was stored although its run failed is one as well.

@@ -391,7 +391,9 @@ fn thinned_text(plan: &PrunePlan, all: bool) -> String {
         let number = |number: usize| units::count(number as u64);
         let what = match (&one.waits, one.has_work()) {
             (Some(why), _) => format!("stays as it is: {why}"),
-            (None, false) => format!("keep {} states in {} files", number(states.0), number(files.0)),
+            (None, false) => {
+                format!("keep {} states in {} files", number(states.0), number(files.0))
+            }
             (None, true) => format!(
                 "keep {} of {} states: write {} files, delete {} of {} ({})",
                 number(states.1),

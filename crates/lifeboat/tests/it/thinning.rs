@@ -64,7 +64,9 @@ fn pruned(world: &World) -> Value {
 fn old_states_are_told_apart_less_finely_and_come_back_to_the_byte() {
     let world = World::new();
     // All that is not the newest state is older than nothing.
-    world.configure(&format!("{CONFIG}log = {{ all = \"0s\", minutely = \"0s\", hourly = \"9d\" }}\n"));
+    world.configure(&format!(
+        "{CONFIG}log = {{ all = \"0s\", minutely = \"0s\", hourly = \"9d\" }}\n"
+    ));
     let (base, mut images) = history(&world, 7);
     let plan = world.run(&["prune", "--dry-run"]).expect(0);
     assert!(plan.out.contains(&format!("log of {base}: keep ")), "{}", plan.out);
@@ -119,7 +121,9 @@ fn killed_while_a_log_is_thinned_out() {
         CRASH_POINTS.iter().copied().filter(|point| point.starts_with("merge.")).collect();
     assert!(points.len() >= 4);
     let world = World::new();
-    world.configure(&format!("{CONFIG}log = {{ all = \"0s\", minutely = \"0s\", hourly = \"9d\" }}\n"));
+    world.configure(&format!(
+        "{CONFIG}log = {{ all = \"0s\", minutely = \"0s\", hourly = \"9d\" }}\n"
+    ));
     let (base, mut images) = history(&world, 3);
     for (round, point) in points.into_iter().enumerate() {
         let mut command = world.command(&["prune", "--yes"]);

@@ -170,7 +170,9 @@ impl<'a> Chain<'a> {
         for (&position, &(_, last)) in &self.reached {
             let grain = Grain::of_level(self.files[last].span.level);
             match found.last_mut() {
-                Some((_, to, states, of)) if *of == grain => (*to, *states) = (position, *states + 1),
+                Some((_, to, states, of)) if *of == grain => {
+                    (*to, *states) = (position, *states + 1)
+                }
                 _ => found.push((position, position, 1, grain)),
             }
         }

@@ -276,8 +276,8 @@ fn end_ms(chain: &Chain<'_>) -> Result<i64> {
     }
 }
 
-/// The states of a log up to the first one that is not older than that. Times are read no further than
-/// needed: states follow one another in time.
+/// The states of a log up to the first one that is not older than that. Times are read no further
+/// than needed: states follow one another in time.
 fn old_states(chain: &Chain<'_>, before_ms: i64) -> Result<Vec<State>> {
     let positions = chain.positions();
     let time = |position: u64| Ok::<i64, Error>(chain.at(position)?.until.as_millisecond());

@@ -1,9 +1,9 @@
 //! The end of a log that is being added to: the state there, and the writing of the next file.
 
+use lifeboat_core::Result;
 use lifeboat_core::env::Env;
 use lifeboat_core::manifest::Manifest;
 use lifeboat_core::repository::Repository;
-use lifeboat_core::Result;
 
 use super::layout::{Digest, Footer};
 use super::names::Span;

@@ -120,12 +120,7 @@ impl LogWriter {
 
 impl Stored {
     /// Compares what the store gives with what was sent. Pages were proved when they were encoded.
-    pub(crate) fn read_back(
-        &self,
-        env: &Env,
-        repository: &Repository,
-        folder: &str,
-    ) -> Result<()> {
+    pub(crate) fn read_back(&self, env: &Env, repository: &Repository, folder: &str) -> Result<()> {
         let store = repository.store();
         let mut hasher = blake3::Hasher::new();
         let size = store.head(&self.object)?.map(|info| info.bytes);
