@@ -2,11 +2,11 @@
 //!
 //! In WAL mode what is new are the frames behind the place that was read last, up to the mark of a
 //! read transaction, proved by their chain of checksums. No connection of ours ever writes, makes
-//! a checkpoint or changes the journal mode. Where the `-wal` was begun anew behind our back, or
-//! there is none, all pages are compared by their hashes. For a large database that costs more
-//! than a few frames, so a read transaction stays open between two looks, which keeps the `-wal`
-//! from beginning anew; it is let go for a while when the `-wal` has grown too large, or time is
-//! over.
+//! a checkpoint or changes the journal mode. Where the `-wal` was begun anew behind our back, what
+//! it held before is read as long as it is there and can be proved to be all; else, or where there
+//! is no `-wal`, all pages are compared by their hashes. For a large database that costs more than
+//! a few frames, so a read transaction stays open between two looks, which keeps the `-wal` from
+//! beginning anew; it is let go for a while when the `-wal` has grown too large, or time is over.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -112,6 +112,8 @@ pub struct Follower {
     manifests: BTreeSet<String>,
     known: Option<Known>,
     pin: Option<Pin>,
+    /// How large the `-wal` was at the last look, in bytes.
+    wal_bytes: u64,
     /// One descriptor for all looks: each that is closed while a state is held would be kept.
     database: Option<HeldFile>,
     /// How the files stood at the last look.
@@ -207,6 +209,7 @@ impl Follower {
             manifests,
             known,
             pin: None,
+            wal_bytes: 0,
             database: None,
             stamp: None,
             hurried_until_ms: 0,
@@ -288,7 +291,14 @@ impl Follower {
             // Begun anew while we held the state before: that is possible only if the database file
             // was that very state, and only once.
             false if self.pin.as_ref().is_some_and(|pin| pin.proof.is_held()) => header.start(),
-            false => return Ok(None),
+            // Else what it held behind our place must still be there, and be all.
+            false if mark.frame_max > known.place.frame => return Ok(None),
+            false => {
+                let tail = wal::tail(&file, &known.header, known.place, &header)?;
+                let new = wal::between(&file, &header, header.start(), mark)?;
+                let both = tail.zip(new).map(|(tail, new)| tail.and_then(new));
+                return Ok(both.map(|between| (file, header, between)));
+            }
         };
         let between = wal::between(&file, &header, from, mark)?;
         Ok(between.map(|between| (file, header, between)))
@@ -326,13 +336,16 @@ impl Follower {
             }
             writer.add(&encode(&batch)?)?;
         }
-        is_whole &= wal::header(file)? == Some(header);
+        is_whole &= wal::header(file)? == Some(header) && between.is_intact(file)?;
         if !is_whole {
             return Ok(None);
         }
         let has_changed = writer.pages() > 0 || mark.page_count != self.log.state.page_count();
+        // What stood before the log was begun anew will be written over.
         for &(page, frame) in between.frames.entries() {
-            frames.push(page, frame);
+            if frame <= mark.frame_max {
+                frames.push(page, frame);
+            }
         }
         frames.settle();
         let place = Place { frame: mark.frame_max, checksum: mark.checksum };
@@ -398,12 +411,15 @@ impl Follower {
         let page_size = u64::from(self.log.state.page_size());
         let bytes = u64::from(mark.page_count) * page_size;
         let wal_bytes = u64::from(mark.frame_max) * (page_size + 24);
+        // By the next look it will have grown as much again.
+        let grown_bytes = wal_bytes.saturating_sub(self.wal_bytes);
+        self.wal_bytes = wal_bytes;
         let now_ms = env.clock.monotonic_ms();
         let since_ms = self.pin.as_ref().map_or(now_ms, |pin| pin.since_ms);
         // Without shared memory of its own SQLite holds a state in another way.
         let is_worth = bytes >= self.bounds.pinned_from_bytes
             && ffi::may_write(&side_file(&self.path, "-shm"))
-            && wal_bytes <= self.bounds.pinned_wal_bytes_max
+            && wal_bytes + grown_bytes <= self.bounds.pinned_wal_bytes_max
             && now_ms - since_ms <= self.bounds.pinned_ms_max;
         if !is_worth && self.pin.is_some() {
             self.hurried_until_ms = now_ms + HURRIED_MS;

@@ -11,6 +11,7 @@ use rusqlite::Connection;
 
 use self::abuse::{Abuse, Dice, require_whole};
 use super::{Overlay, Snapshot};
+use crate::ffi::Mark;
 
 /// How long each kind of abuse is borne: longer with `LIFEBOAT_LONG=1`.
 fn test_time() -> Duration {
@@ -218,4 +219,83 @@ fn append_super_journal(journal: &Path, name: &Path) {
     file.write_all(&(name.len() as u32).to_be_bytes()).unwrap();
     file.write_all(&sum.to_be_bytes()).unwrap();
     file.write_all(&[0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7]).unwrap();
+}
+
+/// The last commit of a log.
+fn end_of(file: &std::fs::File, header: &super::wal::WalHeader) -> super::wal::Place {
+    use std::os::unix::fs::FileExt;
+    let frame = super::wal::committed_frames(file, header).unwrap().frames.last().unwrap().1;
+    let mut head = [0; 24];
+    let frame_bytes = 24 + u64::from(header.page_size);
+    file.read_exact_at(&mut head, 32 + u64::from(frame - 1) * frame_bytes).unwrap();
+    let word = |at: usize| u32::from_be_bytes(head[at..at + 4].try_into().unwrap());
+    super::wal::Place { frame, checksum: (word(16), word(20)) }
+}
+
+#[test]
+fn what_a_wal_held_before_it_was_begun_anew_is_found_as_long_as_it_is_there() {
+    use super::wal;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.db");
+    let writer = Connection::open(&path).unwrap();
+    let sql = "PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0; CREATE TABLE t(x)";
+    writer.execute_batch(sql).unwrap();
+    let insert = |count: u32| {
+        for _ in 0..count {
+            writer.execute("INSERT INTO t VALUES (randomblob(3000))", []).unwrap();
+        }
+    };
+    let checkpoint = |kind: &str| {
+        let sql = format!("PRAGMA wal_checkpoint({kind})");
+        writer.query_row(&sql, [], |_| Ok(())).unwrap();
+    };
+    let file = wal::open(&folder.path().join("x.db-wal")).unwrap().unwrap();
+    let header = || wal::header(&file).unwrap().unwrap();
+    insert(20);
+    let (before, known) = (header(), end_of(&file, &header()));
+    insert(3);
+    let end = end_of(&file, &before);
+    checkpoint("RESTART");
+    insert(1);
+    let tail = wal::tail(&file, &before, known, &header()).unwrap().unwrap();
+    assert_eq!(tail.commits, 3);
+    let database = std::fs::read(&path).unwrap();
+    for &(page, frame) in tail.frames.entries() {
+        assert!(known.frame < frame && frame <= end.frame);
+        let mut content = vec![0; 4096];
+        assert!(wal::read_frame(&file, frame, &mut content).unwrap());
+        assert!(database[(page as usize - 1) * 4096..][..4096] == content, "page {page}");
+    }
+    assert!(tail.is_intact(&file).unwrap());
+    let (now, at) = (header(), end_of(&file, &header()));
+    let salts = now.salts().try_into().unwrap();
+    let mark = Mark { frame_max: at.frame, page_count: 0, checksum: at.checksum, salts };
+    let new = wal::between(&file, &now, now.start(), &mark).unwrap().unwrap();
+    assert!(new.frames.entries().iter().any(|(page, _)| tail.frames.contains(*page)));
+    let mut reader = Connection::open(&path).unwrap();
+    let (both, image) = (tail.and_then(new), reader.serialize("main").unwrap().to_vec());
+    assert_eq!(both.commits, 4);
+    for &(page, frame) in both.frames.entries() {
+        let mut content = vec![0; 4096];
+        assert!(wal::read_frame(&file, frame, &mut content).unwrap());
+        assert!(image[(page as usize - 1) * 4096..][..4096] == content, "page {page} now");
+    }
+    // New frames come over it.
+    while end_of(&file, &header()).frame < known.frame {
+        insert(1);
+    }
+    assert!(!both.is_intact(&file).unwrap());
+    assert!(wal::tail(&file, &before, known, &header()).unwrap().is_none());
+
+    // Begun anew twice, or cut: nobody knows what was in between.
+    for kinds in [&["RESTART", "RESTART"][..], &["TRUNCATE"]] {
+        insert(40);
+        let (before, known) = (header(), end_of(&file, &header()));
+        for kind in kinds {
+            insert(2);
+            checkpoint(kind);
+        }
+        insert(1);
+        assert!(wal::tail(&file, &before, known, &header()).unwrap().is_none(), "{kinds:?}");
+    }
 }

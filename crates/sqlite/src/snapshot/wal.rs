@@ -53,6 +53,14 @@ impl WalHeader {
         &self.raw[16..24]
     }
 
+    /// Whether it is the header with which a log with that other one was begun anew, by SQLite's
+    /// rule for that.
+    fn is_next_of(&self, before: &WalHeader) -> bool {
+        let word = |header: &WalHeader, at| be_word(&header.raw, at);
+        let is_one_more = |at| word(self, at) == word(before, at).wrapping_add(1);
+        self.page_size == before.page_size && is_one_more(12) && is_one_more(16)
+    }
+
     /// How often the log was begun anew before, as far as its writers counted.
     pub(crate) fn generation(&self) -> u32 {
         be_word(&self.raw, 12)
@@ -111,6 +119,9 @@ pub(crate) struct Between {
     pub(crate) commits: u64,
     /// The fewest pages that the database had after one of them.
     pub(crate) page_count_min: u32,
+    /// Where frames of a log that was begun anew are among them: from there on new ones may be
+    /// written over them.
+    overwritten_from: Option<(WalHeader, Place)>,
 }
 
 /// The header of a log; `None` where it has none, or a damaged one.
@@ -129,7 +140,8 @@ pub(crate) fn between(
     let mut scanner = Scanner::new(file, header);
     (scanner.frame, scanner.checksum) = (from.frame, from.checksum);
     let frames = PageMap::new(Keep::Last);
-    let mut found = Between { frames, commits: 0, page_count_min: u32::MAX };
+    let (commits, page_count_min) = (0, u32::MAX);
+    let mut found = Between { frames, commits, page_count_min, overwritten_from: None };
     while scanner.frame < mark.frame_max {
         let Some(frame) = scanner.next()? else { return Ok(None) };
         found.frames.push(frame.page, scanner.frame);
@@ -141,6 +153,100 @@ pub(crate) fn between(
     found.frames.settle();
     let whole = scanner.frame == mark.frame_max && scanner.checksum == mark.checksum;
     Ok(whole.then_some(found))
+}
+
+/// What a log held behind a place when it was begun anew, once, right before `after`: its frames
+/// stay in the file until new ones reach them, and the database file has all of them. `None` where
+/// that is not so, or it cannot be proved that these are all.
+pub(crate) fn tail(
+    file: &File,
+    before: &WalHeader,
+    from: Place,
+    after: &WalHeader,
+) -> Result<Option<Between>> {
+    if !after.is_next_of(before) || !is_intact(file, before, from)? {
+        return Ok(None);
+    }
+    let mut scanner = Scanner::new(file, before);
+    (scanner.frame, scanner.checksum) = (from.frame, from.checksum);
+    let mut found = Between {
+        frames: PageMap::new(Keep::Last),
+        commits: 0,
+        page_count_min: u32::MAX,
+        overwritten_from: Some((*before, from)),
+    };
+    let mut uncommitted = Vec::new();
+    while let Some(frame) = scanner.next()? {
+        uncommitted.push((frame.page, scanner.frame));
+        if frame.commit_pages != 0 {
+            uncommitted.drain(..).for_each(|(page, frame)| found.frames.push(page, frame));
+            found.commits += 1;
+            found.page_count_min = found.page_count_min.min(frame.commit_pages);
+        }
+    }
+    found.frames.settle();
+    Ok(is_end(file, before, scanner.frame)?.then_some(found))
+}
+
+/// Whether nothing of that log can have stood behind a frame: what stands there is older, or
+/// nothing ever did. A file that was cut to a size that people choose proves nothing.
+fn is_end(file: &File, header: &WalHeader, frame: u32) -> Result<bool> {
+    let offset = frame_offset(header.page_size, frame + 1);
+    let mut next = [0; FRAME_HEADER_BYTES];
+    match file.read_exact_at(&mut next, offset) {
+        Ok(()) => Ok(&next[8..16] != header.salts()),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            let bytes = file.metadata().map_err(unreadable)?.len();
+            let is_chosen = bytes.is_multiple_of(1_000) || bytes.is_multiple_of(1_024);
+            Ok(bytes == offset && !is_chosen)
+        }
+        Err(error) => Err(unreadable(error)),
+    }
+}
+
+/// Whether a frame of a log is still where it was. Frames are written in their order: then so are
+/// all behind it.
+fn is_intact(file: &File, header: &WalHeader, at: Place) -> Result<bool> {
+    if at.frame == 0 {
+        return Ok(false);
+    }
+    let mut head = [0; FRAME_HEADER_BYTES];
+    match file.read_exact_at(&mut head, frame_offset(header.page_size, at.frame)) {
+        Ok(()) => {
+            let checksum = (be_word(&head, 16), be_word(&head, 20));
+            Ok(&head[8..16] == header.salts() && checksum == at.checksum)
+        }
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(unreadable(error)),
+    }
+}
+
+impl Between {
+    /// Whether everything that it names is still there, where the log may be written over.
+    pub(crate) fn is_intact(&self, file: &File) -> Result<bool> {
+        match &self.overwritten_from {
+            None => Ok(true),
+            Some((header, place)) => is_intact(file, header, *place),
+        }
+    }
+
+    /// What came after it, though its frames stand before those of the log that was begun anew.
+    pub(crate) fn and_then(self, later: Between) -> Self {
+        let mut frames = PageMap::new(Keep::Last);
+        for &(page, frame) in self.frames.entries() {
+            if later.frames.position(page).is_none() {
+                frames.push(page, frame);
+            }
+        }
+        later.frames.entries().iter().for_each(|&(page, frame)| frames.push(page, frame));
+        frames.settle();
+        Between {
+            frames,
+            commits: self.commits + later.commits,
+            page_count_min: self.page_count_min.min(later.page_count_min),
+            ..self
+        }
+    }
 }
 
 /// The frames of a log that nobody writes any more, up to its last commit.
