@@ -12,6 +12,8 @@ use zstd_safe::{CCtx, CParameter, DCtx, get_error_name};
 use super::DIFFERENCES_MAX;
 
 const FRAME_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+/// How a dictionary with a head begins.
+const DICTIONARY_MAGIC: [u8; 4] = [0x37, 0xa4, 0x30, 0xec];
 const LEVEL: i32 = 3;
 
 /// How a page is stored.
@@ -117,13 +119,15 @@ pub(crate) fn encode(pages: &[Changed]) -> Result<Vec<Encoded>> {
 
 /// Makes pages of what is stored of them.
 pub(crate) struct Decoder {
+    /// One for all pages: to make one costs more than a page.
+    context: DCtx<'static>,
     frame: Vec<u8>,
     page: Vec<u8>,
 }
 
 impl Decoder {
     pub(crate) fn new() -> Self {
-        Decoder { frame: Vec::new(), page: Vec::new() }
+        Decoder { context: DCtx::create(), frame: Vec::new(), page: Vec::new() }
     }
 
     /// The page that was made last.
@@ -154,20 +158,36 @@ impl Decoder {
         self.frame.clear();
         self.frame.extend(FRAME_MAGIC);
         self.frame.extend(stored);
-        // Lent its prefix, a context lives no longer than that. It costs about as much as a page.
-        let mut context = DCtx::create();
-        if matches!(form, Form::Difference(_)) {
-            let before = before.ok_or_else(|| damaged("the version before it is missing"))?;
-            context.ref_prefix(before).map_err(|code| damaged(get_error_name(code)))?;
-        }
-        let written = context
-            .decompress(&mut self.page[..], &self.frame)
+        let written = match form {
+            Form::Difference(_) => {
+                let before = before.ok_or_else(|| damaged("the version before it is missing"))?;
+                with_prefix(&mut self.context, &mut self.page, &self.frame, before)
+            }
+            _ => self.context.decompress(&mut self.page[..], &self.frame),
+        };
+        let written = written
             .map_err(|code| damaged("it cannot be decompressed").caused_by(get_error_name(code)))?;
         match written == page_bytes {
             true => Ok(&self.page),
             false => Err(damaged("a page is shorter than the others")),
         }
     }
+}
+
+/// Decompresses a frame whose content follows that of a prefix. A prefix is a dictionary without a
+/// head of its own; one that begins as such a head would be taken for it, and is lent instead.
+fn with_prefix(
+    context: &mut DCtx<'static>,
+    page: &mut [u8],
+    frame: &[u8],
+    before: &[u8],
+) -> zstd_safe::SafeResult {
+    if !before.starts_with(&DICTIONARY_MAGIC) {
+        return context.decompress_using_dict(page, frame, before);
+    }
+    let mut lent = DCtx::create();
+    lent.ref_prefix(before)?;
+    lent.decompress(page, frame)
 }
 
 #[cfg(test)]
@@ -218,6 +238,19 @@ mod tests {
                 Err(error) => prop_assert_eq!(error.kind(), Kind::CheckFailed),
             }
         }
+    }
+
+    #[test]
+    fn a_page_that_begins_as_a_dictionary_does_is_a_prefix_like_others() {
+        let mut before: Vec<u8> = (0..4096_u32).map(|at| (at * at % 251) as u8).collect();
+        before[..4].copy_from_slice(&DICTIONARY_MAGIC);
+        let mut content = before.clone();
+        content[700] ^= 9;
+        let encoded = encode(&[changed(Some(before.clone()), 0, content.clone())]).unwrap();
+        assert_eq!(encoded[0].form, Form::Difference(1));
+        let mut decoder = Decoder::new();
+        let (form, stored) = (encoded[0].form, &encoded[0].stored);
+        assert_eq!(decoder.decode(form, stored, Some(&before), 4096).unwrap(), &content[..]);
     }
 
     #[test]

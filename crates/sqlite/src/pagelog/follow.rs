@@ -112,8 +112,11 @@ pub struct Follower {
     manifests: BTreeSet<String>,
     known: Option<Known>,
     pin: Option<Pin>,
-    /// How large the `-wal` was at the last look, in bytes.
+    /// How large the `-wal` was at the last look, in bytes, and when that was.
     wal_bytes: u64,
+    looked_ms: u64,
+    /// It grows by more than it may become within a second.
+    is_fast: bool,
     /// One descriptor for all looks: each that is closed while a state is held would be kept.
     database: Option<HeldFile>,
     /// How the files stood at the last look.
@@ -210,6 +213,8 @@ impl Follower {
             known,
             pin: None,
             wal_bytes: 0,
+            looked_ms: 0,
+            is_fast: false,
             database: None,
             stamp: None,
             hurried_until_ms: 0,
@@ -227,7 +232,7 @@ impl Follower {
     /// Whether it is worth to look again soon: the sooner it is seen that the `-wal` began anew,
     /// the more pages are still as they were before.
     pub fn is_hurried(&self, env: &Env) -> bool {
-        env.clock.monotonic_ms() < self.hurried_until_ms && self.pin.is_none()
+        self.is_fast || (env.clock.monotonic_ms() < self.hurried_until_ms && self.pin.is_none())
     }
 
     /// Whether the backup whose log it adds to is still there, and none was made since it began.
@@ -260,17 +265,30 @@ impl Follower {
             let opened = held::open(&self.path).map_err(|error| missing(&self.path, error))?;
             self.database = Some(opened);
         }
+        let is_worth = self.is_worth(env, &mark);
+        let mut pinned = Some(pinned);
         let step = match self.frames(&mark)? {
             Some((file, header, between)) => {
+                if !is_worth && self.has_all(&between, mark.page_count) {
+                    // What is read outlasts it: the sooner the `-wal` begins anew, the better.
+                    (self.pin, pinned) = (None, None);
+                }
                 self.add_frames(env, looked, (&file, header), &mark, between)?
             }
             None => None,
         };
         let Some(step) = step else {
-            return self.compare_all(env, Some(stamp), Some(pinned));
+            let pinned = match pinned {
+                Some(pinned) => Some(pinned),
+                None => match pin(&self.path)? {
+                    Attempt::Pinned(pinned) => Some(pinned),
+                    _ => None,
+                },
+            };
+            return self.compare_all(env, Some(stamp), pinned);
         };
         self.stamp = Some(stamp);
-        self.keep_pin(env, pinned, &mark);
+        self.keep_pin(pinned.filter(|_| is_worth), env);
         match step {
             Step::Unchanged => self.beat(env, looked),
             step => Ok(step),
@@ -301,7 +319,10 @@ impl Follower {
             }
         };
         let between = wal::between(&file, &header, from, mark)?;
-        Ok(between.map(|between| (file, header, between)))
+        Ok(between.map(|between| {
+            let between = between.outlasting(&header, from);
+            (file, header, between)
+        }))
     }
 
     /// Adds the pages of those frames. `None` where the `-wal` began anew while they were read.
@@ -336,7 +357,7 @@ impl Follower {
             }
             writer.add(&encode(&batch)?)?;
         }
-        is_whole &= wal::header(file)? == Some(header) && between.is_intact(file)?;
+        is_whole &= between.is_unchanged(file, &header)?;
         if !is_whole {
             return Ok(None);
         }
@@ -406,26 +427,41 @@ impl Follower {
         Ok(Some(Ok(Changed { page, hash, content, before })))
     }
 
-    /// Holds the state that was read last, if that saves comparing, for a bounded time and size.
-    fn keep_pin(&mut self, env: &Env, pinned: Box<Pinned>, mark: &Mark) {
+    /// Whether those frames hold all that the database grew by.
+    fn has_all(&self, between: &Between, page_count: u32) -> bool {
+        let kept = self.log.state.page_count().min(between.page_count_min);
+        (kept + 1..=page_count).all(|page| between.frames.contains(page))
+    }
+
+    /// Whether it is worth to hold the state of that mark, for a bounded time and size.
+    fn is_worth(&mut self, env: &Env, mark: &Mark) -> bool {
         let page_size = u64::from(self.log.state.page_size());
         let bytes = u64::from(mark.page_count) * page_size;
         let wal_bytes = u64::from(mark.frame_max) * (page_size + 24);
         // By the next look it will have grown as much again.
         let grown_bytes = wal_bytes.saturating_sub(self.wal_bytes);
-        self.wal_bytes = wal_bytes;
-        let now_ms = env.clock.monotonic_ms();
+        let (now_ms, bytes_max) = (env.clock.monotonic_ms(), self.bounds.pinned_wal_bytes_max);
+        let passed_ms = now_ms.saturating_sub(self.looked_ms).max(1);
+        self.is_fast = grown_bytes.saturating_mul(1_000) / passed_ms > bytes_max;
+        (self.wal_bytes, self.looked_ms) = (wal_bytes, now_ms);
         let since_ms = self.pin.as_ref().map_or(now_ms, |pin| pin.since_ms);
         // Without shared memory of its own SQLite holds a state in another way.
         let is_worth = bytes >= self.bounds.pinned_from_bytes
             && ffi::may_write(&side_file(&self.path, "-shm"))
-            && wal_bytes + grown_bytes <= self.bounds.pinned_wal_bytes_max
+            && wal_bytes + grown_bytes <= bytes_max
             && now_ms - since_ms <= self.bounds.pinned_ms_max;
         if !is_worth && self.pin.is_some() {
             self.hurried_until_ms = now_ms + HURRIED_MS;
         }
+        is_worth
+    }
+
+    /// Holds the state that was read last, if one is given; another is let go.
+    fn keep_pin(&mut self, pinned: Option<Box<Pinned>>, env: &Env) {
+        let now_ms = env.clock.monotonic_ms();
+        let since_ms = self.pin.as_ref().map_or(now_ms, |pin| pin.since_ms);
         // The new one is there before the old one goes: there is no moment between them.
-        self.pin = is_worth.then(|| Pin {
+        self.pin = pinned.map(|pinned| Pin {
             proof: LockProof::begin(&self.path),
             _pinned: pinned,
             since_ms,
@@ -463,7 +499,8 @@ impl Follower {
             let mark = ffi::snapshot_mark(pinned.connection());
             self.known = known;
             if let Some(mark) = mark.filter(|_| self.known.is_some()) {
-                self.keep_pin(env, pinned, &mark);
+                let is_worth = self.is_worth(env, &mark);
+                self.keep_pin(Some(pinned).filter(|_| is_worth), env);
             }
         }
         self.stamp = stamp;

@@ -122,6 +122,8 @@ pub(crate) struct Between {
     /// Where frames of a log that was begun anew are among them: from there on new ones may be
     /// written over them.
     overwritten_from: Option<(WalHeader, Place)>,
+    /// Whether all of them are behind that place, so that a log begun anew takes none at first.
+    outlasts: bool,
 }
 
 /// The header of a log; `None` where it has none, or a damaged one.
@@ -141,7 +143,8 @@ pub(crate) fn between(
     (scanner.frame, scanner.checksum) = (from.frame, from.checksum);
     let frames = PageMap::new(Keep::Last);
     let (commits, page_count_min) = (0, u32::MAX);
-    let mut found = Between { frames, commits, page_count_min, overwritten_from: None };
+    let mut found =
+        Between { frames, commits, page_count_min, overwritten_from: None, outlasts: false };
     while scanner.frame < mark.frame_max {
         let Some(frame) = scanner.next()? else { return Ok(None) };
         found.frames.push(frame.page, scanner.frame);
@@ -174,6 +177,7 @@ pub(crate) fn tail(
         commits: 0,
         page_count_min: u32::MAX,
         overwritten_from: Some((*before, from)),
+        outlasts: false,
     };
     let mut uncommitted = Vec::new();
     while let Some(frame) = scanner.next()? {
@@ -222,6 +226,20 @@ fn is_intact(file: &File, header: &WalHeader, at: Place) -> Result<bool> {
 }
 
 impl Between {
+    /// The same, which stays readable when the log is begun anew, until new frames come over the
+    /// place that it begins behind.
+    pub(crate) fn outlasting(mut self, header: &WalHeader, from: Place) -> Self {
+        self.outlasts = from.frame > 0;
+        self.overwritten_from = Some((*header, from)).filter(|_| self.outlasts);
+        self
+    }
+
+    /// Whether what was read of it is what it was, after `header` was found the log's.
+    pub(crate) fn is_unchanged(&self, file: &File, header: &WalHeader) -> Result<bool> {
+        let is_same = self::header(file)?.as_ref() == Some(header);
+        Ok((is_same || self.outlasts) && self.is_intact(file)?)
+    }
+
     /// Whether everything that it names is still there, where the log may be written over.
     pub(crate) fn is_intact(&self, file: &File) -> Result<bool> {
         match &self.overwritten_from {
