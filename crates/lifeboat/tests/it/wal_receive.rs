@@ -262,9 +262,9 @@ fn a_slot_is_watched_also_while_no_repository_takes_anything() {
 }
 
 #[test]
-fn a_synchronous_commit_waits_for_the_repository() {
+fn a_synchronous_commit_waits_for_all_repositories() {
     let yard = Yard::new();
-    yard.configure_main(&["one"]);
+    yard.configure_main(&["one", "two"]);
     let mut cluster = server(&yard, 16);
     let mut copy = cluster.copy(5432, "copy");
     cluster.set(&["synchronous_standby_names = 'lifeboat'"]);
@@ -285,6 +285,9 @@ fn a_synchronous_commit_waits_for_the_repository() {
     receiving.kill().unwrap();
     receiving.wait().unwrap();
     copy.set(&["synchronous_standby_names = ''"]);
+    // Of the one that is configured first it is fetched; without it the other one has all as well.
+    assert_eq!(yard.segments("one"), yard.segments("two"));
+    fs::remove_dir_all(yard.path("one/main/wal")).unwrap();
     assert_eq!(recovered(&yard, &mut copy, SUM), wanted);
 }
 

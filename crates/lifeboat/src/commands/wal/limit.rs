@@ -36,7 +36,7 @@ impl Limit {
             }
             let message = format!("a repository neither answers nor fails within {limit}");
             let error = Error::new(Kind::StoreUnavailable, message)
-                .hint("is its host or drive there? --limit says how long it is waited for");
+                .hint("is its host or drive there? If it is only slow, raise --limit");
             report::report(&printer, &error);
             std::process::exit(i32::from(rule.code(error.kind())));
         });

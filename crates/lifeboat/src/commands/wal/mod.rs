@@ -67,7 +67,8 @@ struct SourceArgs {
     /// Do this file alone, and start no helper that does the next ones meanwhile
     #[arg(long)]
     no_helper: bool,
-    /// End with an error when a repository neither answers nor fails within this time
+    /// End with an error when a file takes longer, as where a repository neither answers nor fails;
+    /// raise it for large segments on a slow line
     #[arg(long, value_name = "TIME", default_value = "10m")]
     limit: Period,
 }

@@ -61,7 +61,8 @@ pub(super) struct Args {
     /// Remove the slot when it holds on to more
     #[arg(long, requires = "slot_max")]
     drop_slot: bool,
-    /// End with an error when a repository neither answers nor fails within this time
+    /// End with an error when a segment takes longer, as where a repository neither answers nor
+    /// fails
     #[arg(long, value_name = "TIME", default_value = "10m")]
     limit: Period,
 }
