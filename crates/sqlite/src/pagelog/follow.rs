@@ -107,7 +107,8 @@ pub struct Follower {
     options: CaptureOptions,
     bounds: FollowBounds,
     log: OpenLog,
-    log_bytes: u64,
+    /// How many files its log has, and their size in bytes.
+    log_size: (usize, u64),
     /// The manifests of its source when it began.
     manifests: BTreeSet<String>,
     known: Option<Known>,
@@ -207,7 +208,7 @@ impl Follower {
             path,
             options,
             bounds: request.bounds,
-            log_bytes: super::chain::Chain::of(repository, &folder, &log.base)?.size().1,
+            log_size: super::chain::Chain::of(repository, &folder, &log.base)?.size(),
             log,
             manifests,
             known,
@@ -376,7 +377,7 @@ impl Follower {
         }
         let commits = between.commits;
         let stored = self.log.end_file(env, writer, mark.page_count, looked, commits)?;
-        self.log_bytes += stored.bytes;
+        self.grow(stored.bytes);
         Ok(Some(self.added(Increment::of(&self.log, &stored))))
     }
 
@@ -509,7 +510,7 @@ impl Follower {
         self.compare_after_ms = env.clock.monotonic_ms().saturating_add(pause_ms);
         match outcome {
             IncrementOutcome::Added(increment) => {
-                self.log_bytes += increment.stored_bytes;
+                self.grow(increment.stored_bytes);
                 Ok(self.added(increment))
             }
             IncrementOutcome::BackupNeeded(why) => Ok(Step::BackupNeeded(why)),
@@ -524,15 +525,20 @@ impl Follower {
         }
         let (writer, page_count) = (self.log.begin_file()?, self.log.state.page_count());
         let stored = self.log.end_file(env, writer, page_count, looked, 0)?;
-        self.log_bytes += stored.bytes;
+        self.grow(stored.bytes);
         Ok(self.added(Increment::of(&self.log, &stored)))
+    }
+
+    /// Its log has one file more.
+    fn grow(&mut self, bytes: u64) {
+        self.log_size = (self.log_size.0 + 1, self.log_size.1 + bytes);
     }
 
     fn added(&self, increment: Increment) -> Step {
         let base = self.log.base.artifact(history::DATABASE);
         let base_bytes = base.map_or(0, |artifact| artifact.stored_bytes);
-        let (name, bytes, files) = (&self.log.base.name, self.log_bytes, self.log.position);
-        if bytes > log_bytes_max(base_bytes) || files >= FILES_MAX as u64 {
+        let (name, (files, bytes)) = (&self.log.base.name, self.log_size);
+        if bytes > log_bytes_max(base_bytes) || files >= FILES_MAX {
             let why = format!("the log of {name} has grown to {bytes} bytes in {files} files");
             return Step::BackupNeeded(why);
         }
