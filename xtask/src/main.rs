@@ -56,6 +56,7 @@ cargo xtask bench stores  measures a bucket against a folder, restic, and the gu
     --size-mb N           size of the database in millions of bytes (1000)
     --runs N              how often each is run (3)
     --backups N           how many backups are listed (10000)
+    --program FILE        this program of ours, with its examples, instead of one that is built
 cargo xtask bench retention  times list, status and prune --dry-run on many backups; as root cold
     --backups N           how many (10000)
     --runs N              how often each is run (5)

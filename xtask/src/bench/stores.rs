@@ -13,7 +13,7 @@ mod ways;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -37,6 +37,8 @@ struct Options {
     size_mb: u64,
     runs: usize,
     backups: u64,
+    /// A program that was built before, with the examples beside it.
+    program: Option<PathBuf>,
 }
 
 /// What one run took.
@@ -67,7 +69,10 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
         fs::remove_dir_all(&folder)?;
     }
     fs::create_dir_all(folder.join("arena"))?;
-    let programs = build()?;
+    let programs = match &options.program {
+        Some(program) => built(program),
+        None => build()?,
+    };
     let place = Place {
         database: make_sample(&programs, &folder, "app", options.size_mb)?,
         arena: folder.join("arena"),
@@ -96,8 +101,20 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// What was built before.
+fn built(program: &Path) -> Programs {
+    let folder = program.parent().unwrap_or(Path::new(".")).join("examples");
+    Programs {
+        lifeboat: program.to_owned(),
+        floor: folder.join("floor"),
+        make_sample: folder.join("make_sample"),
+        many_backups: folder.join("many_backups"),
+        litestream: None,
+    }
+}
+
 fn parse(arguments: &[&str]) -> Result<Options> {
-    let mut options = Options { size_mb: 1000, runs: 3, backups: 10_000 };
+    let mut options = Options { size_mb: 1000, runs: 3, backups: 10_000, program: None };
     let mut rest = arguments.iter();
     while let Some(name) = rest.next() {
         let value = rest.next().with_context(|| format!("{name} needs a value"))?;
@@ -105,6 +122,7 @@ fn parse(arguments: &[&str]) -> Result<Options> {
             "--size-mb" => options.size_mb = value.parse().context("--size-mb")?,
             "--runs" => options.runs = value.parse().context("--runs")?,
             "--backups" => options.backups = value.parse().context("--backups")?,
+            "--program" => options.program = Some(std::path::absolute(value)?),
             _ => bail!("{name} is not known: see `cargo xtask help`"),
         }
     }
