@@ -4,8 +4,9 @@
 //! nothing in the database file says to which `-wal` it belongs. What follows from the bytes is
 //! required: the frames are proved by their chain of checksums; what a `-wal` beside the database
 //! has is where the copy begins; each page by which the database grew is there; the counter of the
-//! first page goes on; and where the folder holds copies of an earlier `-wal`, the database has
-//! what was in them. Whoever restores must check the result in full, which finds the rest.
+//! first page goes on; the database holds nothing later of the same `-wal`; and where the folder
+//! holds copies of an earlier `-wal`, the database has what was in them. Whoever restores must
+//! check the result in full, which finds the rest.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -23,6 +24,8 @@ use crate::snapshot::wal::{self, FRAME_HEADER_BYTES, Frames, WalHeader};
 
 /// How many files of a folder are looked at for other copies.
 const SIBLINGS_MAX: usize = 1_000;
+/// So many pages may be the same in a frame and in a database by chance.
+const COPIED_MIN: usize = 3;
 /// Where the counter of changes is in the first page.
 const COUNTER: std::ops::Range<usize> = 24..28;
 
@@ -130,6 +133,11 @@ impl WalCopy {
         if let Some(why) = self.counter_contradicts(base)? {
             return Ok(Some(why));
         }
+        if self.is_older_than(base)? {
+            return Ok(Some(
+                "the database was copied after it, and holds later changes of the same -wal".into(),
+            ));
+        }
         for earlier in siblings.iter().filter(|other| self.is_later_than(other)) {
             if !base.has_any_of(earlier)? {
                 return Ok(Some(format!(
@@ -139,6 +147,33 @@ impl WalCopy {
             }
         }
         Ok(None)
+    }
+
+    /// Whether the database holds frames of the same `-wal` that the copy does not have yet: where
+    /// many of its pages are what a checkpoint made of the copy's frames, the others up to there
+    /// would be, too.
+    fn is_older_than(&self, base: &Base<'_>) -> Result<bool> {
+        let mut frames: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        self.frames.frames.iter().for_each(|(page, frame)| {
+            frames.entry(*page).or_default().push(*frame);
+        });
+        // The first page is often the same in several states.
+        let there = frames.iter().filter(|(page, _)| **page > 1 && **page <= base.page_count);
+        let (mut copied, mut unlike) = (Vec::new(), Vec::new());
+        for (page, of_page) in there {
+            let content = base.page(*page)?;
+            let mut same = None;
+            for &frame in of_page {
+                same = if self.page(frame)? == content { Some(frame) } else { same };
+            }
+            match same {
+                Some(frame) => copied.push(frame),
+                None => unlike.push(of_page[0]),
+            }
+        }
+        let newest = copied.iter().max().copied().unwrap_or(0);
+        let is_copied = copied.len() > COPIED_MIN && copied.len() * 10 > unlike.len();
+        Ok(is_copied && unlike.iter().any(|first| *first <= newest))
     }
 
     /// Whether a copy is of an earlier beginning of the same database's `-wal`.
