@@ -29,6 +29,8 @@ pub enum Kind {
     WrongKey,
     /// The store cannot be reached or refuses us.
     StoreUnavailable,
+    /// The store does not let our credentials delete that.
+    Denied,
     /// No space is left, in the repository or at the place of a restore.
     NoSpace,
     /// The source cannot be read now: missing, not permitted, busy.
@@ -61,7 +63,7 @@ impl Kind {
             Kind::NoRepository => 10,
             Kind::Locked => 11,
             Kind::WrongKey => 12,
-            Kind::StoreUnavailable => 13,
+            Kind::StoreUnavailable | Kind::Denied => 13,
             Kind::NoSpace => 14,
             Kind::SourceUnavailable => 15,
             Kind::CheckFailed => 20,

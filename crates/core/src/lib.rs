@@ -32,6 +32,7 @@ pub mod pipeline;
 pub mod repository;
 pub mod log;
 pub mod lease;
+pub mod retention;
 pub mod scratch;
 pub mod backup;
 pub mod prune;

@@ -244,6 +244,14 @@ impl MarkKind {
     }
 }
 
+/// Whether an object is one of these, or another small note that is no part of a backup: such are
+/// deleted whenever they mean nothing any more.
+pub fn is_note(object: &str) -> bool {
+    let word = object.split_once('/').map_or("", |(word, _)| word);
+    let others = ["leases", "retained"];
+    others.contains(&word) || MarkKind::ALL.into_iter().any(|kind| kind.word() == word)
+}
+
 /// Reads one of these objects. One of a newer format is refused, never guessed at.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8], object: &str) -> Result<T> {
     #[derive(Deserialize)]

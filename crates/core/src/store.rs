@@ -8,7 +8,7 @@ use std::fmt;
 use std::io::{Read, Write};
 use std::ops::Range;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use crate::error::{Error, Kind, Result};
@@ -84,6 +84,17 @@ impl Space {
     }
 }
 
+/// What became of the attempts to get rid of an object that is locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LockProbe {
+    /// Its lock could be shortened.
+    pub was_shortened: bool,
+    /// Its bytes could be deleted.
+    pub was_deleted: bool,
+    /// It could be hidden by a plain deletion, which deletes no bytes.
+    pub may_mark_deleted: bool,
+}
+
 /// An object that is being written. Dropped without [`Put::commit`], it never existed.
 pub trait Put: Write + Send {
     /// Makes the object durable and visible, if no object has its name. An existing one is left
@@ -128,6 +139,23 @@ pub trait Store: Send + Sync {
     /// Told once that the place does not keep two writers of one name apart, as its repository has
     /// recorded: from now on the store has to do it by itself, at the price of more requests.
     fn without_conditional_put(&self) {}
+    /// For how long the store locks what is put, where it was asked to.
+    fn lock_period(&self) -> Option<SignedDuration> {
+        None
+    }
+    /// Locks an object until then, or longer where it is so already. Nothing where none is asked
+    /// for.
+    fn retain(&self, _name: &ObjectName, _until: Timestamp) -> Result<()> {
+        Ok(())
+    }
+    /// Until when an object is locked.
+    fn locked_until(&self, _name: &ObjectName) -> Result<Option<Timestamp>> {
+        Ok(None)
+    }
+    /// Tries to delete what is locked, on an object of its own; `None` where nothing is locked.
+    fn probe_lock(&self) -> Result<Option<LockProbe>> {
+        Ok(None)
+    }
     /// How many objects may be read at once: as many as make it faster. 1 unless it says more.
     fn readers(&self) -> usize {
         1

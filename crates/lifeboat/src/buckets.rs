@@ -23,6 +23,7 @@ pub(crate) fn options(config: &RepositoryConfig) -> Result<Options> {
         storage_class: config.storage_class.clone(),
         server_side_encryption: config.server_side_encryption.clone(),
         kms_key: config.kms_key.clone(),
+        object_lock: config.lock(),
         profile: config.profile.clone(),
         access_key_id: config.access_key_id.clone().map(Secret::new),
         secret_access_key: fetched(&config.secret_access_key)?,

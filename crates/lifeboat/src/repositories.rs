@@ -171,6 +171,13 @@ pub(crate) fn open_all(session: &Session, env: &Env) -> Result<(Vec<Opened>, Vec
     open_each(session, env, |repository| repository)
 }
 
+/// The same for what deletes: with the credentials that are configured for that.
+pub(crate) fn open_all_to_prune(session: &Session, env: &Env) -> Result<(Vec<Opened>, Vec<Error>)> {
+    let mut places = places(session)?;
+    places.iter_mut().for_each(|place| *place.config = place.config.to_prune());
+    open_those(env, places, |repository| repository)
+}
+
 /// The same for what only looks at backups and never at their content: manifests that were read
 /// before are taken from the cache.
 pub(crate) fn look_over(session: &Session, env: &Env) -> Result<(Vec<Opened>, Vec<Error>)> {
@@ -188,7 +195,14 @@ fn open_each(
     env: &Env,
     prepare: impl Fn(Repository) -> Repository,
 ) -> Result<(Vec<Opened>, Vec<Error>)> {
-    let places = places(session)?;
+    open_those(env, places(session)?, prepare)
+}
+
+fn open_those(
+    env: &Env,
+    places: Vec<Place>,
+    prepare: impl Fn(Repository) -> Repository,
+) -> Result<(Vec<Opened>, Vec<Error>)> {
     let (mut opened, mut failures) = (Vec::new(), Vec::new());
     for place in places {
         let repository = place.open(env).map(&prepare);

@@ -10,6 +10,7 @@ use lifeboat_core::env::Env;
 use lifeboat_core::policy::{Floors, Hold, Keep};
 use lifeboat_core::prune::{self, Action, GRACE, LogLevels, LogRule, PruneRequest};
 use lifeboat_core::repository::Repository;
+use lifeboat_core::retention;
 use lifeboat_core::store::Space;
 use lifeboat_core::{Error, Kind, Result};
 use lifeboat_postgres::wal::{WalRule, WorldOfRule};
@@ -165,6 +166,7 @@ pub(crate) fn after_backup(
     rule: Option<&Rule>,
     command: &str,
 ) -> Result<Rotated> {
+    retention::extend(env, repository, folder)?;
     let Some(rule) = rule else {
         return Ok(Rotated {
             json: json!({ "outcome": "no-rule" }),
@@ -227,8 +229,10 @@ pub(crate) fn after_backup(
             "log_merged": pruned.thinned.merged,
             "log_thinned": pruned.thinned.deleted,
             "freed_bytes": pruned.freed_bytes,
+            "denied": pruned.denied,
         }),
         note: (!done.is_empty()).then(|| format!("{}, {kept} kept", done.join(", "))),
+        // What these credentials may not delete is for a prune with others.
         warning: None,
     })
 }

@@ -21,7 +21,7 @@ pub use drive::Drive;
 use drive::DriveStore;
 pub use local::{LocalStore, path_of_url};
 pub use object::BucketStore;
-pub use options::{Options, VARIABLES};
+pub use options::{LockMode, ObjectLock, Options, VARIABLES};
 pub use sftp::{SftpAddress, SftpStore};
 
 /// Opens the store behind a repository's URL: `file:///path`, or a path as it is;

@@ -5,9 +5,38 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use jiff::SignedDuration;
 use lifeboat_core::secret::Secret;
 
 use crate::drive::Drive;
+
+/// How a server locks objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockMode {
+    /// Nobody can end it before its time.
+    Compliance,
+    /// Who has a right of its own can.
+    Governance,
+}
+
+impl LockMode {
+    /// The word for it in requests.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            LockMode::Compliance => "COMPLIANCE",
+            LockMode::Governance => "GOVERNANCE",
+        }
+    }
+}
+
+/// For how long objects are locked when they are put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ObjectLock {
+    /// How.
+    pub mode: LockMode,
+    /// How long.
+    pub period: SignedDuration,
+}
 
 /// Everything that may be said of a place. What a kind of store does not know it ignores; the
 /// configuration refuses it before.
@@ -29,6 +58,8 @@ pub struct Options {
     pub server_side_encryption: Option<String>,
     /// The key that it uses for that.
     pub kms_key: Option<String>,
+    /// Whether and how objects are locked.
+    pub object_lock: Option<ObjectLock>,
     /// A profile of `~/.aws/credentials` and `~/.aws/config`.
     pub profile: Option<String>,
     /// Who we are.

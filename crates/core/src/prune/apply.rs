@@ -37,6 +37,23 @@ pub struct Pruned {
     pub thinned: Thinned,
     /// Bytes that the deleted files took.
     pub freed_bytes: u64,
+    /// Names of what the store still keeps locked, and until when.
+    pub locked: Vec<(String, Timestamp)>,
+    /// Names of what our credentials may not delete.
+    pub denied: Vec<String>,
+    /// Why, in the store's words, of the first of them.
+    pub denied_because: Option<String>,
+}
+
+impl Pruned {
+    fn deny(&mut self, name: &str, error: &Error) {
+        self.denied.push(name.to_owned());
+        let because = || match std::error::Error::source(error) {
+            Some(cause) => format!("{error}: {cause}"),
+            None => error.to_string(),
+        };
+        self.denied_because.get_or_insert_with(because);
+    }
 }
 
 /// Does what a plan says, if it still holds and nothing stands against it. `approval` is the id of
@@ -80,15 +97,26 @@ pub fn apply(
     apply.backups(&plan)?;
     let Apply { mut pruned, mut lease, .. } = apply;
     // The backups that needed it are gone by now: none is ever without its log.
-    let (objects, bytes) = log_plan::delete(env, repository, &plan.log, &mut || lease.hold())?;
-    pruned.log_objects = objects;
-    pruned.freed_bytes += bytes;
+    match log_plan::delete(env, repository, &plan.log, &mut || lease.hold()) {
+        Ok((objects, bytes)) => {
+            pruned.log_objects = objects;
+            pruned.freed_bytes += bytes;
+        }
+        Err(error) if error.kind() == Kind::Denied => pruned.deny("its log", &error),
+        Err(error) => return Err(error),
+    }
     if let Some(log_levels) = request.levels.as_deref().filter(|_| plan.thins()) {
         let (entry, _) = read(repository, request.folder)?;
         let backups = staying(&plan, &entry);
         let hold = &mut || lease.hold();
-        pruned.thinned = levels::thin(env, repository, log_levels, (&plan, &backups), hold)?;
-        pruned.freed_bytes += pruned.thinned.freed_bytes;
+        match levels::thin(env, repository, log_levels, (&plan, &backups), hold) {
+            Ok(thinned) => {
+                pruned.freed_bytes += thinned.freed_bytes;
+                pruned.thinned = thinned;
+            }
+            Err(error) if error.kind() == Kind::Denied => pruned.deny("its log", &error),
+            Err(error) => return Err(error),
+        }
     }
     lease.hold()?;
     write_record(env, repository, &plan, &pruned)?;
@@ -119,7 +147,11 @@ impl Apply<'_> {
         // What saves a backup comes first, what frees space next: a full store has room for marks
         // then.
         for item in plan.with(Action::Unmark).chain(plan.with(Action::Forget)) {
-            self.remove_mark(MarkKind::Tombstone, &item.name)?;
+            if self
+                .is_denied(&item.name, |apply| apply.remove_mark(MarkKind::Tombstone, &item.name))?
+            {
+                continue;
+            }
             self.env.crash.pass("prune.unmarked")?;
             if item.action == Action::Unmark {
                 self.pruned.unmarked.push(item.name.clone());
@@ -127,16 +159,32 @@ impl Apply<'_> {
         }
         for item in plan.with(Action::Delete) {
             self.env.proceed()?;
-            self.delete(item)?;
+            self.is_denied(&item.name, |apply| apply.delete(item))?;
         }
         for item in plan.with(Action::Mark) {
             self.env.proceed()?;
             self.mark(item)?;
         }
         for name in &plan.begun_over {
-            self.remove_mark(MarkKind::Begun, name)?;
+            self.is_denied(name, |apply| apply.remove_mark(MarkKind::Begun, name))?;
         }
         Ok(())
+    }
+
+    /// Does something that our credentials may have no right to: then it is told of, and the rest
+    /// goes on. Whether that was so.
+    fn is_denied(
+        &mut self,
+        name: &str,
+        work: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> Result<bool> {
+        match work(self) {
+            Err(error) if error.kind() == Kind::Denied => {
+                self.pruned.deny(name, &error);
+                Ok(true)
+            }
+            done => done.map(|()| false),
+        }
     }
 
     fn mark(&mut self, item: &Item) -> Result<()> {
@@ -168,7 +216,14 @@ impl Apply<'_> {
             return Ok(());
         }
         if item.taken_at.is_some() {
-            self.remove(&self.repository.object(self.request.folder, &manifest(&item.name))?)?;
+            let object = self.repository.object(self.request.folder, &manifest(&item.name))?;
+            // Its artifacts are locked no longer than it is.
+            let locked_until = self.repository.store().locked_until(&object)?;
+            if let Some(until) = locked_until.filter(|until| *until > self.env.clock.now()) {
+                self.pruned.locked.push((item.name.clone(), until));
+                return Ok(());
+            }
+            self.remove(&object)?;
             self.env.crash.pass("prune.manifest_deleted")?;
         }
         for file in &item.files {
@@ -297,7 +352,11 @@ fn thin_records(repository: &Repository, folder: &str) -> Result<()> {
     records.sort();
     let old = records.len().saturating_sub(RECORDS_KEPT);
     for record in &records[..old] {
-        store.delete(record)?;
+        match store.delete(record) {
+            // They are left to who may delete.
+            Err(error) if error.kind() == Kind::Denied => return Ok(()),
+            done => done?,
+        }
     }
     Ok(())
 }

@@ -94,6 +94,40 @@ fn a_tombstone_first_and_the_bytes_after_the_grace_time() {
 }
 
 #[test]
+fn locks_are_extended_while_a_backup_is_kept_and_what_is_locked_stays() {
+    use lifeboat_core::retention::extend;
+    let world = World::new(keep_last(4));
+    world.days(6);
+    world.locks();
+    let names: Vec<String> = world.entry().backups.iter().map(|one| one.name.clone()).collect();
+    let until = |name: &String| world.locked_until(&format!("{name}.json"));
+    let again = || extend(&world.env, &world.repository, FOLDER).unwrap();
+    // Manifests, artifacts, `source.json` and the two files of the repository.
+    assert_eq!(again(), 6 * 2 + 3);
+    assert_eq!(again(), 0, "locked anew before half of the time is over");
+    world.prune(None).unwrap();
+    world.days(6);
+    assert!(again() > 0);
+    // What has a tombstone is not: its lock ends.
+    assert!(until(&names[0]) < until(&names[3]), "{:?}", until(&names[0]));
+    world.days(2);
+    let pruned = world.prune_approved().unwrap();
+    assert!(pruned.deleted.is_empty(), "{pruned:?}");
+    assert_eq!(pruned.locked.len(), 2, "{pruned:?}");
+    world.assert_whole("while they are locked");
+    // Taken back, it is locked again at once, although half of the time is not over.
+    prune::undelete(&world.repository, &world.entry(), &names[0]).unwrap();
+    assert!(again() > 0);
+    let newest = world.entry().backups.last().unwrap().name.clone();
+    assert_eq!(until(&names[0]), until(&newest));
+    world.days(4);
+    let pruned = world.prune_approved().unwrap();
+    assert!(pruned.deleted.contains(&names[1]), "{pruned:?}");
+    assert!(!pruned.deleted.contains(&names[0]));
+    world.assert_whole("at the end");
+}
+
+#[test]
 fn a_log_goes_with_its_backup_and_with_no_other() {
     let mut world = World::new(keep_last(4));
     world.days(6);

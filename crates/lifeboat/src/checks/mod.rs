@@ -168,6 +168,8 @@ pub(crate) struct Subject<'a> {
     pub(crate) targets: &'a [Target],
     /// Those that could not: the section's name, and why.
     pub(crate) lost: &'a [(String, Error)],
+    /// Whether only what the configuration names is tried, as `config check --online` wants it.
+    pub(crate) online_alone: bool,
     /// The folder that stands for `/` where installed schedules are looked for.
     pub(crate) root: &'a Path,
 }
@@ -225,7 +227,8 @@ pub(crate) fn run(session: &Session, root: &Path, online_alone: bool) -> Vec<Fin
             }
         }
     }
-    let subject = Subject { session, env: &env, targets: &targets, lost: &lost, root };
+    let subject =
+        Subject { session, env: &env, targets: &targets, lost: &lost, online_alone, root };
     CHECKS
         .iter()
         .filter(|check| check.is_online || !online_alone)

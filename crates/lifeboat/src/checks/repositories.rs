@@ -44,10 +44,50 @@ fn one(subject: &Subject<'_>, place: &Place) -> Vec<Finding> {
             return findings;
         }
     };
+    findings.extend(lock(subject, place));
     findings.extend(space(subject, place, catalog.as_ref()));
     findings.extend(catalog.iter().flat_map(|catalog| unreadable(label, catalog)));
     findings.extend(catalog.and_then(|catalog| clock(subject.env.clock.now(), label, &catalog)));
     findings
+}
+
+/// Whether what is locked stays, tried on an object of its own. Not where only what backups need is
+/// asked for.
+fn lock(subject: &Subject<'_>, place: &Place) -> Option<Finding> {
+    const CHECK: &str = "object lock";
+    if subject.online_alone {
+        return None;
+    }
+    let label = place.label();
+    let probed = place.store(subject.env).and_then(|store| store.probe_lock());
+    let probe = match probed {
+        Ok(probe) => probe?,
+        Err(error) => return Some(Finding::bad(CHECK, label, &error)),
+    };
+    let word = |did: bool, done: &str| match did {
+        true => format!("could be {done}"),
+        false => format!("could not be {done}"),
+    };
+    let rights = match probe.may_mark_deleted {
+        true => "these credentials may hide objects, which are found all the same",
+        false => "these credentials may delete nothing",
+    };
+    let message = format!(
+        "a version that is locked {}, and its lock {}; {rights}",
+        word(probe.was_deleted, "deleted"),
+        word(probe.was_shortened, "shortened"),
+    );
+    Some(match probe.was_deleted || probe.was_shortened {
+        true => Finding::bad(
+            CHECK,
+            label,
+            &Error::new(Kind::Refused, message).hint(
+                "object_lock = \"compliance\" lets nobody; for \"governance\", take the right \
+             s3:BypassGovernanceRetention from these credentials",
+            ),
+        ),
+        false => Finding::good(CHECK, label, message),
+    })
 }
 
 /// Room for another backup of everything.

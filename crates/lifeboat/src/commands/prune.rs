@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use lifeboat_core::catalog::SourceEntry;
 use lifeboat_core::env::Env;
 use lifeboat_core::prune::{self, Action, Item, PrunePlan, Pruned};
+use lifeboat_core::retention;
 use lifeboat_core::{Error, Kind, Result};
 use serde_json::{Value, json};
 
@@ -109,7 +110,7 @@ fn prune_all(session: &Session, env: &Env, args: &Args) -> Result<ExitCode> {
     // What is deleted is decided by what is there, not by what was once read.
     let (opened, failures) = match args.dry_run {
         true => repositories::look_over(session, env)?,
-        false => repositories::open_all(session, env)?,
+        false => repositories::open_all_to_prune(session, env)?,
     };
     let (mut results, mut errors) = (Vec::new(), Vec::new());
     for job in jobs(session, env, &opened, &targets, args.retention_days)? {
@@ -251,6 +252,9 @@ fn in_turn(session: &Session, env: &Env, args: &Args, job: &Job<'_>) -> Result<V
 fn one(session: &Session, env: &Env, args: &Args, job: &Job<'_>) -> Result<Value> {
     let Job { opened, folder, rule, .. } = job;
     let request = rule.request(session, env, &opened.repository, folder);
+    if !args.dry_run {
+        retention::extend(env, &opened.repository, folder)?;
+    }
     let plan = prune::plan(env, &opened.repository, &request)?;
     session.progress.clear();
     if args.dry_run {
@@ -288,6 +292,19 @@ fn one(session: &Session, env: &Env, args: &Args, job: &Job<'_>) -> Result<Value
     };
     let done = session.printer.paint_err(Style::Good, "pruned");
     session.printer.note(&format!("{done} {}: {}", units::one_line(folder), summary(&plan)));
+    if let Some((_, until)) = pruned.locked.iter().max_by_key(|(_, until)| *until) {
+        let (count, folder) = (pruned.locked.len(), units::one_line(folder));
+        let when = units::moment(*until, &session.surroundings.time_zone);
+        session.printer.note(&format!("{folder}: {count} still locked by the store, until {when}"));
+    }
+    if let Some(because) = &pruned.denied_because {
+        let (count, url) = (pruned.denied.len(), &opened.place.url);
+        let message = format!("{count} of `{folder}` could not be deleted in {url}: {because}");
+        return Err(Error::new(Kind::Denied, message).hint(
+            "what was to go is marked; delete it by lifeboat prune on a host whose credentials may: \
+             see `prune_credentials` of the repository",
+        ));
+    }
     Ok(as_json("pruned", opened, &plan, &pruned))
 }
 
@@ -311,6 +328,9 @@ fn as_json(outcome: &str, opened: &Opened, plan: &PrunePlan, pruned: &Pruned) ->
         "log_merged": pruned.thinned.merged,
         "log_thinned": pruned.thinned.deleted,
         "freed_bytes": pruned.freed_bytes,
+        "locked": pruned.locked.iter().map(|(name, until)| {
+            json!({ "name": name, "until": until })
+        }).collect::<Vec<_>>(),
     })
 }
 

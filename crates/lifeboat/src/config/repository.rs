@@ -5,8 +5,9 @@
 
 use std::path::PathBuf;
 
+use jiff::SignedDuration;
 use lifeboat_core::pipeline::Compression;
-use lifeboat_stores::Drive;
+use lifeboat_stores::{Drive, LockMode, ObjectLock};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -82,6 +83,21 @@ pub(crate) struct RepositoryConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"arn:aws:kms:eu-central-1:111122223333:key/1234")]
     pub(crate) kms_key: Option<String>,
+    /// For s3: locks everything that backups are made of, so that nobody with these credentials can
+    /// delete it before its time: "compliance", or "governance", which a right of its own can end.
+    /// The bucket must have been made with object lock. Default: nothing is locked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"compliance")]
+    pub(crate) object_lock: Option<String>,
+    /// For s3: for how long. While a backup is kept its lock is extended, once half of it is over.
+    /// Default: "30d" with `object_lock`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"30d")]
+    pub(crate) lock_period: Option<Text<Period>>,
+    /// For buckets: the credentials with which `lifeboat prune` deletes, where those of backups have
+    /// no right to. They belong on another host than the one that makes backups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) prune_credentials: Option<PruneCredentials>,
     /// For s3: a profile of ~/.aws/credentials and ~/.aws/config. Default: what the variables
     /// AWS_* say, else the profile "default", else the service of the machine or the container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -139,7 +155,58 @@ pub(crate) struct RepositoryConfig {
     pub(crate) ca_certificate: Option<PathBuf>,
 }
 
+/// Credentials of a prune.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PruneCredentials {
+    /// For s3: a profile of ~/.aws/credentials and ~/.aws/config.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) profile: Option<String>,
+    /// For s3: the id of the access key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) access_key_id: Option<String>,
+    /// For s3: where the secret of that key is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) secret_access_key: Option<SecretConfig>,
+    /// For az: where the account's key is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) account_key: Option<SecretConfig>,
+    /// For az: or where a shared access signature is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) sas_token: Option<SecretConfig>,
+    /// For gs: the file with the key of a service account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) service_account: Option<PathBuf>,
+}
+
 impl RepositoryConfig {
+    /// The same place as a prune opens it.
+    pub(crate) fn to_prune(&self) -> RepositoryConfig {
+        let Some(own) = &self.prune_credentials else { return self.clone() };
+        RepositoryConfig {
+            profile: own.profile.clone(),
+            access_key_id: own.access_key_id.clone(),
+            secret_access_key: own.secret_access_key.clone(),
+            session_token: None,
+            account_key: own.account_key.clone(),
+            sas_token: own.sas_token.clone(),
+            service_account: own.service_account.clone(),
+            ..self.clone()
+        }
+    }
+
+    /// How what is stored here is locked.
+    pub(crate) fn lock(&self) -> Option<ObjectLock> {
+        const PERIOD_MS: u64 = 30 * 24 * 3_600_000;
+        let mode = match self.object_lock.as_deref()? {
+            "governance" => LockMode::Governance,
+            _ => LockMode::Compliance,
+        };
+        let period_ms = self.lock_period.map_or(PERIOD_MS, |period| period.0.milliseconds);
+        let period = SignedDuration::from_millis(i64::try_from(period_ms).unwrap_or(i64::MAX));
+        Some(ObjectLock { mode, period })
+    }
+
     /// The drive that it lies on.
     pub(crate) fn drive(&self) -> Option<Drive> {
         let mount = self.mount.clone()?;
@@ -178,6 +245,20 @@ impl RepositoryConfig {
             let message = "`kms_key` needs server_side_encryption = \"aws:kms\"".to_owned();
             found.push(("kms_key", message));
         }
+        if let Some(word) = self.object_lock.as_deref()
+            && !["compliance", "governance"].contains(&word)
+        {
+            found.push(("object_lock", format!("`{word}` is neither compliance nor governance")));
+        }
+        if self.lock_period.is_some() && self.object_lock.is_none() {
+            found.push(("lock_period", "`lock_period` needs `object_lock`".to_owned()));
+        }
+        if let Some(own) = &self.prune_credentials
+            && own.access_key_id.is_some() != own.secret_access_key.is_some()
+        {
+            let message = "`access_key_id` and `secret_access_key` go together".to_owned();
+            found.push(("prune_credentials", message));
+        }
         match self.server_side_encryption.as_deref() {
             None | Some("AES256" | "aws:kms" | "aws:kms:dsse") => {}
             Some(word) => {
@@ -192,7 +273,7 @@ impl RepositoryConfig {
     }
 
     /// The keys that are not for all places: whether they are set, and for which schemes they are.
-    fn keys(&self) -> [(&'static str, bool, &'static [&'static str]); 21] {
+    fn keys(&self) -> [(&'static str, bool, &'static [&'static str]); 24] {
         const S3: &[&str] = &["s3"];
         const AZ: &[&str] = &["az"];
         const ALL: &[&str] = &["s3", "gs", "az"];
@@ -204,6 +285,9 @@ impl RepositoryConfig {
             ("storage_class", self.storage_class.is_some(), ALL),
             ("server_side_encryption", self.server_side_encryption.is_some(), S3),
             ("kms_key", self.kms_key.is_some(), S3),
+            ("object_lock", self.object_lock.is_some(), S3),
+            ("lock_period", self.lock_period.is_some(), S3),
+            ("prune_credentials", self.prune_credentials.is_some(), ALL),
             ("profile", self.profile.is_some(), S3),
             ("access_key_id", self.access_key_id.is_some(), S3),
             ("secret_access_key", self.secret_access_key.is_some(), S3),
@@ -258,6 +342,9 @@ mod tests {
         assert_eq!(mistakes("url = \"s3://b\""), ["url"]);
         let half = "url = \"s3://bucket\"\naccess_key_id = \"A\"";
         assert_eq!(mistakes(half), ["access_key_id"]);
+        let lock = "url = \"s3://bucket\"\nobject_lock = \"for ever\"";
+        assert_eq!(mistakes(lock), ["object_lock"]);
+        assert_eq!(mistakes("url = \"s3://bucket\"\nlock_period = \"1d\""), ["lock_period"]);
         let two = "url = \"az://bucket\"\naccount_key = { file = \"/a\", env = \"B\" }";
         assert_eq!(mistakes(two), ["account_key"]);
         let kms = "url = \"s3://bucket\"\nserver_side_encryption = \"rot13\"\nkms_key = \"k\"";

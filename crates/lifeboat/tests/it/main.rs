@@ -69,6 +69,9 @@ mod s3_servers;
 #[path = "../../../stores/tests/support/sshd.rs"]
 mod sshd;
 mod standard_tools;
+#[allow(dead_code, reason = "the tests of stores use more of it")]
+#[path = "../../../stores/tests/it/world.rs"]
+mod stores_world;
 mod standby;
 mod status;
 mod support;

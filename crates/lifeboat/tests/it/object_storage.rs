@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::proxy::{Fault, Proxy, answer};
+use crate::proxy::{Fault, Proxy};
 use crate::s3_servers::{BUCKET, KEY, SECRET, Server};
 use crate::support::{World, content, make_database};
 
@@ -109,18 +109,109 @@ fn a_server_that_overwrites_is_noticed_when_the_repository_is_made() {
     }
 }
 
+/// Ends the grace time of all tombstones: they are put anew by who may.
+fn end_the_grace_time(server: &Server, keys: &(String, String)) {
+    use lifeboat_core::store::{Store, get_bytes, put_bytes};
+    let options = lifeboat_stores::Options {
+        access_key_id: Some(lifeboat_core::secret::Secret::new(keys.0.clone())),
+        secret_access_key: Some(lifeboat_core::secret::Secret::new(keys.1.clone())),
+        ..server.options()
+    };
+    let env = crate::stores_world::env();
+    let url = format!("s3://{BUCKET}/chat");
+    let store = lifeboat_stores::BucketStore::open(&env, &url, &options).unwrap();
+    for object in store.list(Some("tombstones")).unwrap() {
+        let bytes = get_bytes(&store, &object.name, 1 << 20).unwrap();
+        let mut tombstone: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        tombstone["delete_after"] = "2025-01-08T14:00:00Z".into();
+        store.delete(&object.name).unwrap();
+        put_bytes(&store, &object.name, tombstone.to_string().as_bytes()).unwrap();
+    }
+}
+
 #[test]
-fn credentials_without_the_right_to_delete_make_backups() {
-    let Some(server) = Server::s3s() else { return };
-    let denied = answer("403 Forbidden", "", "AccessDenied");
-    let proxy = Proxy::before(server.address, move |_| Fault::Instead("DELETE ", denied.clone()));
-    let world = world(&format!("http://{}", proxy.address));
-    world.run(&["backup"]).expect(0);
-    world.run(&["backup"]).expect(0);
-    // Marking is a put; the bytes are for somebody with the right to delete.
-    world.run(&["prune", "--yes"]).expect(0);
+fn credentials_without_the_right_to_delete_make_backups_and_others_prune() {
+    let Some((server, keys)) = Server::moto_with_rights() else { return };
+    let world = World::new();
+    make_database(&world.path("data/app.db"), 500);
+    let mut chmod = Command::new("chmod");
+    let (backup, prune) = (world.path("home/backup"), world.path("home/prune"));
+    std::fs::write(&backup, &keys[0].1).unwrap();
+    std::fs::write(&prune, &keys[1].1).unwrap();
+    assert!(chmod.arg("600").arg(&backup).arg(&prune).status().unwrap().success());
+    let configure = |more: &str| {
+        world.configure(&format!(
+            "[repository.bucket]\nurl = \"s3://{BUCKET}/chat\"\nendpoint = \"http://{}\"\n\
+             access_key_id = \"{}\"\nsecret_access_key = {{ file = \"{}\" }}\n{more}\
+             [source.app]\nsqlite = \"$DATA/app.db\"\nkeep = {{ last = 3 }}\n",
+            server.address,
+            keys[0].0,
+            backup.display(),
+        ));
+    };
+    configure("");
+    for _ in 0..5 {
+        world.run(&["backup"]).expect(0);
+    }
     world.run(&["verify"]).expect(0);
-    assert_eq!(manifests(&server).len(), 2);
+    // Marking is a put; the bytes are for somebody with the right to delete.
+    let count = || world.run(&["list", "--json"]).expect(0).json().as_array().unwrap().len();
+    world.run(&["prune", "--yes"]).expect(0);
+    assert_eq!(count(), 3);
+    end_the_grace_time(&server, &keys[1]);
+    world.run(&["backup"]).expect(0);
+    let denied = world.run(&["prune", "--yes"]).expect(13);
+    denied.says("could not be deleted").says("AccessDenied").says("prune_credentials");
+    // What was to be marked is marked all the same.
+    assert_eq!(count(), 3);
+    world.run(&["backup", "--prune"]).expect(0);
+    configure(&format!(
+        "prune_credentials = {{ access_key_id = \"{}\", secret_access_key = {{ file = \"{}\" }} }}\n",
+        keys[1].0,
+        prune.display(),
+    ));
+    world.run(&["backup"]).expect(0);
+    let pruned = world.run(&["prune", "--yes", "--json"]).expect(0).json();
+    assert!(!pruned[0]["deleted"].as_array().unwrap().is_empty(), "{pruned}");
+    world.run(&["verify"]).expect(0);
+}
+
+#[test]
+fn locked_backups_are_restored_after_somebody_hid_and_covered_them() {
+    let Some(server) = Server::moto() else { return };
+    let bucket = "locked";
+    server.make_bucket(&format!("/{bucket}"), &["x-amz-bucket-object-lock-enabled: true"]);
+    let endpoint = format!("http://{}", server.address);
+    let world = world_in(&endpoint, bucket);
+    let path = world.path("home/config/lifeboat/config.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let text = text.replacen("[source.app]", "object_lock = \"compliance\"\n[source.app]", 1);
+    std::fs::write(&path, text).unwrap();
+    let rows = content(&world.path("data/app.db"));
+    for _ in 0..2 {
+        world.run(&["backup"]).expect(0);
+    }
+    // Whoever has the keys empties the bucket, and covers the manifests.
+    let env = crate::stores_world::env();
+    let url = format!("s3://{bucket}/chat");
+    let plain = lifeboat_stores::BucketStore::open(&env, &url, &server.options()).unwrap();
+    use lifeboat_core::store::{Store, put_bytes};
+    for object in plain.list(None).unwrap() {
+        plain.delete(&object.name).unwrap();
+        if object.name.as_str().ends_with(".json") {
+            put_bytes(&plain, &object.name, b"{}").unwrap();
+        }
+    }
+    let list = world.run(&["list", "--json"]).expect(0);
+    assert_eq!(list.out.matches("\"taken_at\"").count(), 2, "{}", list.out);
+    world.run(&["verify"]).expect(0);
+    let to = world.text("data/new.db");
+    world.run(&["restore", "app", "--to", &to, "--yes"]).expect(0);
+    assert_eq!(content(&world.path("data/new.db")), rows);
+    world.run(&["backup"]).expect(0);
+    let doctor = world.run(&["doctor", "--json"]);
+    assert!(doctor.out.contains("object lock"), "{doctor:?}");
+    assert!(doctor.out.contains("could not be deleted"), "{doctor:?}");
 }
 
 /// The manifests that are really there.

@@ -73,6 +73,7 @@ pub(super) fn explain(
         let kind = match refusal.status {
             507 => Kind::NoSpace,
             _ if refusal.code.contains("Quota") => Kind::NoSpace,
+            403 if asked == Asked::Delete && refusal.is_about_rights() => Kind::Denied,
             _ => Kind::StoreUnavailable,
         };
         let hint = hint(shared, asked, refusal);

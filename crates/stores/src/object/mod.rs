@@ -2,13 +2,14 @@
 //!
 //! The library behind all three makes requests and signs them; [`wire`] sends them. Here is what
 //! the repository asks for: objects put only if absent ([`mod@write`], [`claim`]), read in ranges
-//! ([`read`]), listed page by page, and errors that say what mends them ([`explain`]).
+//! ([`read`]), locked and seen by their versions ([`lock`]), listed page by page, and errors that say what mends them ([`explain`]).
 
 mod azure;
 mod claim;
 mod client;
 mod explain;
 mod google;
+mod lock;
 mod pace;
 mod place;
 mod profile;
@@ -28,9 +29,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::TryStreamExt;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use lifeboat_core::env::Env;
-use lifeboat_core::store::{ObjectInfo, ObjectName, ObjectReader, Put, Space, Store};
+use lifeboat_core::store::{LockProbe, ObjectInfo, ObjectName, ObjectReader, Put, Space, Store};
 use lifeboat_core::{Error, Kind, Result};
 use object_store::list::{PaginatedListOptions, PaginatedListStore};
 use object_store::path::Path;
@@ -39,6 +40,7 @@ use tokio::runtime::Handle;
 
 use self::claim::CLAIMS;
 use self::explain::{Asked, refusal_of};
+use self::lock::Lock;
 pub(crate) use self::place::{Place, Provider, is_url};
 use self::signed::Signed;
 use crate::options::Options;
@@ -77,6 +79,8 @@ struct Shared {
     readers: usize,
     /// Whether the server refuses a second object of one name, as far as is known.
     conditional: AtomicBool,
+    /// Whether and how what is put is locked.
+    lock: Option<Lock>,
     /// Whether an object of several parts is put together only if none has its name.
     completes_only_if_absent: bool,
 }
@@ -107,7 +111,11 @@ impl Shared {
     }
 
     fn head(&self, path: &Path, name: &ObjectName) -> Result<Option<ObjectMeta>> {
-        let options = GetOptions { head: true, ..GetOptions::default() };
+        let version = lock::version(self, name)?;
+        if version.is_none() && lock::of(self, name).is_some() {
+            return Ok(None);
+        }
+        let options = GetOptions { head: true, version, ..GetOptions::default() };
         match self.block_on(self.store.get_opts(path, options)) {
             Ok(found) => Ok(Some(found.meta)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
@@ -127,6 +135,11 @@ impl Shared {
             Error::new(Kind::Failed, format!("cannot list {:?} in {}", prefix, self.url))
                 .caused_by(error.to_string())
         })?;
+        if let Some(lock) = &self.lock {
+            let mut found = lock::list(self, lock, folder.as_ref())?;
+            found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+            return Ok(found);
+        }
         let listed = match self.has_long_pages.load(Ordering::Relaxed) {
             true => self.list_in_long_pages(&folder),
             false => None,
@@ -177,15 +190,20 @@ impl Shared {
 
     /// What is said of an object; `None` for a key that no object of ours has.
     fn info(&self, meta: ObjectMeta) -> Option<ObjectInfo> {
-        let key = meta.location.as_ref();
+        let name = self.name_of(meta.location.as_ref())?;
+        let nanoseconds = meta.last_modified.timestamp_subsec_nanos().min(999_999_999) as i32;
+        let modified = Timestamp::new(meta.last_modified.timestamp(), nanoseconds);
+        let modified = modified.unwrap_or(Timestamp::UNIX_EPOCH);
+        Some(ObjectInfo { name, bytes: meta.size, modified })
+    }
+
+    /// The object with that key; `None` for a key that no object of ours has.
+    fn name_of(&self, key: &str) -> Option<ObjectName> {
         let name = match self.prefix.is_empty() {
             true => key,
             false => key.strip_prefix(&self.prefix)?.strip_prefix('/')?,
         };
-        let nanoseconds = meta.last_modified.timestamp_subsec_nanos().min(999_999_999) as i32;
-        let modified = Timestamp::new(meta.last_modified.timestamp(), nanoseconds);
-        let modified = modified.unwrap_or(Timestamp::UNIX_EPOCH);
-        Some(ObjectInfo { name: ObjectName::new(name).ok()?, bytes: meta.size, modified })
+        ObjectName::new(name).ok()
     }
 }
 
@@ -214,6 +232,7 @@ impl BucketStore {
             runtime,
             signed: opened.signed,
             readers: options.requests_at_once.unwrap_or(READERS).clamp(1, 64),
+            lock: options.object_lock.map(Lock::new),
             conditional: AtomicBool::new(true),
             completes_only_if_absent: opened.completes_only_if_absent,
         };
@@ -251,11 +270,15 @@ impl Store for BucketStore {
 
     fn list(&self, prefix: Option<&str>) -> Result<Vec<ObjectInfo>> {
         let mut found = self.shared.list_all(prefix)?;
-        found.retain(|object| object.name.as_str().split('/').next() != Some(CLAIMS));
+        let hidden = [Some(CLAIMS), Some(lock::PROBES)];
+        found.retain(|object| !hidden.contains(&object.name.as_str().split('/').next()));
         Ok(found)
     }
 
     fn delete(&self, name: &ObjectName) -> Result<()> {
+        if let Some((_, signed)) = lock::of(&self.shared, name) {
+            return lock::delete(&self.shared, signed, name);
+        }
         let path = self.shared.path(name)?;
         match self.shared.block_on(self.shared.store.delete(&path)) {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
@@ -283,6 +306,22 @@ impl Store for BucketStore {
 
     fn space(&self) -> Result<Option<Space>> {
         Ok(None)
+    }
+
+    fn lock_period(&self) -> Option<SignedDuration> {
+        self.shared.lock.as_ref().map(|lock| lock.asked.period)
+    }
+
+    fn retain(&self, name: &ObjectName, until: Timestamp) -> Result<()> {
+        lock::retain(&self.shared, name, until)
+    }
+
+    fn locked_until(&self, name: &ObjectName) -> Result<Option<Timestamp>> {
+        lock::locked_until(&self.shared, name)
+    }
+
+    fn probe_lock(&self) -> Result<Option<LockProbe>> {
+        lock::probe(&self.shared)
     }
 
     fn readers(&self) -> usize {

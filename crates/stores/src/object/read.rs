@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::Shared;
 use super::explain::{Asked, refusal_of};
+use super::lock;
 
 /// What is fetched at once.
 pub(super) const RANGE_BYTES: u64 = 4 << 20;
@@ -34,8 +35,14 @@ pub(super) fn open(
         return Ok(Box::new(io::empty()));
     }
     let path = shared.path(name)?;
+    let version = lock::version(shared, name)?;
+    if version.is_none() && lock::of(shared, name).is_some() {
+        let message = format!("there is no {name} in {}", shared.url);
+        return Err(Error::new(Kind::NotCovered, message));
+    }
     let first = wanted.start..wanted.end.min(wanted.start.saturating_add(RANGE_BYTES));
-    let fetched = shared.block_on(fetch(Arc::clone(shared), path.clone(), first, None));
+    let fetched =
+        shared.block_on(fetch(Arc::clone(shared), path.clone(), first, (None, version.clone())));
     let fetched = match fetched {
         Ok(fetched) => fetched,
         // Nothing of the object is in that range.
@@ -50,7 +57,7 @@ pub(super) fn open(
         shared: Arc::clone(shared),
         name: name.clone(),
         path,
-        etag: fetched.etag,
+        asked_for: (fetched.etag, version),
         current: fetched.bytes,
         ahead: VecDeque::new(),
         next,
@@ -59,6 +66,9 @@ pub(super) fn open(
     reader.fetch_ahead();
     Ok(Box::new(reader))
 }
+
+/// What all ranges must be of: an etag, and a version where there are several.
+type AskedFor = (Option<String>, Option<String>);
 
 /// A range of an object, whole.
 struct Fetched {
@@ -71,11 +81,12 @@ async fn fetch(
     shared: Arc<Shared>,
     path: Path,
     range: Range<u64>,
-    etag: Option<String>,
+    asked_for: AskedFor,
 ) -> object_store::Result<Fetched> {
     let options = GetOptions {
         range: Some(GetRange::Bounded(range)),
-        if_match: etag,
+        if_match: asked_for.0,
+        version: asked_for.1,
         ..GetOptions::default()
     };
     let result = shared.store.get_opts(&path, options).await?;
@@ -95,7 +106,7 @@ struct Reader {
     shared: Arc<Shared>,
     name: ObjectName,
     path: Path,
-    etag: Option<String>,
+    asked_for: AskedFor,
     current: Bytes,
     ahead: VecDeque<JoinHandle<object_store::Result<Fetched>>>,
     /// Where the next range that is not asked for begins.
@@ -109,7 +120,7 @@ impl Reader {
             let range = self.next..self.end.min(self.next + RANGE_BYTES);
             self.next = range.end;
             let shared = Arc::clone(&self.shared);
-            let fetching = fetch(shared, self.path.clone(), range, self.etag.clone());
+            let fetching = fetch(shared, self.path.clone(), range, self.asked_for.clone());
             self.ahead.push_back(self.shared.runtime.spawn(fetching));
         }
     }

@@ -67,6 +67,14 @@ impl Refusal {
         Refusal { status, code, message, region, server_time }
     }
 
+    /// Whether it is known who asks, and that is what they may not.
+    pub(super) fn is_about_rights(&self) -> bool {
+        matches!(
+            self.code.as_str(),
+            "" | "AccessDenied" | "AuthorizationPermissionMismatch" | "InvalidObjectState"
+        )
+    }
+
     /// What is to be made of it.
     pub(super) fn verdict(&self) -> Verdict {
         if PASSING.contains(&self.code.as_str()) {

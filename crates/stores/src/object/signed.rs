@@ -6,6 +6,10 @@ use lifeboat_core::{Error, Kind, Result};
 use object_store::aws::{AwsAuthorizer, AwsCredentialProvider};
 use object_store::client::{HttpClient, HttpRequest, HttpRequestBody};
 use reqwest::Method;
+use reqwest::header::HeaderMap;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
 
 use super::Shared;
 use super::explain::{Asked, explain};
@@ -34,10 +38,35 @@ struct Page {
 }
 
 impl Signed {
-    async fn ask(&self, method: Method, path: &str, query: &str) -> object_store::Result<String> {
+    /// Makes, signs and sends a request; the answer's text. A body carries its checksum, as some
+    /// requests must.
+    pub(super) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        query: &str,
+        body: Option<String>,
+    ) -> object_store::Result<String> {
+        self.answer(method, path, query, body).await.map(|(_, text)| text)
+    }
+
+    /// The same; the answer's headers and its text.
+    pub(super) async fn answer(
+        &self,
+        method: Method,
+        path: &str,
+        query: &str,
+        body: Option<String>,
+    ) -> object_store::Result<(HeaderMap, String)> {
         let failed = |why: String| object_store::Error::Generic { store: "S3", source: why.into() };
         let credential = self.credentials.get_credential().await?;
-        let mut request = HttpRequest::new(HttpRequestBody::empty());
+        let sum = body.as_ref().map(|body| base64(&Sha256::digest(body.as_bytes())));
+        let body = body.map_or_else(HttpRequestBody::empty, |body| Bytes::from(body).into());
+        let mut request = HttpRequest::new(body);
+        if let Some(sum) = sum {
+            let sum = sum.parse().map_err(|_| failed("no checksum".to_owned()))?;
+            request.headers_mut().insert("x-amz-checksum-sha256", sum);
+        }
         let uri = format!("{}{path}?{query}", self.bucket_url);
         *request.uri_mut() = uri.parse().map_err(|_| failed(format!("`{uri}` is no address")))?;
         *request.method_mut() = method;
@@ -47,7 +76,7 @@ impl Signed {
         let (head, body) = response.into_parts();
         let body = body.bytes().await.map_err(generic)?;
         match head.status.is_success() {
-            true => Ok(String::from_utf8_lossy(&body).into_owned()),
+            true => Ok((head.headers, String::from_utf8_lossy(&body).into_owned())),
             false => {
                 let refusal = Refusal::read(head.status.as_u16(), &head.headers, &body);
                 Err(object_store::Error::Generic { store: "S3", source: Box::new(refusal) })
@@ -70,7 +99,7 @@ impl Signed {
                 encoded(id)
             );
         }
-        let text = self.ask(Method::GET, "", &query).await?;
+        let text = self.ask(Method::GET, "", &query, None).await?;
         let is_cut = text_of(&text, "IsTruncated").is_some_and(|word| word == "true");
         let marker = |name| text_of(&text, name).filter(|marker| !marker.is_empty());
         let next = match is_cut {
@@ -101,7 +130,7 @@ pub(super) fn discard(shared: &Shared, signed: &Signed, name: &ObjectName) -> Re
             let path: Vec<String> = upload.key.split('/').map(encoded).collect();
             let path = format!("/{}", path.join("/"));
             let query = format!("uploadId={}", encoded(&upload.id));
-            let ended = shared.block_on(signed.ask(Method::DELETE, &path, &query));
+            let ended = shared.block_on(signed.ask(Method::DELETE, &path, &query, None));
             ended.map_err(|error| explain(shared, Asked::Delete, name.as_str(), error))?;
         }
     }
@@ -155,15 +184,30 @@ fn upload(text: &str, prefix: &str, folder: &str) -> Result<Option<Upload>> {
 }
 
 /// The text of the first element of that name, as it was meant.
-fn text_of(xml: &str, name: &str) -> Option<String> {
+pub(super) fn text_of(xml: &str, name: &str) -> Option<String> {
     let start = xml.find(&format!("<{name}>"))? + name.len() + 2;
     let text = &xml[start..start + xml[start..].find("</")?];
     let text = text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"");
     Some(text.replace("&apos;", "'").replace("&#39;", "'").replace("&amp;", "&"))
 }
 
+/// Bytes as text of four letters for three of them.
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for three in bytes.chunks(3) {
+        let at = |index: usize| u32::from(three.get(index).copied().unwrap_or(0));
+        let number = at(0) << 16 | at(1) << 8 | at(2);
+        for place in 0..4 {
+            let letter = LETTERS[(number >> (18 - 6 * place)) as usize & 63];
+            text.push(if place <= three.len() { char::from(letter) } else { '=' });
+        }
+    }
+    text
+}
+
 /// A text for a URL, as it is signed.
-fn encoded(text: &str) -> String {
+pub(super) fn encoded(text: &str) -> String {
     let mut out = String::new();
     for byte in text.bytes() {
         match byte {
@@ -179,6 +223,13 @@ fn encoded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn base64_is_that_of_others() {
+        let of = |text: &str| base64(text.as_bytes());
+        assert_eq!((of("").as_str(), of("f").as_str(), of("fo").as_str()), ("", "Zg==", "Zm8="));
+        assert_eq!((of("foo").as_str(), of("foob~?").as_str()), ("Zm9v", "Zm9vYn4/"));
+    }
 
     #[test]
     fn uploads_right_under_a_folder_are_unfinished_objects() {

@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 
 use super::Shared;
 use super::explain::Asked;
+use super::lock;
 
 /// The size of the first parts. Providers want at least 5 MiB.
 const PART_BYTES: usize = 8 << 20;
@@ -143,6 +144,12 @@ impl ObjectPut {
 
     /// Makes it visible; the library's error says that it was not, or that nobody knows.
     fn publish(&mut self) -> Result<object_store::Result<()>> {
+        // A marker may lie above it: then the server would take another one.
+        if lock::of(&self.shared, &self.name).is_some()
+            && lock::version(&self.shared, &self.name)?.is_some()
+        {
+            return Err(self.taken());
+        }
         if self.upload.is_none() {
             let payload = PutPayload::from(Bytes::from(std::mem::take(&mut self.filled)));
             let (mode, attributes) = (PutMode::Create, self.attributes());
@@ -196,14 +203,14 @@ impl Put for ObjectPut {
         let error = match published {
             Ok(()) => {
                 self.upload = None;
-                return Ok(());
+                return lock::after_put(&self.shared, &self.name);
             }
             Err(error) => error,
         };
         // Sent, the answer lost, sent again, refused because it is there: it may well be ours.
         if self.is_ours() {
             self.upload = None;
-            return Ok(());
+            return lock::after_put(&self.shared, &self.name);
         }
         match error {
             object_store::Error::AlreadyExists { .. }

@@ -5,6 +5,7 @@
 
 mod faults;
 mod local;
+mod locks;
 mod objects;
 #[allow(dead_code, reason = "the tests of the program use more of it")]
 mod proxy;

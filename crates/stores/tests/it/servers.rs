@@ -77,6 +77,47 @@ impl Server {
         Some(server)
     }
 
+    /// moto that asks who it is: a bucket with object lock, and two pairs of keys. The first may do
+    /// what a host that makes backups needs and no more, the second everything.
+    pub(crate) fn moto_with_rights() -> Option<(Server, Vec<(String, String)>)> {
+        let library = installed().join("moto");
+        if !library.join("moto").exists() || !library.join("boto3").exists() {
+            missing("moto");
+            return None;
+        }
+        let program = r#"
+import boto3, json, sys
+def client(of):
+    return boto3.client(of, endpoint_url=sys.argv[1], region_name="us-east-1",
+                        aws_access_key_id="a", aws_secret_access_key="b")
+client("s3").create_bucket(Bucket=sys.argv[2])
+iam = client("iam")
+for user, actions in [
+    ("backup", ["s3:PutObject", "s3:GetObject", "s3:ListBucket", "s3:AbortMultipartUpload"]),
+    ("prune", ["s3:*"]),
+]:
+    iam.create_user(UserName=user)
+    statement = {"Effect": "Allow", "Action": actions, "Resource": "*"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    iam.put_user_policy(UserName=user, PolicyName="p", PolicyDocument=policy)
+    key = iam.create_access_key(UserName=user)["AccessKey"]
+    print(key["AccessKeyId"], key["SecretAccessKey"])
+"#;
+        let server = Server::start(tempfile::tempdir().unwrap(), |_, port| {
+            let mut command = Command::new("python3");
+            command.args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()]);
+            command.env("PYTHONPATH", &library).env("INITIAL_NO_AUTH_ACTION_COUNT", "7");
+            command
+        });
+        let mut command = Command::new("python3");
+        command.env("PYTHONPATH", &library).args(["-c", program]);
+        let out = command.arg(format!("http://{}", server.address)).arg(BUCKET).output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        let text = String::from_utf8(out.stdout).unwrap();
+        let pairs = text.lines().filter_map(|line| line.split_once(' '));
+        Some((server, pairs.map(|(id, key)| (id.to_owned(), key.to_owned())).collect()))
+    }
+
     /// rclone: takes `If-None-Match` and overwrites all the same.
     pub(crate) fn rclone() -> Option<Server> {
         let program = installed().join("rclone/bin/rclone");

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use lifeboat_core::backup::{self, BackupOutcome, BackupRequest};
 use lifeboat_core::catalog::SourceEntry;
 use lifeboat_core::env::{CRASH_POINTS, Clock, CrashPoints, Env, Random};
@@ -143,7 +143,11 @@ struct TimedStore {
     stored_at: Mutex<BTreeMap<ObjectName, Timestamp>>,
     pub(super) clock: Arc<SetClock>,
     pub(super) crash: Arc<Crash>,
+    locks: Locks,
 }
+
+/// Until when each object is locked, in a store that locks.
+type Locks = Arc<Mutex<Option<BTreeMap<ObjectName, Timestamp>>>>;
 
 impl TimedStore {
     fn alive(&self) -> Result<()> {
@@ -195,6 +199,20 @@ impl Store for TimedStore {
     fn space(&self) -> Result<Option<Space>> {
         Ok(None)
     }
+
+    fn lock_period(&self) -> Option<SignedDuration> {
+        self.locks.lock().unwrap().is_some().then_some(SignedDuration::from_hours(240))
+    }
+
+    fn retain(&self, name: &ObjectName, until: Timestamp) -> Result<()> {
+        self.alive()?;
+        self.locks.lock().unwrap().as_mut().unwrap().insert(name.clone(), until);
+        Ok(())
+    }
+
+    fn locked_until(&self, name: &ObjectName) -> Result<Option<Timestamp>> {
+        Ok(self.locks.lock().unwrap().as_ref().and_then(|locks| locks.get(name).copied()))
+    }
 }
 
 /// A repository, a source of one file, and the time.
@@ -206,6 +224,7 @@ pub(super) struct World {
     pub(super) repository: Repository,
     folder: tempfile::TempDir,
     pub(super) keep: Keep,
+    locks: Locks,
     /// How full the store's place is.
     pub(super) space: Option<Space>,
     pub(super) levels: Option<Arc<dyn LogLevels>>,
@@ -221,11 +240,30 @@ impl World {
         let store = MemoryStore::default();
         let stored_at = Mutex::default();
         let (inner, timed_clock) = (store.clone(), clock.clone());
-        let timed = TimedStore { inner, stored_at, clock: timed_clock, crash: crash.clone() };
+        let (locks, timed_crash) = (Locks::default(), crash.clone());
+        let timed = TimedStore {
+            inner,
+            stored_at,
+            clock: timed_clock,
+            crash: timed_crash,
+            locks: locks.clone(),
+        };
         let repository = Repository::open_or_create(&env, Arc::new(timed)).unwrap();
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("file"), b"what is protected").unwrap();
-        World { env, clock, crash, store, repository, folder, keep, space: None, levels: None }
+        let (space, levels) = (None, None);
+        World { env, clock, crash, store, repository, folder, keep, locks, space, levels }
+    }
+
+    /// From now on the store locks, for ten days.
+    pub(super) fn locks(&self) {
+        *self.locks.lock().unwrap() = Some(BTreeMap::new());
+    }
+
+    /// Until when that object is locked.
+    pub(super) fn locked_until(&self, file: &str) -> Option<Timestamp> {
+        let object = self.repository.object(FOLDER, file).unwrap();
+        self.repository.store().locked_until(&object).unwrap()
     }
 
     /// Makes one backup of each of the next days.
