@@ -301,6 +301,24 @@ fn a_server_that_dies_half_way_is_an_error_and_no_object() {
     assert_eq!(store.unfinished("a").unwrap().len(), 1);
 }
 
+/// Not dead, but stopped: `ssh` notices after a minute that nobody answers, and another session goes
+/// on where this one was.
+#[test]
+fn a_server_that_hangs_is_given_up_after_its_time() {
+    if std::env::var_os("LIFEBOAT_LONG_TESTS").is_none() {
+        return skipped("a_server_that_hangs", "it takes a minute: LIFEBOAT_LONG_TESTS=1");
+    }
+    let Some(server) = Sshd::start("a_server_that_hangs", "") else { return };
+    let store = store(&server, "repository");
+    let whole = bytes(24 << 20);
+    let mut put = store.put(&name("a/large")).unwrap();
+    put.write_all(&whole[..8 << 20]).unwrap();
+    assert!(server.hang_sessions() > 0);
+    put.write_all(&whole[8 << 20..]).unwrap();
+    put.commit().unwrap();
+    assert!(fs::read(server.path("repository/a/large")).unwrap() == whole);
+}
+
 #[test]
 fn a_full_disk_is_no_space_and_leaves_nothing() {
     let test = "a_full_disk_is_no_space_and_leaves_nothing";

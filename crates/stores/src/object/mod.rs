@@ -8,6 +8,7 @@ mod azure;
 mod claim;
 mod client;
 mod explain;
+mod foreign;
 mod google;
 mod lock;
 mod pace;

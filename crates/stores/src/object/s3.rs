@@ -160,6 +160,17 @@ fn credentials(
         });
     }
     let mut builder = builder;
+    let services = [
+        ("aws_endpoint_url_sts", "AWS_ENDPOINT_URL_STS"),
+        ("aws_metadata_endpoint", "AWS_EC2_METADATA_SERVICE_ENDPOINT"),
+    ];
+    for (key, name) in services {
+        if let Some(endpoint) = options.variable(name) {
+            client::check_scheme(endpoint, options)?;
+            let key: AmazonS3ConfigKey = key.parse().map_err(client::broken)?;
+            builder = builder.with_config(key, endpoint);
+        }
+    }
     let mut of_service = |names: &[(&str, &str)]| -> Result<bool> {
         if !names.iter().all(|(_, name)| options.variable(name).is_some()) {
             return Ok(false);

@@ -24,6 +24,7 @@ use reqwest::Method;
 use reqwest::header::{HeaderName, HeaderValue};
 use tokio::sync::Semaphore;
 
+use super::foreign;
 use super::pace::Pace;
 use super::refusal::{Refusal, Verdict};
 
@@ -318,7 +319,11 @@ fn judged(request: &Sent, head: Head, body: Bytes) -> Result<HttpResponse, (Refu
         false => true,
     };
     if !refused {
-        return Ok(part_of_whole(request, head, body));
+        let is_list = request.query_has("list-type") || request.query_has("comp");
+        return Ok(match is_list && request.method == Method::GET {
+            true => head.response(foreign::without(body)),
+            false => part_of_whole(request, head, body),
+        });
     }
     let refusal = Refusal::read(status, &head.headers, &body);
     match refusal.verdict() {

@@ -9,6 +9,7 @@ mod locks;
 mod objects;
 #[allow(dead_code, reason = "the tests of the program use more of it")]
 mod proxy;
+mod requests;
 #[allow(dead_code, reason = "the tests of the program use more of it")]
 mod servers;
 mod world;

@@ -38,6 +38,23 @@ fn a_server_that_overwrites_conforms_once_that_is_known() {
     conformance::run(&store).unwrap();
 }
 
+#[test]
+fn keys_that_cannot_be_ours_break_no_list() {
+    let Some(server) = Server::moto() else { return };
+    let store = open(&server, "x");
+    put_bytes(&store, &name("app/a.json"), b"ours").unwrap();
+    for key in ["x//app", "x/app//b", "x/./c", "x/app/"] {
+        server.make_bucket(&format!("/{BUCKET}/{key}"), &[]);
+    }
+    let names = |found: Vec<lifeboat_core::store::ObjectInfo>| -> Vec<String> {
+        found.into_iter().map(|info| info.name.to_string()).collect()
+    };
+    let listed = names(store.list(None).unwrap());
+    assert!(listed.contains(&"app/a.json".to_owned()), "{listed:?}");
+    assert!(listed.iter().all(|name| !name.contains("//")), "{listed:?}");
+    assert!(names(store.list(Some("app")).unwrap()).contains(&"app/a.json".to_owned()));
+}
+
 /// The account that Azurite has, and its key, which everybody knows.
 const AZURITE: (&str, &str) = (
     "devstoreaccount1",

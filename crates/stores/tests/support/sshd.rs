@@ -95,6 +95,16 @@ impl Sshd {
         sessions.len()
     }
 
+    /// All sessions hang: their connections stay, and nothing comes. The server goes on listening.
+    #[allow(dead_code, reason = "the tests of the program do not use it")]
+    pub(crate) fn hang_sessions(&self) -> usize {
+        let sessions = descendants(self.listener.id());
+        for pid in &sessions {
+            let _ = Command::new("kill").args(["-STOP", &pid.to_string()]).output();
+        }
+        sessions.len()
+    }
+
     /// The server goes away, with all its sessions.
     pub(crate) fn stop(&mut self) {
         let sessions = descendants(self.listener.id());
