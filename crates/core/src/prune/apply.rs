@@ -120,6 +120,7 @@ pub fn apply(
     }
     lease.hold()?;
     write_record(env, repository, &plan, &pruned)?;
+    thin_records(repository, &plan.folder, &mut || lease.hold())?;
     lease.end();
     Ok(pruned)
 }
@@ -335,12 +336,15 @@ fn write_record(
     let object = ObjectName::new(MarkKind::Record.object(&plan.folder, &name))?;
     env.crash.pass("prune.before_record")?;
     put_bytes(repository.store(), &object, &to_bytes(&record))?;
-    env.crash.pass("prune.after_record")?;
-    thin_records(repository, &plan.folder)
+    env.crash.pass("prune.after_record")
 }
 
 /// Deletes the older records: the next prune looks at the newest alone. Their names are times.
-fn thin_records(repository: &Repository, folder: &str) -> Result<()> {
+fn thin_records(
+    repository: &Repository,
+    folder: &str,
+    hold: &mut dyn FnMut() -> Result<()>,
+) -> Result<()> {
     let store = repository.store();
     let is_record = |name: &ObjectName| {
         MarkKind::of_object(name.as_str())
@@ -352,6 +356,7 @@ fn thin_records(repository: &Repository, folder: &str) -> Result<()> {
     records.sort();
     let old = records.len().saturating_sub(RECORDS_KEPT);
     for record in &records[..old] {
+        hold()?;
         match store.delete(record) {
             // They are left to who may delete.
             Err(error) if error.kind() == Kind::Denied => return Ok(()),
