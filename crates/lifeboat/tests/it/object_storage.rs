@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::proxy::{Fault, Proxy};
+use crate::proxy::{Fault, Proxy, answer};
 use crate::s3_servers::{BUCKET, KEY, SECRET, Server};
 use crate::support::{World, content, make_database};
 
