@@ -301,8 +301,8 @@ fn a_server_that_dies_half_way_is_an_error_and_no_object() {
     assert_eq!(store.unfinished("a").unwrap().len(), 1);
 }
 
-/// Not dead, but stopped: `ssh` notices after a minute that nobody answers, and another session goes
-/// on where this one was.
+/// Not dead, but stopped: `ssh` notices after a minute that nobody answers, and another session
+/// goes on where this one was.
 #[test]
 fn a_server_that_hangs_is_given_up_after_its_time() {
     if std::env::var_os("LIFEBOAT_LONG_TESTS").is_none() {

@@ -94,8 +94,8 @@ pub(crate) struct RepositoryConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"30d")]
     pub(crate) lock_period: Option<Text<Period>>,
-    /// For buckets: the credentials with which `lifeboat prune` deletes, where those of backups have
-    /// no right to. They belong on another host than the one that makes backups.
+    /// For buckets: the credentials with which `lifeboat prune` deletes, where those of backups
+    /// have no right to. They belong on another host than the one that makes backups.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) prune_credentials: Option<PruneCredentials>,
     /// For s3: a profile of ~/.aws/credentials and ~/.aws/config. Default: what the variables

@@ -1,10 +1,10 @@
 //! Object lock: what is stored stays for a time, whatever anybody with our credentials does.
 //!
-//! In a bucket with versions a put over an object makes a newer version, and a delete a marker: what
-//! was there is still there. So of what backups are made of, the oldest version of a name counts,
-//! whatever lies above it: objects are put only if absent, so nothing of ours is ever above another.
-//! It is deleted by its version, which the lock refuses before its time. Small notes (tombstones,
-//! pins, leases) are seen and deleted as anywhere else.
+//! In a bucket with versions a put over an object makes a newer version, and a delete a marker:
+//! what was there is still there. So of what backups are made of, the oldest version of a name
+//! counts, whatever lies above it: objects are put only if absent, so nothing of ours is ever above
+//! another. It is deleted by its version, which the lock refuses before its time. Small notes
+//! (tombstones, pins, leases) are seen and deleted as anywhere else.
 //!
 //! The library knows neither versions nor retention: these requests are made and signed here.
 

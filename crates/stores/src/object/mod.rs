@@ -2,7 +2,8 @@
 //!
 //! The library behind all three makes requests and signs them; [`wire`] sends them. Here is what
 //! the repository asks for: objects put only if absent ([`mod@write`], [`claim`]), read in ranges
-//! ([`read`]), locked and seen by their versions ([`lock`]), listed page by page, and errors that say what mends them ([`explain`]).
+//! ([`read`]), locked and seen by their versions ([`lock`]), listed page by page, and errors that
+//! say what mends them ([`explain`]).
 
 mod azure;
 mod claim;
