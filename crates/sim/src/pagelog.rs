@@ -490,26 +490,25 @@ impl History {
             newest = newest.max(end.map_err(debug)?);
         }
         for base in self.bases.keys() {
-            let is_there = |position: u64| {
-                self.with_chain(base, |chain| chain.moment(Target::Position(position)).is_ok())
-            };
+            // Also those that were stored although their run failed.
+            let there: BTreeMap<u64, i64> = self.with_chain(base, |chain| {
+                let at = |position| chain.moment(Target::Position(position)).ok();
+                (1..=chain.end())
+                    .filter_map(|position| Some((position, at(position)?.until.as_millisecond())))
+                    .collect()
+            })?;
             for ((_, position), one) in all(base) {
                 let age_ms = newest - one.until_ms;
-                let alike = |unit_ms: i64| -> Result<bool, Broken> {
-                    for ((_, other), two) in all(base).filter(|((_, other), _)| other >= position) {
-                        let same = one.until_ms / unit_ms == two.until_ms / unit_ms;
-                        if same && is_there(*other)? {
-                            return Ok(true);
-                        }
-                    }
-                    Ok(false)
+                let alike = |unit_ms: i64| {
+                    let mut later = there.range(*position..);
+                    later.any(|(_, until_ms)| one.until_ms / unit_ms == until_ms / unit_ms)
                 };
                 let kept = match age_ms {
-                    age if age <= self.resolution.all_ms as i64 => is_there(*position)?,
+                    age if age <= self.resolution.all_ms as i64 => there.contains_key(position),
                     // Then the next state in its minute may be one of long ago.
                     _ if self.clock_went_back => true,
-                    age if age <= self.resolution.minutely_ms as i64 => alike(60_000)?,
-                    age if age <= self.resolution.hourly_ms as i64 => alike(3_600_000)?,
+                    age if age <= self.resolution.minutely_ms as i64 => alike(60_000),
+                    age if age <= self.resolution.hourly_ms as i64 => alike(3_600_000),
                     _ => true,
                 };
                 if !kept {
