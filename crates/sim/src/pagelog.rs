@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lifeboat_core::backup::{self, BackupOutcome, BackupRequest};
+use lifeboat_core::catalog::SourceEntry;
 use lifeboat_core::env::{CRASH_POINTS, Clock, Env};
 use lifeboat_core::manifest::{CheckLevel, Manifest, Method};
 use lifeboat_core::names::NamePattern;
@@ -429,9 +430,11 @@ impl History {
     fn with_chain<T>(&self, base: &str, look: impl FnOnce(&Chain<'_>) -> T) -> Result<T, Broken> {
         let repository = self.repository().map_err(debug)?;
         let catalog = repository.catalog().map_err(debug)?;
-        let entry = catalog.sources.first().ok_or("no source")?;
-        let manifest = entry.backups.iter().find(|backup| backup.name == base);
-        let manifest = manifest.ok_or_else(|| format!("{base} is gone"))?;
+        // A source whose record was once misread has got a folder more.
+        let find = |entry: &SourceEntry| entry.backups.iter().position(|one| one.name == base);
+        let entry = catalog.sources.iter().find(|entry| find(entry).is_some());
+        let entry = entry.ok_or_else(|| format!("{base} is gone"))?;
+        let manifest = &entry.backups[find(entry).unwrap_or(0)];
         let chain = Chain::of(&repository, &entry.folder, manifest).map_err(debug)?;
         Ok(look(&chain))
     }
@@ -440,7 +443,7 @@ impl History {
     fn thin(&mut self) -> Result<String, Broken> {
         let repository = self.repository().map_err(debug)?;
         let catalog = repository.catalog().map_err(debug)?;
-        let entry = catalog.sources.first().ok_or("no source")?;
+        let entry = catalog.sources.last().ok_or("no source")?;
         let backups: Vec<&Manifest> = entry.backups.iter().collect();
         let fault = self.choose_fault("merge.");
         let thinner = LogThinner { resolution: self.resolution };
@@ -483,11 +486,13 @@ impl History {
         let all = |base: &String| self.recorded.range((base.clone(), 0)..=(base.clone(), u64::MAX));
         let mut newest = self.recorded.values().map(|one| one.until_ms).max().unwrap_or(0);
         for base in self.bases.keys() {
-            // One that was stored although its run failed is one as well.
-            let end = self.with_chain(base, |chain| {
-                chain.moment(Target::Position(chain.end())).map(|end| end.until.as_millisecond())
+            // One that was stored although its run failed is one as well, and so is a backup.
+            let ends = self.with_chain(base, |chain| {
+                let at = |position| chain.moment(Target::Position(position));
+                Ok((at(0)?.until.as_millisecond(), at(chain.end())?.until.as_millisecond()))
             })?;
-            newest = newest.max(end.map_err(debug)?);
+            let (taken, end) = ends.map_err(debug)?;
+            newest = newest.max(taken).max(end);
         }
         for base in self.bases.keys() {
             // Also those that were stored although their run failed.
