@@ -223,7 +223,8 @@ fn another_cluster_at_the_same_address_begins_anew() {
     let yard = Yard::new();
     let mut one = primary(&yard, 15);
     lifeboat(&yard, &["backup", "main"]).expect(0);
-    moment(&one, 1);
+    let told = moment(&one, 1);
+    moment(&one, 2);
     archived(&mut one);
     one.stop();
     let mut other = Cluster::new(&yard, 15, "other", &[]);
@@ -231,19 +232,13 @@ fn another_cluster_at_the_same_address_begins_anew() {
     other.up(PORT);
     other.ask(PORT, "CREATE TABLE told (n int)");
     // Nothing of the first is built on.
-    let told = lifeboat(&yard, &["backup", "main", "--incremental"]).expect(0);
-    drop(told.says("another cluster"));
+    let ran = lifeboat(&yard, &["backup", "main", "--incremental"]).expect(0);
+    drop(ran.says("another cluster"));
     other.ask(PORT, "INSERT INTO told VALUES (7)");
     archived(&mut other);
     other.stop();
     // Each backup is followed by the log of its own cluster.
-    let first = fs::read_dir(yard.path("repository/main")).unwrap();
-    let first = first.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let first = first.filter(|name| name.starts_with("main-") && name.ends_with(".json")).min();
-    let first = first.unwrap().trim_end_matches(".json").to_owned();
-    let to = yard.path("first");
-    let to = ["restore", &first, "--at", "latest", "--to", to.to_str().unwrap()];
-    lifeboat_as_we_are(&yard, &to).expect(0);
+    restore(&yard, "first", &["--at", &told]).expect(0);
     assert_eq!(shown(&yard, 15, "first").0, 1);
     restore(&yard, "second", &[]).expect(0);
     let mut second = Cluster::at(&yard, 15, "second");
