@@ -214,14 +214,7 @@ impl History {
                 location: source.location()?,
             },
             companions: with_files.then_some(&companions),
-            options: CaptureOptions {
-                method: Method::Online,
-                check,
-                check_memory_bytes: 16 << 20,
-                // The simulated clock runs faster than the real reading.
-                lock_ms_max: 1 << 40,
-                wal_growth_bytes_max: 1 << 30,
-            },
+            options: capture_options(check),
             compression,
             pattern: NamePattern::default(),
             pin: None,
@@ -518,4 +511,16 @@ fn files_of(folder: &Path) -> Result<Vec<Vec<u8>>, Broken> {
         contents.push(fs::read(path).map_err(|error| error.to_string())?);
     }
     Ok(contents)
+}
+
+/// How a simulated run captures: online, and in no hurry, as the simulated clock runs faster than
+/// the real reading.
+pub(crate) fn capture_options(check: CheckLevel) -> CaptureOptions {
+    CaptureOptions {
+        method: Method::Online,
+        check,
+        check_memory_bytes: 16 << 20,
+        lock_ms_max: 1 << 40,
+        wal_growth_bytes_max: 1 << 30,
+    }
 }

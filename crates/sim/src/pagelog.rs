@@ -16,13 +16,13 @@ use std::sync::Arc;
 use lifeboat_core::backup::{self, BackupOutcome, BackupRequest};
 use lifeboat_core::catalog::SourceEntry;
 use lifeboat_core::env::{CRASH_POINTS, Clock, Env};
-use lifeboat_core::manifest::{CheckLevel, Manifest, Method};
+use lifeboat_core::manifest::{CheckLevel, Manifest};
 use lifeboat_core::names::NamePattern;
 use lifeboat_core::pipeline::Compression;
 use lifeboat_core::prune::LogLevels;
 use lifeboat_core::repository::{Repository, SourceIdentity};
 use lifeboat_core::restore::Replay;
-use lifeboat_core::source::{CaptureOptions, Source};
+use lifeboat_core::source::Source;
 use lifeboat_core::store::Store;
 use lifeboat_core::{Error, Kind};
 use lifeboat_sqlite::pagelog::{
@@ -35,7 +35,7 @@ use lifeboat_sqlite::{SqliteEngine, SqliteSource};
 use self::writer::Application;
 use crate::clock::{SeededRandom, SimulatedClock};
 use crate::crash::PowerCuts;
-use crate::history::Broken;
+use crate::history::{Broken, capture_options};
 use crate::store::{Faults, FaultyStore};
 
 /// What happened in a history, so that a test can see that enough of it did.
@@ -248,17 +248,6 @@ impl History {
         })
     }
 
-    fn options(check: CheckLevel) -> CaptureOptions {
-        CaptureOptions {
-            method: Method::Online,
-            check,
-            check_memory_bytes: 16 << 20,
-            // The simulated clock runs faster than the real reading.
-            lock_ms_max: 1 << 40,
-            wal_growth_bytes_max: 1 << 30,
-        }
-    }
-
     fn repository(&self) -> lifeboat_core::Result<Repository> {
         Repository::open_or_create(&self.env, Arc::clone(&self.store) as Arc<dyn Store>)
     }
@@ -274,7 +263,7 @@ impl History {
             engine: &SqliteEngine,
             identity: self.identity()?,
             companions: None,
-            options: History::options(CheckLevel::None),
+            options: capture_options(CheckLevel::None),
             compression: match self.random.below(4) {
                 0 => Compression::None,
                 1 => Compression::Gzip { level: 1 },
@@ -377,7 +366,7 @@ impl History {
         let identity = self.identity().map_err(|why| Error::new(Kind::Failed, why))?;
         if self.random.one_in(3) {
             let source = self.source();
-            let options = History::options(CheckLevel::Quick);
+            let options = capture_options(CheckLevel::Quick);
             let request =
                 IncrementRequest { source: &source, identity, options, lock_folder: None };
             return Ok(match pagelog::run(&self.env, &repository, &request)? {
@@ -388,7 +377,7 @@ impl History {
         let request = FollowRequest {
             path: self.database.clone(),
             identity,
-            options: History::options(CheckLevel::None),
+            options: capture_options(CheckLevel::None),
             bounds: FollowBounds {
                 pinned_wal_bytes_max: [0, 100_000, 64 << 20][self.random.below(3) as usize],
                 pinned_from_bytes: if self.random.one_in(2) { 0 } else { 1 << 30 },

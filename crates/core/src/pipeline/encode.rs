@@ -467,15 +467,6 @@ impl Writer {
         if let Some(frames) = self.frames.take() {
             self.out.write(&seek_table(&frames))?;
         }
-        let sent = self.out.finish()?;
-        sent.put.commit()?;
-        Ok(Encoded {
-            plain_bytes: 0,
-            plain_sha256: Sha256Hex([0; 32]),
-            stored_bytes: sent.bytes,
-            stored_sha256: sent.sha256,
-            block_hashes: Arc::default(),
-            chunk_hashes: sent.chunk_hashes,
-        })
+        self.out.finish()?.commit()
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::read_back::Progress;
 use super::sending::Sending;
-use super::{Compression, Encoded, Expectation, Sha256Hex, Wrapping, decode};
+use super::{Compression, Encoded, Expectation, Wrapping, decode};
 use crate::error::Result;
 use crate::seal::{Opener, Recipients};
 use crate::store::{ObjectReader, Put};
@@ -24,14 +24,5 @@ pub(crate) fn seal_anew(
         sending.write(bytes)?;
         progress(bytes.len() as u64)
     })?;
-    let sent = sending.finish()?;
-    sent.put.commit()?;
-    Ok(Encoded {
-        plain_bytes: 0,
-        plain_sha256: Sha256Hex([0; 32]),
-        stored_bytes: sent.bytes,
-        stored_sha256: sent.sha256,
-        block_hashes: Arc::default(),
-        chunk_hashes: sent.chunk_hashes,
-    })
+    sending.finish()?.commit()
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::encode::CHUNK_BYTES;
+use super::encode::{CHUNK_BYTES, Encoded};
 use super::hashes::Sha256Hex;
 use crate::error::{Error, Kind, Result};
 use crate::seal::{Recipients, Sealing};
@@ -62,10 +62,25 @@ fn failed(error: io::Error) -> Error {
 
 /// What was sent.
 pub(super) struct Sent {
-    pub(super) put: Box<dyn Put>,
-    pub(super) bytes: u64,
-    pub(super) sha256: Sha256Hex,
-    pub(super) chunk_hashes: Vec<blake3::Hash>,
+    put: Box<dyn Put>,
+    bytes: u64,
+    sha256: Sha256Hex,
+    chunk_hashes: Vec<blake3::Hash>,
+}
+
+impl Sent {
+    /// Commits the object. What its plain bytes are, the caller knows.
+    pub(super) fn commit(self) -> Result<Encoded> {
+        self.put.commit()?;
+        Ok(Encoded {
+            plain_bytes: 0,
+            plain_sha256: Sha256Hex([0; 32]),
+            stored_bytes: self.bytes,
+            stored_sha256: self.sha256,
+            block_hashes: Arc::default(),
+            chunk_hashes: self.chunk_hashes,
+        })
+    }
 }
 
 /// Counts and hashes what goes to the store.
