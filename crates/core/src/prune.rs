@@ -156,7 +156,7 @@ impl PrunePlan {
     }
 
     /// The items with that action.
-    pub fn with(&self, action: Action) -> impl Iterator<Item = &Item> {
+    pub fn with(&self, action: Action) -> impl DoubleEndedIterator<Item = &Item> {
         self.items.iter().filter(move |item| item.action == action)
     }
 

@@ -35,7 +35,8 @@ pub(crate) fn archive(session: &Session, env: &Env, selected: &Selected) -> Resu
             });
         }
     }
-    Ok(Archive { members, system: system_of(&selected.manifest)?, level: 1 })
+    let (system, level_hurried) = (system_of(&selected.manifest)?, None);
+    Ok(Archive { members, system, level: 1, level_hurried })
 }
 
 /// The backups that one is built on, the oldest first.

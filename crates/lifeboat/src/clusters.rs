@@ -3,6 +3,7 @@
 //!
 //! Nothing connects, and no secret is fetched, before a run needs it.
 
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use lifeboat_core::env::Env;
@@ -30,6 +31,7 @@ pub(crate) struct Cluster {
     database: Database,
     options: PhysicalOptions,
     chain_max: u32,
+    data_directory: Option<PathBuf>,
     /// What was made of it when it was first read: its secrets are fetched once.
     opened: Arc<OnceLock<ClusterSource>>,
 }
@@ -40,7 +42,8 @@ impl Cluster {
         let database = Database::at(address);
         let options =
             PhysicalOptions { scratch_folder: Some(world::scratch_folder()), ..Default::default() };
-        Cluster { database, options, chain_max: CHAIN_MAX, opened: Arc::default() }
+        let (chain_max, data_directory) = (CHAIN_MAX, None);
+        Cluster { database, options, chain_max, data_directory, opened: Arc::default() }
     }
 
     /// What the configuration says.
@@ -53,8 +56,9 @@ impl Cluster {
         let scratch_folder = Some(world::scratch_folder());
         let options = PhysicalOptions { checkpoint, max_rate_bytes, scratch_folder };
         let chain_max = config.chain_max.unwrap_or(CHAIN_MAX);
+        let data_directory = config.data_directory.clone();
         let database = Database::configured(config)?;
-        Ok(Cluster { database, options, chain_max, opened: Arc::default() })
+        Ok(Cluster { database, options, chain_max, data_directory, opened: Arc::default() })
     }
 
     /// Where its server is, whatever database the address names.
@@ -84,6 +88,11 @@ impl Cluster {
             Some(name) if !name.is_empty() => self.database.client(),
             _ => self.database.named("postgres").client(),
         }
+    }
+
+    /// Where its data directory is, where that is configured.
+    pub(crate) fn data_directory(&self) -> Option<&Path> {
+        self.data_directory.as_deref()
     }
 
     /// How many incremental backups may follow a whole one.

@@ -3,7 +3,9 @@
 //! The layout belongs to a version of PostgreSQL; its own checksum lies behind the last field, so a
 //! layout that we do not know cannot be mistaken for one that we do.
 
-use std::path::Path;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 
 use lifeboat_core::{Error, Kind, Result};
 
@@ -11,6 +13,56 @@ use lifeboat_core::{Error, Kind, Result};
 pub const PATH: &str = "global/pg_control";
 /// The file is so large; what counts is at its beginning.
 pub const FILE_BYTES: usize = 8_192;
+/// Versions of the layout that are of PostgreSQL 13 to 18.
+const VERSIONS: std::ops::RangeInclusive<u32> = 1300..=1899;
+
+/// A data directory, and whose it is. For whoever is asked while its server writes to the control
+/// file: the beginning, which never changes, is all that is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataDirectory {
+    /// The cluster's system identifier.
+    pub system: u64,
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+impl DataDirectory {
+    /// Looks at a data directory.
+    pub fn at(path: &Path) -> Result<DataDirectory> {
+        let file = path.join(PATH);
+        let mut bytes = [0; 12];
+        let read = File::open(&file).and_then(|mut file| file.read_exact(&mut bytes));
+        read.map_err(|error| {
+            let message = format!("cannot read {}", file.display());
+            Error::io(Kind::SourceUnavailable, message, error)
+                .hint("the server runs it in its data directory; by hand, change there first")
+        })?;
+        let [system @ .., a, b, c, d] = bytes;
+        let (system, version) = (u64::from_le_bytes(system), u32::from_le_bytes([a, b, c, d]));
+        match VERSIONS.contains(&version) && system != 0 {
+            true => Ok(DataDirectory { system, path: path.to_owned() }),
+            false => Err(Error::new(
+                Kind::SourceUnavailable,
+                format!("{} is not of PostgreSQL 13 to 18", file.display()),
+            )),
+        }
+    }
+
+    /// The one to which a file of `pg_wal` belongs, as a server names it (`%p`): the current one,
+    /// or the one above the file's folder.
+    pub fn of_file(path: &Path) -> Result<DataDirectory> {
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let above = match folder.file_name() {
+            Some(_) => folder.parent().unwrap_or(Path::new("")),
+            None => Path::new(".."),
+        };
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        match DataDirectory::at(above) {
+            Err(_) if above != Path::new(".") => DataDirectory::at(Path::new(".")),
+            found => found,
+        }
+    }
+}
 
 /// The facts of `pg_control` that a backup or a restore needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,5 +209,19 @@ mod tests {
             assert!(error.message().contains(word), "{error}");
         }
         assert!(Control::parse(&bytes[..100]).is_err());
+    }
+    #[test]
+    fn the_cluster_of_a_file_is_the_folder_above_pg_wal() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("global")).unwrap();
+        let mut bytes = 7_u64.to_le_bytes().to_vec();
+        bytes.extend(1300_u32.to_le_bytes());
+        std::fs::write(folder.path().join(PATH), &bytes).unwrap();
+        let file = folder.path().join("pg_wal/000000010000000000000003");
+        assert_eq!(DataDirectory::of_file(&file).unwrap().system, 7);
+        bytes[8] = 0;
+        std::fs::write(folder.path().join(PATH), &bytes).unwrap();
+        let error = DataDirectory::of_file(&file).unwrap_err();
+        assert_eq!(error.kind(), Kind::SourceUnavailable);
     }
 }

@@ -48,6 +48,8 @@ const ZONES: [&str; 6] = [
 pub struct RotationReport {
     /// Backups that were made, in any repository.
     pub made: u64,
+    /// Of these: what builds on another one.
+    pub incremental: u64,
     /// Days from the first to the last moment.
     pub days: u64,
     /// Prunes that came to their end.
@@ -157,11 +159,16 @@ impl Rotation {
                 taken_at,
                 condition,
                 is_migration: self.random.one_in(25),
+                parent: None,
                 pinned: self.random.one_in(60).then_some(None),
             };
+            let builds = self.random.one_in(2);
             for member in &mut self.members {
                 if !self.random.one_in(15) {
-                    self.report.made += u64::from(member.back_up(known.clone())?);
+                    let parent = if builds { member.newest_good()? } else { None };
+                    self.report.incremental += u64::from(parent.is_some());
+                    let known = Known { parent, ..known.clone() };
+                    self.report.made += u64::from(member.back_up(known)?);
                 }
             }
         }

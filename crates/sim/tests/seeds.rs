@@ -73,6 +73,7 @@ fn every_promise_of_the_rotation_is_kept_for_every_seed() {
     println!("{} seeds: {all:?}", reports.len());
     if reports.len() >= 50 {
         assert!(all.made >= 5_000 && all.days >= 40 * 365, "{all:?}");
+        assert!(all.incremental >= 1_000, "{all:?}");
         assert!(all.pruned >= 100 && all.refused >= 50 && all.cut_off >= 50, "{all:?}");
         assert!(all.marked >= 1_000 && all.deleted >= 500 && all.taken_back >= 20, "{all:?}");
         assert!(all.garbage >= 3 && all.by_hand >= 50, "{all:?}");
@@ -145,6 +146,7 @@ fn sum_of_rotations(reports: &[RotationReport]) -> RotationReport {
     let mut all = RotationReport::default();
     for report in reports {
         all.made += report.made;
+        all.incremental += report.incremental;
         all.days += report.days;
         all.pruned += report.pruned;
         all.refused += report.refused;

@@ -11,8 +11,10 @@ use anyhow::Result;
 
 use crate::process::{Taken, measured};
 
-/// How often the size of the folders is looked at.
+/// How often the size of the folders is looked at, for each thousand files in them: a look takes
+/// the processor from whoever is measured.
 const LOOK_EVERY: Duration = Duration::from_millis(40);
+const FILES_OF_A_LOOK: u64 = 1_000;
 
 /// What one run took.
 #[derive(Clone, Copy, Debug, Default)]
@@ -83,13 +85,14 @@ pub(crate) fn with_disk(
     said: &Path,
     folders: &[PathBuf],
 ) -> Result<(Taken, Disk)> {
-    let at_first = allocated_bytes(folders);
+    let (at_first, files) = looked_at(folders);
+    let look_every = LOOK_EVERY * (1 + files / FILES_OF_A_LOOK) as u32;
     let (done, peak) = (AtomicBool::new(false), AtomicU64::new(at_first));
     let taken = std::thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 peak.fetch_max(allocated_bytes(folders), Ordering::Relaxed);
-                std::thread::sleep(LOOK_EVERY);
+                std::thread::sleep(look_every);
             }
         });
         let taken = measured(command, said);
@@ -102,18 +105,26 @@ pub(crate) fn with_disk(
 
 /// Bytes that the files of the folders take. What vanishes during the look counts as nothing.
 pub(crate) fn allocated_bytes(folders: &[PathBuf]) -> u64 {
-    let mut sum = 0;
+    looked_at(folders).0
+}
+
+/// The same, and how many files there are.
+fn looked_at(folders: &[PathBuf]) -> (u64, u64) {
+    let (mut sum, mut files) = (0, 0);
     let mut open = folders.to_vec();
     while let Some(folder) = open.pop() {
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
             match entry.metadata() {
                 Ok(found) if found.is_dir() => open.push(entry.path()),
-                Ok(found) => sum += found.blocks() * 512,
+                Ok(found) => {
+                    sum += found.blocks() * 512;
+                    files += 1;
+                }
                 Err(_) => {}
             }
         }
     }
-    sum
+    (sum, files)
 }
 
 #[cfg(test)]

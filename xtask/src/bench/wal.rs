@@ -21,15 +21,17 @@ use crate::process::{is_there, output, run as run_command};
 use crate::root;
 
 const OURS: &str = "lifeboat wal push";
+const FLOOR: &str = "zstd -1 of each, two at once, synced (the floor)";
 const PGBACKREST: &str = "pgbackrest archive-push, asynchronous, zst 1, 2 processes";
 /// We are to be so much faster.
 const BAR: f64 = 1.4;
 const PORT: u16 = 5432;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Options {
     segments: usize,
     runs: usize,
+    program: Option<PathBuf>,
 }
 
 /// Where everything happens.
@@ -38,20 +40,20 @@ struct Arena {
     segments: Vec<String>,
 }
 
-/// Segments a second of each, in the order of the rounds, and what one takes as we store it.
+/// Segments a second of each, in the order of the rounds, and what one takes as it is stored.
 #[derive(Default)]
 pub(super) struct Speeds {
     ours: Vec<f64>,
     theirs: Vec<f64>,
-    stored_bytes: u64,
+    floor: Vec<f64>,
+    our_bytes: u64,
+    their_bytes: u64,
+    floor_bytes: u64,
 }
 
 pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     let options = parse(arguments)?;
-    let mut build = Command::new(env!("CARGO"));
-    run_command(build.args(["build", "--release", "--locked", "--package", "lifeboat"]))?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root().join("target"), PathBuf::from);
-    let program = root().join(target).join("release/lifeboat");
+    let program = options.program.clone().map_or_else(super::physical::build, Ok)?;
     let mut speeds = measured(&program, options.segments, options.runs)?;
     let page = report(&options, &mut speeds);
     let path = root().join("target/bench/wal-report.md");
@@ -68,25 +70,35 @@ pub(super) fn measured(program: &Path, segments: usize, runs: usize) -> Result<S
     let with_pgbackrest = is_there("pgbackrest");
     let mut speeds = Speeds::default();
     for round in 1..=runs {
-        eprintln!("round {round} of {runs}");
+        eprintln!("archiving, round {round} of {runs}");
+        let each = |name| measure::allocated_bytes(&[arena.path(name)]) / segments as u64;
         if with_pgbackrest {
-            speeds.theirs.push(arena.pgbackrest()?);
+            let speed = arena.pgbackrest()?;
+            eprintln!("  {PGBACKREST}: {speed:.1} segments a second");
+            speeds.theirs.push(speed);
+            speeds.their_bytes = each("pgbackrest");
         }
-        speeds.ours.push(arena.lifeboat()?);
+        let speed = arena.floor()?;
+        eprintln!("  {FLOOR}: {speed:.1} segments a second");
+        speeds.floor.push(speed);
+        speeds.floor_bytes = each("floor");
+        let speed = arena.lifeboat()?;
+        eprintln!("  {OURS}: {speed:.1} segments a second");
+        speeds.ours.push(speed);
+        speeds.our_bytes = each("repository");
     }
-    let stored = measure::allocated_bytes(&[arena.base.path("repository")]);
-    speeds.stored_bytes = stored / segments as u64;
     Ok(speeds)
 }
 
 fn parse(arguments: &[&str]) -> Result<Options> {
-    let mut options = Options { segments: 45, runs: 3 };
+    let mut options = Options { segments: 45, runs: 3, program: None };
     let mut rest = arguments.iter();
     while let Some(name) = rest.next() {
         let value = rest.next().with_context(|| format!("{name} needs a value"))?;
         match *name {
             "--segments" => options.segments = value.parse().context("--segments")?,
             "--runs" => options.runs = value.parse().context("--runs")?,
+            "--program" => options.program = Some(value.into()),
             _ => bail!("{name} is not known: see `cargo xtask help`"),
         }
     }
@@ -177,7 +189,7 @@ impl Arena {
                 fs::rename(status("done"), status("ready"))?;
             }
         }
-        for name in ["pgbackrest", "spool", "lock", "repository", "state"] {
+        for name in ["pgbackrest", "spool", "lock", "repository", "state", "floor"] {
             let path = self.path(name);
             let _ = fs::remove_dir_all(&path);
             output(self.command("mkdir").arg(&path))?;
@@ -191,14 +203,17 @@ impl Arena {
         let mut archive = self.command("bash");
         archive.env("SEGMENTS", self.segments.join(" "));
         archive.arg(self.path("archive.sh")).args(command);
+        self.timed(&mut archive)
+    }
+
+    fn timed(&self, command: &mut Command) -> Result<f64> {
         #[allow(clippy::disallowed_methods, reason = "a benchmark measures the time that passes")]
         let begun = Instant::now();
-        run_command(archive.stdout(Stdio::null()))?;
+        run_command(command.stdout(Stdio::null()))?;
         Ok(self.segments.len() as f64 / begun.elapsed().as_secs_f64())
     }
 
     fn lifeboat(&self) -> Result<f64> {
-        eprintln!("  {OURS}");
         self.clear()?;
         let program = self.path("lifeboat").display().to_string();
         let speed = self.archive(&[&program, "wal", "push"])?;
@@ -211,6 +226,18 @@ impl Arena {
         Ok(speed)
     }
 
+    /// What any program could reach that compresses as much.
+    fn floor(&self) -> Result<f64> {
+        self.clear()?;
+        let mut floor = self.command("bash");
+        floor.env("SEGMENTS", self.segments.join("\n"));
+        floor.arg("-c").arg(
+            "echo \"$SEGMENTS\" | xargs -P 2 -I {} sh -c \
+             'zstd -q -1 data/pg_wal/{} -o floor/{}.zst && sync floor/{}.zst floor'",
+        );
+        self.timed(&mut floor)
+    }
+
     fn is_stored(&self, segment: &str) -> bool {
         let systems = fs::read_dir(self.path("repository/main/wal")).into_iter().flatten();
         let mut paths = systems.flatten().map(|one| one.path().join(&segment[..8]));
@@ -218,7 +245,6 @@ impl Arena {
     }
 
     fn pgbackrest(&self) -> Result<f64> {
-        eprintln!("  {PGBACKREST}");
         self.clear()?;
         let config = format!("--config={}", self.path("pgbackrest.conf").display());
         let command = ["pgbackrest", config.as_str(), "--stanza=main"];
@@ -236,7 +262,7 @@ fn median(speeds: &mut [f64]) -> Option<f64> {
 }
 
 fn report(options: &Options, speeds: &mut Speeds) -> String {
-    let Options { segments, runs } = options;
+    let Options { segments, runs, .. } = options;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load: Vec<&str> = load.split(' ').take(3).collect();
@@ -251,13 +277,18 @@ fn report(options: &Options, speeds: &mut Speeds) -> String {
 
 /// A table of the speeds, and the line of the bar.
 pub(super) fn lines(speeds: &mut Speeds) -> (String, String) {
-    let mut table = String::from("| archive command | segments a second |\n|---|--:|\n");
-    let stored = speeds.stored_bytes as f64 / 1e6;
+    let mut table = String::from(
+        "| archive command | segments a second | MB of each as stored |\n|---|--:|--:|\n",
+    );
     let (ours, theirs) = (median(&mut speeds.ours), median(&mut speeds.theirs));
-    let name = format!("{OURS}, {stored:.1} MB each as stored");
-    for (name, speed) in [(PGBACKREST, theirs), (&name, ours)] {
+    let all = [
+        (FLOOR, median(&mut speeds.floor), speeds.floor_bytes),
+        (PGBACKREST, theirs, speeds.their_bytes),
+        (OURS, ours, speeds.our_bytes),
+    ];
+    for (name, speed, bytes) in all {
         let speed = speed.map_or("not measured".to_owned(), |speed| format!("{speed:.1}"));
-        table.push_str(&format!("| {name} | {speed} |\n"));
+        table.push_str(&format!("| {name} | {speed} | {:.1} |\n", bytes as f64 / 1e6));
     }
     let what = "lifeboat / pgBackRest, segments a second";
     let line = match ours.zip(theirs) {

@@ -81,8 +81,8 @@ pub fn encode(
     encode_one(options, put, progress, true, produce)
 }
 
-/// The same without the SHA-256 of the plain bytes, which then is zeros: where nobody keeps it,
-/// half of the work is saved. With one thread that is the calling one.
+/// The same without the SHA-256 of the plain and the stored bytes, which then is zeros: where nobody
+/// keeps them, much of the work is saved. With one thread that is the calling one.
 pub(crate) fn encode_unhashed(
     options: &EncodeOptions,
     put: Box<dyn Put>,
@@ -151,7 +151,7 @@ fn encode_as(
             let pools = pools.clone();
             doors.push(door);
             storing.push(scope.spawn(move || {
-                let mut writer = Writer::new(output, place.unwrap_or_default())?;
+                let mut writer = Writer::new(output, place.unwrap_or_default(), hashed)?;
                 while let Ok(packed) = packed.recv() {
                     writer.take(&packed)?;
                     pools.give(packed);
@@ -444,9 +444,9 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(output: Output, place: usize) -> Result<Self> {
+    fn new(output: Output, place: usize, hashed: bool) -> Result<Self> {
         let frames = matches!(output.compression, Compression::Zstd { .. }).then(Vec::new);
-        let out = Sending::begin(output.put, output.seal.as_ref())?;
+        let out = Sending::begin(output.put, output.seal.as_ref(), hashed)?;
         Ok(Writer { out, place, frames, whole: false })
     }
 

@@ -18,7 +18,7 @@ pub(crate) fn seal_anew(
     (put, recipients): (Box<dyn Put>, &Arc<Recipients>),
     progress: &Progress<'_>,
 ) -> Result<Encoded> {
-    let mut sending = Sending::begin(put, Some(recipients))?;
+    let mut sending = Sending::begin(put, Some(recipients), true)?;
     let wrapping = Wrapping { compression: Compression::None, opener };
     decode(reader, wrapping, 1, expectation, &mut |bytes| {
         sending.write(bytes)?;

@@ -18,9 +18,14 @@ pub(super) enum Sending {
 }
 
 impl Sending {
-    /// Begins an object. What is hashed is what the store gets: below the seal.
-    pub(super) fn begin(put: Box<dyn Put>, seal: Option<&Arc<Recipients>>) -> Result<Self> {
-        let counted = Counted::new(put);
+    /// Begins an object. What is hashed is what the store gets: below the seal. Its SHA-256 is
+    /// zeros where it is not wanted.
+    pub(super) fn begin(
+        put: Box<dyn Put>,
+        seal: Option<&Arc<Recipients>>,
+        wants_sha256: bool,
+    ) -> Result<Self> {
+        let counted = Counted::new(put, wants_sha256);
         Ok(match seal {
             None => Sending::Open(Box::new(counted)),
             Some(recipients) => {
@@ -50,7 +55,7 @@ impl Sending {
         Ok(Sent {
             put: counted.put,
             bytes: counted.bytes,
-            sha256: Sha256Hex(counted.hash.finalize().into()),
+            sha256: Sha256Hex(counted.hash.map(|hash| hash.finalize().into()).unwrap_or_default()),
             chunk_hashes: counted.chunk_hashes,
         })
     }
@@ -87,18 +92,18 @@ impl Sent {
 pub(super) struct Counted {
     put: Box<dyn Put>,
     bytes: u64,
-    hash: Sha256,
+    hash: Option<Sha256>,
     chunk: blake3::Hasher,
     chunk_hashes: Vec<blake3::Hash>,
     chunk_left: u64,
 }
 
 impl Counted {
-    fn new(put: Box<dyn Put>) -> Self {
+    fn new(put: Box<dyn Put>, wants_sha256: bool) -> Self {
         Counted {
             put,
             bytes: 0,
-            hash: Sha256::new(),
+            hash: wants_sha256.then(Sha256::new),
             chunk: blake3::Hasher::new(),
             chunk_hashes: Vec::new(),
             chunk_left: CHUNK_BYTES,
@@ -106,7 +111,9 @@ impl Counted {
     }
 
     fn note(&mut self, mut bytes: &[u8]) {
-        self.hash.update(bytes);
+        if let Some(hash) = &mut self.hash {
+            hash.update(bytes);
+        }
         self.bytes += bytes.len() as u64;
         while !bytes.is_empty() {
             let (now, later) = bytes.split_at((self.chunk_left as usize).min(bytes.len()));

@@ -158,11 +158,12 @@ impl Apply<'_> {
                 self.pruned.unmarked.push(item.name.clone());
             }
         }
-        for item in plan.with(Action::Delete) {
+        // The newest first: what others build on goes after them, wherever this ends.
+        for item in plan.with(Action::Delete).rev() {
             self.env.proceed()?;
             self.is_denied(&item.name, |apply| apply.delete(item))?;
         }
-        for item in plan.with(Action::Mark) {
+        for item in plan.with(Action::Mark).rev() {
             self.env.proceed()?;
             self.mark(item)?;
         }

@@ -52,10 +52,10 @@ pub fn unpin(
     Ok(true)
 }
 
-/// Takes a backup back that has a tombstone. [`Kind::NotCovered`] if there is none of that name,
-/// or if its bytes are gone.
+/// Takes a backup back that has a tombstone, and before it what it builds on.
+/// [`Kind::NotCovered`] if there is none of that name, or if its bytes are gone.
 pub fn undelete(repository: &Repository, entry: &SourceEntry, name: &str) -> Result<()> {
-    if !entry.removed.iter().any(|backup| backup.name == name) {
+    let Some(backup) = entry.removed.iter().find(|backup| backup.name == name) else {
         let tombstone = entry.tombstones.iter().any(|tombstone| tombstone.backup == name);
         let why = match tombstone {
             true => "its deletion has begun, or it is garbage of an interrupted run",
@@ -64,9 +64,26 @@ pub fn undelete(repository: &Repository, entry: &SourceEntry, name: &str) -> Res
         let message = format!("`{name}` cannot be taken back: {why}");
         return Err(Error::new(Kind::NotCovered, message)
             .hint("lifeboat prune --dry-run shows what has a tombstone"));
+    };
+    let mut chain = vec![backup];
+    let all = || entry.backups.iter().chain(&entry.removed);
+    while let Some(parent) = chain.last().and_then(|youngest| youngest.parent) {
+        let found = all().find(|other| other.id == parent);
+        // No manifest of ours leads to itself.
+        let Some(found) = found.filter(|_| chain.len() <= entry.backups.len() + entry.removed.len())
+        else {
+            let message = format!("`{name}` cannot be taken back: what it builds on is gone");
+            return Err(Error::new(Kind::NotCovered, message).hint("lifeboat list --all"));
+        };
+        chain.push(found);
     }
-    let object = ObjectName::new(MarkKind::Tombstone.object(&entry.folder, name))?;
-    repository.store().delete(&object)
+    let is_removed =
+        |backup: &&&Manifest| entry.removed.iter().any(|other| other.id == backup.id);
+    for backup in chain.iter().rev().filter(is_removed) {
+        let object = ObjectName::new(MarkKind::Tombstone.object(&entry.folder, &backup.name))?;
+        repository.store().delete(&object)?;
+    }
+    Ok(())
 }
 
 fn said(

@@ -270,7 +270,28 @@ fn backups(
             delete_after: tombstone.map(|tombstone| tombstone.due_at(shortened)),
         });
     }
+    wait_for_dependents(&mut items, &candidates);
     items
+}
+
+/// What a backup builds on is there as long as itself, also behind a tombstone: it may be taken
+/// back.
+fn wait_for_dependents(items: &mut [Item], candidates: &[Candidate]) {
+    let places = candidates.iter().enumerate();
+    let places: HashMap<&str, usize> =
+        places.map(|(place, candidate)| (candidate.name.as_str(), place)).collect();
+    let stays = |place: &usize| items[*place].action != Action::Delete;
+    let mut open: Vec<usize> = (0..candidates.len()).filter(stays).collect();
+    while let Some(place) = open.pop() {
+        for name in &candidates[place].depends_on {
+            let Some(needed) = places.get(name.as_str()).copied() else { continue };
+            if items[needed].action == Action::Delete {
+                items[needed].action = Action::Wait;
+                items[needed].reasons.push(format!("{} builds on it", candidates[place].name));
+                open.push(needed);
+            }
+        }
+    }
 }
 
 /// What the rule must know of a backup.

@@ -57,8 +57,8 @@ use crate::ui::units;
 /// where this host has none (see `lifeboat adopt`), each from its newest backup at or
 /// before the moment, with its companion files: one plan, one question, then one after the other,
 /// sources of files first, so that a service starts with all of them in place, and databases of
-/// servers last, unless it goes below a folder: there whole clusters go to clusters/NAME, and the
-/// databases of their servers come back with them. It says how long each and all of it took. It
+/// servers last. A whole cluster goes to its `data_directory`, below a folder to clusters/NAME, and
+/// the databases of its server come back with it. It says how long each and all of it took. It
 /// stops at the first that fails and says what was done and what was not.
 ///
 /// A dump of PostgreSQL is loaded into a new database beside the old one, counted, and then takes

@@ -100,6 +100,11 @@ pub(crate) struct PostgresConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = 6)]
     pub(crate) chain_max: Option<u32>,
+    /// Of a physical backup: the data directory on this host. There `restore --all` brings the cluster
+    /// back; what is there is kept beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"/var/lib/postgresql/16/main")]
+    pub(crate) data_directory: Option<PathBuf>,
     /// The folder of the client programs, where they are not found by themselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"/usr/lib/postgresql/16/bin")]
@@ -259,6 +264,9 @@ impl PostgresConfig {
                 }
             }
         }
+        if self.data_directory.as_ref().is_some_and(|path| !path.is_absolute()) {
+            found.push(("data_directory", "`data_directory` must begin with /".to_owned()));
+        }
         found.extend(self.mistakes_of_kind());
         if let Some(why) = self.password.as_ref().and_then(SecretConfig::mistake) {
             found.push(("password", why));
@@ -282,6 +290,7 @@ impl PostgresConfig {
             ("max_rate", self.max_rate.is_some()),
             ("wal_window", self.wal_window.is_some()),
             ("chain_max", self.chain_max.is_some()),
+            ("data_directory", self.data_directory.is_some()),
         ];
         let (wrong, why) = match self.physical {
             true => (&of_dumps[..], "is for dumps: a physical backup holds the whole cluster"),

@@ -9,7 +9,7 @@ use crate::cluster_restore::{
     CONFIGURATION, PORT, RESTORED, archived, latest, left, lifeboat, lifeboat_as_we_are, moment,
     primary, shown,
 };
-use crate::postgres_server::{Server, run};
+use crate::postgres_server::{Server, kinds_of_majors, majors_if_long, run};
 use crate::support::{Ran, World};
 
 fn restore(yard: &Yard, name: &str, more: &[&str]) -> Ran {
@@ -120,73 +120,82 @@ fn tablespaces_go_where_they_are_told_to_and_never_over_the_live_ones() {
     assert_eq!(rows(&yard), "3");
 }
 
-#[test]
-fn a_service_is_stopped_and_started_around_a_restore_in_place() {
-    let yard = Yard::new();
-    let mut primary = primary(&yard, 16);
-    let data = yard.path("primary");
-    let pg_ctl = primary.program("pg_ctl").display().to_string();
+/// A service that is the server of the primary.
+fn service_of(yard: &Yard, pg_ctl: &str) -> String {
     // As root a service manager runs its server as another user.
     let as_server = match rustix::process::geteuid().is_root() {
         true => "\"setpriv\", \"--reuid=postgres\", \"--regid=postgres\", \"--clear-groups\", ",
         false => "",
     };
-    let (shown_data, log) = (data.display(), yard.path("service.log"));
-    yard.configure(&format!(
-        "{}[source.main]\nservice = {{ \
-         stop = [{as_server}\"{pg_ctl}\", \"-D\", \"{shown_data}\", \"-m\", \"fast\", \"-w\", \"stop\"], \
-         start = [{as_server}\"{pg_ctl}\", \"-D\", \"{shown_data}\", \"-o\", \"-p {PORT}\", \"-l\", \
-         \"{}\", \"-w\", \"start\"] }}\n",
-        CONFIGURATION,
-        log.display(),
-    ));
-    moment(&primary, 1);
-    lifeboat(&yard, &["backup", "main"]).expect(0);
-    moment(&primary, 2);
-    archived(&mut primary);
-    let (name, to) = (latest(&yard), data.to_str().unwrap());
-    let in_place = ["restore", &name, "--in-place", to, "--yes"];
-    lifeboat_as_we_are(&yard, &in_place).expect(0);
-    // The service runs again, on what was restored.
-    assert_eq!(primary.ask(PORT, "SELECT max(n) FROM told"), "1");
-    // A restore that fails leaves it running.
-    let failing = ["restore", "main", "--target-name", "nobody", "--in-place", to, "--yes"];
-    lifeboat_as_we_are(&yard, &failing).expect(22);
-    assert_eq!(primary.ask(PORT, "SELECT max(n) FROM told"), "1");
-    let stop =
-        yard.command(Path::new(&pg_ctl)).args(["-D", to, "-m", "immediate", "stop"]).output();
-    assert!(stop.unwrap().status.success());
+    let (data, log) = (yard.path("primary"), yard.path("service.log"));
+    let command = format!("{as_server}{pg_ctl:?}, \"-D\", {data:?}");
+    format!(
+        "[source.main]\nservice = {{ stop = [{command}, \"-m\", \"fast\", \"-w\", \"stop\"], \
+         start = [{command}, \"-o\", \"-p {PORT}\", \"-l\", {log:?}, \"-w\", \"start\"] }}\n"
+    )
+}
+
+#[test]
+fn a_service_is_stopped_and_started_around_a_restore_in_place() {
+    for major in majors_if_long() {
+        let yard = Yard::new();
+        let mut primary = primary(&yard, *major);
+        let data = yard.path("primary");
+        let pg_ctl = primary.program("pg_ctl").display().to_string();
+        yard.configure(&format!("{CONFIGURATION}{}", service_of(&yard, &pg_ctl)));
+        moment(&primary, 1);
+        lifeboat(&yard, &["backup", "main"]).expect(0);
+        moment(&primary, 2);
+        archived(&mut primary);
+        let (name, to) = (latest(&yard), data.to_str().unwrap());
+        let in_place = ["restore", &name, "--in-place", to, "--yes"];
+        lifeboat_as_we_are(&yard, &in_place).expect(0);
+        // The service runs again, on what was restored.
+        assert_eq!(primary.ask(PORT, "SELECT max(n) FROM told"), "1");
+        // A restore that fails leaves it running.
+        let failing = ["restore", "main", "--target-name", "nobody", "--in-place", to, "--yes"];
+        lifeboat_as_we_are(&yard, &failing).expect(22);
+        assert_eq!(primary.ask(PORT, "SELECT max(n) FROM told"), "1");
+        let stop =
+            yard.command(Path::new(&pg_ctl)).args(["-D", to, "-m", "immediate", "stop"]).output();
+        assert!(stop.unwrap().status.success());
+    }
 }
 
 #[test]
 fn timelines_behind_a_promotion_are_told_apart() {
-    let major = 16;
-    let yard = Yard::new();
-    let mut old = primary(&yard, major);
-    lifeboat(&yard, &["backup", "main"]).expect(0);
-    let first = moment(&old, 1);
-    let lost = moment(&old, 2);
-    moment(&old, 3);
-    archived(&mut old);
-    old.stop();
-    // Back to the first; what follows is another timeline.
-    restore(&yard, "promoted", &["--at", &first]).expect(0);
-    let mut promoted = Cluster::at(&yard, major, "promoted");
-    promoted.up(PORT);
-    let kept = moment(&promoted, 10);
-    archived(&mut promoted);
-    moment(&promoted, 11);
-    archived(&mut promoted);
-    // Without a word the newest timeline is followed, by name each that leads from the backup.
-    restore(&yard, "newest", &["--at", &kept]).expect(0);
-    assert_eq!(shown(&yard, major, "newest"), (10, "t".to_owned()));
-    restore(&yard, "first", &["--at", &lost, "--timeline", "1"]).expect(0);
-    assert_eq!(shown(&yard, major, "first"), (2, "t".to_owned()));
-    // A backup of the new timeline, and an incremental one of it.
-    lifeboat(&yard, &["backup", "main", "--incremental"]).expect(0);
-    restore(&yard, "after", &["--target-name", "nobody"]).expect(22);
-    restore(&yard, "after", &[]).expect(0);
-    assert_eq!(shown(&yard, major, "after"), (11, "t".to_owned()));
+    for major in kinds_of_majors() {
+        let yard = Yard::new();
+        let mut old = primary(&yard, *major);
+        if *major >= 17 {
+            old.ask(PORT, "ALTER SYSTEM SET summarize_wal = on");
+            old.ask(PORT, "SELECT pg_reload_conf()");
+        }
+        lifeboat(&yard, &["backup", "main"]).expect(0);
+        let first = moment(&old, 1);
+        let lost = moment(&old, 2);
+        moment(&old, 3);
+        archived(&mut old);
+        old.stop();
+        // Back to the first; what follows is another timeline.
+        restore(&yard, "promoted", &["--at", &first]).expect(0);
+        let mut promoted = Cluster::at(&yard, *major, "promoted");
+        promoted.up(PORT);
+        let kept = moment(&promoted, 10);
+        archived(&mut promoted);
+        moment(&promoted, 11);
+        archived(&mut promoted);
+        // Without a word the newest timeline is followed, by name each that leads from the backup.
+        restore(&yard, "newest", &["--at", &kept]).expect(0);
+        assert_eq!(shown(&yard, *major, "newest"), (10, "t".to_owned()));
+        restore(&yard, "first", &["--at", &lost, "--timeline", "1"]).expect(0);
+        assert_eq!(shown(&yard, *major, "first"), (2, "t".to_owned()));
+        // A backup of the new timeline, and an incremental one of it.
+        lifeboat(&yard, &["backup", "main", "--incremental"]).expect(0);
+        restore(&yard, "after", &["--target-name", "nobody"]).expect(22);
+        restore(&yard, "after", &[]).expect(0);
+        assert_eq!(shown(&yard, *major, "after"), (11, "t".to_owned()));
+    }
 }
 
 #[test]
@@ -306,8 +315,23 @@ fn a_dump_and_the_cluster_of_one_server_make_one_plan() {
     let done = done.json();
     let outcomes: Vec<_> = done.as_array().unwrap().iter().map(|it| &it["outcome"]).collect();
     assert_eq!(outcomes, ["restored", "with-cluster"], "{done}");
+    // With its place in the configuration it goes back there, and its server must have stopped.
+    let data = yard.path("primary");
+    let dump = format!("[source.dump]\npostgres = \"{url}\"\n");
+    let place = format!("data_directory = {:?}\n", data);
+    yard.configure(&format!("{CONFIGURATION}{place}{dump}"));
+    let all = ["restore", "--all", "--at", &late];
+    let told = lifeboat_as_we_are(&yard, &[&all[..], &["--yes"]].concat()).expect(23);
+    drop(told.says("has").says("open"));
     primary.stop();
+    let plan = lifeboat_as_we_are(&yard, &[&all[..], &["--dry-run"]].concat()).expect(0);
+    assert!(plan.out.contains("keep the old one as"), "{}", plan.out);
+    lifeboat_as_we_are(&yard, &all).expect(24);
     assert_eq!(shown(&yard, major, "root/clusters/main"), (3, "t".to_owned()));
+    let done = lifeboat_as_we_are(&yard, &[&all[..], &["--yes", "--json"]].concat()).expect(0);
+    assert_eq!(done.json()[0]["outcome"], "restored");
+    assert_eq!(shown(&yard, major, "primary"), (3, "t".to_owned()));
+    assert_eq!(left(&yard, "primary.before_restore").len(), 1);
 }
 
 #[test]

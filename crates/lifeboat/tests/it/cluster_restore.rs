@@ -117,12 +117,11 @@ fn amcheck(yard: &Yard, major: u32, name: &str) {
     restored.stop();
 }
 
-/// How many random moments are tried.
+/// How many random moments are tried: as many as LIFEBOAT_MOMENTS says.
 fn moments() -> u32 {
-    match std::env::var("LIFEBOAT_LONG_TESTS").is_ok_and(|value| value == "1") {
-        true => 1_000,
-        false => 10,
-    }
+    let asked = std::env::var("LIFEBOAT_MOMENTS").ok().map(|text| text.parse().unwrap());
+    let is_long = std::env::var("LIFEBOAT_LONG_TESTS").is_ok_and(|value| value == "1");
+    asked.unwrap_or(if is_long { 1_000 } else { 10 })
 }
 
 #[test]
@@ -203,19 +202,33 @@ fn random_moments_under_load_show_what_was_committed_then() {
     let mut primary = primary(&yard, major);
     let mut load = primary.pgbench(PORT, &["-n", "-c", "2", "-T", "6000"]);
     lifeboat(&yard, &["backup", "main"]).expect(0);
-    let times: Vec<String> = (1..=moments()).map(|number| moment(&primary, number)).collect();
+    let mut times = Vec::new();
+    for number in 1..=moments() {
+        times.push(moment(&primary, number));
+        // As on a day with several backups: each moment has its own base.
+        if number % (moments() / 3).max(1) == 0 {
+            lifeboat(&yard, &["backup", "main", "--incremental"]).expect(0);
+        }
+    }
     moment(&primary, moments() + 1);
     archived(&mut primary);
     primary.kill();
     let _ = load.wait();
+    // Each other one is made of the files of the one before.
+    let to = yard.path("restored");
+    let to = to.to_str().unwrap();
     for (index, time) in times.iter().enumerate() {
-        let name = format!("restored-{index}");
-        let to = yard.path(&name);
-        let to = to.to_str().unwrap();
-        lifeboat_as_we_are(&yard, &["restore", "main", "--at", time, "--to", to]).expect(0);
+        let more: &[&str] = match index % 2 {
+            0 => &["--yes"],
+            _ => &["--yes", "--delta"],
+        };
+        let restore = ["restore", "main", "--at", time, "--to", to];
+        lifeboat_as_we_are(&yard, &[&restore[..], more].concat()).expect(0);
         let expected = (index as u32 + 1, "t".to_owned());
-        assert_eq!(shown(&yard, major, &name), expected, "{time}");
-        fs::remove_dir_all(to).unwrap();
+        assert_eq!(shown(&yard, major, "restored"), expected, "{time} of {index}");
+        if index % 2 == 1 {
+            fs::remove_dir_all(to).unwrap();
+        }
     }
 }
 

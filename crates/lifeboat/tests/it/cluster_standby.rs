@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use crate::cluster::{Cluster, Yard, program};
 use crate::cluster_restore::{
-    CONFIGURATION, PORT, archived, lifeboat, lifeboat_as_we_are, moment, primary, shown,
+    CONFIGURATION, PORT, RESTORED, archived, lifeboat, lifeboat_as_we_are, moment, primary, shown,
 };
+use crate::postgres_server::majors_if_long;
 use crate::support::ran;
 
 const STANDBY: u16 = 5803;
@@ -79,4 +80,42 @@ fn a_standby_that_is_promoted_meanwhile_gives_no_backup() {
     let entries = fs::read_dir(yard.path("repository/main")).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     assert!(!names.into_iter().any(|name| name.starts_with("main-") && name.ends_with(".json")));
+}
+
+#[test]
+fn a_lost_primary_becomes_a_standby_of_its_successor_with_the_files_that_it_has() {
+    for major in majors_if_long() {
+        let yard = Yard::new();
+        let mut old = primary(&yard, *major);
+        lifeboat(&yard, &["backup", "main"]).expect(0);
+        let first = moment(&old, 1);
+        moment(&old, 2);
+        archived(&mut old);
+        old.stop();
+        // A restore takes over, at a moment before the end of the old one.
+        let (data, successor) = (yard.path("primary"), yard.path("successor"));
+        let to = ["restore", "main", "--at", &first, "--to", successor.to_str().unwrap()];
+        lifeboat_as_we_are(&yard, &to).expect(0);
+        let mut successor = Cluster::at(&yard, *major, "successor");
+        successor.up(PORT);
+        moment(&successor, 10);
+        archived(&mut successor);
+        let here = yard.path("");
+        let url = format!("postgresql:///?host={}&port={PORT}&user=postgres", here.display());
+        let to = ["restore", "main", "--standby", "--primary", &url, "--delta", "--to"];
+        let to = [&to[..], &[data.to_str().unwrap()]].concat();
+        lifeboat_as_we_are(&yard, &to).expect(24);
+        let made = lifeboat_as_we_are(&yard, &[&to[..], &["--yes", "--json"]].concat());
+        let made = made.expect(0).json();
+        assert!(made["kept_files"].as_u64().unwrap() > 500, "{made}");
+        let mut standby = Cluster::at(&yard, *major, "primary");
+        standby.set(&["archive_mode = off"]);
+        standby.up(RESTORED);
+        standby.wait_until(RESTORED, "SELECT max(n) = 10 FROM told");
+        // What is not archived yet comes by the stream; of the old one's own end nothing is left.
+        moment(&successor, 11);
+        standby.wait_until(RESTORED, "SELECT max(n) = 11 FROM told");
+        let shown = "SELECT pg_is_in_recovery(), string_agg(n::text, ',' ORDER BY n) FROM told";
+        assert_eq!(standby.ask(RESTORED, shown), "t|1,10,11", "{major}");
+    }
 }

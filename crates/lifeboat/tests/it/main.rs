@@ -16,6 +16,7 @@ mod cluster;
 mod cluster_delta;
 mod cluster_options;
 mod cluster_restore;
+mod cluster_sizes;
 mod cluster_standby;
 mod cluster_verify;
 mod configuration;

@@ -84,6 +84,14 @@ fn a_log_goes_over_ssh_and_comes_back() {
         sshd.client_config().display(),
     ));
     go_there_and_back(&folder);
+    // It is there, and says nothing.
+    let next = folder.segment(7, 7, 1);
+    sshd.hang();
+    push(&folder, &next, &["--limit", "1s"]).expect(13).says("neither answers nor fails");
+    fetch(&folder, "000000010000000000000003", &["--limit", "1s"]).expect(126);
+    sshd.wake();
+    push(&folder, &next, &[]).expect(0);
+    fetch(&folder, &next, &[]).expect(0);
     // Without the server nobody answers that a file does not exist.
     sshd.stop();
     let next = folder.segment(6, 7, 1);
@@ -139,10 +147,6 @@ fn a_full_repository_leaves_the_segment_to_the_server_and_nothing_half() {
     fs::create_dir(folder.yard.path("one")).unwrap();
     let script = format!(
         r#"
-        expect() {{
-            code=$1; shift; set +e; "$@"; got=$?; set -e
-            [ $got = $code ] || {{ echo "exit code $got of $*, not $code" >&2; exit 99; }}
-        }}
         mount -t tmpfs -o size=2m tmpfs "$one" || exit 98
         expect 0 "$lifeboat" wal push pg_wal/{first}
         expect 14 "$lifeboat" wal push pg_wal/{second}
@@ -155,16 +159,56 @@ fn a_full_repository_leaves_the_segment_to_the_server_and_nothing_half() {
         cmp pg_wal/A pg_wal/{second} || exit 97
         "#
     );
+    with_mounts(&folder, "a_full_repository_leaves_the_segment", &script);
+}
+
+/// Runs a script that mounts file systems which nobody else sees. `expect CODE COMMAND...` is a
+/// command of it, 98 its code where nothing can be mounted.
+fn with_mounts(folder: &Folder, test: &str, script: &str) {
+    let begin = r#"
+        expect() {
+            code=$1; shift; set +e; "$@"; got=$?; set -e
+            [ $got = $code ] || { echo "exit code $got of $*, not $code" >&2; exit 99; }
+        }
+    "#;
     let mut command = folder.yard.own_command(Path::new("unshare"));
     if !crate::support::is_root() {
         command.args(["--user", "--map-root-user"]);
     }
+    let script = format!("{begin}{script}");
     command.args(["--mount", "--propagation", "private", "sh", "-ec", &script]);
-    command.env("one", folder.yard.path("one")).env("lifeboat", env!("CARGO_BIN_EXE_lifeboat"));
+    command.env("one", folder.yard.path("one")).env("state", folder.yard.path("state"));
+    command.env("lifeboat", env!("CARGO_BIN_EXE_lifeboat"));
     let ran = ran(command.current_dir(&folder.data).output().unwrap());
     if matches!(ran.code, 1 | 98) {
-        crate::sshd::skipped("a_full_repository_leaves_the_segment", "nothing can be mounted");
+        crate::sshd::skipped(test, "nothing can be mounted");
         return;
     }
     ran.expect(0);
+}
+
+/// A log that is not archived because of a full disk would fill it for ever.
+#[test]
+fn a_disk_without_room_for_a_note_stops_neither_push_nor_fetch() {
+    let folder = Folder::new(&["one"]);
+    let names: Vec<String> = (3..6).map(|number| folder.segment(number, 7, 1)).collect();
+    let script = format!(
+        r#"
+        mount -t tmpfs -o size=1m,nr_inodes=60 tmpfs "$state" || exit 98
+        expect 0 "$lifeboat" wal push pg_wal/{}
+        number=0; while touch "$state/$number" 2>/dev/null; do number=$((number + 1)); done
+        expect 0 "$lifeboat" wal push pg_wal/{}
+        expect 0 "$lifeboat" wal push pg_wal/{}
+        for name in {}; do
+            expect 0 "$lifeboat" wal fetch $name pg_wal/A
+            cmp pg_wal/A pg_wal/$name || exit 97
+        done
+        expect 1 "$lifeboat" wal fetch 000000010000000000000009 pg_wal/A
+        "#,
+        names[0],
+        names[1],
+        names[2],
+        names.join(" ")
+    );
+    with_mounts(&folder, "a_disk_without_room_for_a_note", &script);
 }

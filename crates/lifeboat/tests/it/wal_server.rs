@@ -1,12 +1,15 @@
 //! The archive and restore commands of real servers: under load, killed, cut off from their
-//! repository, promoted.
+//! repository, on a full disk, promoted.
 
 use std::fs;
-use std::process::Command;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::cluster::{Cluster, Yard, program};
-use crate::postgres_server::majors;
+use crate::cluster_restore::lifeboat_as_we_are;
+use crate::postgres_server::{majors, skipped};
 
 /// Everything that `pgbench` wrote.
 const FINGERPRINT: &str = "SELECT (SELECT sum(abalance) FROM pgbench_accounts), \
@@ -147,4 +150,116 @@ fn what_cannot_be_archived_stays_and_is_caught_up() {
     assert!(segments.len() >= 8, "{segments:?}");
     assert_no_gap(&segments, 4096);
     cluster.stop();
+}
+
+/// A small file system that only one process has mounted, through which everybody reaches it.
+struct SmallDisk {
+    holder: Child,
+    path: PathBuf,
+}
+
+impl SmallDisk {
+    /// One in a folder of the yard, for the server's user. `None` where nothing can be mounted.
+    fn new(yard: &Yard, size: &str) -> Option<SmallDisk> {
+        fs::create_dir(yard.path("small")).unwrap();
+        let script = "mount -t tmpfs -o size=$1,mode=777 tmpfs $2 && echo mounted && \
+                      exec setpriv --reuid=postgres --regid=postgres --clear-groups sleep 900";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh", size]);
+        let spawned = command.arg(yard.path("small")).stdout(Stdio::piped()).spawn();
+        let mut holder = spawned.unwrap();
+        let mut said = [0; 8];
+        let is_mounted = holder.stdout.take().unwrap().read_exact(&mut said).is_ok();
+        let root = PathBuf::from(format!("/proc/{}/root", holder.id()));
+        let small = yard.path("small");
+        let path = root.join(small.strip_prefix("/").unwrap());
+        let disk = SmallDisk { holder, path };
+        if !is_mounted {
+            skipped("a server on a full disk: no file system can be mounted here");
+            return None;
+        }
+        // Until then it is still root's, and nobody else may look through it.
+        for _ in 0..500 {
+            let mut look = yard.command(Path::new("ls"));
+            if look.arg(&disk.path).output().unwrap().status.success() {
+                return Some(disk);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("{} cannot be reached", disk.path.display());
+    }
+
+    fn resize(&self, yard: &Yard, size: &str) {
+        let holder = self.holder.id().to_string();
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &holder, "-m", "mount", "-o", &format!("remount,size={size}")]);
+        assert!(command.arg(yard.path("small")).status().unwrap().success());
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}
+
+/// Server, log and our own state on one disk, which fills while the repository is away.
+#[test]
+fn a_server_whose_disk_filled_while_nothing_was_archived_loses_nothing() {
+    let yard = Yard::new();
+    yard.configure_main(&["one"]);
+    let Some(disk) = SmallDisk::new(&yard, "100m") else { return };
+    let (data, state) = (disk.path.join("data"), disk.path.join("state"));
+    fs::create_dir(&state).unwrap();
+    crate::support::set_mode(&state, 0o777);
+    fs::remove_dir(yard.path("state")).unwrap();
+    std::os::unix::fs::symlink(&state, yard.path("state")).unwrap();
+    let name = data.to_str().unwrap();
+    let mut cluster = Cluster::new(&yard, 15, name, &["--wal-segsize=1"]);
+    cluster.archive("");
+    cluster.set(&["max_wal_size = 1GB", "min_wal_size = 2MB", "checkpoint_timeout = 1h"]);
+    cluster.up(5432);
+    cluster.ask(5432, "CREATE TABLE t(n int, x text)");
+    yard.lifeboat_in(&data, &["backup", "main"]).expect(0);
+    archive_all(&mut cluster, 5432);
+    let (one, aside) = (yard.path("one"), yard.path("aside"));
+    fs::rename(&one, &aside).unwrap();
+    fs::write(&one, "not a repository").unwrap();
+    let mut written = 0;
+    let insert = |number: u32| {
+        format!("INSERT INTO t SELECT {number}, md5(g::text) FROM generate_series(1, 6000) g")
+    };
+    while cluster.psql(5432, &insert(written)).status.success() {
+        written += 1;
+        assert!(written < 500, "the disk never fills");
+    }
+    // Somebody writes into the last bytes of it.
+    let _ = fs::write(disk.path.join("rest"), vec![1; 16 << 20]);
+    fs::remove_file(&one).unwrap();
+    fs::rename(&aside, &one).unwrap();
+    // A segment that waits can be pushed all the same: then its server can let go of it.
+    let waiting = fs::read_dir(data.join("pg_wal/archive_status")).unwrap().flatten();
+    let mut waiting: Vec<String> =
+        waiting.map(|entry| entry.file_name().into_string().unwrap()).collect();
+    waiting.retain(|name| name.ends_with(".ready"));
+    waiting.sort();
+    assert!(waiting.len() > 5, "{waiting:?}");
+    let first = waiting[0].trim_end_matches(".ready");
+    yard.lifeboat_in(&data, &["wal", "push", &format!("pg_wal/{first}")]).expect(0);
+    cluster.kill();
+    disk.resize(&yard, "300m");
+    cluster.up(5432);
+    // Not that of the transaction that met the end of the disk.
+    assert_eq!(cluster.ask(5432, "SELECT count(DISTINCT n) FROM t"), written.to_string());
+    let wanted = cluster.ask(5432, "SELECT count(*), max(n) FROM t");
+    archive_all(&mut cluster, 5432);
+    cluster.stop();
+    assert_no_gap(&yard.segments("one"), 4096);
+    let to = yard.path("restored");
+    lifeboat_as_we_are(&yard, &["restore", "main", "--to", to.to_str().unwrap()]).expect(0);
+    let mut restored = Cluster::at(&yard, 15, "restored");
+    restored.set(&["archive_mode = off"]);
+    restored.up(5433);
+    assert_eq!(restored.ask(5433, "SELECT count(*), max(n) FROM t"), wanted);
 }

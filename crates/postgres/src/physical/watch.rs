@@ -12,7 +12,7 @@ use super::page_hashes::{FileHashes, HashWriter, hash_of};
 use super::parent::Parent;
 use super::rewrite::Rewrite;
 use crate::page::{PAGE_BYTES, RelationFile};
-use crate::recovery::increment::{IncrementHeader, PREFIX};
+use crate::recovery::increment::{IncrementStream, PREFIX};
 use crate::recovery::pages::PageCutter;
 use crate::recovery::tar_stream::{EntryKind, TarEntry, TarSink, TarStream};
 use crate::server_manifest::{Algorithm, ServerManifest};
@@ -68,17 +68,11 @@ struct Now {
     relation: Option<RelationFile>,
     cutter: PageCutter,
     /// Of one that holds some blocks only: which.
-    increment: Option<Increment>,
+    increment: Option<IncrementStream>,
     /// Whether its blocks are hashed.
     is_hashed: bool,
     /// The hashes that it had in the older backup.
     older: Option<FileHashes>,
-}
-
-#[derive(Default)]
-struct Increment {
-    begun: Vec<u8>,
-    header: Option<IncrementHeader>,
 }
 
 /// A stream on its way: what is known of its files, and where it goes if it is not passed on as it
@@ -249,7 +243,7 @@ impl Files {
             crc32c: 0,
             relation: relation.filter(|_| self.has_checksums || is_hashed),
             cutter: PageCutter::default(),
-            increment: is_increment.then(Increment::default),
+            increment: is_increment.then(IncrementStream::default),
             is_hashed,
             older,
         });
@@ -263,7 +257,7 @@ impl Files {
         };
         let Some(relation) = now.relation else { return Ok(()) };
         let Now { cutter, path, increment, older, .. } = now;
-        let header = increment.as_ref().and_then(|increment| increment.header.as_ref());
+        let header = increment.as_ref().and_then(IncrementStream::header);
         let mut outcome = Ok(());
         cutter.push(bytes, |index, page| {
             let number = match header {
@@ -285,17 +279,10 @@ impl Files {
     /// Bytes of a file that begins with the numbers of its blocks.
     fn increment(&mut self, bytes: &[u8]) -> Result<()> {
         let Some(Now { increment: Some(increment), .. }) = &mut self.now else { return Ok(()) };
-        if increment.header.is_some() {
+        if increment.header().is_some() {
             return self.pages(bytes);
         }
-        increment.begun.extend_from_slice(bytes);
-        let Some(header) = IncrementHeader::parse(&increment.begun)? else { return Ok(()) };
-        if increment.begun.len() < header.header_bytes() {
-            return Ok(());
-        }
-        let blocks = increment.begun.split_off(header.header_bytes());
-        increment.header = Some(header);
-        self.pages(&blocks)
+        increment.begin(bytes)?.map_or(Ok(()), |blocks| self.pages(&blocks))
     }
 }
 
@@ -356,7 +343,7 @@ impl TarSink for Passing<'_> {
 
     fn end(&mut self) -> Result<()> {
         let Some(now) = self.files.now.take() else { return Ok(()) };
-        if now.increment.is_some_and(|increment| increment.header.is_none()) {
+        if now.increment.is_some_and(|increment| increment.header().is_none()) {
             return Err(differs(format!("{} is cut short", now.path)));
         }
         if let Some(blocks) = self.files.blocks.as_mut().filter(|_| now.is_hashed) {

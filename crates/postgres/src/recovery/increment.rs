@@ -24,6 +24,32 @@ pub struct IncrementHeader {
     pub blocks: Vec<u32>,
 }
 
+/// Such a file while it goes by: its header, then the bytes of its blocks.
+#[derive(Default)]
+pub(crate) struct IncrementStream {
+    begun: Vec<u8>,
+    header: Option<IncrementHeader>,
+}
+
+impl IncrementStream {
+    /// What stands before the blocks, once it has come.
+    pub(crate) fn header(&self) -> Option<&IncrementHeader> {
+        self.header.as_ref()
+    }
+
+    /// Takes bytes of the header. When it is whole: the bytes of blocks that came behind it.
+    pub(crate) fn begin(&mut self, bytes: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.begun.extend_from_slice(bytes);
+        let Some(header) = IncrementHeader::parse(&self.begun)? else { return Ok(None) };
+        if self.begun.len() < header.header_bytes() {
+            return Ok(None);
+        }
+        let blocks = self.begun.split_off(header.header_bytes());
+        (self.begun, self.header) = (Vec::new(), Some(header));
+        Ok(Some(blocks))
+    }
+}
+
 impl IncrementHeader {
     /// Reads it from the beginning of such a file. `None`: more bytes are needed.
     pub fn parse(bytes: &[u8]) -> Result<Option<Self>> {

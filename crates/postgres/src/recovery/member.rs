@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use lifeboat_core::{Error, Kind, Result};
 
-use super::increment::{self, IncrementHeader};
+use super::increment::{self, IncrementHeader, IncrementStream};
 use super::pages::{PageCounts, PageCutter};
 use super::tar_stream::{EntryKind, TarEntry, TarSink};
 use crate::page::{PAGE_BYTES, RelationFile};
@@ -123,9 +123,9 @@ struct File<'a> {
 }
 
 /// What is known of an incremental file while it goes by.
+#[derive(Default)]
 struct Increment {
-    begun: Vec<u8>,
-    header: Option<IncrementHeader>,
+    stream: IncrementStream,
     /// Bytes of blocks that were passed on.
     passed_bytes: u64,
 }
@@ -185,20 +185,14 @@ impl<'a> MemberStream<'_, 'a> {
         let Some(file) = &mut self.file else { return Ok(()) };
         let Some(increment) = &mut file.increment else { return Ok(()) };
         let mut bytes = bytes;
-        if increment.header.is_none() {
-            increment.begun.extend_from_slice(bytes);
-            let Some(header) = IncrementHeader::parse(&increment.begun)? else { return Ok(()) };
+        if increment.stream.header().is_none() {
+            let Some(blocks) = increment.stream.begin(bytes)? else { return Ok(()) };
+            let Some(header) = increment.stream.header() else { return Ok(()) };
             if header.file_bytes() != file_size(&file.entry) {
                 return Err(damaged(format!("{} has a wrong size", file.entry.path)));
             }
-            if increment.begun.len() < header.header_bytes() {
-                return Ok(());
-            }
-            self.destination.begin(&file.path, &file.entry, Content::Increment(&header))?;
-            let begun = std::mem::take(&mut increment.begun);
-            let rest = begun[header.header_bytes()..].to_vec();
-            increment.header = Some(header);
-            return self.pass_blocks(&rest);
+            self.destination.begin(&file.path, &file.entry, Content::Increment(header))?;
+            return self.pass_blocks(&blocks);
         }
         while !bytes.is_empty() {
             let piece = bytes.len().min(1 << 20);
@@ -211,9 +205,8 @@ impl<'a> MemberStream<'_, 'a> {
     /// Passes bytes of blocks on, to the places that they have in the file.
     fn pass_blocks(&mut self, mut bytes: &[u8]) -> Result<()> {
         let Some(file) = &mut self.file else { return Ok(()) };
-        let Some(Increment { header: Some(header), passed_bytes, .. }) = &mut file.increment else {
-            return Ok(());
-        };
+        let Some(Increment { stream, passed_bytes }) = &mut file.increment else { return Ok(()) };
+        let Some(header) = stream.header() else { return Ok(()) };
         if let Some(relation) = file.relation {
             let (pages, path, began_at) =
                 (&mut self.member.pages, &file.path, self.member.began_at);
@@ -257,8 +250,7 @@ impl TarSink for MemberStream<'_, '_> {
         let checksum = expected.and_then(|expected| expected.checksum.as_ref());
         let relation = RelationFile::of_path(&path);
         let whole = relation.and_then(|_| result_path(&path));
-        let increment =
-            whole.is_some().then(|| Increment { begun: Vec::new(), header: None, passed_bytes: 0 });
+        let increment = whole.is_some().then(Increment::default);
         let is_whole = increment.is_none();
         let file = File {
             path: whole.unwrap_or(path),
@@ -311,7 +303,7 @@ impl TarSink for MemberStream<'_, '_> {
                 )));
             }
         }
-        if file.increment.is_some_and(|increment| increment.header.is_none()) {
+        if file.increment.is_some_and(|increment| increment.stream.header().is_none()) {
             return Err(damaged(format!("{} is cut short", file.entry.path)));
         }
         self.destination.end()

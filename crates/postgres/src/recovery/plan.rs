@@ -237,7 +237,7 @@ fn look_at_live(to: &Path, stamp: &str) -> Result<PathBuf> {
 }
 
 /// Whether a place is not there, or an empty folder.
-fn is_free(folder: &Path) -> Result<bool> {
+pub fn is_free(folder: &Path) -> Result<bool> {
     match fs::read_dir(folder).map(|mut entries| entries.next().is_none()) {
         Ok(is_empty) => Ok(is_empty),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),

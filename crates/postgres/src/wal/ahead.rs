@@ -10,9 +10,9 @@ use lifeboat_core::env::Env;
 use lifeboat_core::{Error, Kind, Result};
 
 use super::archive::{Archive, Fetched, PushFile, Pushed};
-use super::control::Control;
 use super::name::WalFile;
 use super::spool::{Claim, Learned, Spool};
+use crate::control::DataDirectory;
 
 /// A helper without work ends after so many milliseconds.
 const IDLE_MS: u64 = 5_000;
@@ -20,6 +20,8 @@ const IDLE_MS: u64 = 5_000;
 const LOOK_AGAIN_MS: u64 = 20;
 /// So many files are pushed ahead of the server at most.
 const AHEAD_FILES_MAX: usize = 256;
+/// From so many files that wait on, they are compressed in a hurry.
+const HURRY_FILES: usize = 8;
 /// So many bytes of segments are fetched ahead, and at least two segments.
 const AHEAD_BYTES: u64 = 128 << 20;
 
@@ -29,13 +31,23 @@ const FETCHER: &str = "fetcher";
 
 /// Pushes one file, unless a helper did so already.
 pub fn push(env: &Env, archive: &Archive, spool: &Spool, file: &PushFile) -> Result<Pushed> {
-    let _claim = spool.claim_in_turn(env, &file.file.to_string())?;
+    let Some(_claim) = claimed(env, spool, file.file)? else { return archive.push(env, file) };
     let pushed = match spool.is_pushed(archive, file)? {
         true => vec![lifeboat_core::log::Placed::AlreadyThere; archive.members.len()],
         false => archive.push(env, file)?,
     };
     spool.forget_pushed(file.file);
     Ok(pushed)
+}
+
+/// Takes a file in its turn. `None` where nothing can be noted, as on a disk that is full: a log
+/// that is not archived for that would fill it for ever.
+fn claimed(env: &Env, spool: &Spool, file: WalFile) -> Result<Option<Claim>> {
+    match spool.claim_in_turn(env, &file.to_string()) {
+        Ok(claim) => Ok(Some(claim)),
+        Err(error) if matches!(error.kind(), Kind::Failed | Kind::NoSpace) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether something else waits to be pushed and no helper is at it.
@@ -67,18 +79,20 @@ pub fn run_pusher(
     env: &Env,
     archive: &Archive,
     spool: &Spool,
-    control: &Control,
+    data: &DataDirectory,
     alive: &(dyn Fn() + Sync),
 ) -> Result<()> {
     let Some(_own) = spool.claim(PUSHER)? else { return Ok(()) };
-    spool.forget_all_but(&waiting(&control.data)?);
+    spool.forget_all_but(&waiting(&data.path)?);
     // Half of them wait for a disk.
     let threads = 2 * env.threads.max(1);
     let worker = Env { threads: 1, ..env.clone() };
+    let hurried = Archive { level: archive.level_hurried.unwrap_or(archive.level), ..archive.clone() };
+    let archives = [archive, &hurried];
     let queue = Mutex::new(Queue { files: VecDeque::new(), looked_at_ms: 0, worked_at_ms: 0 });
     queue.lock().unwrap_or_else(PoisonError::into_inner).worked_at_ms = env.clock.monotonic_ms();
     std::thread::scope(|scope| {
-        let work = || work(&worker, archive, spool, control, &queue, alive);
+        let work = || work(&worker, archives, spool, data, &queue, alive);
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         let ended = workers.into_iter().map(|worker| {
             worker.join().unwrap_or_else(|_| Err(Error::new(Kind::Failed, "a helper panicked")))
@@ -110,18 +124,18 @@ impl Queue {
 
 fn work(
     env: &Env,
-    archive: &Archive,
+    [unhurried, hurried]: [&Archive; 2],
     spool: &Spool,
-    control: &Control,
+    data: &DataDirectory,
     queue: &Mutex<Queue>,
     alive: &(dyn Fn() + Sync),
 ) -> Result<()> {
     loop {
         env.proceed()?;
-        let (next, idle_ms) = {
+        let (next, left, idle_ms) = {
             let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
-            let next = queue.next(env, spool, &control.data)?;
-            (next, env.elapsed_ms(queue.worked_at_ms))
+            let next = queue.next(env, spool, &data.path)?;
+            (next, queue.files.len(), env.elapsed_ms(queue.worked_at_ms))
         };
         let Some(file) = next else {
             if idle_ms > IDLE_MS {
@@ -135,11 +149,12 @@ fn work(
         queue.lock().unwrap_or_else(PoisonError::into_inner).worked_at_ms =
             env.clock.monotonic_ms();
         // The server may have archived it meanwhile, and removed it.
-        if spool.is_noted(file) || !is_waiting(&control.data, file) {
+        if spool.is_noted(file) || !is_waiting(&data.path, file) {
             continue;
         }
-        let path = control.data.join("pg_wal").join(file.to_string());
-        let file = PushFile::look(&path, control)?;
+        let path = data.path.join("pg_wal").join(file.to_string());
+        let file = PushFile::look(&path, data)?;
+        let archive = if left >= HURRY_FILES { hurried } else { unhurried };
         let (learned, begun) = (Learned::default(), env.clock.now());
         archive.push_and_learn(env, &file, &learned)?;
         spool.note_pushed(env, archive, &file, (&learned, begun))?;
@@ -168,7 +183,7 @@ pub fn fetch(
         Ok(found)
     };
     let WalFile::Segment(segment) = file else { return from_archive() };
-    let _claim = spool.claim_in_turn(env, &file.to_string())?;
+    let Some(_claim) = claimed(env, spool, file)? else { return from_archive() };
     match spool.take_fetched(archive, segment, to)? {
         true => Ok(Fetched::Whole),
         false => from_archive(),

@@ -11,11 +11,11 @@ use lifeboat_core::repository::Repository;
 use lifeboat_core::{Error, Kind, Result};
 use rustix::fs::OFlags;
 
-use super::control::Control;
 use super::header::{HEADER_BYTES, SegmentHeader};
 use super::name::{Kept, Segment, WalFile, log_prefix};
 use super::spool::{Learned, Learning};
 use super::{SEGMENT_BYTES_MAX, SMALL_BYTES_MAX};
+use crate::control::DataDirectory;
 
 /// A repository that holds the log, and the source's folder in it.
 #[derive(Clone)]
@@ -37,6 +37,8 @@ pub struct Archive {
     pub system: u64,
     /// The level of the compression.
     pub level: i32,
+    /// The level while many files wait, where that may be another one.
+    pub level_hurried: Option<i32>,
 }
 
 /// A file of `pg_wal` that was looked at and may be pushed.
@@ -68,7 +70,7 @@ pub enum Fetched {
 impl PushFile {
     /// Looks at a file that is to be pushed: its name, its size, and of a segment what it says of
     /// itself against its name and the cluster.
-    pub fn look(path: &Path, control: &Control) -> Result<PushFile> {
+    pub fn look(path: &Path, data: &DataDirectory) -> Result<PushFile> {
         let what = path.display().to_string();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let file = WalFile::parse(name).ok_or_else(|| {
@@ -90,9 +92,9 @@ impl PushFile {
         (&opened).take(HEADER_BYTES as u64).read_to_end(&mut header).map_err(failed)?;
         let header = SegmentHeader::parse(&header, &what)?;
         header.check(segment, bytes, &what)?;
-        if header.system != control.system {
-            let (of, own, data) = (header.system, control.system, control.data.display());
-            let message = format!("{what} is of the cluster {of}, the one in {data} is {own}");
+        if header.system != data.system {
+            let (of, own, here) = (header.system, data.system, data.path.display());
+            let message = format!("{what} is of the cluster {of}, the one in {here} is {own}");
             return Err(Error::new(Kind::Refused, message)
                 .hint("a segment of another cluster must not be in this cluster's pg_wal"));
         }

@@ -1,12 +1,12 @@
 //! The log of a cluster (WAL) in repositories.
 //!
 //! `name` knows what the files of `pg_wal` are called and where they lie in a repository; `header`
-//! and `control` read what a segment and a cluster say of themselves; `timeline` reads history
-//! files. `archive` puts them together: one cluster's log in the folder of its source, into which
-//! files are pushed and from which they are fetched. Its objects are those of
-//! [`mod@lifeboat_core::log`]; they lie under the cluster's system identifier, so that an upgraded
-//! cluster never meets its predecessor's segments. `ahead` and `spool` do the next files while the
-//! server waits for one; `receive` takes the log as the server writes it.
+//! reads what a segment says of itself; `timeline` reads history files. `archive` puts them
+//! together: one cluster's log in the folder of its source, into which files are pushed and from
+//! which they are fetched. Its objects are those of [`mod@lifeboat_core::log`]; they lie under the
+//! cluster's system identifier, so that an upgraded cluster never meets its predecessor's segments.
+//! `ahead` and `spool` do the next files while the server waits for one; `receive` takes the log as
+//! the server writes it.
 //!
 //! What is stored is looked at by `view`: which moments can be restored, what is missing; `records`
 //! finds times in segments; `keep` says what base backups need. `server` asks a running server how
@@ -14,7 +14,6 @@
 
 pub mod ahead;
 mod archive;
-mod control;
 mod copy;
 mod header;
 mod keep;
@@ -27,7 +26,6 @@ mod timeline;
 mod view;
 
 pub use archive::{Archive, Fetched, Member, PushFile, Pushed};
-pub use control::Control;
 pub use copy::WalSelection;
 pub use header::{HEADER_BYTES, SegmentHeader};
 pub use keep::{WalRule, WorldOfRule};

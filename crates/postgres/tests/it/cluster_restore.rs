@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lifeboat_core::manifest::{CheckLevel, Manifest};
+use lifeboat_core::manifest::Manifest;
 use lifeboat_core::{Kind, Result};
 use lifeboat_postgres::recovery::assemble::Stored;
 use lifeboat_postgres::recovery::plan::{Action, ClusterRequest, plan};
@@ -13,18 +13,14 @@ use lifeboat_postgres::recovery::restore::{Carry, ClusterOutcome, apply};
 use lifeboat_postgres::recovery::serve::NoLog;
 use lifeboat_postgres::recovery::settings::NextStart;
 use lifeboat_postgres::recovery::target::{Target, Timeline};
-use lifeboat_postgres::{Client, ClusterEngine, ClusterSource, PhysicalOptions};
 
 use crate::data_folder::{Server, as_server, folder, own, program, unpack};
-use crate::physical::{Load, assert_balanced, parent, server_verifies};
-use crate::support::{
-    Place, back_up_as, cluster, cluster_with, env, majors, options, place, run, text_of,
+use crate::physical::{
+    Load, assert_balanced, back_up, back_up_from, furnish, parent, server_verifies, source,
 };
-
-fn back_up(place: &Place, client: Client) -> Manifest {
-    let source = ClusterSource::new(client, PhysicalOptions::default(), env());
-    back_up_as(place, &env(), &source, &ClusterEngine, CheckLevel::Quick).unwrap()
-}
+use crate::support::{
+    Place, cluster, cluster_with, env, majors, options, place, run, text_of,
+};
 
 /// A restore of one backup to a new folder, without any log but its own.
 fn restore(
@@ -33,9 +29,20 @@ fn restore(
     to: &Path,
     action: Action,
 ) -> Result<ClusterOutcome> {
+    restore_chain(place, std::slice::from_ref(manifest), to, action)
+}
+
+/// The same of a chain, the oldest first.
+fn restore_chain(
+    place: &Place,
+    chain: &[Manifest],
+    to: &Path,
+    action: Action,
+) -> Result<ClusterOutcome> {
     let options = options();
+    let stored = |manifest| Stored { repository: &place.repository, folder: "shop", manifest };
     let request = ClusterRequest {
-        chain: vec![Stored { repository: &place.repository, folder: "shop", manifest }],
+        chain: chain.iter().map(stored).collect(),
         to,
         in_place: false,
         delta: false,
@@ -62,18 +69,10 @@ fn a_cluster_under_load_comes_back_whole_with_its_tablespaces() {
     for major in majors() {
         let cluster = cluster(*major);
         let client = cluster.client("postgres").unwrap();
-        let space = folder();
-        own(space.path());
-        run(&client, &format!("CREATE TABLESPACE elsewhere LOCATION '{}'", space.path().display()));
-        run(
-            &client,
-            "CREATE TABLE public.outside TABLESPACE elsewhere AS \
-             SELECT g, repeat('y', 50) AS y FROM generate_series(1, 20000) g; \
-             CREATE UNLOGGED TABLE public.fleeting AS SELECT 1 AS one",
-        );
+        let _space = furnish(&client);
         let load = Load::start(*major, &client);
         let place = place();
-        let manifest = back_up(&place, cluster.client("postgres").unwrap());
+        let manifest = back_up(&place, cluster.client("postgres").unwrap()).unwrap();
         drop(load);
         let restored = folder();
         let unpacked = restored.path().join("unpacked");
@@ -100,7 +99,7 @@ fn a_cluster_under_load_comes_back_whole_with_its_tablespaces() {
 fn what_is_there_is_not_overwritten() {
     let cluster = cluster(15);
     let place = place();
-    let manifest = back_up(&place, cluster.client("postgres").unwrap());
+    let manifest = back_up(&place, cluster.client("postgres").unwrap()).unwrap();
     let restored = folder();
     let data = restored.path().join("data");
     fs::create_dir(&data).unwrap();
@@ -117,7 +116,7 @@ fn what_is_there_is_not_overwritten() {
 fn a_flipped_bit_in_any_artifact_is_an_error() {
     let cluster = cluster(15);
     let place = place();
-    let manifest = back_up(&place, cluster.client("postgres").unwrap());
+    let manifest = back_up(&place, cluster.client("postgres").unwrap()).unwrap();
     let restored = folder();
     // A restore does not need the hashes that the next backup compares with.
     for artifact in manifest.artifacts.iter().filter(|artifact| artifact.role != "page-hashes") {
@@ -174,13 +173,8 @@ fn what_is_combined_is_what_the_servers_program_makes() {
              CREATE TABLE public.gone AS SELECT 1 AS one; CREATE INDEX ON public.large (id)",
         );
         let place = place();
-        let source = ClusterSource::new(
-            cluster.client("postgres").unwrap(),
-            PhysicalOptions::default(),
-            env(),
-        );
-        let back_up = || back_up_as(&place, &env(), &source, &ClusterEngine, CheckLevel::Quick);
-        let mut chain = vec![back_up().unwrap()];
+        let source = source(cluster.client("postgres").unwrap());
+        let mut chain = vec![back_up_from(&place, &source).unwrap()];
         // Truncated, then longer again than it ever was; changed, made anew, dropped.
         for change in [
             "UPDATE public.large SET n = 1 WHERE id % 9000 = 0; DELETE FROM public.shrinks \
@@ -191,7 +185,7 @@ fn what_is_combined_is_what_the_servers_program_makes() {
             run(&client, change);
             run(&client, "VACUUM public.shrinks");
             source.build_on(Some(parent(&place, &chain[chain.len() - 1])));
-            chain.push(back_up().unwrap());
+            chain.push(back_up_from(&place, &source).unwrap());
         }
         let folder = folder();
         let mut command = as_server(&program(*major, "pg_combinebackup"));
@@ -203,30 +197,9 @@ fn what_is_combined_is_what_the_servers_program_makes() {
         own(folder.path());
         let output = command.arg("-o").arg(folder.path().join("theirs")).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let options = options();
-        let stored = |manifest| Stored { repository: &place.repository, folder: "shop", manifest };
-        let request = ClusterRequest {
-            chain: chain.iter().map(stored).collect(),
-            to: &folder.path().join("ours"),
-            in_place: false,
-            delta: false,
-            tablespaces: &[],
-            target: Target::Consistent,
-            timeline: Timeline::Latest,
-            action: Action::Leave,
-            options: &options,
-        };
-        let carry = Carry {
-            supply: Arc::new(NoLog),
-            next: NextStart::Plain,
-            users: Vec::new(),
-            service: None,
-            strict: true,
-            deep: false,
-        };
-        apply(&env(), &request, &plan(&env(), &request).unwrap(), &carry).unwrap();
-        let (theirs, mut ours) =
-            (tree(&folder.path().join("theirs")), tree(&folder.path().join("ours")));
+        let ours = folder.path().join("ours");
+        restore_chain(&place, &chain, &ours, Action::Leave).unwrap();
+        let (theirs, mut ours) = (tree(&folder.path().join("theirs")), tree(&ours));
         for (name, content) in theirs {
             let own = ours.remove(&name).unwrap_or_else(|| panic!("{major}: {name} is missing"));
             // The manifests name times and an order of their own.

@@ -16,15 +16,22 @@ use lifeboat_postgres::recovery::increment::IncrementHeader;
 use lifeboat_postgres::server_manifest::ServerManifest;
 use lifeboat_postgres::{Client, ClusterEngine, ClusterSource, PhysicalOptions};
 
+use tempfile::TempDir;
+
 use crate::data_folder::{Server, as_server, folder, map_spaces, own, program, unpack};
 use crate::support::{Place, back_up_as, cluster, cluster_with, env, majors, place, run, text_of};
 
-fn source(client: Client) -> ClusterSource {
+pub(crate) fn source(client: Client) -> ClusterSource {
     ClusterSource::new(client, PhysicalOptions::default(), env())
 }
 
-fn back_up(place: &Place, client: Client) -> Result<Manifest> {
-    back_up_as(place, &env(), &source(client), &ClusterEngine, CheckLevel::Quick)
+pub(crate) fn back_up(place: &Place, client: Client) -> Result<Manifest> {
+    back_up_from(place, &source(client))
+}
+
+/// The same of a source that was made before, and may build on another backup.
+pub(crate) fn back_up_from(place: &Place, source: &ClusterSource) -> Result<Manifest> {
+    back_up_as(place, &env(), source, &ClusterEngine, CheckLevel::Quick)
 }
 
 fn damage(place: &Place, manifest: &Manifest) -> Vec<String> {
@@ -75,6 +82,20 @@ pub(crate) fn assert_balanced(client: &Client) {
     assert_eq!(sums, "t");
 }
 
+/// A table in a tablespace, and one that does not outlive a crash. Gives the tablespace's folder.
+pub(crate) fn furnish(client: &Client) -> TempDir {
+    let space = folder();
+    own(space.path());
+    run(client, &format!("CREATE TABLESPACE elsewhere LOCATION '{}'", space.path().display()));
+    run(
+        client,
+        "CREATE TABLE public.outside TABLESPACE elsewhere AS \
+         SELECT g, repeat('y', 50) AS y FROM generate_series(1, 20000) g; \
+         CREATE UNLOGGED TABLE public.fleeting AS SELECT 1 AS one",
+    );
+    space
+}
+
 /// The server's own verifier on an unpacked backup, where that version's works.
 #[expect(clippy::print_stderr, reason = "what is skipped is named")]
 pub(crate) fn server_verifies(major: u32, data: &Path) {
@@ -100,15 +121,7 @@ fn a_cluster_under_load_is_restored_with_tar_and_a_server_alone() {
     for major in majors() {
         let cluster = cluster(*major);
         let client = cluster.client("postgres").unwrap();
-        let space = folder();
-        own(space.path());
-        run(&client, &format!("CREATE TABLESPACE elsewhere LOCATION '{}'", space.path().display()));
-        run(
-            &client,
-            "CREATE TABLE public.outside TABLESPACE elsewhere AS \
-             SELECT g, repeat('y', 50) AS y FROM generate_series(1, 20000) g; \
-             CREATE UNLOGGED TABLE public.fleeting AS SELECT 1 AS one",
-        );
+        let space = furnish(&client);
         run(&client, "CREATE DATABASE many");
         let many: String = (0..300)
             .map(|n| format!("CREATE TABLE public.t{n} (id int PRIMARY KEY, x text);"))
@@ -242,8 +255,7 @@ fn an_incremental_backup_holds_what_changed() {
         );
         let place = place();
         let source = source(cluster.client("postgres").unwrap());
-        let engine = &ClusterEngine;
-        let whole = back_up_as(&place, &env(), &source, engine, CheckLevel::Quick).unwrap();
+        let whole = back_up_from(&place, &source).unwrap();
         assert_eq!(whole.parent, None);
         run(
             &client,
@@ -253,7 +265,7 @@ fn an_incremental_backup_holds_what_changed() {
         );
         run(&client, "VACUUM public.shrinks");
         source.build_on(Some(parent(&place, &whole)));
-        let changed = back_up_as(&place, &env(), &source, engine, CheckLevel::Quick).unwrap();
+        let changed = back_up_from(&place, &source).unwrap();
         assert_eq!(changed.parent, Some(whole.id), "{major}: {:?}", changed.warnings);
         assert_eq!(changed.condition, Condition::Good, "{major}");
         let plain = |manifest: &Manifest| manifest.artifact(ROLE_BASE).unwrap().plain_bytes;
@@ -262,7 +274,7 @@ fn an_incremental_backup_holds_what_changed() {
         assert_eq!(damage(&place, &changed), [""; 0], "{major}");
         // Nothing changed since: next to nothing is stored.
         source.build_on(Some(parent(&place, &changed)));
-        let nothing = back_up_as(&place, &env(), &source, engine, CheckLevel::Quick).unwrap();
+        let nothing = back_up_from(&place, &source).unwrap();
         assert_eq!(nothing.parent, Some(changed.id));
         assert!(plain(&nothing) <= plain(&changed), "{major}");
         assert_eq!(damage(&place, &nothing), [""; 0], "{major}");

@@ -27,6 +27,7 @@ pub(crate) const OURS: [u8; 4] = [0xb1, 0xea, 0x92, 0x8f];
 /// A backup that was put there once.
 pub(super) struct Made {
     pub(super) known: Known,
+    id: String,
     /// Its artifacts, and their sizes.
     files: Vec<(String, u64)>,
     /// Whether its bytes were rightly deleted.
@@ -156,7 +157,11 @@ impl Member {
             files.push((file, bytes.len() as u64));
         }
         let mut manifest = manifest(&known.name, FOLDER, known.taken_at, &files);
-        manifest["id"] = self.env.new_uuid().to_string().into();
+        let id = self.env.new_uuid().to_string();
+        manifest["id"] = id.clone().into();
+        if let Some(parent) = &known.parent {
+            manifest["parent"] = self.made[parent].id.clone().into();
+        }
         manifest["condition"] = match known.condition {
             Condition::Good => "good",
             Condition::Unchecked => "unchecked",
@@ -174,8 +179,16 @@ impl Member {
         put(&self.store, &format!("{FOLDER}/{}.json", known.name), &text(&manifest))?;
         let (name, number) = (known.name.clone(), self.made.len());
         known.pinned = known.pinned.map(|_| None);
-        self.made.insert(name, Made { known, files, deleted: false, number });
+        self.made.insert(name, Made { known, id, files, deleted: false, number });
         Ok(true)
+    }
+
+    /// What an incremental backup builds on now, if anything.
+    pub(super) fn newest_good(&self) -> Result<Option<String>, Broken> {
+        let listed = self.known(&self.look()?.listed);
+        let good = listed.iter().filter(|one| one.condition == Condition::Good);
+        let newest = good.max_by_key(|one| (one.taken_at, &one.name));
+        Ok(newest.map(|newest| newest.name.clone()))
     }
 
     /// A run that ends before its manifest.
@@ -234,6 +247,14 @@ impl Member {
             let is_there = there.listed.contains(name) || there.removed.contains(name);
             if !is_there && !made.deleted {
                 return Err(format!("{name} is gone"));
+            }
+            let parent = made.known.parent.as_ref().filter(|_| is_there);
+            let lost = |parent: &&String| match there.listed.contains(name) {
+                true => !there.listed.contains(*parent),
+                false => !there.listed.contains(*parent) && !there.removed.contains(*parent),
+            };
+            if let Some(parent) = parent.filter(lost) {
+                return Err(format!("{name} builds on {parent}, which is not as much there"));
             }
             for (file, bytes) in made.files.iter().filter(|_| is_there) {
                 if there.objects.get(&format!("{FOLDER}/{file}")) != Some(bytes) {

@@ -109,6 +109,11 @@ impl Member {
             let is_due = due <= now && marked_at < now;
             if is_due { &mut delete } else { &mut wait }.insert(name.clone());
         }
+        // What can still be taken back needs what it builds on.
+        let stays = all.iter().map(|one| &one.name).filter(|name| !delete.contains(*name));
+        let needed = rule::with_parents(stays.cloned().collect(), &all);
+        wait.extend(delete.intersection(&needed).cloned());
+        delete.retain(|name| !needed.contains(name));
         Ok(Expected {
             now,
             mark: there.listed.difference(&keep).cloned().collect(),

@@ -19,6 +19,8 @@ pub(super) struct Known {
     pub(super) taken_at: Timestamp,
     pub(super) condition: Condition,
     pub(super) is_migration: bool,
+    /// The name of the one that it builds on.
+    pub(super) parent: Option<String>,
     /// Until when it is pinned, if it is; `Some(None)` is for ever.
     pub(super) pinned: Option<Option<Timestamp>>,
 }
@@ -70,8 +72,31 @@ pub(super) fn good(now: Timestamp, all: &[Known]) -> Vec<&Known> {
     good
 }
 
-/// The names of those that stay.
+/// The names of those that stay: by a rule of their own, or as others that stay build on them.
 pub(super) fn kept(
+    now: Timestamp,
+    zone: &TimeZone,
+    keep: &Keep,
+    all: &[Known],
+) -> BTreeSet<String> {
+    with_parents(kept_alone(now, zone, keep, all), all)
+}
+
+/// These, and all that they build on.
+pub(super) fn with_parents(mut names: BTreeSet<String>, all: &[Known]) -> BTreeSet<String> {
+    loop {
+        let parents = all.iter().filter(|one| names.contains(&one.name));
+        let parents: Vec<String> = parents.filter_map(|one| one.parent.clone()).collect();
+        let before = names.len();
+        let is_there = |parent: &String| all.iter().any(|one| one.name == *parent);
+        names.extend(parents.into_iter().filter(is_there));
+        if names.len() == before {
+            return names;
+        }
+    }
+}
+
+fn kept_alone(
     now: Timestamp,
     zone: &TimeZone,
     keep: &Keep,

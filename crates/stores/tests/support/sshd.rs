@@ -96,13 +96,30 @@ impl Sshd {
     }
 
     /// All sessions hang: their connections stay, and nothing comes. The server goes on listening.
-    #[allow(dead_code, reason = "the tests of the program do not use it")]
     pub(crate) fn hang_sessions(&self) -> usize {
         let sessions = descendants(self.listener.id());
         for pid in &sessions {
             let _ = Command::new("kill").args(["-STOP", &pid.to_string()]).output();
         }
         sessions.len()
+    }
+
+    /// All of it hangs, whoever comes next too: a host that is there, and says nothing.
+    #[allow(dead_code, reason = "the tests of the stores do not use it")]
+    pub(crate) fn hang(&self) {
+        self.hang_sessions();
+        let listener = self.listener.id().to_string();
+        assert!(Command::new("kill").args(["-STOP", &listener]).status().unwrap().success());
+    }
+
+    /// It goes on.
+    #[allow(dead_code, reason = "the tests of the stores do not use it")]
+    pub(crate) fn wake(&self) {
+        let mut all = descendants(self.listener.id());
+        all.push(self.listener.id());
+        for pid in all {
+            let _ = Command::new("kill").args(["-CONT", &pid.to_string()]).output();
+        }
     }
 
     /// The server goes away, with all its sessions.

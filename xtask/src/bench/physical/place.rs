@@ -52,9 +52,14 @@ impl Place {
         }
         let place = Place { arena, rows: scale * 100_000, has_new };
         place.configure()?;
-        for port in [PORT, NEW_PORT].into_iter().take(1 + usize::from(has_new)) {
-            place.fill(port, scale, text_mb)?;
-        }
+        let ports = [PORT, NEW_PORT].into_iter().take(1 + usize::from(has_new));
+        std::thread::scope(|scope| {
+            let place = &place;
+            let fill = |port| scope.spawn(move || place.fill(port, scale, text_mb));
+            let filling: Vec<_> = ports.map(fill).collect();
+            let panicked = |_| Err(anyhow::anyhow!("a database was not made"));
+            filling.into_iter().try_for_each(|one| one.join().unwrap_or_else(panicked))
+        })?;
         Ok(place)
     }
 
@@ -64,7 +69,7 @@ impl Place {
         let mut pgbench = self.arena.command("pgbench");
         let quiet = pgbench.args(["-i", "-q", "-s", &scale, "-p", &port_text, "postgres"]);
         run_command(quiet.stdout(Stdio::null()).stderr(Stdio::null()))?;
-        let script = self.arena.path("message.sql");
+        let script = self.arena.path(&format!("message-{port}.sql"));
         fs::write(&script, MESSAGE)?;
         let rows = format!("rows={}", text_mb * 1_000_000 / MESSAGE_ROW_BYTES);
         let mut make = self.arena.command("psql");
@@ -129,9 +134,10 @@ impl Place {
             "repository",
             "ours",
             "theirs",
+            "back",
         ] {
             self.remove(name)?;
-            if !matches!(name, "repository" | "ours" | "pg_basebackup") {
+            if !matches!(name, "repository" | "ours" | "back" | "pg_basebackup") {
                 output(self.arena.command("mkdir").args(["-m", "700"]).arg(self.arena.path(name)))?;
             }
         }
@@ -226,6 +232,14 @@ impl Place {
         command.args(["-o", "pipefail", "-c"]).arg(
             "tar -cf - -C data --exclude=./pg_wal/* --exclude=./postmaster.pid . 2> floor/said \
              | zstd -q -1 -T0 -o floor/data.tar.zst && sync floor/data.tar.zst floor",
+        );
+        command
+    }
+
+    pub(super) fn floor_back(&self) -> Command {
+        let mut command = self.arena.command("bash");
+        command.args(["-o", "pipefail", "-c"]).arg(
+            "mkdir -m 700 back && zstd -qdc floor/data.tar.zst | tar -xf - -C back && sync -f back",
         );
         command
     }

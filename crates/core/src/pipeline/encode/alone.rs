@@ -17,7 +17,7 @@ pub(super) fn encode(
     let output = Output { compression: options.compression, seal: options.seal.clone(), put };
     let mut sink = AloneSink {
         worker: Worker::new(options, &[options.compression], pools.clone()),
-        writer: Writer::new(output, 0)?,
+        writer: Writer::new(output, 0, false)?,
         pools,
         batch: vec![0; BATCH_BYTES],
         filled: 0,

@@ -76,12 +76,12 @@ pub(super) fn run(session: &Session, env: &Env, args: &Args) -> Result<ExitCode>
     })?;
     let is_root = root.as_deref().is_none_or(|root| root == Path::new("/"));
     let below = root.as_deref().filter(|_| !is_root);
-    let mut found = find(env, &config, &opened, at, below)?;
+    let mapping = args.mapping.read()?;
+    let mut found = find(env, &config, &opened, at, (&mapping, below))?;
     if found.items.is_empty() && found.servers.is_empty() && found.clusters.is_empty() {
         return Err(found.missing.into_iter().next().map_or_else(nothing, |(_, error)| error));
     }
     found.items.sort_by_key(|item| item.selected.manifest.source.kind != files::KIND);
-    let mapping = args.mapping.read()?;
     let mapped = (&mapping, root.as_deref());
     let items = found.items.iter();
     let requests: Vec<RestoreRequest<'_>> =
@@ -150,14 +150,14 @@ fn find(
     config: &Config,
     opened: &[Opened],
     at: Timestamp,
-    below: Option<&Path>,
+    (mapping, below): (&Mapping, Option<&Path>),
 ) -> Result<Found> {
     let mut found = Found::default();
     // First, as each brings its databases along.
     for (name, source) in &config.source {
         let targets = Target::configured(name, source).unwrap_or_default();
         for target in targets.into_iter().filter(Target::is_cluster) {
-            match clusters::find(env, opened, target, at, below) {
+            match clusters::find(env, opened, target, at, (mapping, below)) {
                 Ok(cluster) => found.clusters.push(cluster),
                 Err(missing) => found.missing.push(missing),
             }
@@ -366,7 +366,7 @@ impl Whole<'_> {
                 units::one_line(&one.target.name),
                 selection::moment(self.session, manifest),
                 units::bytes(manifest.plain_bytes()),
-                units::one_line(&one.to.to_string_lossy()),
+                units::one_line(&one.place.to.to_string_lossy()),
             ]);
         }
         for (name, cluster) in &self.found.brought {
@@ -422,8 +422,11 @@ impl Whole<'_> {
             json!({ "source": name, "outcome": "with-cluster", "cluster": cluster })
         }));
         values.extend(self.found.missing.iter().map(|(name, error)| {
-            let error = report::as_json(error);
-            json!({ "source": name, "outcome": "no-backup", "error": error })
+            let outcome = match error.kind() {
+                Kind::Incomplete => "not-restored",
+                _ => "no-backup",
+            };
+            json!({ "source": name, "outcome": outcome, "error": report::as_json(error) })
         }));
         values
     }
@@ -432,8 +435,9 @@ impl Whole<'_> {
         let overwrites = |plan: &RestorePlan| plan.in_place || !plan.kept_aside.is_empty();
         let printer = &self.session.printer;
         let replaces = |planned: &Planned| planned.plan.replaces;
-        let is_nothing_lost =
-            !self.plans.iter().any(overwrites) && !self.servers.iter().any(replaces);
+        let is_nothing_lost = !self.plans.iter().any(overwrites)
+            && !self.servers.iter().any(replaces)
+            && !self.found.clusters.iter().any(|one| one.place.is_taken);
         if is_nothing_lost || self.session.globals.yes {
             self.text().lines().for_each(|line| printer.detail(line));
             return Ok(());
@@ -567,8 +571,12 @@ impl Whole<'_> {
             self.session.printer.warning(&units::one_line(name), &error.to_string());
         }
         let names: Vec<&str> = missing.iter().map(|(name, _)| name.as_str()).collect();
+        let why = match missing.iter().any(|(_, error)| error.kind() == Kind::Incomplete) {
+            true => "are not restored",
+            false => "have no backup to go back to",
+        };
         let message = format!(
-            "{} of {} sources have no backup to go back to: {}",
+            "{} of {} sources {why}: {}",
             missing.len(),
             missing.len() + self.names().len(),
             units::one_line(&names.join(", "))

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use lifeboat_core::retry::{self, Retry};
 use lifeboat_core::{Error, Kind, Result};
-use lifeboat_postgres::wal::{Control, Fetched, WalFile, ahead};
+use lifeboat_postgres::control::DataDirectory;
+use lifeboat_postgres::wal::{Fetched, WalFile, ahead};
 
 use super::exit::{self, Rule};
 use super::limit::Limit;
@@ -48,13 +49,13 @@ pub(super) fn run(session: &Session, args: &Args) -> Result<ExitCode> {
         Error::new(Kind::Usage, format!("`{name}` is not the name of a file of the log"))
             .hint("restore_command = 'lifeboat wal fetch %f %p'")
     })?;
-    let control = match &args.data {
-        Some(data) => Control::read(data)?,
-        None => Control::of_file(&args.path)?,
+    let data = match &args.data {
+        Some(data) => DataDirectory::at(data)?,
+        None => DataDirectory::of_file(&args.path)?,
     };
     let subject = Subject::of(session, &env, args.source.source.as_deref())?;
     let found = retry::run(&env, &RETRY, &args.file, || {
-        let (archive, failures) = subject.for_reading(&env, control.system)?;
+        let (archive, failures) = subject.for_reading(&env, data.system)?;
         let spool = match args.source.no_helper {
             true => None,
             false => spool(session, &env, &archive),
@@ -72,7 +73,7 @@ pub(super) fn run(session: &Session, args: &Args) -> Result<ExitCode> {
                     && ahead::wants_fetcher(spool, file, bytes)
                 {
                     let work = helper::Work::Fetch;
-                    helper::start(session, &env, &args.source, work, &control.data);
+                    helper::start(session, &env, &args.source, work, &data.path);
                 }
             }
         }

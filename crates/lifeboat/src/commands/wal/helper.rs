@@ -8,7 +8,8 @@ use std::process::{Command, ExitCode, Stdio};
 use lifeboat_core::env::Env;
 use lifeboat_core::event::Event;
 use lifeboat_core::{Error, Kind, Result};
-use lifeboat_postgres::wal::{Control, ahead};
+use lifeboat_postgres::control::DataDirectory;
+use lifeboat_postgres::wal::ahead;
 
 use super::exit::Rule;
 use super::limit::Limit;
@@ -41,18 +42,18 @@ pub(super) fn run(session: &Session, args: &Args) -> Result<ExitCode> {
     env.stop = signals::catch();
     // Who hangs keeps the file from everybody.
     let limit = Limit::begin(session, args.source.limit, Rule::Ours);
-    let control = Control::read(&args.data)?;
+    let data = DataDirectory::at(&args.data)?;
     let subject = Subject::of(session, &env, args.source.source.as_deref())?;
     let (archive, failures) = match args.work {
-        Work::Push => subject.for_writing(session, &env, control.system)?,
-        Work::Fetch => subject.for_reading(&env, control.system)?,
+        Work::Push => subject.for_writing(session, &env, data.system)?,
+        Work::Fetch => subject.for_reading(&env, data.system)?,
     };
     all_of(failures)?;
     let spool = spool(session, &env, &archive)
         .ok_or_else(|| Error::new(Kind::Failed, "there is no place for the notes of a helper"))?;
     let alive = || limit.alive();
     match args.work {
-        Work::Push => ahead::run_pusher(&env, &archive, &spool, &control, &alive)?,
+        Work::Push => ahead::run_pusher(&env, &archive, &spool, &data, &alive)?,
         Work::Fetch => ahead::run_fetcher(&env, &archive, &spool, &alive)?,
     }
     Ok(ExitCode::SUCCESS)

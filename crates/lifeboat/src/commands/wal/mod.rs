@@ -30,6 +30,9 @@ use crate::ui::units;
 /// The level at which the log is compressed, where nothing else is configured: it must keep up with
 /// a busy server.
 const LEVEL: i32 = 1;
+/// The level while many files wait, into folders alone: elsewhere the way there takes longer than
+/// the processor, and fewer bytes are sooner there.
+const LEVEL_HURRIED: i32 = -3;
 
 /// Keep the log of a PostgreSQL cluster (WAL) in the repositories
 #[derive(Debug, clap::Args)]
@@ -78,6 +81,7 @@ struct Subject {
     identity: SourceIdentity,
     places: Vec<Place>,
     level: i32,
+    level_hurried: Option<i32>,
 }
 
 impl Subject {
@@ -95,7 +99,9 @@ impl Subject {
             Some(Compression::Zstd { level }) => level,
             _ => LEVEL,
         };
-        Ok(Subject { identity: target.identity(env)?, places, level })
+        let are_folders = places.iter().all(|place| place.url.starts_with("file:"));
+        let level_hurried = (compression.is_none() && are_folders).then_some(LEVEL_HURRIED);
+        Ok(Subject { identity: target.identity(env)?, places, level, level_hurried })
     }
 
     /// Its archive for writing: folders are claimed where there are none. What could not be opened
@@ -149,7 +155,8 @@ impl Subject {
                 false => failures.remove(0),
             });
         }
-        Ok((Archive { members, system, level: self.level }, failures))
+        let (level, level_hurried) = (self.level, self.level_hurried);
+        Ok((Archive { members, system, level, level_hurried }, failures))
     }
 }
 

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use lifeboat_core::Result;
 use lifeboat_core::log::Placed;
-use lifeboat_postgres::wal::{Control, PushFile, ahead};
+use lifeboat_postgres::control::DataDirectory;
+use lifeboat_postgres::wal::{PushFile, ahead};
 
 use super::exit::Rule;
 use super::limit::Limit;
@@ -34,10 +35,10 @@ pub(super) fn run(session: &Session, args: &Args) -> Result<ExitCode> {
     let mut env = session.env()?;
     env.stop = signals::catch();
     let _limit = Limit::begin(session, args.source.limit, Rule::Archive);
-    let control = Control::of_file(&args.path)?;
-    let file = PushFile::look(&args.path, &control)?;
+    let data = DataDirectory::of_file(&args.path)?;
+    let file = PushFile::look(&args.path, &data)?;
     let subject = Subject::of(session, &env, args.source.source.as_deref())?;
-    let (archive, failures) = subject.for_writing(session, &env, control.system)?;
+    let (archive, failures) = subject.for_writing(session, &env, data.system)?;
     // A helper works for repositories that are all there.
     let spool = match failures.is_empty() && !args.source.no_helper {
         true => spool(session, &env, &archive),
@@ -45,8 +46,8 @@ pub(super) fn run(session: &Session, args: &Args) -> Result<ExitCode> {
     };
     let pushed = match &spool {
         Some(spool) => {
-            if ahead::wants_pusher(spool, &control.data, file.file) {
-                helper::start(session, &env, &args.source, helper::Work::Push, &control.data);
+            if ahead::wants_pusher(spool, &data.path, file.file) {
+                helper::start(session, &env, &args.source, helper::Work::Push, &data.path);
             }
             ahead::push(&env, &archive, spool, &file)?
         }

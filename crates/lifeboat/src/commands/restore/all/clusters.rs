@@ -1,15 +1,17 @@
-//! Whole clusters in `restore --all`: each goes to a folder of its own below `--root`, and brings
-//! the databases of its server along, whose dumps are then not loaded. Where clusters go without
-//! `--root` is for a person to say: nobody stops a server unasked.
+//! Whole clusters in `restore --all`: each goes to its `data_directory`, or to a folder of its own
+//! below `--root`, and brings the databases of its server along, whose dumps are then not loaded.
+//! What is in a data directory is kept beside it. Where a cluster goes of which nothing is
+//! configured is for a person to say: nobody stops a server unasked.
 
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use lifeboat_core::env::Env;
+use lifeboat_core::restore::Mapping;
 use lifeboat_core::{Error, Kind, Result};
 use lifeboat_postgres::recovery::assemble::Stored;
 use lifeboat_postgres::recovery::log_state::{LogState, supply};
-use lifeboat_postgres::recovery::plan::{Action, ClusterRequest, plan};
+use lifeboat_postgres::recovery::plan::{Action, ClusterRequest, is_free, plan};
 use lifeboat_postgres::recovery::restore::{Carry, apply};
 use lifeboat_postgres::recovery::settings::NextStart;
 use lifeboat_postgres::recovery::target::{Target as Moment, Timeline};
@@ -19,6 +21,7 @@ use serde_json::Value;
 use super::super::cluster::say;
 use super::super::{Args, CheckWord};
 use crate::cluster_backups::{ancestors, archive, users};
+use crate::clusters::Cluster as ClusterConfig;
 use crate::postgres;
 use crate::repositories::Opened;
 use crate::selection::{self, Selected};
@@ -33,8 +36,16 @@ const FOLDER: &str = "clusters";
 pub(super) struct Cluster {
     pub(super) selected: Selected,
     pub(super) target: Target,
+    /// Where it goes.
+    pub(super) place: Place,
+}
+
+/// Where a cluster goes.
+pub(super) struct Place {
     /// The data directory that it becomes.
     pub(super) to: PathBuf,
+    /// Whether something is there, which is kept beside it.
+    pub(super) is_taken: bool,
 }
 
 /// What is known of a cluster's restore before it begins.
@@ -43,20 +54,29 @@ pub(super) struct Planned {
     pub(super) json: Value,
 }
 
-/// Where a cluster goes. Without a root that is not known.
-pub(super) fn place(target: &Target, root: Option<&Path>) -> Result<PathBuf> {
-    match root {
-        Some(root) => Ok(root.join(FOLDER).join(&target.name)),
-        None => {
-            let name = units::shell_word(&target.name);
-            Err(Error::new(
-                Kind::Incomplete,
-                format!("`{}` is a whole cluster, which goes where you say", target.name),
-            )
-            .hint(format!(
-                "lifeboat restore {name} --to DIR, or --in-place DATA-DIRECTORY; or all of it \
-                 below a folder: --root"
-            )))
+impl Place {
+    /// Below the root, if there is one, else at its data directory.
+    fn of(target: &Target, mapping: &Mapping, root: Option<&Path>) -> Result<Place> {
+        let configured = target.cluster.as_ref().and_then(ClusterConfig::data_directory);
+        match (root, configured) {
+            (Some(root), _) => {
+                Ok(Place { to: root.join(FOLDER).join(&target.name), is_taken: false })
+            }
+            (None, Some(data)) => {
+                let to = mapping.path(data);
+                Ok(Place { is_taken: !is_free(&to)?, to })
+            }
+            (None, None) => {
+                let name = units::shell_word(&target.name);
+                Err(Error::new(
+                    Kind::Incomplete,
+                    format!("`{}` is a whole cluster, which goes where you say", target.name),
+                )
+                .hint(format!(
+                    "lifeboat restore {name} --to DIR, or --in-place DATA-DIRECTORY; or say it \
+                     once, as `data_directory` of the source; or all of it below a folder: --root"
+                )))
+            }
         }
     }
 }
@@ -75,6 +95,12 @@ impl Cluster {
     /// Looks, and changes nothing.
     pub(super) fn plan(&self, session: &Session, env: &Env, args: &Args) -> Result<Planned> {
         self.with_plan(session, env, args, |said, _| {
+            if let (Some(process), None) = (said.plan.running, &self.target.service) {
+                let data = units::one_line(&said.plan.to.to_string_lossy());
+                let message = format!("a server (process {process}) has {data} open");
+                return Err(Error::new(Kind::Refused, message)
+                    .hint("stop it first, or name its `service` in the configuration"));
+            }
             Ok(Planned { text: said.text(), json: said.as_json() })
         })
     }
@@ -86,7 +112,7 @@ impl Cluster {
                 supply: supply(archive, &self.selected.manifest),
                 next: NextStart::Plain,
                 users: users(Some(&self.target)),
-                service: None,
+                service: self.target.service.as_ref().filter(|_| self.place.is_taken),
                 strict: args.check != Some(CheckWord::None),
                 deep: false,
             };
@@ -121,8 +147,8 @@ impl Cluster {
         let stored = |manifest| Stored { repository, folder, manifest };
         let request = ClusterRequest {
             chain: older.iter().chain([manifest]).map(stored).collect(),
-            to: &self.to,
-            in_place: false,
+            to: &self.place.to,
+            in_place: self.place.is_taken,
             delta: false,
             tablespaces: &[],
             target: moment,
@@ -141,13 +167,13 @@ pub(super) fn find(
     opened: &[Opened],
     target: Target,
     at: Timestamp,
-    root: Option<&Path>,
+    (mapping, root): (&Mapping, Option<&Path>),
 ) -> Result<Cluster, (String, Error)> {
     let name = target.name.clone();
-    let found = place(&target, root)
-        .and_then(|to| Ok((to, selection::of_target(env, opened, &target, at)?)));
+    let found = Place::of(&target, mapping, root)
+        .and_then(|place| Ok((place, selection::of_target(env, opened, &target, at)?)));
     match found {
-        Ok((to, selected)) => Ok(Cluster { selected, target, to }),
+        Ok((place, selected)) => Ok(Cluster { selected, target, place }),
         Err(error) => Err((name, error)),
     }
 }
