@@ -81,8 +81,8 @@ pub fn encode(
     encode_one(options, put, progress, true, produce)
 }
 
-/// The same without the SHA-256 of the plain and the stored bytes, which then is zeros: where nobody
-/// keeps them, much of the work is saved. With one thread that is the calling one.
+/// The same without the SHA-256 of the plain and the stored bytes, which then is zeros: where
+/// nobody keeps them, much of the work is saved. With one thread that is the calling one.
 pub(crate) fn encode_unhashed(
     options: &EncodeOptions,
     put: Box<dyn Put>,

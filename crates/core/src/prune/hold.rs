@@ -70,15 +70,15 @@ pub fn undelete(repository: &Repository, entry: &SourceEntry, name: &str) -> Res
     while let Some(parent) = chain.last().and_then(|youngest| youngest.parent) {
         let found = all().find(|other| other.id == parent);
         // No manifest of ours leads to itself.
-        let Some(found) = found.filter(|_| chain.len() <= entry.backups.len() + entry.removed.len())
+        let Some(found) =
+            found.filter(|_| chain.len() <= entry.backups.len() + entry.removed.len())
         else {
             let message = format!("`{name}` cannot be taken back: what it builds on is gone");
             return Err(Error::new(Kind::NotCovered, message).hint("lifeboat list --all"));
         };
         chain.push(found);
     }
-    let is_removed =
-        |backup: &&&Manifest| entry.removed.iter().any(|other| other.id == backup.id);
+    let is_removed = |backup: &&&Manifest| entry.removed.iter().any(|other| other.id == backup.id);
     for backup in chain.iter().rev().filter(is_removed) {
         let object = ObjectName::new(MarkKind::Tombstone.object(&entry.folder, &backup.name))?;
         repository.store().delete(&object)?;

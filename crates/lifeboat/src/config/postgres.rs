@@ -100,8 +100,8 @@ pub(crate) struct PostgresConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = 6)]
     pub(crate) chain_max: Option<u32>,
-    /// Of a physical backup: the data directory on this host. There `restore --all` brings the cluster
-    /// back; what is there is kept beside it.
+    /// Of a physical backup: the data directory on this host. There `restore --all` brings the
+    /// cluster back; what is there is kept beside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"/var/lib/postgresql/16/main")]
     pub(crate) data_directory: Option<PathBuf>,

@@ -87,7 +87,8 @@ pub fn run_pusher(
     // Half of them wait for a disk.
     let threads = 2 * env.threads.max(1);
     let worker = Env { threads: 1, ..env.clone() };
-    let hurried = Archive { level: archive.level_hurried.unwrap_or(archive.level), ..archive.clone() };
+    let hurried =
+        Archive { level: archive.level_hurried.unwrap_or(archive.level), ..archive.clone() };
     let archives = [archive, &hurried];
     let queue = Mutex::new(Queue { files: VecDeque::new(), looked_at_ms: 0, worked_at_ms: 0 });
     queue.lock().unwrap_or_else(PoisonError::into_inner).worked_at_ms = env.clock.monotonic_ms();

@@ -18,9 +18,7 @@ use crate::data_folder::{Server, as_server, folder, own, program, unpack};
 use crate::physical::{
     Load, assert_balanced, back_up, back_up_from, furnish, parent, server_verifies, source,
 };
-use crate::support::{
-    Place, cluster, cluster_with, env, majors, options, place, run, text_of,
-};
+use crate::support::{Place, cluster, cluster_with, env, majors, options, place, run, text_of};
 
 /// A restore of one backup to a new folder, without any log but its own.
 fn restore(

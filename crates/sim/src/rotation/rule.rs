@@ -96,12 +96,7 @@ pub(super) fn with_parents(mut names: BTreeSet<String>, all: &[Known]) -> BTreeS
     }
 }
 
-fn kept_alone(
-    now: Timestamp,
-    zone: &TimeZone,
-    keep: &Keep,
-    all: &[Known],
-) -> BTreeSet<String> {
+fn kept_alone(now: Timestamp, zone: &TimeZone, keep: &Keep, all: &[Known]) -> BTreeSet<String> {
     let named = keep.last > 0 || keep.within.is_some() || tiers(keep).iter().any(|tier| tier.1 > 0);
     if keep.forever || !named {
         return all.iter().map(|one| one.name.clone()).collect();
