@@ -14,7 +14,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use uuid::Uuid;
 
-use crate::catalog::SourceRecord;
 use crate::env::Env;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
@@ -242,7 +241,7 @@ fn branch<'a>(
     *source = source.or(Some(record.id));
     let place = repository.header().id;
     let lock = SourceLock::take(env, request.lock_folder, &record, place)?;
-    if let Some(manifest) = unchanged(repository, request, &record)? {
+    if let Some(manifest) = unchanged(repository, request, &folder)? {
         return Ok(Err(BackupOutcome::Unchanged { folder, manifest: Box::new(manifest) }));
     }
     let repository = match request.options.check {
@@ -257,15 +256,14 @@ fn branch<'a>(
 fn unchanged(
     repository: &Repository,
     request: &BackupRequest<'_>,
-    record: &SourceRecord,
+    folder: &str,
 ) -> Result<Option<Manifest>> {
     if !request.on_change {
         return Ok(None);
     }
     let Some(digest) = request.source.content_digest()? else { return Ok(None) };
-    let catalog = repository.catalog()?;
-    let entry = catalog.sources.iter().find(|entry| entry.record.id == record.id);
-    let newest = entry.and_then(|entry| entry.newest_good());
+    let (entry, _) = repository.source_entry(folder)?;
+    let newest = entry.newest_good();
     Ok(newest.filter(|newest| newest.content_digest.as_ref() == Some(&digest)).cloned())
 }
 
@@ -452,7 +450,10 @@ impl<'a> Run<'a> {
         loop {
             let checked = self.timed("check", |run| run.check_stored(run.branches.first()?));
             match checked {
-                Err(error) if retry::may_pass(error.kind()) => {
+                // What it found in the database is no error: one here is of what this one stored.
+                Err(error)
+                    if retry::may_pass(error.kind()) || error.kind() == Kind::CheckFailed =>
+                {
                     let failed = self.branches.alive().next();
                     failed.ok_or_else(no_artifact)?.error = Some(error);
                     self.branches.first()?;

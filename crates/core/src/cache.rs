@@ -7,6 +7,8 @@
 //! that another version of this program reads them by its own rules. What verifies or deletes
 //! does not ask it.
 //!
+//! The same bytes, as an object of the repository, are a pack (`repository/packs.rs`).
+//!
 //! The file: `LBCACHE1`, the repository's id (16 bytes), blocks, and the BLAKE3 hash of all that
 //! (32 bytes). A block: its stored and plain size (4 bytes each, little-endian), and a zstd frame
 //! of entries. An entry: length of the name (2), of the manifest (4), time of modification in
@@ -34,7 +36,7 @@ const BLOCK_BYTES_MAX: usize = BLOCK_BYTES + (66 << 20);
 const LEVEL: i32 = 1;
 /// An object younger than this might yet be replaced without a change of its time, as file systems
 /// count in steps of up to two seconds.
-const SETTLED: SignedDuration = SignedDuration::from_secs(5);
+pub(crate) const SETTLED: SignedDuration = SignedDuration::from_secs(5);
 
 /// Where caches are kept: one run of bytes for each repository. It fails in silence, as a cache
 /// may be missing.
@@ -71,7 +73,7 @@ impl Cache {
             Arc::clone(packed.get_or_insert_with(|| {
                 Arc::new(self.place.load(self.repository).unwrap_or_default())
             }));
-        unpack(&packed, self.repository).unwrap_or_default()
+        unpack(&packed, self.repository, u64::MAX).unwrap_or_default()
     }
 
     /// Holds exactly these from now on: objects, and their bytes.
@@ -107,7 +109,8 @@ impl Known {
     }
 }
 
-fn pack(objects: &[(&ObjectInfo, &[u8])], repository: Uuid) -> Vec<u8> {
+/// Those objects with their bytes, as they are kept.
+pub(crate) fn pack(objects: &[(&ObjectInfo, &[u8])], repository: Uuid) -> Vec<u8> {
     let (mut plain, mut block) = (Vec::new(), Vec::new());
     for (object, bytes) in objects {
         let name = object.name.as_str();
@@ -139,20 +142,21 @@ fn pack(objects: &[(&ObjectInfo, &[u8])], repository: Uuid) -> Vec<u8> {
     packed
 }
 
-/// `None` for anything that is not whole, or not of this repository.
-fn unpack(packed: &[u8], repository: Uuid) -> Option<Known> {
+/// `None` for anything that is not whole, not of this repository, or larger than that.
+pub(crate) fn unpack(packed: &[u8], repository: Uuid, plain_bytes_max: u64) -> Option<Known> {
     let (content, hash) = packed.split_at_checked(packed.len().checked_sub(HASH_BYTES)?)?;
     let (head, mut rest) = content.split_at_checked(HEAD_BYTES)?;
     let own = head.starts_with(MAGIC) && head.ends_with(repository.as_bytes());
     if !own || blake3::hash(content).as_bytes() != hash {
         return None;
     }
-    let mut stored = Vec::new();
+    let (mut stored, mut plain_sum) = (Vec::new(), 0);
     while !rest.is_empty() {
         let (head, behind) = rest.split_at_checked(BLOCK_HEAD_BYTES)?;
         let (stored_bytes, plain_bytes) = (u32_at(head, 0)?, u32_at(head, 4)?);
         let (block, behind) = behind.split_at_checked(stored_bytes)?;
-        if plain_bytes > BLOCK_BYTES_MAX {
+        plain_sum += plain_bytes as u64;
+        if plain_bytes > BLOCK_BYTES_MAX || plain_sum > plain_bytes_max {
             return None;
         }
         stored.push((block, plain_bytes));
@@ -213,7 +217,7 @@ mod tests {
     #[test]
     fn it_gives_what_it_was_given_for_the_very_same_object_only() {
         let (objects, repository) = (objects(2_000), Uuid::from_u128(7));
-        let known = unpack(&packed(&objects, repository), repository).unwrap();
+        let known = unpack(&packed(&objects, repository), repository, u64::MAX).unwrap();
         assert!(known.blocks.len() > 2, "{} blocks test nothing", known.blocks.len());
         for (info, bytes) in &objects {
             assert_eq!(known.bytes_of(info), Some(bytes.as_slice()));
@@ -224,28 +228,32 @@ mod tests {
         }
         let name = ObjectName::new("app/other.json").unwrap();
         assert_eq!(known.bytes_of(&ObjectInfo { name, ..objects[0].0.clone() }), None);
-        assert!(unpack(&packed(&[], repository), repository).unwrap().entries.is_empty());
+        let plain: u64 = known.blocks.iter().map(|block| block.len() as u64).sum();
+        let whole = packed(&objects, repository);
+        assert!(unpack(&whole, repository, plain).is_some());
+        assert!(unpack(&whole, repository, plain - 1).is_none(), "more than is allowed");
+        assert!(unpack(&packed(&[], repository), repository, u64::MAX).unwrap().entries.is_empty());
     }
 
     #[test]
     fn what_is_damaged_or_of_another_repository_is_not_there() {
         let (objects, repository) = (objects(3), Uuid::from_u128(7));
         let whole = packed(&objects, repository);
-        assert!(unpack(&whole, Uuid::from_u128(8)).is_none());
+        assert!(unpack(&whole, Uuid::from_u128(8), u64::MAX).is_none());
         for length in 0..whole.len() {
-            assert!(unpack(&whole[..length], repository).is_none(), "{length}");
+            assert!(unpack(&whole[..length], repository, u64::MAX).is_none(), "{length}");
         }
         for place in 0..whole.len() {
             let mut damaged = whole.clone();
             damaged[place] ^= 4;
-            assert!(unpack(&damaged, repository).is_none(), "{place}");
+            assert!(unpack(&damaged, repository, u64::MAX).is_none(), "{place}");
         }
         // Sound by its hash, and still nonsense: from a hand that wanted it so.
         for nonsense in [&[1, 0, 0][..], &[255; 40], &[4, 0, 0, 0, 255, 255, 255, 255, 0, 0, 0, 0]]
         {
             let mut forged = [&MAGIC[..], repository.as_bytes(), nonsense].concat();
             forged.extend_from_slice(blake3::hash(&forged).as_bytes());
-            assert!(unpack(&forged, repository).is_none(), "{nonsense:?}");
+            assert!(unpack(&forged, repository, u64::MAX).is_none(), "{nonsense:?}");
         }
     }
 }

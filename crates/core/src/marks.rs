@@ -248,7 +248,7 @@ impl MarkKind {
 /// deleted whenever they mean nothing any more.
 pub fn is_note(object: &str) -> bool {
     let word = object.split_once('/').map_or("", |(word, _)| word);
-    let others = ["leases", "retained"];
+    let others = ["leases", "retained", "packs"];
     others.contains(&word) || MarkKind::ALL.into_iter().any(|kind| kind.word() == word)
 }
 

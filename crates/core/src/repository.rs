@@ -4,6 +4,7 @@
 //! the source whose id its `source.json` holds, and a name that is taken gets a suffix.
 
 mod configuration;
+mod packs;
 mod reading;
 mod sealing;
 
@@ -61,6 +62,8 @@ pub struct Repository {
     store: Arc<dyn Store>,
     header: Header,
     cache: Option<Arc<Cache>>,
+    /// Whether it is only looked at: then hints are good enough.
+    only_looks: bool,
     recipients: Option<Arc<Recipients>>,
     keys: Option<Arc<dyn Keys>>,
 }
@@ -107,7 +110,8 @@ impl Repository {
         if !header.conditional_put {
             store.without_conditional_put();
         }
-        Ok(Repository { store, header, cache: None, recipients: None, keys: None })
+        let (cache, only_looks) = (None, false);
+        Ok(Repository { store, header, cache, only_looks, recipients: None, keys: None })
     }
 
     /// Opens it, or creates it in an empty place.
@@ -135,16 +139,17 @@ impl Repository {
         Repository::open(store)
     }
 
-    /// The same, whose manifests are taken from a cache as far as it holds them. For what looks;
-    /// what verifies or deletes reads the store.
-    pub fn with_cache(mut self, env: &Env, place: Arc<dyn CachePlace>) -> Self {
-        self.cache = Some(Arc::new(Cache::new(env, place, self.header.id)));
+    /// The same, for what only looks at backups: manifests are taken from a cache as far as it
+    /// holds them, where there is one, and from packs. What verifies or deletes reads the manifests.
+    pub fn only_looked_at(mut self, env: &Env, cache: Option<Arc<dyn CachePlace>>) -> Self {
+        self.cache = cache.map(|place| Arc::new(Cache::new(env, place, self.header.id)));
+        self.only_looks = true;
         self
     }
 
     /// The same, and everything is read from the store.
     pub fn without_cache(&self) -> Self {
-        Repository { cache: None, ..self.clone() }
+        Repository { cache: None, only_looks: false, ..self.clone() }
     }
 
     /// Its store.

@@ -1,6 +1,7 @@
 //! Locks of a store that keeps objects for a time: they are extended while a backup is kept.
 //!
-//! Every object is locked when it is put. Once half of that time is over, everything that has no
+//! Every object is locked when it is put, and a backup then for as long as it is to be kept, as far
+//! as that can be foreseen. Once half of that time is over, everything that has no
 //! tombstone is locked anew, the manifests first: so no artifact is ever kept for less than we
 //! expect, and what a rule no longer keeps can go when its last lock ends. An object under
 //! `retained/` says until when all was locked, and what was left out.
@@ -13,6 +14,7 @@ use uuid::Uuid;
 
 use crate::env::Env;
 use crate::error::{Kind, Result};
+use crate::manifest::Manifest;
 use crate::marks::{self, FORMAT, MarkKind, to_bytes};
 use crate::parallel::in_parallel;
 use crate::repository::Repository;
@@ -77,6 +79,21 @@ pub fn extend(env: &Env, repository: &Repository, folder: &str) -> Result<usize>
     let old = |record: &&ObjectInfo| record.name < object;
     records.iter().filter(old).for_each(|record| drop(store.delete(&record.name)));
     Ok(objects.len())
+}
+
+/// Locks what a backup is made of until then, where that is longer than it is locked already. The
+/// manifest first, as above.
+pub fn lock_backup(
+    repository: &Repository,
+    folder: &str,
+    backup: &Manifest,
+    until: Timestamp,
+) -> Result<()> {
+    let manifest = format!("{}.json", backup.name);
+    let artifacts = backup.artifacts.iter().map(|artifact| artifact.name.as_str());
+    [manifest.as_str()].into_iter().chain(artifacts).try_for_each(|file| {
+        repository.store().retain(&repository.object(folder, file)?, until)
+    })
 }
 
 /// One that cannot be read counts as none: then all is locked anew.

@@ -134,6 +134,10 @@ pub trait Store: Send + Sync {
     fn check_writable(&self) -> Result<()> {
         Ok(())
     }
+    /// How far the store's clock is ahead of ours, as its last answer told; `None` where none did.
+    fn clock_ahead(&self) -> Option<SignedDuration> {
+        None
+    }
     /// How full its place is, where the store knows.
     fn space(&self) -> Result<Option<Space>>;
     /// Told once that the place does not keep two writers of one name apart, as its repository has

@@ -24,6 +24,7 @@ pub(crate) fn options(config: &RepositoryConfig) -> Result<Options> {
         server_side_encryption: config.server_side_encryption.clone(),
         kms_key: config.kms_key.clone(),
         object_lock: config.lock(),
+        finds_object_lock: false,
         profile: config.profile.clone(),
         access_key_id: config.access_key_id.clone().map(Secret::new),
         secret_access_key: fetched(&config.secret_access_key)?,

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lifeboat_core::cache::CachePlace;
+use lifeboat_core::env::Env;
 use lifeboat_core::event::{Event, Observer};
 use rustix::fs::OFlags;
 use uuid::Uuid;
@@ -26,8 +27,13 @@ pub(crate) struct CacheFolder {
 
 impl CacheFolder {
     /// That folder, which is created when there is something to keep.
-    pub(crate) fn new(folder: &Path, observer: Arc<dyn Observer>) -> Self {
+    fn new(folder: &Path, observer: Arc<dyn Observer>) -> Self {
         CacheFolder { folder: folder.to_owned(), observer }
+    }
+
+    /// The same, as core takes it.
+    pub(crate) fn place(folder: &Path, env: &Env) -> Arc<dyn CachePlace> {
+        Arc::new(CacheFolder::new(folder, Arc::clone(&env.observer)))
     }
 
     fn path(&self, repository: Uuid) -> PathBuf {

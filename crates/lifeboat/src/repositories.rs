@@ -58,7 +58,10 @@ impl Place {
 
     /// Its store.
     pub(crate) fn store(&self, env: &Env) -> Result<Arc<dyn Store>> {
-        lifeboat_stores::open(env, &self.url, &buckets::options(&self.config)?)
+        let mut options = buckets::options(&self.config)?;
+        // A bare host knows the bucket's name alone.
+        options.finds_object_lock = self.name.is_none();
+        lifeboat_stores::open(env, &self.url, &options)
     }
 
     /// Opens what is there, to read it.
@@ -179,14 +182,11 @@ pub(crate) fn open_all_to_prune(session: &Session, env: &Env) -> Result<(Vec<Ope
 }
 
 /// The same for what only looks at backups and never at their content: manifests that were read
-/// before are taken from the cache.
+/// before are taken from the cache, and from packs.
 pub(crate) fn look_over(session: &Session, env: &Env) -> Result<(Vec<Opened>, Vec<Error>)> {
-    open_each(session, env, |repository| match &session.folders.caches {
-        Some(folder) => {
-            let place = CacheFolder::new(folder, Arc::clone(&env.observer));
-            repository.with_cache(env, Arc::new(place))
-        }
-        None => repository,
+    open_each(session, env, |repository| {
+        let cache = session.folders.caches.as_deref();
+        repository.only_looked_at(env, cache.map(|folder| CacheFolder::place(folder, env)))
     })
 }
 

@@ -7,8 +7,12 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use lifeboat_core::env::Env;
+use lifeboat_core::event::Event;
 use lifeboat_core::policy::{Floors, Hold, Keep};
-use lifeboat_core::prune::{self, Action, GRACE, LogLevels, LogRule, PruneRequest};
+use lifeboat_core::manifest::Manifest;
+use lifeboat_core::prune::{
+    self, Action, Forecast, GRACE, LogLevels, LogRule, MOMENTS_MAX, PruneRequest,
+};
 use lifeboat_core::repository::Repository;
 use lifeboat_core::retention;
 use lifeboat_core::store::Space;
@@ -17,10 +21,14 @@ use lifeboat_postgres::wal::{WalRule, WorldOfRule};
 use lifeboat_sqlite::pagelog::{LogThinner, Resolution};
 use serde_json::{Value, json};
 
+use crate::config::schedule::Schedule;
 use crate::repositories::Place;
 use crate::session::Session;
 use crate::sources::Target;
 use crate::ui::units;
+
+/// So far the end of a backup is foreseen when it is locked.
+const FORESEEN: SignedDuration = SignedDuration::from_hours(400 * 24);
 
 /// A number of days for which backups are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,6 +225,15 @@ pub(crate) fn after_backup(
     let done = parts.into_iter().filter(|(count, _)| *count > 0);
     let done: Vec<String> = done.map(|(count, what)| format!("{count} {what}")).collect();
     let kept = plan.with(Action::Keep).count();
+    let note = (!done.is_empty()).then(|| format!("{}, {kept} kept", done.join(", ")));
+    // What these credentials may not delete is for a prune with others, and no failure.
+    let denied = pruned.denied_because.as_ref().map(|because| {
+        format!(
+            "{} could not be deleted, which is left to a prune whose credentials may: {because}",
+            pruned.denied.len()
+        )
+    });
+    pack(env, repository, folder);
     Ok(Rotated {
         json: json!({
             "outcome": outcome,
@@ -230,18 +247,78 @@ pub(crate) fn after_backup(
             "log_thinned": pruned.thinned.deleted,
             "freed_bytes": pruned.freed_bytes,
             "denied": pruned.denied,
+            "denied_because": pruned.denied_because,
         }),
-        note: (!done.is_empty()).then(|| format!("{}, {kept} kept", done.join(", "))),
-        // What these credentials may not delete is for a prune with others.
+        note: match (note, denied) {
+            (Some(note), Some(denied)) => Some(format!("{note}; {denied}")),
+            (note, denied) => note.or(denied),
+        },
         warning: None,
     })
 }
 
-/// The error of a run whose backup is good and whose prune failed.
-pub(crate) fn failed(source: &str, error: Error) -> Error {
+/// Packs the manifests of a source where that is worth it, for hosts that have read none of them.
+/// Without it all is as good, only slower: so an error is told to who asks for details.
+pub(crate) fn pack(env: &Env, repository: &Repository, folder: &str) {
+    if let Err(error) = repository.pack(env, folder) {
+        let message = format!("the manifests of {folder} could not be packed: {error}");
+        env.tell(Event::Detail { message: &message });
+    }
+}
+
+/// In a bucket that locks what it gets: locks a new backup for as long as its rule will keep it, if
+/// backups are made by the source's schedule. As long as it is kept beyond that, prunes extend it.
+pub(crate) fn lock_as_planned(
+    session: &Session,
+    env: &Env,
+    repository: &Repository,
+    (folder, backup): (&str, &Manifest),
+    (rule, schedule): (&Rule, Option<&str>),
+) -> Result<()> {
+    let Some(period) = repository.store().lock_period() else { return Ok(()) };
+    let now = env.clock.now();
+    let later = |by: SignedDuration| now.checked_add(by).unwrap_or(Timestamp::MAX);
+    let (own_zone, until) = (&session.surroundings.time_zone, later(FORESEEN));
+    let schedule = schedule.and_then(|text| Schedule::read(text).ok());
+    let moments = schedule.and_then(|schedule| schedule.moments(now, until, own_zone, MOMENTS_MAX));
+    let Some(moments) = moments.filter(|moments| moments.len() < MOMENTS_MAX) else {
+        // Nobody knows when what follows it is made: what was promised to itself is known.
+        return match backup.pin_until.filter(|until| *until > later(period)) {
+            Some(until) => retention::lock_backup(repository, folder, backup, until),
+            None => Ok(()),
+        };
+    };
+    let (entry, _) = repository.source_entry(folder)?;
+    let zone = prune::zone_of(repository)?;
+    let keep = rule.keep.and_within(rule.also_within);
+    let goes_at = prune::goes_at(
+        Forecast {
+            now,
+            until,
+            zone: &zone,
+            keep: &keep,
+            floors: Floors::default(),
+            grace: GRACE,
+            existing: entry.backups.iter().map(|one| (prune::candidate(&entry, one), 0)).collect(),
+            removed: Vec::new(),
+            moments: &moments,
+            backup_bytes: 0,
+            free_bytes: None,
+        },
+        &backup.name,
+    );
+    match goes_at > later(period) {
+        true => retention::lock_backup(repository, folder, backup, goes_at),
+        false => Ok(()),
+    }
+}
+
+/// The error of a run whose backup is good and after which something failed, such as "the prune
+/// after it".
+pub(crate) fn failed(source: &str, what: &str, error: Error) -> Error {
     let source = units::one_line(source);
     let hint = error.hint_text().unwrap_or("the next backup tries it again").to_owned();
-    let message = format!("the backup of `{source}` is good, the prune after it failed");
+    let message = format!("the backup of `{source}` is good, {what} failed");
     Error::new(Kind::Incomplete, message).caused_by(error).hint(hint)
 }
 

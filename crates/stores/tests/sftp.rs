@@ -319,6 +319,22 @@ fn a_server_that_hangs_is_given_up_after_its_time() {
     assert!(fs::read(server.path("repository/a/large")).unwrap() == whole);
 }
 
+/// A host that takes connections and never says a word: each attempt has its time, and then it is
+/// an error.
+#[test]
+fn a_server_that_was_stopped_is_an_error_after_its_time() {
+    if std::env::var_os("LIFEBOAT_LONG_TESTS").is_none() {
+        return skipped("a_server_that_was_stopped", "it takes minutes: LIFEBOAT_LONG_TESTS=1");
+    }
+    let Some(server) = Sshd::start("a_server_that_was_stopped", "") else { return };
+    let store = store(&server, "repository");
+    put_bytes(&store, &name("a/b"), b"x").unwrap();
+    server.hang();
+    let error = put_bytes(&store, &name("a/c"), b"x").unwrap_err();
+    assert_eq!(error.kind(), Kind::StoreUnavailable, "{error:?}");
+    assert!(error.message().ends_with("cannot be reached"), "{error:?}");
+}
+
 #[test]
 fn a_full_disk_is_no_space_and_leaves_nothing() {
     let test = "a_full_disk_is_no_space_and_leaves_nothing";

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::levels;
 use super::log_plan;
-use super::plan::{plan_at, read, staying};
+use super::plan::{plan_at, staying};
 use super::turn;
 use super::{Action, Item, PrunePlan, PruneRequest, Thinned};
 use crate::backup::lock::SourceLock;
@@ -106,7 +106,7 @@ pub fn apply(
         Err(error) => return Err(error),
     }
     if let Some(log_levels) = request.levels.as_deref().filter(|_| plan.thins()) {
-        let (entry, _) = read(repository, request.folder)?;
+        let (entry, _) = repository.source_entry(request.folder)?;
         let backups = staying(&plan, &entry);
         let hold = &mut || lease.hold();
         match levels::thin(env, repository, log_levels, (&plan, &backups), hold) {

@@ -40,7 +40,7 @@ pub(super) fn plan_at(
         )
         .hint(format!("the shortest is {:#}", GRACE_MIN)));
     }
-    let (entry, files) = read(repository, request.folder)?;
+    let (entry, files) = repository.source_entry(request.folder)?;
     let mut plan = of_entry(now, repository, request, &entry, &files)?;
     hold_logged(now, repository, request, &entry, &mut plan)?;
     let begun = begun(repository, &entry)?;
@@ -182,31 +182,6 @@ fn grace(asked: SignedDuration, space: Option<Space>) -> (SignedDuration, Option
         }
         _ => (asked, None),
     }
-}
-
-/// The source's part of the catalog, and the objects of its folder.
-pub(super) fn read(
-    repository: &Repository,
-    folder: &str,
-) -> Result<(SourceEntry, Vec<ObjectInfo>)> {
-    let files = repository.store().list(Some(folder))?;
-    let mut objects = files.clone();
-    for kind in [MarkKind::Tombstone, MarkKind::Pin] {
-        objects.extend(repository.store().list(Some(&kind.prefix(folder)))?);
-    }
-    // A source may be named `pins`: then its folder's objects are among the marks, and the other
-    // way round, and its files are one level higher.
-    objects.sort_by(|a, b| a.name.cmp(&b.name));
-    objects.dedup_by(|a, b| a.name == b.name);
-    let own = |object: &ObjectInfo| object.name.as_str().matches('/').count() == 1;
-    let files = files.into_iter().filter(own).collect();
-    let catalog = repository.catalog_of(&objects)?;
-    let entry = catalog.sources.into_iter().find(|entry| entry.folder == folder);
-    let entry = entry.ok_or_else(|| {
-        Error::new(Kind::NotCovered, format!("the repository holds no source `{folder}`"))
-            .hint("lifeboat list")
-    })?;
-    Ok((entry, files))
 }
 
 fn newest_good(entry: &SourceEntry, now: Timestamp) -> Option<&Manifest> {

@@ -101,6 +101,21 @@ pub fn simulate(forecast: Forecast<'_>) -> Simulation {
     Simulation { steps, ages, stored_bytes_max, full_at }
 }
 
+/// When the bytes of an existing backup go, if backups are made as is foreseen, and pruned once a
+/// day; the end of the forecast for one that is kept longer.
+pub fn goes_at(forecast: Forecast<'_>, backup: &str) -> Timestamp {
+    let mut state = State::new(forecast);
+    let mut day = state.forecast.now;
+    while day < state.forecast.until {
+        day = later(day, DAY).min(state.forecast.until);
+        state.live_until(day);
+        if !state.candidates.iter().any(|candidate| candidate.name == backup) {
+            return later(day, state.forecast.grace);
+        }
+    }
+    state.forecast.until
+}
+
 /// The first of these lengths that makes no table too long.
 fn step_of(length: SignedDuration) -> SignedDuration {
     let days = [1, 7, 30, 91, 365];
@@ -244,6 +259,32 @@ mod tests {
             backup_bytes: 10,
             free_bytes: None,
         }
+    }
+
+    #[test]
+    fn a_backup_goes_when_its_last_tier_lets_it_go() {
+        let keep = Keep { hourly: 48, daily: 30, ..Keep::default() };
+        let moments: Vec<Timestamp> = (1..=100 * 24).map(at).collect();
+        let candidate = |name: &str, hours: i64| Candidate {
+            name: name.into(),
+            taken_at: at(hours),
+            condition: Condition::Good,
+            proven: false,
+            pin: None,
+            depends_on: Vec::new(),
+            purpose: None,
+        };
+        let goes = |keep: &Keep, hours: i64| {
+            let existing = vec![(candidate("oldest", -2_000), 1), (candidate("new", hours), 1)];
+            let foreseen = Forecast { existing, ..forecast(keep, &moments, 100 * 24) };
+            goes_at(foreseen, "new").duration_since(at(0)).as_hours() / 24
+        };
+        // The first hour is midnight: the hour before is the newest one of its day.
+        assert_eq!(at(0).to_string(), "2025-01-08T00:00:00Z");
+        assert_eq!(goes(&keep, -1), 30 + 7);
+        assert_eq!(goes(&keep, 0), 2 + 7);
+        let forever = Keep { forever: true, ..Keep::default() };
+        assert_eq!(goes(&forever, 0), 100, "the end of the forecast");
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! Reading everything that a repository says of itself: one list, then each small object that
-//! says something, several at once where the store is faster so, manifests from the cache.
+//! says something, several at once where the store is faster so; manifests, where somebody only
+//! looks, from the cache and from packs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 
 use super::{FORMAT, Repository, SOURCE};
-use crate::cache::{Cache, Known};
+use crate::cache::{self, Cache};
 use crate::catalog::{Catalog, SourceEntry, SourceRecord, Unreadable};
 use crate::error::{Error, Kind, Result};
 use crate::manifest::{MANIFEST_BYTES_MAX, Manifest};
@@ -38,9 +39,26 @@ enum Said {
     Outcome(Outcome),
 }
 
+/// What was read of manifests before: by this host, or by who wrote the packs.
+struct Known {
+    cache: cache::Known,
+    packs: Vec<cache::Known>,
+}
+
+impl Known {
+    fn bytes_of(&self, object: &ObjectInfo) -> Option<(&[u8], Origin)> {
+        if let Some(bytes) = self.cache.bytes_of(object) {
+            return Some((bytes, Origin::Cache));
+        }
+        let packed = self.packs.iter().find_map(|pack| pack.bytes_of(object));
+        packed.map(|bytes| (bytes, Origin::Pack))
+    }
+}
+
 /// Where a manifest was read.
 enum Origin {
     Cache,
+    Pack,
     /// With its bytes, where a cache wants them.
     Store(Vec<u8>),
 }
@@ -51,6 +69,28 @@ impl Repository {
     pub fn catalog(&self) -> Result<Catalog> {
         let settled_before = self.cache.as_deref().map(Cache::settled_before);
         self.read_catalog(&self.store.list(None)?, settled_before)
+    }
+
+    /// What it says of one source, with its tombstones and pins, and the files of its folder.
+    pub fn source_entry(&self, folder: &str) -> Result<(SourceEntry, Vec<ObjectInfo>)> {
+        let files = self.store.list(Some(folder))?;
+        let mut objects = files.clone();
+        for kind in [MarkKind::Tombstone, MarkKind::Pin] {
+            objects.extend(self.store.list(Some(&kind.prefix(folder)))?);
+        }
+        // A source may be named `pins`: then its folder's objects are among the marks, and the
+        // other way round, and its files are one level higher.
+        objects.sort_by(|a, b| a.name.cmp(&b.name));
+        objects.dedup_by(|a, b| a.name == b.name);
+        let own = |object: &ObjectInfo| object.name.as_str().matches('/').count() == 1;
+        let files = files.into_iter().filter(own).collect();
+        let catalog = self.catalog_of(&objects)?;
+        let entry = catalog.sources.into_iter().find(|entry| entry.folder == folder);
+        let entry = entry.ok_or_else(|| {
+            Error::new(Kind::NotCovered, format!("the repository holds no source `{folder}`"))
+                .hint("lifeboat list")
+        })?;
+        Ok((entry, files))
     }
 
     /// Reads what those objects say. A tombstone or pin without its source is left out.
@@ -67,7 +107,7 @@ impl Repository {
     ) -> Result<Catalog> {
         let mut catalog = Catalog { sources: self.sources(objects)? };
         let wanted = wanted(&catalog, objects);
-        let known = self.cache.as_deref().map(Cache::known).unwrap_or_default();
+        let known = self.known(objects, &catalog, &wanted);
         let readers = self.store.readers().min(wanted.len() / OBJECTS_PER_READER_MIN);
         // An error that is not of one object ends it: the others need not wait for theirs.
         let ended = AtomicBool::new(false);
@@ -100,6 +140,23 @@ impl Repository {
         }
         catalog.sources.iter_mut().for_each(SourceEntry::settle);
         Ok(catalog)
+    }
+
+    /// What need not be read once more, by who only looks.
+    fn known(&self, objects: &[ObjectInfo], catalog: &Catalog, wanted: &[Wanted<'_>]) -> Known {
+        let cache = self.cache.as_deref().map(Cache::known).unwrap_or_default();
+        if !self.only_looks {
+            return Known { cache, packs: Vec::new() };
+        }
+        let mut lacking: BTreeMap<&str, Vec<&ObjectInfo>> = BTreeMap::new();
+        for one in wanted.iter().filter(|one| one.mark.is_none()) {
+            if cache.bytes_of(one.object).is_none() {
+                let folder = catalog.sources[one.source].folder.as_str();
+                lacking.entry(folder).or_default().push(one.object);
+            }
+        }
+        let packs = self.packed(objects, &lacking);
+        Known { cache, packs }
     }
 
     /// Whose the folders are.
@@ -153,10 +210,10 @@ impl Repository {
             None => {}
         }
         // What of the cache cannot be read says nothing: the store does.
-        if let Some(bytes) = known.bytes_of(wanted.object)
+        if let Some((bytes, origin)) = known.bytes_of(wanted.object)
             && let Ok(manifest) = Manifest::parse(bytes, name.as_str())
         {
-            return Ok(Said::Backup(Box::new(manifest), Origin::Cache));
+            return Ok(Said::Backup(Box::new(manifest), origin));
         }
         let bytes = get_bytes(&*self.store, name, MANIFEST_BYTES_MAX)?;
         let manifest = Manifest::parse(&bytes, name.as_str())?;
@@ -235,8 +292,9 @@ fn refresh(
     let (mut all, mut lacking) = (Vec::new(), 0);
     for (wanted, said) in wanted.iter().zip(read) {
         match said {
-            Ok(Said::Backup(_, Origin::Cache)) => {
-                all.extend(known.bytes_of(wanted.object).map(|bytes| (wanted.object, bytes)));
+            Ok(Said::Backup(_, origin @ (Origin::Cache | Origin::Pack))) => {
+                all.extend(known.bytes_of(wanted.object).map(|(bytes, _)| (wanted.object, bytes)));
+                lacking += usize::from(matches!(origin, Origin::Pack));
             }
             // What was replaced while it was read has another size, or is too young.
             Ok(Said::Backup(_, Origin::Store(bytes)))

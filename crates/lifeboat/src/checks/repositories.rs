@@ -11,6 +11,8 @@ use crate::ui::units;
 const CHECK: &str = "repository";
 /// Two hosts that write into one repository may differ by so much.
 const AHEAD_MAX: SignedDuration = SignedDuration::from_secs(60);
+/// From here on a server may refuse every request.
+const REFUSED_FROM: SignedDuration = SignedDuration::from_mins(10);
 
 pub(super) fn places(subject: &Subject<'_>) -> Vec<Finding> {
     match repositories::places(subject.session) {
@@ -24,26 +26,27 @@ fn one(subject: &Subject<'_>, place: &Place) -> Vec<Finding> {
     let mut findings = Vec::new();
     let opened =
         place.open(subject.env).and_then(|repository| Ok((repository.catalog()?, repository)));
-    let catalog = match opened {
+    let (catalog, ahead) = match opened {
         Ok((catalog, repository)) => {
             let written = repository.store().check_writable();
             let count: usize = catalog.sources.iter().map(|source| source.backups.len()).sum();
             let message = format!("{}, writable, {count} backups", repository.url());
             findings.push(Finding::of(CHECK, label, written.map(|()| message)));
-            Some(catalog)
+            (Some(catalog), repository.store().clock_ahead())
         }
         // The first backup makes it, if it may.
         Err(error) if error.kind() == Kind::NoRepository => {
             let written = place.store(subject.env).and_then(|store| store.check_writable());
             let message = format!("{}: none yet, the first backup makes it", place.url);
             findings.push(Finding::of(CHECK, label, written.map(|()| message)));
-            None
+            (None, None)
         }
         Err(error) => {
             findings.push(Finding::bad(CHECK, label, &error));
             return findings;
         }
     };
+    findings.extend(ahead.and_then(|ahead| clock_of_store(label, ahead)));
     findings.extend(lock(subject, place));
     findings.extend(space(subject, place, catalog.as_ref()));
     findings.extend(catalog.iter().flat_map(|catalog| unreadable(label, catalog)));
@@ -127,6 +130,22 @@ fn unreadable(label: &str, catalog: &Catalog) -> Vec<Finding> {
         Finding::warning(CHECK, label, message, "lifeboat verify")
     };
     all.map(finding).collect()
+}
+
+/// Object storage refuses what is signed by a clock that is off, from a quarter of an hour on: said
+/// before that.
+fn clock_of_store(label: &str, ahead: SignedDuration) -> Option<Finding> {
+    if ahead.abs() <= AHEAD_MAX {
+        return None;
+    }
+    let direction = if ahead.is_negative() { "ahead of" } else { "behind" };
+    let off = units::duration(u64::try_from(ahead.abs().as_millis()).unwrap_or(u64::MAX));
+    let message = format!("the clock of this host is {off} {direction} that of the server");
+    let hint = "set it: timedatectl set-ntp true";
+    Some(match ahead.abs() >= REFUSED_FROM {
+        true => Finding::bad("clock", label, &Error::new(Kind::Failed, message).hint(hint)),
+        false => Finding::warning("clock", label, message, hint),
+    })
 }
 
 /// A backup from the future: the clock is wrong now, or was when it was made.

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use lifeboat_core::backup::{self, BackupOutcome, BackupRequest, Destination};
 use lifeboat_core::env::Env;
-use lifeboat_core::manifest::{CheckLevel, Condition, Method, Purpose};
+use lifeboat_core::manifest::{CheckLevel, Condition, Manifest, Method, Purpose};
 use lifeboat_core::pipeline::Compression;
 use lifeboat_core::policy::Hold;
 use lifeboat_core::repository::Repository;
@@ -448,6 +448,7 @@ impl Runs<'_> {
         };
         if word == "committed" {
             said::committed(self.session, repository, folder, manifest);
+            self.lock(target, place, repository, (folder, manifest));
         } else {
             let (name, taken) = (&manifest.name, said::taken(self.session, manifest));
             let place = &repository.url();
@@ -500,6 +501,24 @@ impl Runs<'_> {
         }
     }
 
+    /// Where a bucket locks what it gets: for as long as the backup is to be kept.
+    fn lock(
+        &mut self,
+        target: &Target,
+        place: &Place,
+        repository: &Repository,
+        backup: (&str, &Manifest),
+    ) {
+        let Some(rule) = Rule::of(place, target, self.args.retention_days) else { return };
+        let by = (&rule, target.schedule.as_deref());
+        if let Err(error) =
+            rotation::lock_as_planned(self.session, self.env, repository, backup, by)
+        {
+            self.session.progress.clear();
+            self.unfinished.push(rotation::failed(&target.name, "its lock", error));
+        }
+    }
+
     /// Prunes after a good backup, which stays one whatever happens here.
     fn prune(
         &mut self,
@@ -531,7 +550,7 @@ impl Runs<'_> {
             }
             Err(error) => {
                 session.progress.clear();
-                let error = rotation::failed(&target.name, error);
+                let error = rotation::failed(&target.name, "the prune after it", error);
                 let json = json!({ "outcome": "failed", "error": report::as_json(&error) });
                 self.unfinished.push(error);
                 json

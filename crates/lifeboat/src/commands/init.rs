@@ -2,6 +2,7 @@
 
 mod found;
 mod grouping;
+mod off_site;
 mod preset;
 mod proposal;
 mod servers;
@@ -13,6 +14,7 @@ use lifeboat_core::env::Clock as _;
 use lifeboat_core::{Error, Kind, Result};
 use serde_json::json;
 
+use self::off_site::OffSite;
 use self::preset::Preset;
 use self::proposal::Proposal;
 use super::config;
@@ -55,21 +57,26 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SYSTEM", conflicts_with_all = ["folders", "root"])]
     preset: Option<Preset>,
     /// Do not search: an example with every key explained
-    #[arg(long, conflicts_with_all = ["folders", "root", "preset"])]
+    #[arg(long, conflicts_with_all = ["folders", "root", "preset", "copy_to"])]
     example: bool,
     /// Search the system whose root is this folder, such as a mounted disk, and write its
     /// configuration there
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
+    #[command(flatten)]
+    off_site: OffSite,
     /// Print the configuration, and write nothing
     #[arg(long)]
     dry_run: bool,
 }
 
 pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
+    args.off_site.require_sound()?;
     let text = match (args.example, args.preset) {
         (true, _) => example::example(),
-        (_, Some(preset)) => preset::text(&session.surroundings, preset)?,
+        (_, Some(preset)) => {
+            args.off_site.added_to(preset::text(&session.surroundings, preset)?)?
+        }
         (false, None) => return find(session, &args),
     };
     if args.dry_run {
@@ -100,7 +107,7 @@ fn find(session: &Session, args: &Args) -> Result<ExitCode> {
     let repository =
         world::default_repository(&session.surroundings).ok_or_else(preset::no_home)?;
     let proposal = Proposal::of(&search, &findings, &path, clock.now());
-    let text = proposal.text(&findings, &repository);
+    let text = args.off_site.added_to(proposal.text(&findings, &repository))?;
     let shown = found::Shown { session, findings: &findings, proposal: &proposal };
     if args.dry_run {
         return match session.printer.json() {

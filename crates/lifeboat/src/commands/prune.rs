@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::list;
 use crate::config::values::Period;
 use crate::repositories::{self, Opened};
-use crate::rotation::{Days, Rule};
+use crate::rotation::{self, Days, Rule};
 use crate::runs::RunHooks;
 use crate::selection;
 use crate::session::Session;
@@ -237,7 +237,12 @@ fn in_turn(session: &Session, env: &Env, args: &Args, job: &Job<'_>) -> Result<V
     loop {
         let error = match one(session, env, args, job) {
             Err(error) if error.kind() == Kind::Locked => error,
-            done => return done,
+            done => {
+                if done.is_ok() && !args.dry_run {
+                    rotation::pack(env, &job.opened.repository, job.folder);
+                }
+                return done;
+            }
         };
         let left_ms = wait_ms.saturating_sub(env.elapsed_ms(begun_ms));
         if left_ms == 0 {

@@ -519,3 +519,38 @@ fn root_becomes_the_administrator_where_the_server_goes_by_the_user() {
     let made = world.names(&format!("home/data/lifeboat/{name}-postgres"));
     assert!(made.iter().any(|name| name.ends_with(".dump.zst")), "{made:?}");
 }
+
+/// Off the machine from the first day: a second place, sealed, in what is found and in a preset.
+#[test]
+fn a_second_place_is_written_where_one_is_named() {
+    let world = host();
+    database(&world, "/srv/app/app.db");
+    let recipient = world.run(&["key", "new", &world.text("home/key")]).expect(0).out;
+    let recipient = recipient.trim();
+    let url = "s3://my-backups/chat";
+    let sealed = ["--copy-to", url, "--encrypt-to", recipient];
+    let places = |text: &str| {
+        let config: toml::Table = text.parse().unwrap();
+        config["repository"].as_table().unwrap().clone()
+    };
+    let preset = [&["init", "--preset", "superchat", "--dry-run"][..], &sealed].concat();
+    let both = places(&world.run(&preset).expect(0).out);
+    assert_eq!(both["off-site"]["url"].as_str(), Some(url));
+    assert_eq!(both["off-site"]["encrypt_to"][0].as_str(), Some(recipient));
+    assert_eq!(both.len(), 2);
+    // Without a recipient it says how one is made.
+    let open = ["init", "--preset", "gpt-chatbot", "--dry-run", "--copy-to", "sftp://host/backups"];
+    let text = world.run(&open).expect(0).out;
+    assert!(text.contains("lifeboat key new") && places(&text).len() == 2, "{text}");
+    init(&world, &[&sealed[..], &["--yes"]].concat()).expect(0);
+    let written = fs::read_to_string(world.path("root/etc/lifeboat/config.toml")).unwrap();
+    assert_eq!(places(&written).len(), 2, "{written}");
+    for wrong in [
+        &["--copy-to", "ftp://host/x"][..],
+        &["--copy-to", "s3://"],
+        &["--encrypt-to", recipient],
+        &["--copy-to", url, "--encrypt-to", "nonsense"],
+    ] {
+        world.run(&[&["init", "--preset", "superchat", "--dry-run"][..], wrong].concat()).expect(2);
+    }
+}

@@ -106,3 +106,58 @@ fn the_lease_of_a_killed_prune_runs_out_and_its_own_host_need_not_wait() {
     world.run(&["prune", "--yes"]).expect(0);
     world.run(&["verify"]).expect(0);
 }
+
+/// Where the server overwrites what is there, claims keep holders of a lease apart.
+#[test]
+fn a_server_that_overwrites_gives_a_lease_to_one_prune_alone() {
+    use crate::s3_servers::{BUCKET, KEY, SECRET, Server};
+    let Some(server) = Server::rclone() else { return };
+    let world = World::new();
+    world.database("app.db", 50);
+    let configure = |keep: u32| {
+        world.configure(&format!(
+            "[repository.bucket]\nurl = \"s3://{BUCKET}/chat\"\nendpoint = \"http://{}\"\n\
+             [source.app]\nsqlite = \"$DATA/app.db\"\ncheck = \"quick\"\nkeep = {{ last = {keep} }}\n",
+            server.address
+        ));
+    };
+    configure(6);
+    let lifeboat = |mut command: Command| {
+        command.env("AWS_ACCESS_KEY_ID", KEY).env("AWS_SECRET_ACCESS_KEY", SECRET);
+        command
+    };
+    for _ in 0..8 {
+        ran(lifeboat(world.command(&["backup", "app"])).output().unwrap()).expect(0);
+    }
+    let tombstones = server.folder().join(BUCKET).join("chat/tombstones/app");
+    let marked = || fs::read_dir(&tombstones).map_or(0, Iterator::count);
+    let mut first = lifeboat(world.command(&["prune", "--yes", "--quiet"]));
+    let mut first = first.env("LIFEBOAT_PAUSE_AT", "prune.marked:4000").spawn().unwrap();
+    while marked() == 0 {
+        assert!(first.try_wait().unwrap().is_none(), "the prune ended and marked nothing");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let prune = ["prune", "--yes"];
+    let second = ran(lifeboat(elsewhere(&world, &prune)).output().unwrap()).expect(11);
+    drop(second.says("another prune of `app` is running"));
+    assert!(first.wait().unwrap().success());
+    assert_eq!(marked(), 2);
+    // Two that begin at once: one does it, the other waits or gives way, and nothing is done twice.
+    configure(4);
+    ran(lifeboat(world.command(&["backup", "app"])).output().unwrap()).expect(0);
+    let approve = |mut command: Command| {
+        let plan = ran(lifeboat(world.command(&["prune", "--dry-run", "--json"])).output().unwrap());
+        let id = plan.expect(0).json()[0]["plan"]["id"].as_str().unwrap().to_owned();
+        command.args(["--approve", &id]);
+        lifeboat(command)
+    };
+    let mut both = [approve(world.command(&prune)), approve(elsewhere(&world, &prune))];
+    let mut both: Vec<Child> = both.iter_mut().map(|one| one.spawn().unwrap()).collect();
+    let codes: Vec<i32> = both.iter_mut().map(|one| one.wait().unwrap().code().unwrap()).collect();
+    assert!(codes.iter().all(|code| [0, 11, 23].contains(code)), "{codes:?}");
+    if !codes.contains(&0) {
+        ran(approve(world.command(&prune)).output().unwrap()).expect(0);
+    }
+    assert_eq!(marked(), 5);
+    ran(lifeboat(world.command(&["verify"])).output().unwrap()).expect(0);
+}

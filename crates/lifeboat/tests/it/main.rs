@@ -19,6 +19,7 @@ mod cluster_restore;
 mod cluster_sizes;
 mod cluster_standby;
 mod cluster_verify;
+mod complete_failure;
 mod configuration;
 mod copy;
 mod crash;

@@ -208,6 +208,20 @@ fn locked_backups_are_restored_after_somebody_hid_and_covered_them() {
     let to = world.text("data/new.db");
     world.run(&["restore", "app", "--to", &to, "--yes"]).expect(0);
     assert_eq!(content(&world.path("data/new.db")), rows);
+    // A bare host, which knows no more than the bucket's name and the keys.
+    let bare = World::new();
+    let lifeboat = |arguments: &[&str]| {
+        let mut command = bare.command(arguments);
+        command.env("AWS_ACCESS_KEY_ID", KEY).env("AWS_SECRET_ACCESS_KEY", SECRET);
+        crate::support::ran(command.env("AWS_ENDPOINT_URL", &endpoint).output().unwrap())
+    };
+    let root = bare.text("root");
+    let all = lifeboat(&["restore", "--all", "--repo", &url, "--root", &root]).expect(0);
+    drop(all.says("all of it: 1 sources"));
+    let back = bare.path("root").join(world.path("data/app.db").strip_prefix("/").unwrap());
+    assert_eq!(content(&back), rows);
+    lifeboat(&["adopt", &url]).expect(0);
+    assert!(bare.path("home/config/lifeboat/config.toml").exists());
     world.run(&["backup"]).expect(0);
     let doctor = world.run(&["doctor", "--json"]);
     assert!(doctor.out.contains("object lock"), "{doctor:?}");
@@ -269,4 +283,148 @@ fn a_server_that_takes_no_long_pages_is_listed_all_the_same() {
     let through = world(&format!("http://{}", proxy.address));
     assert_eq!(through.run(&["list", "--json"]).expect(0).json().as_array().unwrap().len(), 1);
     assert!(proxy.connections.load(std::sync::atomic::Ordering::Relaxed) > 0);
+}
+
+/// Makes a hundred backups of one, as far as a list can tell, each an hour older than the last.
+fn multiply(folder: &std::path::Path) {
+    let name = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .find(|name| name.ends_with(".json") && name != "source.json")
+        .unwrap();
+    let bytes = std::fs::read(folder.join(&name)).unwrap();
+    let first: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+    for number in 1..100_u32 {
+        let mut copy = first.clone();
+        let seconds = 1_736_294_400 - i64::from(number) * 3_600;
+        let taken_at = jiff::Timestamp::from_second(seconds).unwrap();
+        let stamp = taken_at.strftime("%Y%m%d-%H%M%S").to_string();
+        copy["id"] = uuid::Uuid::from_u128(u128::from(number)).to_string().into();
+        copy["name"] = format!("app-{stamp}").into();
+        copy["taken_at"] = taken_at.to_string().into();
+        write_old(&folder.join(format!("app-{stamp}.json")), &serde_json::to_vec(&copy).unwrap());
+    }
+    write_old(&folder.join(name), &bytes);
+}
+
+/// Writes what is an hour old, as nothing younger than a few seconds is packed.
+fn write_old(path: &std::path::Path, bytes: &[u8]) {
+    std::fs::write(path, bytes).unwrap();
+    let past = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_760_000_000);
+    std::fs::File::options().write(true).open(path).unwrap().set_modified(past).unwrap();
+}
+
+#[test]
+fn a_host_that_read_nothing_yet_reads_packs_and_is_never_lied_to() {
+    let Some(server) = Server::s3s() else { return };
+    let proxy = Proxy::before(server.address, |_| Fault::None);
+    let world = world(&format!("http://{}", proxy.address));
+    let path = world.path("home/config/lifeboat/config.toml");
+    let text = std::fs::read_to_string(&path).unwrap().replace("last = 1 ", "last = 1000 ");
+    std::fs::write(&path, text).unwrap();
+    world.run(&["backup"]).expect(0);
+    let folder = server.folder().join(BUCKET).join("chat/app");
+    multiply(&folder);
+    // A list by a bare host: what it says, and how many requests that took.
+    let list = || {
+        let _ = std::fs::remove_dir_all(world.path("state"));
+        let before = proxy.connections.load(std::sync::atomic::Ordering::Relaxed);
+        let listed = world.run(&["list", "--json"]).expect(0).json();
+        let after = proxy.connections.load(std::sync::atomic::Ordering::Relaxed);
+        (listed, after - before)
+    };
+    let (truth, requests) = list();
+    assert_eq!((truth.as_array().unwrap().len(), requests >= 100), (100, true), "{requests}");
+    world.run(&["prune", "--yes"]).expect(0).says("nothing of app has to go");
+    let packs = server.folder().join(BUCKET).join("chat/packs/app");
+    let pack = || std::fs::read_dir(&packs).unwrap().next().unwrap().unwrap().path();
+    let (packed, requests) = list();
+    assert_eq!((&packed, requests < 15), (&truth, true), "{requests} requests");
+    // The second prune finds that it lacks nothing.
+    let made = pack();
+    world.run(&["prune", "--yes"]).expect(0);
+    assert_eq!(pack(), made);
+    // A manifest that is another one than was packed is told by its time or its size.
+    let changed = folder.join("app-20250107-230000.json");
+    let bytes = std::fs::read(&changed).unwrap();
+    let mut manifest: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+    manifest["tool"] = "another one".into();
+    std::fs::write(&changed, serde_json::to_vec(&manifest).unwrap()).unwrap();
+    let (listed, _) = list();
+    assert!(listed.to_string().contains("another one"), "{listed}");
+    // One that is gone is gone, whatever the pack holds.
+    std::fs::remove_file(&changed).unwrap();
+    assert_eq!(list().0.as_array().unwrap().len(), 99);
+    // A pack that is damaged, or of another repository, is none.
+    let mut bytes = std::fs::read(pack()).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(pack(), &bytes).unwrap();
+    let (listed, requests) = list();
+    assert_eq!((listed.as_array().unwrap().len(), requests >= 99), (99, true), "{requests}");
+    // The next prune makes a good one of the manifests, and the damaged one goes.
+    world.run(&["prune", "--yes"]).expect(0);
+    assert_ne!(pack(), made);
+    assert_eq!(std::fs::read_dir(&packs).unwrap().count(), 1);
+    assert!(list().1 < 15);
+}
+
+/// Uploads that a killed run left are no objects, cost money all the same, and go with a prune: a
+/// mark first, then, after its grace time, the parts.
+#[test]
+fn uploads_that_a_killed_run_left_are_ended_by_prunes() {
+    use lifeboat_core::store::{ObjectName, Store};
+    use std::io::Write;
+    for server in [Server::moto(), Server::rclone()].into_iter().flatten() {
+        let world = at(&server);
+        world.run(&["backup"]).expect(0);
+        let env = crate::stores_world::env();
+        let url = format!("s3://{BUCKET}/chat");
+        let store = lifeboat_stores::BucketStore::open(&env, &url, &server.options()).unwrap();
+        let name = ObjectName::new("app/app-20250108-140000.db.zst").unwrap();
+        let mut put = store.put(&name).unwrap();
+        put.write_all(&vec![1; 20 << 20]).unwrap();
+        std::mem::forget(put);
+        let at = |moment: jiff::SignedDuration, arguments: &[&str]| {
+            let now = jiff::Timestamp::now() + moment;
+            let mut command = world.command(arguments);
+            command.env("LIFEBOAT_CLOCK_AT", now.to_string());
+            crate::support::ran(command.output().unwrap()).expect(0)
+        };
+        let prune_at = |moment| at(moment, &["prune", "--yes", "--json"]).json();
+        // Of a run that may still live nothing is said. (moto dates every upload to 2010.)
+        let begun = store.unfinished("app").unwrap()[0].modified;
+        if begun > jiff::Timestamp::now() - jiff::SignedDuration::from_hours(1) {
+            assert_eq!(prune_at(jiff::SignedDuration::ZERO)[0]["outcome"], "nothing-to-do");
+        }
+        let week = jiff::SignedDuration::from_hours(8 * 24);
+        let marked = prune_at(week);
+        let text = marked[0]["marked"].to_string();
+        assert!(text.contains("app-20250108-140000.db.zst"), "{marked}");
+        assert_eq!(store.unfinished("app").unwrap().len(), 1);
+        at(week, &["backup"]);
+        let deleted = prune_at(week * 2);
+        assert!(deleted[0]["deleted"].to_string().contains("app-20250108-140000"), "{deleted}");
+        assert!(store.unfinished("app").unwrap().is_empty());
+        world.run(&["verify"]).expect(0);
+    }
+}
+
+#[test]
+fn a_clock_that_is_off_is_told_before_the_server_refuses() {
+    let Some(server) = Server::s3s() else { return };
+    let world = at(&server);
+    world.run(&["backup"]).expect(0);
+    let check = |minutes: i64| {
+        let now = jiff::Timestamp::now() + jiff::SignedDuration::from_mins(minutes);
+        let mut command = world.command(&["config", "check", "--online"]);
+        command.env("LIFEBOAT_CLOCK_AT", now.to_string());
+        crate::support::ran(command.output().unwrap())
+    };
+    assert!(!check(0).expect(0).out.contains("the clock of this host"));
+    let told = check(5).expect(0).out;
+    assert!(told.contains("ahead of that of the server"), "{told}");
+    let told = check(20);
+    assert!(told.code != 0 && told.out.contains("20 min ahead of"), "{told:?}");
+    assert!(format!("{}{}", told.out, told.err).contains("timedatectl"), "{told:?}");
 }

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::cluster::{Cluster, Yard, program};
 use crate::postgres_server::{Server, command, majors, run, shop};
-use crate::support::{Ran, World, content, ran};
+use crate::support::{Ran, World, ran};
 
 /// A world with a key in `home/key`, and the lines that seal a repository to it.
 fn world_with_key() -> (World, String) {
@@ -181,72 +181,4 @@ fn a_sealed_cluster_and_its_log_are_opened_copied_and_restored_to_a_moment() {
     restored.up(RESTORED);
     assert_eq!(restored.ask(RESTORED, "SELECT n FROM told"), "1");
     restored.kill();
-}
-
-/// What a server was: a chat's database and a shop on a server. All of it from one place that is
-/// left, which `lines` configure and `repository` names.
-fn both_are_rebuilt(lines: &str, repository: &str, variables: &[(&str, String)]) {
-    let server = shop(majors()[0]);
-    let text = server.text("shop");
-    let world = World::new();
-    let key = world.text("home/key");
-    let recipient = world.run(&["key", "new", &key]).expect(0).out;
-    let database = world.database("chat.db", 800);
-    let rows = content(&database);
-    world.configure(&format!(
-        "host = \"chat1\"\n[repository.off]\n{lines}\nencrypt_to = [\"{}\"]\n\
-         [source.chat]\nsqlite = \"$DATA/chat.db\"\n\
-         [source.shop.postgres]\nurl = \"{}\"\n",
-        recipient.trim(),
-        server.url("shop")
-    ));
-    let lifeboat = |arguments: &[&str]| {
-        let mut command = command(&world, arguments);
-        command.envs(variables.iter().map(|(name, value)| (*name, value)));
-        ran(command.output().unwrap())
-    };
-    lifeboat(&["backup"]).expect(0);
-    for name in ["data", "state", "home/config"] {
-        fs::remove_dir_all(world.path(name)).unwrap();
-    }
-    fs::create_dir(world.path("data")).unwrap();
-    server.sql("postgres", "DROP DATABASE shop");
-    // How the place is reached is all that is known of the old host.
-    let access = world.text("home/access.toml");
-    fs::write(&access, format!("[repository.off]\n{lines}\n")).unwrap();
-    let all = ["restore", "--all", "--config", &access, "--repo", repository, "--root", "/"];
-    let done = lifeboat(&[&all[..], &["--identity", &key, "--yes"]].concat()).expect(0);
-    done.says("all of it: 2 sources");
-    assert_eq!(content(&database), rows);
-    assert_eq!(server.text("shop"), text);
-}
-
-#[test]
-fn both_databases_are_rebuilt_from_a_bucket_after_a_complete_failure() {
-    use crate::s3_servers::{BUCKET, KEY, SECRET, Server as Bucket};
-    let Some(bucket) = Bucket::s3s() else { return };
-    let variables = [
-        ("AWS_ACCESS_KEY_ID", KEY.to_owned()),
-        ("AWS_SECRET_ACCESS_KEY", SECRET.to_owned()),
-        ("AWS_ENDPOINT_URL", format!("http://{}", bucket.address)),
-    ];
-    both_are_rebuilt(&format!("url = \"s3://{BUCKET}/host\""), "off", &variables);
-}
-
-#[test]
-fn both_databases_are_rebuilt_from_a_drive_after_a_complete_failure() {
-    let drive = tempfile::tempdir().unwrap();
-    both_are_rebuilt(&format!("url = \"file://{}/x\"", drive.path().display()), "off", &[]);
-}
-
-#[test]
-fn both_databases_are_rebuilt_from_a_host_by_ssh_after_a_complete_failure() {
-    let test = "both_databases_are_rebuilt_from_a_host_by_ssh_after_a_complete_failure";
-    let Some(store) = crate::sshd::Sshd::start(test, "") else { return };
-    let lines = format!(
-        "url = \"sftp://backup-host{}\"\nssh_config = \"{}\"",
-        store.path("chat").display(),
-        store.client_config().display()
-    );
-    both_are_rebuilt(&lines, "off", &[]);
 }

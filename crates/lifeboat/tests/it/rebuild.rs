@@ -5,13 +5,12 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::s3_servers::{BUCKET, KEY, SECRET, Server};
 use crate::sshd::Sshd;
 use crate::support::{Ran, World, content, make_database, ran};
 
 /// A server in a folder: a chat with its database, its configuration and its SSH host key.
-struct Chat {
-    world: World,
+pub(crate) struct Chat {
+    pub(crate) world: World,
     sshd: Sshd,
     rows: Vec<(u32, String)>,
 }
@@ -19,6 +18,11 @@ struct Chat {
 impl Chat {
     /// `repository`: the lines of `[repository.off]` without `encrypt_to`.
     fn start(test: &str, repository: &str) -> Option<Chat> {
+        Chat::start_in(test, &[("off", repository)], "")
+    }
+
+    /// With several repositories, all of them sealed, and more lines of the configuration.
+    pub(crate) fn start_in(test: &str, places: &[(&str, &str)], more: &str) -> Option<Chat> {
         let sshd = Sshd::start(test, "")?;
         let world = World::new();
         let root = world.path("server");
@@ -35,21 +39,26 @@ impl Chat {
         mode("etc/superchat/config.toml", 0o644);
         let key = world.text("home/recovery.key");
         let recipient = world.run(&["key", "new", &key]).expect(0).out;
-        let root = root.display();
+        let (root, recipient) = (root.display(), recipient.trim());
+        let places: String = places
+            .iter()
+            .map(|(name, lines)| {
+                format!("[repository.{name}]\n{lines}\nencrypt_to = [\"{recipient}\"]\n")
+            })
+            .collect();
         world.configure(&format!(
-            "host = \"chat1\"\n[repository.off]\n{repository}\nencrypt_to = [\"{}\"]\n\
+            "host = \"chat1\"\n{places}\
              [source.superchat]\nsqlite = \"{root}/var/lib/superchat/superchat.db\"\n\
              files = [\"{root}/etc/superchat/config.toml\"]\nschedule = \"hourly\"\n\
              [source.superchat-key]\nfiles = [\"{root}/var/lib/superchat/ssh_host_key\"]\n\
-             when = \"on-change\"\n",
-            recipient.trim(),
+             when = \"on-change\"\n{more}",
         ));
         let rows = content(&world.path("server/var/lib/superchat/superchat.db"));
         Some(Chat { world, sshd, rows })
     }
 
     /// Logs in at the chat's own SSH server, as who knows its key and takes no other.
-    fn log_in(&self) -> Ran {
+    pub(crate) fn log_in(&self) -> Ran {
         let mut command = Command::new("ssh");
         command.arg("-F").arg(self.sshd.client_config());
         command.args(["-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes"]);
@@ -57,16 +66,19 @@ impl Chat {
     }
 
     /// The whole server is gone: data, configuration, state, and the host key.
-    fn lose_everything(&mut self) {
+    pub(crate) fn lose_everything(&mut self) {
         self.sshd.stop();
         fs::remove_file(self.sshd.path("host_key")).unwrap();
-        fs::remove_dir_all(self.world.path("server")).unwrap();
-        fs::remove_dir_all(self.world.path("state")).unwrap();
-        fs::remove_dir_all(self.world.path("home/config")).unwrap();
+        for name in ["server", "state", "home/config"] {
+            match fs::remove_dir_all(self.world.path(name)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("{error}"),
+                _ => {}
+            }
+        }
     }
 
     /// What was below a root is there again, and the host key is the one that people know.
-    fn must_be_back(&mut self, root: &Path) {
+    pub(crate) fn must_be_back(&mut self, root: &Path) {
         let below = |file: &str| -> PathBuf {
             let old = self.world.path("server");
             root.join(old.strip_prefix("/").unwrap()).join(file)
@@ -89,68 +101,6 @@ impl Chat {
         assert_eq!(again.out, "welcome\n");
         assert!(!again.err.contains("IDENTIFICATION HAS CHANGED"), "{}", again.err);
     }
-}
-
-/// The one command, on a host with nothing but the program, the key, and access to the repository.
-fn rebuild_all(chat: &mut Chat, arguments: &[&str], variables: &[(&str, String)]) {
-    assert_eq!(chat.log_in().expect(0).out, "welcome\n");
-    let mut command = chat.world.command(&["backup"]);
-    command.envs(variables.iter().map(|(name, value)| (*name, value)));
-    ran(command.output().unwrap()).expect(0);
-    chat.lose_everything();
-    let root = chat.world.path("new-root");
-    let key = chat.world.text("home/recovery.key");
-    let root_text = root.to_str().unwrap();
-    let mut all = vec!["restore", "--all", "--root", root_text];
-    all.extend(arguments);
-    let mut without = chat.world.command(&all);
-    without.envs(variables.iter().map(|(name, value)| (*name, value)));
-    ran(without.output().unwrap()).expect(12).says("--identity FILE");
-    assert!(!root.exists());
-    all.extend(["--identity", &key]);
-    let mut command = chat.world.command(&all);
-    command.envs(variables.iter().map(|(name, value)| (*name, value)));
-    let done = ran(command.output().unwrap()).expect(0);
-    let done = done.says("all of it: 2 sources").says("restored superchat-");
-    assert!(!done.err.contains("warning"), "{}", done.err);
-    chat.must_be_back(&root);
-}
-
-#[test]
-fn everything_is_rebuilt_from_a_drive() {
-    let test = "everything_is_rebuilt_from_a_drive";
-    let drive = tempfile::tempdir().unwrap();
-    let url = format!("file://{}/chat", drive.path().display());
-    let Some(mut chat) = Chat::start(test, &format!("url = \"{url}\"")) else { return };
-    rebuild_all(&mut chat, &["--repo", &url], &[]);
-}
-
-#[test]
-fn everything_is_rebuilt_from_a_host_by_ssh() {
-    let test = "everything_is_rebuilt_from_a_host_by_ssh";
-    let Some(store) = Sshd::start(test, "") else { return };
-    let url = format!("sftp://backup-host{}", store.path("chat").display());
-    let lines = format!("url = \"{url}\"\nssh_config = \"{}\"", store.client_config().display());
-    let Some(mut chat) = Chat::start(test, &lines) else { return };
-    // How the host is reached must be said; everything else is there.
-    let access = chat.world.path("home/access.toml");
-    fs::write(&access, format!("[repository.off]\n{lines}\n")).unwrap();
-    let access = access.to_str().unwrap().to_owned();
-    rebuild_all(&mut chat, &["--repo", "off", "--config", &access], &[]);
-}
-
-#[test]
-fn everything_is_rebuilt_from_object_storage() {
-    let test = "everything_is_rebuilt_from_object_storage";
-    let Some(server) = Server::s3s() else { return };
-    let url = format!("s3://{BUCKET}/chat");
-    let Some(mut chat) = Chat::start(test, &format!("url = \"{url}\"")) else { return };
-    let variables = [
-        ("AWS_ACCESS_KEY_ID", KEY.to_owned()),
-        ("AWS_SECRET_ACCESS_KEY", SECRET.to_owned()),
-        ("AWS_ENDPOINT_URL", format!("http://{}", server.address)),
-    ];
-    rebuild_all(&mut chat, &["--repo", &url], &variables);
 }
 
 /// `adopt` first, so that the host goes on as the old one: then restore, back up, list.

@@ -8,7 +8,6 @@ use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use tokio::runtime::Handle;
 
 use super::place::Place;
-use super::wire::{Connector, Wire};
 use super::{OpenedClient, client};
 use crate::options::Options;
 
@@ -29,7 +28,8 @@ pub(super) fn open(
         })?;
     let own = format!("https://{account}.blob.core.windows.net");
     let endpoint = options.endpoint.as_deref().unwrap_or(&own).trim_end_matches('/');
-    client::check_scheme(endpoint, options)?;
+    // Its signature covers all conditions: where parts are put together we look first.
+    let way = client::way(env, endpoint, options, None)?;
     let mut builder = MicrosoftAzureBuilder::new()
         .with_account(account)
         .with_container_name(&place.bucket)
@@ -46,19 +46,16 @@ pub(super) fn open(
     } else if let Some(key) = key.or_else(of_environment) {
         builder = builder.with_access_key(key);
     }
-    let authority = client::authority(endpoint)?;
-    let http = client::http(options)?;
-    // Its signature covers all conditions: where parts are put together we look first.
-    let wire = Wire::new(env, http, authority.clone(), &client::limits(options), None);
     let _entered = runtime.enter();
-    let client = builder.with_http_connector(Connector(wire)).build().map_err(client::broken)?;
+    let client = builder.with_http_connector(way.connector.clone()).build().map_err(client::broken)?;
     let client = Arc::new(client);
     Ok(OpenedClient {
         pages: client.clone(),
         client,
-        server: authority,
+        server: way.authority,
         region: None,
         completes_only_if_absent: false,
+        wire: way.connector.0,
         signed: None,
     })
 }

@@ -3,10 +3,12 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use lifeboat_core::env::Env;
 use lifeboat_core::{Error, Kind, Result};
 use object_store::{ClientOptions, RetryConfig};
+use reqwest::header::{HeaderName, HeaderValue};
 
-use super::wire::Limits;
+use super::wire::{Connector, Limits, Wire};
 use crate::options::Options;
 
 /// As many requests as keep a link busy without many megabytes in memory.
@@ -14,8 +16,30 @@ const REQUESTS_AT_ONCE: usize = 16;
 const TIMEOUT_MS: u64 = 30_000;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How a server is reached.
+pub(super) struct Way {
+    pub(super) connector: Connector,
+    /// Its host and port.
+    pub(super) authority: String,
+}
+
+/// The way to a server. `completion` is added where the parts of an object are put together, so
+/// that it replaces none.
+pub(super) fn way(
+    env: &Env,
+    endpoint: &str,
+    options: &Options,
+    completion: Option<(HeaderName, HeaderValue)>,
+) -> Result<Way> {
+    check_scheme(endpoint, options)?;
+    let authority = authority(endpoint)?;
+    let http = http(endpoint, options)?;
+    let wire = Wire::new(env, http, authority.clone(), &limits(options), completion);
+    Ok(Way { connector: Connector(wire), authority })
+}
+
 /// The limits of one place.
-pub(super) fn limits(options: &Options) -> Limits {
+fn limits(options: &Options) -> Limits {
     Limits {
         requests_at_once: options.requests_at_once.unwrap_or(REQUESTS_AT_ONCE),
         upload_bytes_per_s: options.upload_bytes_per_s,
@@ -25,18 +49,29 @@ pub(super) fn limits(options: &Options) -> Limits {
 }
 
 /// The client that sends requests, ours and those of the library.
-pub(super) fn http(options: &Options) -> Result<reqwest::Client> {
+fn http(endpoint: &str, options: &Options) -> Result<reqwest::Client> {
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("lifeboat/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())
         // A connection that a server closed meanwhile costs an attempt.
         .pool_idle_timeout(Duration::from_secs(20));
+    if is_loopback(host_of(endpoint)) {
+        // A server that sends its answers in two pieces and has not switched Nagle's algorithm off
+        // holds the second one back until the first is acknowledged, and on a connection that was
+        // used before the kernel delays that by 40 ms. Servers that are made for networks switch it
+        // off; those that are run beside a test or a single host may not, and there a new
+        // connection costs nothing.
+        builder = builder.pool_max_idle_per_host(0);
+    }
     if let Some(path) = &options.ca_certificate {
         let failed = || format!("cannot use the certificate {}", path.display());
         let pem = std::fs::read(path).map_err(|error| Error::io(Kind::Usage, failed(), error))?;
         let certificates = reqwest::Certificate::from_pem_bundle(&pem)
             .map_err(|error| Error::new(Kind::Usage, failed()).caused_by(error))?;
+        if certificates.is_empty() {
+            return Err(Error::new(Kind::Usage, failed()).caused_by("it holds no certificate"));
+        }
         for certificate in certificates {
             builder = builder.add_root_certificate(certificate);
         }
@@ -95,7 +130,7 @@ pub(super) fn check_scheme(endpoint: &str, options: &Options) -> Result<()> {
 }
 
 /// The host and port in the URL of a server.
-pub(super) fn authority(endpoint: &str) -> Result<String> {
+fn authority(endpoint: &str) -> Result<String> {
     let rest = endpoint.split_once("://").ok_or_else(|| no_url(endpoint))?.1;
     Ok(rest.split('/').next().unwrap_or_default().to_owned())
 }

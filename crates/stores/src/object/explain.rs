@@ -89,11 +89,17 @@ pub(super) fn explain(
     let told = Error::new(Kind::StoreUnavailable, message);
     match cause_of::<Failure>(&error) {
         Some(failure) => {
-            let hint = match failure.to_string().contains("credentials") {
-                true => credentials_hint(shared.provider),
-                false => format!("is {} reachable from here? see `endpoint`", shared.server),
+            let failure = failure.to_string();
+            let hint = if failure.contains("credentials") {
+                credentials_hint(shared.provider)
+            } else if failure.contains("certificate") {
+                "is it the server that is meant? if an authority of your own signed its \
+                 certificate, name that one's as `ca_certificate`"
+                    .to_owned()
+            } else {
+                format!("is {} reachable from here? see `endpoint`", shared.server)
             };
-            told.caused_by(failure.to_string()).hint(hint)
+            told.caused_by(failure).hint(hint)
         }
         None => told.caused_by(innermost(&error)),
     }

@@ -9,7 +9,6 @@ use reqwest::header::{HeaderName, HeaderValue};
 use tokio::runtime::Handle;
 
 use super::place::Place;
-use super::wire::{Connector, Wire};
 use super::{OpenedClient, client};
 use crate::options::Options;
 
@@ -22,7 +21,10 @@ pub(super) fn open(
     runtime: &Handle,
 ) -> Result<OpenedClient> {
     let endpoint = options.endpoint.as_deref().unwrap_or(ENDPOINT).trim_end_matches('/');
-    client::check_scheme(endpoint, options)?;
+    // An object of several parts replaces none: its generation must be the first.
+    let completion =
+        (HeaderName::from_static("x-goog-if-generation-match"), HeaderValue::from_static("0"));
+    let way = client::way(env, endpoint, options, Some(completion))?;
     let mut builder = GoogleCloudStorageBuilder::new()
         .with_bucket_name(&place.bucket)
         .with_base_url(endpoint)
@@ -33,21 +35,16 @@ pub(super) fn open(
     } else if let Some(path) = options.variable("GOOGLE_APPLICATION_CREDENTIALS") {
         builder = builder.with_application_credentials(path);
     }
-    // An object of several parts replaces none: its generation must be the first.
-    let completion =
-        (HeaderName::from_static("x-goog-if-generation-match"), HeaderValue::from_static("0"));
-    let authority = client::authority(endpoint)?;
-    let http = client::http(options)?;
-    let wire = Wire::new(env, http, authority.clone(), &client::limits(options), Some(completion));
     let _entered = runtime.enter();
-    let client = builder.with_http_connector(Connector(wire)).build().map_err(client::broken)?;
+    let client = builder.with_http_connector(way.connector.clone()).build().map_err(client::broken)?;
     let client = Arc::new(client);
     Ok(OpenedClient {
         pages: client.clone(),
         client,
-        server: authority,
+        server: way.authority,
         region: None,
         completes_only_if_absent: true,
+        wire: way.connector.0,
         signed: None,
     })
 }

@@ -30,7 +30,8 @@ const PROBE_LOCKED: SignedDuration = SignedDuration::from_mins(2);
 
 /// How objects are locked, and which version of each counts.
 pub(super) struct Lock {
-    pub(super) asked: ObjectLock,
+    /// How what is put is locked; `None` where that is left to the bucket.
+    asked: Option<ObjectLock>,
     /// Versions that were found to be the oldest of their key.
     known: Mutex<HashMap<String, String>>,
 }
@@ -47,8 +48,13 @@ struct Version {
 }
 
 impl Lock {
-    pub(super) fn new(asked: ObjectLock) -> Self {
+    pub(super) fn new(asked: Option<ObjectLock>) -> Self {
         Lock { asked, known: Mutex::default() }
+    }
+
+    /// For how long what is put is locked.
+    pub(super) fn period(&self) -> Option<SignedDuration> {
+        self.asked.map(|asked| asked.period)
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, String>> {
@@ -62,7 +68,15 @@ pub(super) fn of<'a>(shared: &'a Shared, name: &ObjectName) -> Option<(&'a Lock,
     if marks::is_note(name.as_str()) || name.as_str().starts_with('.') {
         return None;
     }
-    shared.lock.as_ref().zip(shared.signed.as_ref())
+    shared.lock().zip(shared.signed.as_ref())
+}
+
+/// Whether the bucket was made with object lock: asked where nothing says it, as by a host that
+/// knows only the bucket's name. Who may not ask, or a server that does not know, says no.
+pub(super) fn is_on(shared: &Shared, signed: &Signed) -> bool {
+    let asked = signed.ask(Method::GET, "", "object-lock=", None);
+    let said = shared.block_on(asked).ok().and_then(|text| text_of(&text, "ObjectLockEnabled"));
+    said.is_some_and(|word| word == "Enabled")
 }
 
 /// The version of an object that counts; `None` if there is none.
@@ -120,7 +134,7 @@ pub(super) fn delete(shared: &Shared, signed: &Signed, name: &ObjectName) -> Res
             return Err(explain(shared, Asked::Delete, name.as_str(), error));
         }
     }
-    if let Some(lock) = &shared.lock {
+    if let Some(lock) = shared.lock() {
         lock.known().remove(&key);
     }
     Ok(())
@@ -129,11 +143,12 @@ pub(super) fn delete(shared: &Shared, signed: &Signed, name: &ObjectName) -> Res
 /// Locks an object until then; one that is locked for longer stays so.
 pub(super) fn retain(shared: &Shared, name: &ObjectName, until: Timestamp) -> Result<()> {
     let Some((lock, signed)) = of(shared, name) else { return Ok(()) };
+    let Some(asked) = &lock.asked else { return Ok(()) };
     let key = shared.path(name)?.to_string();
     let Some(id) = version(shared, name)? else {
         return Err(Error::new(Kind::NotCovered, format!("there is no {name} in {}", shared.url)));
     };
-    match shared.block_on(put_retention(signed, &key, &id, &lock.asked, until)) {
+    match shared.block_on(put_retention(signed, &key, &id, asked, until)) {
         Ok(()) => Ok(()),
         Err(error) => {
             let held = shared.block_on(retention(signed, &key, &id)).ok().flatten();
@@ -167,9 +182,8 @@ pub(super) fn locked_until(shared: &Shared, name: &ObjectName) -> Result<Option<
 
 /// Puts a small object, locks it, and tries to get rid of it.
 pub(super) fn probe(shared: &Shared) -> Result<Option<LockProbe>> {
-    let Some((lock, signed)) = shared.lock.as_ref().zip(shared.signed.as_ref()) else {
-        return Ok(None);
-    };
+    let Some((lock, signed)) = shared.lock().zip(shared.signed.as_ref()) else { return Ok(None) };
+    let Some(asked) = &lock.asked else { return Ok(None) };
     let mut number = [0; 8];
     shared.env.random.fill(&mut number);
     let name = ObjectName::new(format!("{PROBES}/{:016x}", u64::from_le_bytes(number)))?;
@@ -182,10 +196,10 @@ pub(super) fn probe(shared: &Shared) -> Result<Option<LockProbe>> {
             .hint("the bucket must have been made with object lock"));
     };
     let until = shared.env.clock.now().saturating_add(PROBE_LOCKED).unwrap_or(Timestamp::MAX);
-    let retained = put_retention(signed, &key, &version.id, &lock.asked, until);
+    let retained = put_retention(signed, &key, &version.id, asked, until);
     shared.block_on(retained).map_err(|error| not_locked(shared, &name, error))?;
     let sooner = until.saturating_sub(SignedDuration::from_mins(1)).unwrap_or(until);
-    let shortened = put_retention(signed, &key, &version.id, &lock.asked, sooner);
+    let shortened = put_retention(signed, &key, &version.id, asked, sooner);
     let was_shortened = shared.block_on(shortened).is_ok();
     let may_mark_deleted = shared.block_on(shared.store.delete(&path)).is_ok();
     let query = format!("versionId={}", encoded(&version.id));
@@ -307,8 +321,9 @@ fn read_versions(text: &str) -> Vec<Version> {
 
 /// After an object was put: it is locked for the time that is asked for.
 pub(super) fn after_put(shared: &Arc<Shared>, name: &ObjectName) -> Result<()> {
-    let Some((lock, _)) = of(shared, name) else { return Ok(()) };
-    let until = shared.env.clock.now().saturating_add(lock.asked.period);
+    let period = of(shared, name).and_then(|(lock, _)| lock.period());
+    let Some(period) = period else { return Ok(()) };
+    let until = shared.env.clock.now().saturating_add(period);
     retain(shared, name, until.unwrap_or(Timestamp::MAX))
 }
 

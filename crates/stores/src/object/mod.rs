@@ -27,8 +27,8 @@ mod write;
 pub(crate) mod for_tests;
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use futures_util::TryStreamExt;
 use jiff::{SignedDuration, Timestamp};
@@ -45,6 +45,7 @@ use self::explain::{Asked, refusal_of};
 use self::lock::Lock;
 pub(crate) use self::place::{Place, Provider, is_url};
 use self::signed::Signed;
+use self::wire::Wire;
 use crate::options::Options;
 
 /// How many names are asked for at once when objects are listed.
@@ -76,13 +77,15 @@ struct Shared {
     /// Whether the server takes a question for long pages, as far as is known.
     has_long_pages: AtomicBool,
     runtime: Handle,
+    /// What sends the requests.
+    wire: Arc<Wire>,
     /// For requests that the library does not make.
     signed: Option<Signed>,
     readers: usize,
     /// Whether the server refuses a second object of one name, as far as is known.
     conditional: AtomicBool,
-    /// Whether and how what is put is locked.
-    lock: Option<Lock>,
+    /// Whether and how what is put is locked; empty until the bucket was asked.
+    lock: OnceLock<Option<Lock>>,
     /// Whether an object of several parts is put together only if none has its name.
     completes_only_if_absent: bool,
 }
@@ -112,6 +115,15 @@ impl Shared {
         self.conditional.load(Ordering::Relaxed)
     }
 
+    /// Whether and how what is put is locked.
+    fn lock(&self) -> Option<&Lock> {
+        let ask = || {
+            let signed = self.signed.as_ref()?;
+            lock::is_on(self, signed).then(|| Lock::new(None))
+        };
+        self.lock.get_or_init(ask).as_ref()
+    }
+
     fn head(&self, path: &Path, name: &ObjectName) -> Result<Option<ObjectMeta>> {
         let version = lock::version(self, name)?;
         if version.is_none() && lock::of(self, name).is_some() {
@@ -137,7 +149,7 @@ impl Shared {
             Error::new(Kind::Failed, format!("cannot list {:?} in {}", prefix, self.url))
                 .caused_by(error.to_string())
         })?;
-        if let Some(lock) = &self.lock {
+        if let Some(lock) = self.lock() {
             let mut found = lock::list(self, lock, folder.as_ref())?;
             found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
             return Ok(found);
@@ -219,6 +231,10 @@ impl BucketStore {
             Provider::Google => google::open(env, &place, options, &runtime)?,
             Provider::Azure => azure::open(env, &place, options, &runtime)?,
         };
+        let lock = match (options.object_lock, options.finds_object_lock) {
+            (None, true) => OnceLock::new(),
+            (asked, _) => OnceLock::from(asked.map(|asked| Lock::new(Some(asked)))),
+        };
         let shared = Shared {
             env: env.clone(),
             provider: place.provider,
@@ -232,9 +248,10 @@ impl BucketStore {
             pages: opened.pages,
             has_long_pages: AtomicBool::new(true),
             runtime,
+            wire: opened.wire,
             signed: opened.signed,
             readers: options.requests_at_once.unwrap_or(READERS).clamp(1, 64),
-            lock: options.object_lock.map(Lock::new),
+            lock,
             conditional: AtomicBool::new(true),
             completes_only_if_absent: opened.completes_only_if_absent,
         };
@@ -249,6 +266,7 @@ struct OpenedClient {
     server: String,
     region: Option<String>,
     completes_only_if_absent: bool,
+    wire: Arc<Wire>,
     signed: Option<Signed>,
 }
 
@@ -306,12 +324,16 @@ impl Store for BucketStore {
         self.shared.conditional.store(false, Ordering::Relaxed);
     }
 
+    fn clock_ahead(&self) -> Option<SignedDuration> {
+        self.shared.wire.clock_ahead()
+    }
+
     fn space(&self) -> Result<Option<Space>> {
         Ok(None)
     }
 
     fn lock_period(&self) -> Option<SignedDuration> {
-        self.shared.lock.as_ref().map(|lock| lock.asked.period)
+        self.shared.lock().and_then(Lock::period)
     }
 
     fn retain(&self, name: &ObjectName, until: Timestamp) -> Result<()> {

@@ -131,7 +131,7 @@ fn one_line(text: &str) -> String {
 }
 
 /// The time in a `Date` header.
-fn time(text: &str) -> Option<Timestamp> {
+pub(super) fn time(text: &str) -> Option<Timestamp> {
     jiff::fmt::rfc2822::parse(text).ok().map(|zoned| zoned.timestamp())
 }
 

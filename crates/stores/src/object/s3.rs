@@ -14,7 +14,6 @@ use super::client;
 use super::place::Place;
 use super::profile::Profiles;
 use super::signed::Signed;
-use super::wire::{Connector, Wire};
 use crate::options::Options;
 
 /// The region of servers that have none.
@@ -46,7 +45,9 @@ pub(super) fn open(
         }
     };
     let style = Style::of(place, endpoint, &region, options.path_style)?;
-    client::check_scheme(&style.endpoint, options)?;
+    // Where the parts are put together a header that S3 does not want signed keeps others' objects.
+    let completion = (HeaderName::from_static("if-none-match"), HeaderValue::from_static("*"));
+    let way = client::way(env, &style.endpoint, options, Some(completion))?;
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(&place.bucket)
         .with_region(&region)
@@ -71,13 +72,9 @@ pub(super) fn open(
             set("aws_sse_kms_key_id", key)?;
         }
     }
-    // Where the parts are put together a header that S3 does not want signed keeps others' objects.
-    let completion = (HeaderName::from_static("if-none-match"), HeaderValue::from_static("*"));
-    let authority = client::authority(&style.endpoint)?;
-    let http = client::http(options)?;
-    let wire = Wire::new(env, http, authority.clone(), &client::limits(options), Some(completion));
     let _entered = runtime.enter();
-    let connector = Connector(wire);
+    let connector = way.connector;
+    let wire = Arc::clone(&connector.0);
     let client = builder.with_http_connector(connector.clone()).build().map_err(client::broken)?;
     let bucket_url = match style.bucket_in_host {
         true => style.endpoint.clone(),
@@ -93,9 +90,10 @@ pub(super) fn open(
     Ok(OpenedClient {
         pages: client.clone(),
         client,
-        server: authority,
+        server: way.authority,
         region: Some(region),
         completes_only_if_absent: true,
+        wire,
         signed: Some(signed),
     })
 }

@@ -8,12 +8,13 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
 use http_body_util::BodyExt;
+use jiff::SignedDuration;
 use lifeboat_core::env::Env;
 use lifeboat_core::retry::Retry;
 use object_store::ClientOptions;
@@ -26,7 +27,7 @@ use tokio::sync::Semaphore;
 
 use super::foreign;
 use super::pace::Pace;
-use super::refusal::{Refusal, Verdict};
+use super::refusal::{Refusal, Verdict, time};
 
 /// An answer longer than this is no answer to anything that we ask.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -37,6 +38,8 @@ const PIECE_BYTES: usize = 64 << 10;
 const AGAIN: Retry = Retry { times: 6, delay_ms: 250, delay_ms_max: 10_000 };
 /// The service of credentials is on this host or near it, or it is not there.
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(5);
+
+const NOT_TOLD: i64 = i64::MIN;
 
 /// What failed without an answer.
 #[derive(Debug)]
@@ -72,6 +75,8 @@ pub(super) struct Wire {
     /// What is added to a request that completes an object of several parts, so that it replaces
     /// none.
     completion: Option<(HeaderName, HeaderValue)>,
+    /// How far the server's clock is ahead, in seconds; [`NOT_TOLD`] before it told.
+    ahead_s: AtomicI64,
     pub(super) counts: Counts,
 }
 
@@ -100,6 +105,7 @@ impl Wire {
             down: Pace::new(env, limits.download_bytes_per_s),
             timeout: Duration::from_millis(limits.timeout_ms),
             completion,
+            ahead_s: AtomicI64::new(NOT_TOLD),
             counts: Counts::default(),
         })
     }
@@ -145,6 +151,7 @@ impl Wire {
         let response = self.watched(sending, &progress).await?.map_err(|error| failure(&error))?;
         let mut response: reqwest::Response = response;
         let head = Head { status: response.status(), headers: response.headers().clone() };
+        self.note_time(&head);
         let mut body = Vec::new();
         loop {
             let next = tokio::time::timeout(self.timeout, response.chunk()).await;
@@ -161,6 +168,21 @@ impl Wire {
             }
             body.extend_from_slice(&chunk);
         }
+    }
+
+    /// Each answer says what time it is there.
+    fn note_time(&self, head: &Head) {
+        let date = head.headers.get("date").and_then(|date| date.to_str().ok()).and_then(time);
+        if let Some(date) = date {
+            let ahead = date.duration_since(self.env.clock.now());
+            self.ahead_s.store(ahead.as_secs(), Ordering::Relaxed);
+        }
+    }
+
+    /// How far the server's clock is ahead of ours, as its last answer told.
+    pub(super) fn clock_ahead(&self) -> Option<SignedDuration> {
+        let ahead_s = self.ahead_s.load(Ordering::Relaxed);
+        (ahead_s != NOT_TOLD).then(|| SignedDuration::from_secs(ahead_s))
     }
 
     /// Waits for an answer as long as bytes are taken.

@@ -132,14 +132,13 @@ impl ObjectPut {
         self.shared.explain(Asked::Write, &self.name, error)
     }
 
-    /// Whether the object that is there now is the one that we sent.
-    fn is_ours(&self) -> bool {
+    /// Whether the object that is there now is the one that we sent; `None` where none is there, or
+    /// that is not known.
+    fn is_ours(&self) -> Option<bool> {
         let options = GetOptions { head: true, ..GetOptions::default() };
-        let found = self.shared.block_on(self.shared.store.get_opts(&self.path, options));
-        let number = Attribute::Metadata(NUMBER.into());
-        found.is_ok_and(|found| {
-            found.attributes.get(&number).is_some_and(|number| number.as_ref() == self.number)
-        })
+        let found = self.shared.block_on(self.shared.store.get_opts(&self.path, options)).ok()?;
+        let number = found.attributes.get(&Attribute::Metadata(NUMBER.into()));
+        Some(number.is_some_and(|number| number.as_ref() == self.number))
     }
 
     /// Makes it visible; the library's error says that it was not, or that nobody knows.
@@ -208,13 +207,16 @@ impl Put for ObjectPut {
             Err(error) => error,
         };
         // Sent, the answer lost, sent again, refused because it is there: it may well be ours.
-        if self.is_ours() {
+        let there = self.is_ours();
+        if there == Some(true) {
             self.upload = None;
             return lock::after_put(&self.shared, &self.name);
         }
         match error {
             object_store::Error::AlreadyExists { .. }
             | object_store::Error::Precondition { .. } => Err(self.taken()),
+            // Not all of the library's errors say that this is why.
+            _ if there == Some(false) => Err(self.taken()),
             error => Err(self.explain(error)),
         }
     }

@@ -4,6 +4,7 @@
 #![allow(clippy::print_stderr, reason = "a server that is missing is told of")]
 
 mod faults;
+mod google;
 mod local;
 mod locks;
 mod objects;
@@ -12,4 +13,5 @@ mod proxy;
 mod requests;
 #[allow(dead_code, reason = "the tests of the program use more of it")]
 mod servers;
+mod tls;
 mod world;

@@ -61,6 +61,49 @@ impl Server {
         }))
     }
 
+    /// The same, which asks nobody who it is.
+    pub(crate) fn s3s_for_all() -> Option<Server> {
+        let program = installed().join("s3s-fs/bin/s3s-fs");
+        if !program.exists() {
+            return missing("s3s-fs");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join(BUCKET)).unwrap();
+        Some(Server::start(folder, |folder, port| {
+            let mut command = Command::new(&program);
+            command.args(["--host", "127.0.0.1", "--port", &port.to_string()]).arg(folder);
+            command
+        }))
+    }
+
+    /// moto behind TLS, with that certificate.
+    pub(crate) fn moto_by_tls(certificate: &Path, key: &Path) -> Option<Server> {
+        let library = installed().join("moto");
+        if !library.join("moto").exists() {
+            return missing("moto");
+        }
+        // The bucket is made before: it is part of the server's state, not of a file.
+        let program = r#"
+import sys, threading
+from werkzeug.serving import make_server
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+import boto3
+app = DomainDispatcherApplication(create_backend_app)
+plain = make_server("127.0.0.1", 0, app, threaded=True)
+threading.Thread(target=plain.serve_forever, daemon=True).start()
+boto3.client("s3", endpoint_url=f"http://127.0.0.1:{plain.port}", region_name="us-east-1",
+    aws_access_key_id="a", aws_secret_access_key="b").create_bucket(Bucket=sys.argv[4])
+make_server("127.0.0.1", int(sys.argv[1]), app, threaded=True,
+    ssl_context=(sys.argv[2], sys.argv[3])).serve_forever()
+"#;
+        Some(Server::start(tempfile::tempdir().unwrap(), |_, port| {
+            let mut command = Command::new("python3");
+            command.args(["-c", program, &port.to_string()]).arg(certificate).arg(key);
+            command.arg(BUCKET).env("PYTHONPATH", &library);
+            command
+        }))
+    }
+
     /// moto: versions, object lock, storage classes; takes any signature.
     pub(crate) fn moto() -> Option<Server> {
         let library = installed().join("moto");

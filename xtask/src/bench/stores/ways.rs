@@ -135,7 +135,7 @@ fn with(mut command: Command, more: impl FnOnce(&mut Command) -> &mut Command) -
     command
 }
 
-pub(super) fn bucket_url() -> String {
+fn bucket_url() -> String {
     format!("s3://{BUCKET}/chat")
 }
 
@@ -243,6 +243,13 @@ impl Place {
     fn ours(&self, arguments: &[&str], url: &str, at: Option<SocketAddr>) -> Command {
         let mut command = self.command(&self.lifeboat, at);
         command.args(arguments).args(["--repo", url, "--quiet"]).arg(&self.database);
+        command
+    }
+
+    /// Our program with those arguments, on the repository in the bucket.
+    pub(super) fn ours_in_bucket(&self, arguments: &[&str], at: SocketAddr) -> Command {
+        let mut command = self.command(&self.lifeboat, Some(at));
+        command.args(arguments).args(["--repo", &bucket_url()]);
         command
     }
 

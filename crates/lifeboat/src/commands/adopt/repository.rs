@@ -3,7 +3,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use lifeboat_core::env::Env;
 use lifeboat_core::restore::Mapping;
@@ -88,11 +87,9 @@ fn default_file(session: &Session) -> Result<PathBuf> {
 fn plan(session: &Session, env: &Env, args: &Args, argument: &str, file: PathBuf) -> Result<Plan> {
     let mapping = args.mapping.read()?;
     let place = repositories::place_of(session, argument)?;
-    let mut repository = place.open(env)?;
-    if let Some(folder) = session.folders.caches.as_deref().filter(|_| !args.dry_run) {
-        let place = CacheFolder::new(folder, Arc::clone(&env.observer));
-        repository = repository.with_cache(env, Arc::new(place));
-    }
+    let cache = session.folders.caches.as_deref().filter(|_| !args.dry_run);
+    let cache = cache.map(|folder| CacheFolder::place(folder, env));
+    let repository = place.open(env)?.only_looked_at(env, cache);
     let catalog = repository.catalog()?;
     let Rebuilt { mut config, kept } =
         rebuild::of(&repository, &catalog, args.host.as_deref(), &env.host)?;
