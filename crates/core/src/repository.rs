@@ -140,7 +140,8 @@ impl Repository {
     }
 
     /// The same, for what only looks at backups: manifests are taken from a cache as far as it
-    /// holds them, where there is one, and from packs. What verifies or deletes reads the manifests.
+    /// holds them, where there is one, and from packs. What verifies or deletes reads the
+    /// manifests.
     pub fn only_looked_at(mut self, env: &Env, cache: Option<Arc<dyn CachePlace>>) -> Self {
         self.cache = cache.map(|place| Arc::new(Cache::new(env, place, self.header.id)));
         self.only_looks = true;

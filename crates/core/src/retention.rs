@@ -91,9 +91,10 @@ pub fn lock_backup(
 ) -> Result<()> {
     let manifest = format!("{}.json", backup.name);
     let artifacts = backup.artifacts.iter().map(|artifact| artifact.name.as_str());
-    [manifest.as_str()].into_iter().chain(artifacts).try_for_each(|file| {
-        repository.store().retain(&repository.object(folder, file)?, until)
-    })
+    [manifest.as_str()]
+        .into_iter()
+        .chain(artifacts)
+        .try_for_each(|file| repository.store().retain(&repository.object(folder, file)?, until))
 }
 
 /// One that cannot be read counts as none: then all is locked anew.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use lifeboat_core::env::Env;
 use lifeboat_core::event::Event;
-use lifeboat_core::policy::{Floors, Hold, Keep};
 use lifeboat_core::manifest::Manifest;
+use lifeboat_core::policy::{Floors, Hold, Keep};
 use lifeboat_core::prune::{
     self, Action, Forecast, GRACE, LogLevels, LogRule, MOMENTS_MAX, PruneRequest,
 };

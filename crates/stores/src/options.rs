@@ -60,8 +60,9 @@ pub struct Options {
     pub kms_key: Option<String>,
     /// Whether and how objects are locked.
     pub object_lock: Option<ObjectLock>,
-    /// Whether the bucket is asked if it was made with object lock, where nothing says so: then what
-    /// somebody hid or covered is seen, and nothing more is locked than the bucket does by itself.
+    /// Whether the bucket is asked if it was made with object lock, where nothing says so: then
+    /// what somebody hid or covered is seen, and nothing more is locked than the bucket does by
+    /// itself.
     pub finds_object_lock: bool,
     /// A profile of `~/.aws/credentials` and `~/.aws/config`.
     pub profile: Option<String>,

@@ -30,8 +30,8 @@ const PACK_BYTES_MAX: u64 = 256 << 20;
 const PLAIN_BYTES_BEYOND: u64 = 64 << 20;
 
 impl Repository {
-    /// Writes the pack of a source's folder anew where it lacks so much that it is worth it: whether
-    /// it did. Older packs of it go; those that we may not delete are left to who may.
+    /// Writes the pack of a source's folder anew where it lacks so much that it is worth it:
+    /// whether it did. Older packs of it go; those that we may not delete are left to who may.
     pub fn pack(&self, env: &Env, folder: &str) -> Result<bool> {
         let settled_before = env.clock.now().saturating_sub(SETTLED).unwrap_or_default();
         let objects = self.store.list(Some(folder))?;
@@ -92,9 +92,8 @@ impl Repository {
             Some((pack, bytes_of(wanted)))
         };
         let packs: Vec<(&ObjectInfo, u64)> = wanted.iter().filter_map(of).collect();
-        let unpacked = in_parallel(&packs, self.store.readers(), |(pack, bytes)| {
-            self.unpack(pack, *bytes)
-        });
+        let unpacked =
+            in_parallel(&packs, self.store.readers(), |(pack, bytes)| self.unpack(pack, *bytes));
         unpacked.into_iter().flatten().collect()
     }
 

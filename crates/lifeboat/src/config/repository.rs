@@ -89,10 +89,10 @@ pub(crate) struct RepositoryConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"compliance")]
     pub(crate) object_lock: Option<String>,
-    /// For s3: for how long at least. A backup whose source has `schedule` and `keep` is locked from
-    /// the beginning for as long as these will keep it, foreseen for up to 400 days, and its grace
-    /// time. While a backup is kept its lock is extended, once half of this is over. Default: "30d"
-    /// with `object_lock`.
+    /// For s3: for how long at least. A backup whose source has `schedule` and `keep` is locked
+    /// from the beginning for as long as these will keep it, foreseen for up to 400 days, and its
+    /// grace time. While a backup is kept its lock is extended, once half of this is over. Default:
+    /// "30d" with `object_lock`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"30d")]
     pub(crate) lock_period: Option<Text<Period>>,

@@ -146,7 +146,8 @@ fn a_server_that_overwrites_gives_a_lease_to_one_prune_alone() {
     configure(4);
     ran(lifeboat(world.command(&["backup", "app"])).output().unwrap()).expect(0);
     let approve = |mut command: Command| {
-        let plan = ran(lifeboat(world.command(&["prune", "--dry-run", "--json"])).output().unwrap());
+        let plan =
+            ran(lifeboat(world.command(&["prune", "--dry-run", "--json"])).output().unwrap());
         let id = plan.expect(0).json()[0]["plan"]["id"].as_str().unwrap().to_owned();
         command.args(["--approve", &id]);
         lifeboat(command)

@@ -36,7 +36,8 @@ pub(super) fn open(
         builder = builder.with_application_credentials(path);
     }
     let _entered = runtime.enter();
-    let client = builder.with_http_connector(way.connector.clone()).build().map_err(client::broken)?;
+    let client =
+        builder.with_http_connector(way.connector.clone()).build().map_err(client::broken)?;
     let client = Arc::new(client);
     Ok(OpenedClient {
         pages: client.clone(),

@@ -1,5 +1,5 @@
-//! Google Cloud Storage without Google. Its XML interface, which we speak, is that of S3 under other
-//! names of headers; no server that can be installed here speaks it: `fake-gcs-server` and
+//! Google Cloud Storage without Google. Its XML interface, which we speak, is that of S3 under
+//! other names of headers; no server that can be installed here speaks it: `fake-gcs-server` and
 //! `gcp-storage-emulator` know the JSON interface, and of the other one reading alone. So a server
 //! of S3 stands behind a translator of header names, and the conformance suite runs through it.
 

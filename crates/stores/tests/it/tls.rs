@@ -49,8 +49,7 @@ fn store(server: &Server, certificate: Option<&Path>) -> BucketStore {
 #[test]
 fn an_authority_of_ones_own_is_trusted_where_it_is_named_and_nowhere_else() {
     let (own, other) = (Authority::new(), Authority::new());
-    let Some(server) = Server::moto_by_tls(&own.path("server.pem"), &own.path("server.key"))
-    else {
+    let Some(server) = Server::moto_by_tls(&own.path("server.pem"), &own.path("server.key")) else {
         return;
     };
     let trusted = store(&server, Some(&own.path("ca.pem")));

@@ -11,8 +11,8 @@ const FIRST: &str = "[repository.local]\n";
 /// What was said of it.
 #[derive(Debug, clap::Args)]
 pub(super) struct OffSite {
-    /// A second place that gets a copy of every backup: s3://my-backups/chat, sftp://user@host/path,
-    /// the URL of a bucket or a folder elsewhere
+    /// A second place that gets a copy of every backup: s3://my-backups/chat,
+    /// sftp://user@host/path, the URL of a bucket or a folder elsewhere
     #[arg(long, value_name = "URL")]
     copy_to: Option<String>,
     /// To whom the copies are sealed: the line that `lifeboat key new` prints, or a public key of
