@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 
 use lifeboat_core::{Error, Kind, Result};
 
-pub(crate) use frozen::FrozenHead;
+pub(crate) use frozen::{FrozenHead, MadeTables};
 use inner::Inner;
 pub(crate) use inner::InnerCompression;
 
@@ -42,10 +42,19 @@ pub struct Entry {
     pub owner: String,
     /// The statement that makes it.
     pub definition: String,
+    /// The statement that takes its rows; empty where it has none.
+    pub copy: String,
     /// Whether a block of data follows.
     pub has_data: bool,
     /// Whether its data are the rows of a COPY.
     pub has_rows: bool,
+}
+
+impl Entry {
+    /// The table whose rows it has, with its schema.
+    pub(crate) fn table(&self) -> String {
+        format!("{}.{}", self.schema, self.name)
+    }
 }
 
 /// What an archive says of itself.
@@ -174,6 +183,30 @@ impl ArchiveReader {
             return self.begin_data(hear);
         }
         self.push_data(bytes, hear)
+    }
+
+    /// Where the data of each entry begin that came so far: the entry's number, and the offset.
+    pub(crate) fn data_begins(&self) -> impl Iterator<Item = (i64, u64)> {
+        let entries = self.contents.as_ref().map(|contents| &contents.entries[..]);
+        let begins = self.data_begins.iter();
+        begins.filter_map(move |(place, begins_at)| Some((entries?.get(*place)?.id, *begins_at)))
+    }
+
+    /// A reader of single blocks of data of the same archive, at whose beginnings it is given
+    /// bytes. Only without compression inside.
+    pub(crate) fn of_blocks(&self) -> Self {
+        ArchiveReader {
+            contents: self.contents.clone(),
+            int_bytes: self.int_bytes,
+            places: self.places.clone(),
+            seen: vec![false; self.seen.len()],
+            ..ArchiveReader::new()
+        }
+    }
+
+    /// How many rows of a table came so far.
+    pub(crate) fn rows_of(&self, table: &str) -> u64 {
+        self.rows.get(table).copied().unwrap_or(0)
     }
 
     /// Reads the head, if all of it is there, and what came behind it.
@@ -411,7 +444,7 @@ impl ArchiveReader {
             )));
         }
         let rows = self.block.line_breaks.saturating_sub(3);
-        *self.rows.entry(format!("{}.{}", entry.schema, entry.name)).or_default() += rows;
+        *self.rows.entry(entry.table()).or_default() += rows;
         hear(Piece::BlockEnd)?;
         Ok(State::BlockKind)
     }
@@ -606,5 +639,5 @@ fn entry(input: &mut Input<'_>, minor: u8) -> Result<Entry, Stop> {
     input.offset_places.push(input.position);
     input.take(1 + input.offset_bytes)?;
     let has_rows = has_data && kind == "TABLE DATA" && copy.starts_with("COPY ");
-    Ok(Entry { id, kind, name, schema, owner, definition, has_data, has_rows })
+    Ok(Entry { id, kind, name, schema, owner, definition, copy, has_data, has_rows })
 }

@@ -29,6 +29,8 @@ use crate::source::{DumpFormat, PostgresSource};
 pub(crate) const ROLE_DUMP: &str = "dump";
 /// Roles, tablespaces and their rights: what no dump of one database holds.
 pub(crate) const ROLE_GLOBALS: &str = "globals";
+/// In the facts of an archive: where in it the data of each entry begin, by the entry's number.
+pub(crate) const DATA_BEGINS: &str = "data_begins";
 /// How long a table may be locked exclusively by others before the dump gives up.
 const LOCK_WAIT_MS: u64 = 60_000;
 /// Globals larger than this are no globals.
@@ -51,6 +53,7 @@ pub(crate) struct DumpCapture<'a> {
     globals_have_passwords: bool,
     rows: Option<BTreeMap<String, u64>>,
     large_objects: u64,
+    data_begins: serde_json::Map<String, Value>,
     warnings: Vec<String>,
 }
 
@@ -78,6 +81,7 @@ impl<'a> DumpCapture<'a> {
             globals_have_passwords: true,
             rows: None,
             large_objects: 0,
+            data_begins: serde_json::Map::new(),
             warnings: Vec::new(),
         };
         // Before the dump: a role that may not read them should know at once.
@@ -143,6 +147,10 @@ impl<'a> DumpCapture<'a> {
             sink.advance(count)?;
         }
         let said = running.finish()?;
+        if let DumpReader::Archive(reader) = &reader {
+            let begins = reader.data_begins();
+            self.data_begins = begins.map(|(id, at)| (id.to_string(), json!(at))).collect();
+        }
         let (rows, large_objects) = reader.finish().map_err(|error| error.context(what))?;
         (self.rows, self.large_objects) = (Some(rows), large_objects);
         let lines = said.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -178,6 +186,9 @@ impl<'a> DumpCapture<'a> {
         facts.insert("disk_pages".into(), json!("not verified"));
         if let Some(together) = self.group.as_ref().and_then(|group| group.to_manifest()) {
             facts.insert("held_together".into(), together);
+        }
+        if !self.data_begins.is_empty() {
+            facts.insert(DATA_BEGINS.into(), json!(self.data_begins));
         }
         if !self.source.selection.is_everything() {
             facts.insert("selection".into(), json!(self.source.selection.options()));

@@ -7,6 +7,7 @@
 //! `undo` swaps back the same way. A role that may not create databases restores within the one
 //! that is there, schema by schema (`in_place`).
 
+mod by_table;
 mod counts;
 mod feed;
 mod in_place;
@@ -14,6 +15,7 @@ mod leftovers;
 mod load;
 mod plan;
 mod roles;
+mod sections;
 mod stage;
 mod stream;
 mod swap;
@@ -30,7 +32,10 @@ use lifeboat_core::seal::Keys;
 use crate::client::Client;
 use crate::source::DumpFormat;
 
+use by_table::ByTable;
 pub use plan::{RestorePlan, plan};
+use sections::Sections;
+use stage::Staged;
 pub use undo::{UndoPlan, undo, undo_plan};
 
 /// What is to be restored, and where to.
@@ -106,6 +111,30 @@ fn streams(request: &RestoreRequest<'_>, plan: &RestorePlan) -> Result<bool> {
     Ok(stream::is_possible(request) && !(in_jobs && stage::has_room(request, plan.plain_bytes)?))
 }
 
+/// How a dump gets into the new database.
+enum Way<'a> {
+    /// Table by table, straight from the repository.
+    ByTable(Box<ByTable<'a>>),
+    /// From our disk.
+    Staged(Staged),
+    /// While it is read.
+    Streamed,
+}
+
+impl<'a> Way<'a> {
+    /// The quickest one that is possible.
+    fn choose(env: &Env, request: &RestoreRequest<'a>, plan: &RestorePlan) -> Result<Self> {
+        let is_archive = plan.format == DumpFormat::Custom;
+        if let Some(tables) = by_table::find(env, request, plan)?.filter(|_| is_archive) {
+            return Ok(Way::ByTable(Box::new(tables)));
+        }
+        match is_archive && streams(request, plan)? {
+            true => Ok(Way::Streamed),
+            false => stage::stage(env, request, load::in_jobs(request.target)).map(Way::Staged),
+        }
+    }
+}
+
 /// Carries out a plan. On failure what was there is still there, under its own name.
 pub fn apply(
     env: &Env,
@@ -117,18 +146,17 @@ pub fn apply(
     }
     let begun_ms = env.clock.monotonic_ms();
     let server = plan.maintenance(request.target)?;
-    let staged = match plan.format == DumpFormat::Custom && streams(request, plan)? {
-        true => None,
-        false => Some(stage::stage(env, request, load::in_jobs(request.target))?),
-    };
+    let way = Way::choose(env, request, plan)?;
     env.crash.pass("restore.staged")?;
     let mut warnings = plan.warnings.clone();
     warnings.extend(leftovers::drop_abandoned(&server, &plan.abandoned)?);
     let roles = roles::make(&server, &plan.roles_to_make)?;
     let scratch = load::ScratchDatabase::make(&server, plan)?;
-    let loaded = match &staged {
-        Some(staged) => load::load(env, request, plan, staged, &scratch)?,
-        None => stream::load(env, request, plan, &scratch)?,
+    let sections = Sections { env, request, plan, scratch: &scratch };
+    let loaded = match &way {
+        Way::ByTable(tables) => by_table::load(sections, tables)?,
+        Way::Staged(staged) => load::load(env, request, plan, staged, &scratch)?,
+        Way::Streamed => stream::load(sections)?,
     };
     let rows = load::count_and_analyze(request, plan, &loaded.rows, &scratch)?;
     load::finish(plan, &scratch)?;

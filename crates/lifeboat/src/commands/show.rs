@@ -95,7 +95,8 @@ fn text(session: &Session, selected: &Selected, now: jiff::Timestamp) -> Result<
     if let Some(version) = &manifest.schema_version {
         lines.add("schema", &format!("{} ({})", version.version, version.read_from));
     }
-    for (name, fact) in &manifest.facts {
+    // Offsets are for programs: `--json` has them.
+    for (name, fact) in manifest.facts.iter().filter(|(name, _)| *name != "data_begins") {
         let fact = fact.as_str().map_or_else(|| fact.to_string(), str::to_owned);
         lines.add(&name.replace('_', " "), &units::one_line(&fact));
     }

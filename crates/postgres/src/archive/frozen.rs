@@ -9,13 +9,33 @@ use std::collections::HashSet;
 
 use crate::script::copied_table;
 
-use super::{Head, number};
+use super::{Contents, Entry, Head, number};
 
 /// How a statement ends that takes rows.
 const ENDING: &str = " FROM stdin;\n";
 const FROZEN_ENDING: &str = " FROM stdin WITH (FREEZE);\n";
 /// By so much each statement grows.
 const GROWTH: u64 = (FROZEN_ENDING.len() - ENDING.len()) as u64;
+
+/// The tables that an archive itself makes: nothing else was made empty.
+pub(crate) struct MadeTables(HashSet<String>);
+
+impl MadeTables {
+    pub(crate) fn of(contents: &Contents) -> Self {
+        let tables = contents.entries.iter().filter(|entry| entry.kind == "TABLE");
+        MadeTables(tables.map(Entry::table).collect())
+    }
+
+    /// The statement that takes the rows of that entry frozen, where they may be.
+    pub(crate) fn frozen_copy(&self, entry: &Entry) -> Option<String> {
+        let name = entry.table();
+        // Rows of a partition may be given to the table that it is a part of.
+        let is_its_own = copied_table(&entry.copy).is_some_and(|table| table == name);
+        let begin = entry.copy.strip_suffix(ENDING)?;
+        let may_be = entry.has_rows && is_its_own && self.0.contains(&name);
+        may_be.then(|| [begin, FROZEN_ENDING].concat())
+    }
+}
 
 /// Head and contents, with statements that freeze.
 #[derive(Debug, Default)]
@@ -27,26 +47,16 @@ pub(crate) struct FrozenHead {
 }
 
 impl FrozenHead {
-    /// The rows of tables that the archive itself makes are frozen: nothing else was made empty.
+    /// The rows of tables that the archive itself makes are frozen.
     pub(crate) fn of(head: &Head<'_>) -> Self {
         let entries = &head.contents.entries;
-        let tables = entries.iter().filter(|entry| entry.kind == "TABLE");
-        let made: HashSet<String> =
-            tables.map(|entry| format!("{}.{}", entry.schema, entry.name)).collect();
+        let made = MadeTables::of(head.contents);
         let mut frozen = FrozenHead::default();
         let mut done = 0;
         for (entry, place) in entries.iter().zip(head.copy_places) {
-            let name = format!("{}.{}", entry.schema, entry.name);
             let text = *place + 1 + head.int_bytes;
             let length = number(&head.bytes[*place..text]).unsigned_abs() as usize;
-            if !entry.has_rows || !made.contains(&name) {
-                continue;
-            }
-            let copy = String::from_utf8_lossy(&head.bytes[text..text + length]);
-            // Rows of a partition may be given to the table that it is a part of.
-            let is_its_own = copied_table(&copy).is_some_and(|table| table == name);
-            let Some(begin) = copy.strip_suffix(ENDING).filter(|_| is_its_own) else { continue };
-            let statement = [begin, FROZEN_ENDING].concat();
+            let Some(statement) = made.frozen_copy(entry) else { continue };
             frozen.bytes.extend_from_slice(&head.bytes[done..*place]);
             frozen.bytes.push(0);
             let length_bytes = (statement.len() as u64).to_le_bytes();

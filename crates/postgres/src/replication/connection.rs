@@ -9,7 +9,7 @@ use postgres_protocol::message::frontend;
 
 use super::lsn::Lsn;
 use super::parameters::Parameters;
-use super::startup;
+use super::startup::{self, Purpose};
 use super::wire::Wire;
 use crate::client::Client;
 use crate::failure;
@@ -57,7 +57,7 @@ impl ReplicationConnection {
     /// errors: "cannot back up postgresql://db/".
     pub fn open(env: &Env, client: &Client, what: &str) -> Result<Self> {
         let parameters = Parameters::of(client.address(), client.options())?;
-        startup::open(env, &parameters, client.options(), what)
+        startup::open(env, &parameters, client.options(), Purpose::Replication, what)
     }
 
     pub(super) fn new(wire: Wire) -> Self {

@@ -1,5 +1,6 @@
 //! A client of PostgreSQL's replication protocol: base backups, the stream of the write-ahead log,
-//! and the commands around them, on versions 13 and newer.
+//! and the commands around them, on versions 13 and newer; and, with the same first words, sessions
+//! that load the rows of tables.
 //!
 //! `psql` and its relatives cannot do this. One connection, one thread, no runtime: each wait is
 //! short and asks [`lifeboat_core::env::Env::proceed`], so that a run can end at any time.
@@ -7,6 +8,7 @@
 mod base_backup;
 mod connection;
 mod copy_both;
+mod copy_in;
 mod lsn;
 mod parameters;
 mod passfile;
@@ -19,5 +21,6 @@ pub use base_backup::{
 };
 pub(crate) use connection::ServerMessage;
 pub use connection::{ReplicationConnection, SlotState, SystemIdentity};
+pub(crate) use copy_in::LoadingConnection;
 pub use copy_both::{ReplicationEnd, WalMessage};
 pub use lsn::Lsn;

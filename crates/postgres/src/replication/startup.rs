@@ -13,11 +13,21 @@ use super::wire::Wire;
 use crate::address::Secret;
 use crate::client::ClientOptions;
 
+/// What a connection is for.
+#[derive(Clone, Copy)]
+pub(super) enum Purpose<'a> {
+    /// Commands of the replication protocol.
+    Replication,
+    /// Statements in a database, with settings of the session: `-c name=value`.
+    Statements { settings: &'a str },
+}
+
 /// Connects to the first place that answers, and logs in.
 pub(super) fn open(
     env: &Env,
     parameters: &Parameters,
     options: &ClientOptions,
+    purpose: Purpose<'_>,
     what: &str,
 ) -> Result<ReplicationConnection> {
     let mut last = None;
@@ -31,7 +41,7 @@ pub(super) fn open(
             }
         };
         let password = parameters.password_for(place, options);
-        return log_in(wire, place, parameters, password.as_ref());
+        return log_in(wire, place, parameters, purpose, password.as_ref());
     }
     Err(last.unwrap_or_else(|| Error::new(Kind::Usage, format!("{what}: no host is named"))))
 }
@@ -40,6 +50,7 @@ fn log_in(
     mut wire: Wire,
     place: &Place,
     parameters: &Parameters,
+    purpose: Purpose<'_>,
     password: Option<&Secret>,
 ) -> Result<ReplicationConnection> {
     if let (Place::Host { name, .. }, true) = (place, parameters.tls_mode != TlsMode::Disable)
@@ -52,12 +63,18 @@ fn log_in(
                 .hint("set `ssl = on` there, or ask for less: sslmode=prefer"));
         }
     }
-    let words = [
+    let mut words = vec![
         ("user", parameters.user.as_str()),
-        ("replication", "true"),
         ("application_name", "lifeboat"),
         ("client_encoding", "UTF8"),
     ];
+    match purpose {
+        Purpose::Replication => words.push(("replication", "true")),
+        Purpose::Statements { settings } => {
+            words.extend(parameters.database.as_deref().map(|database| ("database", database)));
+            words.push(("options", settings));
+        }
+    }
     frontend::startup_message(words, &mut wire.outbox)
         .map_err(|error| Error::io(Kind::Usage, "a parameter of the connection", error))?;
     wire.flush()?;

@@ -196,12 +196,17 @@ pub(super) fn archive_options(command: &mut Command, request: &RestoreRequest<'_
 
 /// Settings of the sessions that load. Durability is not needed before the swap: its own commit
 /// comes last and is synced. Indexes may use as much memory as the server has for its cache.
-pub(super) fn quick_session(command: &mut Command, plan: &RestorePlan) {
+pub(super) fn session_settings(plan: &RestorePlan) -> String {
     let mut options = "-c synchronous_commit=off -c statement_timeout=0".to_owned();
     if let Some(kilobytes) = plan.index_memory_kb {
         options.push_str(&format!(" -c maintenance_work_mem={kilobytes}kB"));
     }
-    command.env("PGOPTIONS", options);
+    options
+}
+
+/// The same for a program of PostgreSQL's.
+pub(super) fn quick_session(command: &mut Command, plan: &RestorePlan) {
+    command.env("PGOPTIONS", session_settings(plan));
 }
 
 /// Gives psql the script within a guard that lets no command of psql through.

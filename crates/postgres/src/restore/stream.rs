@@ -7,9 +7,7 @@
 //! a role may have taken from itself the right to write into its own table. Hashes are compared
 //! when all was read: until then nothing counts, and the scratch database of a failure goes.
 
-use std::fs::File;
-use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::thread::Scope;
 
@@ -24,14 +22,9 @@ use crate::child::Running;
 
 use super::RestoreRequest;
 use super::feed::{Blocks, Dealer};
-use super::load::{JOBS_MAX, ScratchDatabase, archive_options, nothing_changed, quick_session};
-use super::plan::RestorePlan;
+use super::load::{JOBS_MAX, nothing_changed};
+use super::sections::{SECTION_AFTER_DATA, SECTION_DATA, Sections, with_rights_last};
 use super::stage::{Loaded, not_whole, open};
-
-/// The sections of an archive as its entries have them.
-const SECTION_NONE: u8 = 1;
-const SECTION_DATA: u8 = 3;
-const SECTION_AFTER_DATA: u8 = 4;
 
 /// Whether the whole archive is wanted: parts are chosen by `pg_restore` itself.
 pub(super) fn is_possible(request: &RestoreRequest<'_>) -> bool {
@@ -39,12 +32,8 @@ pub(super) fn is_possible(request: &RestoreRequest<'_>) -> bool {
 }
 
 /// Loads all of it; the first error ends it.
-pub(super) fn load(
-    env: &Env,
-    request: &RestoreRequest<'_>,
-    plan: &RestorePlan,
-    scratch: &ScratchDatabase,
-) -> Result<Loaded> {
+pub(super) fn load(sections: Sections<'_>) -> Result<Loaded> {
+    let Sections { env, request, plan, .. } = sections;
     let phase = "loading";
     let (reader, wrapping, artifact) = open(request.origin)?;
     let bytes_total = artifact.map(|artifact| artifact.plain_bytes);
@@ -53,7 +42,7 @@ pub(super) fn load(
         Some(artifact) => stored_expectation(artifact),
         None => Expectation { object: &plan.what, ..Expectation::default() },
     };
-    let load = Load { env, request, plan, scratch };
+    let load = Load { env, sections };
     let rows = std::thread::scope(|scope| {
         let mut archive = ArchiveReader::new();
         let mut loaders = None;
@@ -70,7 +59,7 @@ pub(super) fn load(
         match (read, ended) {
             (Err(_), Some(Err(error))) | (Ok(_), Some(Err(error))) => Err(error),
             (Err(error), _) => Err(error),
-            (Ok((_, rows)), Some(Ok(head))) => load.after_data(&head).map(|()| rows),
+            (Ok((_, rows)), Some(Ok(head))) => load.sections.after_data(&head).map(|()| rows),
             (Ok(_), None) => Err(Error::new(Kind::CheckFailed, "the archive has no contents")),
         }
     })?;
@@ -80,9 +69,7 @@ pub(super) fn load(
 
 struct Load<'a> {
     env: &'a Env,
-    request: &'a RestoreRequest<'a>,
-    plan: &'a RestorePlan,
-    scratch: &'a ScratchDatabase,
+    sections: Sections<'a>,
 }
 
 /// The loaders at work, and what deals the rows out to them.
@@ -134,21 +121,16 @@ impl<'a> Load<'a> {
         let bytes = with_rights_last(head);
         let of_others = Arc::new(with_rows_alone(head, &bytes));
         let bytes = Arc::new(bytes);
-        let mut file = Scratch::new(self.request.scratch_folder, bytes.len() as u64)?;
-        file.file().write_all(&bytes).map_err(|error| {
-            Error::io(Kind::Failed, format!("cannot write {}", file.path().display()), error)
-        })?;
-        let mut tables = self.command("pre-data");
-        self.read_from(&mut tables, &file, false)?;
-        self.start(tables)?.finish_within(self.env).map_err(nothing_changed)?;
+        let file = self.sections.keep(&bytes)?;
+        self.sections.before_data(&file)?;
         let blocks = Arc::new(Blocks::of(head.contents, head.int_bytes));
         let count = self.env.threads.clamp(1, JOBS_MAX);
         let (dealer, feeds) = Dealer::new(self.env, &blocks, count);
         let mut running = Vec::new();
         for (number, feed) in feeds.into_iter().enumerate() {
-            let mut command = self.command("data");
+            let mut command = self.sections.command("data");
             command.stdin(Stdio::piped());
-            let mut loader = self.start(command)?;
+            let mut loader = self.sections.start(command)?;
             let Some(pipe) = loader.stdin() else {
                 return Err(Error::new(Kind::Failed, "pg_restore has no input"));
             };
@@ -160,55 +142,6 @@ impl<'a> Load<'a> {
         }
         Ok(Loaders { dealer, running, head: file })
     }
-
-    /// Indexes, constraints, triggers, rights: what is quicker, or only possible, afterwards.
-    fn after_data(&self, head: &Scratch) -> Result<()> {
-        let mut command = self.command("post-data");
-        self.read_from(&mut command, head, true)?;
-        self.start(command)?.finish_within(self.env).map(drop).map_err(nothing_changed)
-    }
-
-    fn command(&self, section: &str) -> Command {
-        let mut command = self.scratch.client().command(&self.plan.loader);
-        archive_options(&mut command, self.request);
-        command.arg(format!("--section={section}"));
-        quick_session(&mut command, self.plan);
-        command
-    }
-
-    /// On this host from the file itself, which several jobs need; else through the pipe.
-    fn read_from(&self, command: &mut Command, file: &Scratch, in_jobs: bool) -> Result<()> {
-        let path = file.path();
-        if self.scratch.client().is_local() {
-            if in_jobs {
-                command.arg(format!("--jobs={}", self.env.threads.clamp(1, JOBS_MAX)));
-            }
-            command.arg(path).stdin(Stdio::null());
-            return Ok(());
-        }
-        let opened = File::open(&path).map_err(|error| {
-            Error::io(Kind::Failed, format!("cannot read {}", path.display()), error)
-        })?;
-        command.stdin(opened);
-        Ok(())
-    }
-
-    fn start(&self, command: Command) -> Result<Running> {
-        let (what, into) = (&self.plan.what, self.scratch.name());
-        Running::start(command, format!("cannot load {what} into {into}"))
-    }
-}
-
-/// The contents, with the rights among what comes after the data.
-fn with_rights_last(head: &Head<'_>) -> Vec<u8> {
-    let mut bytes = head.bytes.to_vec();
-    for (entry, place) in head.contents.entries.iter().zip(head.section_places) {
-        let number = *place + 1;
-        if entry.kind == "ACL" && bytes[number] == SECTION_NONE {
-            bytes[number] = SECTION_AFTER_DATA;
-        }
-    }
-    bytes
 }
 
 /// The contents as all loaders but the first have them: what is done once (large objects, the

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use lifeboat_core::manifest::CheckLevel;
+use lifeboat_core::manifest::{CheckLevel, Manifest};
 use lifeboat_core::restore::Origin;
 use lifeboat_core::source::Engine;
 use lifeboat_core::{Error, Kind};
@@ -85,6 +85,56 @@ fn rows_of_every_shape_are_dealt_out_and_come_back() {
                       WHERE relkind = 'r' AND relpages > 0 AND relallvisible >= relpages * 0.9 \
                       AND relnamespace = 'public'::regnamespace";
         assert_eq!(text_of(&target, frozen), "child,empty_texts,long_rows,many,marks");
+    }
+}
+
+/// Where the manifest says where rows begin, they come straight from there; that it is right is
+/// seen, and what does not fit changes nothing.
+#[test]
+fn rows_are_loaded_from_where_the_manifest_says_they_are() {
+    for major in majors() {
+        let cluster = cluster(*major);
+        let client = shapes(&cluster);
+        run(&client, "SELECT lo_unlink(4711)");
+        let place = place();
+        let manifest = back_up(&place, &source(client), CheckLevel::Quick).unwrap();
+        let begins = manifest.facts["data_begins"].as_object().unwrap();
+        let restore = |manifest: &Manifest, database: &str| {
+            let target = cluster.client(database).unwrap();
+            let repository = &place.repository;
+            restored(Origin::Backup { repository, folder: "shop", manifest }, &target)
+        };
+        restore(&manifest, "straight").unwrap();
+        let straight = cluster.client("straight").unwrap();
+        let of_rows = "SELECT concat((SELECT sum(hashtextextended(t::text, 0)) FROM long_rows t), \
+                       (SELECT sum(hashtextextended(t::text, 0)) FROM many t), \
+                       (SELECT count(*) FROM empty_texts WHERE word = ''), \
+                       (SELECT count(*) FROM marks), (SELECT last_value FROM numbers))";
+        let wanted = text_of(&cluster.client("shapes").unwrap(), of_rows);
+        assert_eq!(text_of(&straight, of_rows), wanted, "PostgreSQL {major}");
+
+        // Two tables change places.
+        let mut wrong = manifest.clone();
+        let mut swapped = begins.clone();
+        let names: Vec<String> = begins.keys().take(2).cloned().collect();
+        swapped.insert(names[0].clone(), begins[&names[1]].clone());
+        swapped.insert(names[1].clone(), begins[&names[0]].clone());
+        wrong.facts.insert("data_begins".into(), swapped.into());
+        let error = restore(&wrong, "wrong").unwrap_err();
+        assert_eq!(error.kind(), Kind::CheckFailed, "{error}");
+        // Its stored bytes are others than those of the manifest.
+        let mut other = manifest.clone();
+        other.artifacts[0].stored_sha256 = "0".repeat(64);
+        let error = restore(&other, "other").unwrap_err();
+        assert!(error.to_string().contains("SHA-256"), "{error}");
+        // A manifest from before that says nothing.
+        let mut older = manifest.clone();
+        older.facts.remove("data_begins");
+        restore(&older, "older").unwrap();
+        let there = "SELECT string_agg(datname, ',' ORDER BY datname) FROM pg_database \
+                     WHERE datname IN ('straight', 'wrong', 'other', 'older') OR datname ~ '_restore_'";
+        let postgres = cluster.client("postgres").unwrap();
+        assert_eq!(text_of(&postgres, there), "older,straight", "PostgreSQL {major}");
     }
 }
 
