@@ -17,6 +17,7 @@ mod plan;
 mod roles;
 mod sections;
 mod stage;
+mod statistics;
 mod stream;
 mod swap;
 mod undo;
@@ -158,7 +159,7 @@ pub fn apply(
         Way::Staged(staged) => load::load(env, request, plan, staged, &scratch)?,
         Way::Streamed => stream::load(sections)?,
     };
-    let rows = load::count_and_analyze(request, plan, &loaded.rows, &scratch)?;
+    let rows = load::count_and_analyze(request, plan, &loaded, &scratch)?;
     load::finish(plan, &scratch)?;
     env.crash.pass("restore.verified")?;
     let swapped = swap::swap(env, &server, plan, scratch)?;

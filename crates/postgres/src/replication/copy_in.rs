@@ -7,7 +7,7 @@ use bytes::{BufMut, BytesMut};
 use lifeboat_core::Result;
 use lifeboat_core::env::Env;
 
-use super::connection::ReplicationConnection;
+use super::connection::{ReplicationConnection, text};
 use super::parameters::Parameters;
 use super::startup::{self, Purpose};
 use crate::client::Client;
@@ -32,6 +32,13 @@ impl LoadingConnection {
     /// Runs a statement whose answer nobody needs.
     pub(crate) fn execute(&mut self, statement: &str) -> Result<()> {
         self.0.query(statement).map(drop)
+    }
+
+    /// The only number of the only row of a query.
+    pub(crate) fn number(&mut self, query: &str) -> Result<u64> {
+        let rows = self.0.query(query)?;
+        let number = rows.first().and_then(|row| text(row, 0)?.parse().ok());
+        number.ok_or_else(|| self.0.nonsense(query))
     }
 
     /// Begins to load rows with that `COPY ... FROM stdin`.

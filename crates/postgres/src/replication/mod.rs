@@ -21,6 +21,6 @@ pub use base_backup::{
 };
 pub(crate) use connection::ServerMessage;
 pub use connection::{ReplicationConnection, SlotState, SystemIdentity};
-pub(crate) use copy_in::LoadingConnection;
 pub use copy_both::{ReplicationEnd, WalMessage};
+pub(crate) use copy_in::LoadingConnection;
 pub use lsn::Lsn;

@@ -33,6 +33,7 @@ use crate::quote::identifier;
 use crate::replication::LoadingConnection;
 
 use super::RestoreRequest;
+use super::counts::count_of;
 use super::load::{JOBS_MAX, nothing_changed, session_settings};
 use super::plan::RestorePlan;
 use super::sections::{SECTION_AFTER_DATA, SECTION_DATA, Sections, with_rights_last};
@@ -190,10 +191,7 @@ fn without_rows(head: &Head<'_>, bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Loads all of it; the first error ends it.
-pub(super) fn load(
-    sections: Sections<'_>,
-    by_table: &ByTable<'_>,
-) -> Result<Loaded> {
+pub(super) fn load(sections: Sections<'_>, by_table: &ByTable<'_>) -> Result<Loaded> {
     let (env, plan) = (sections.env, sections.plan);
     let phase = "loading";
     let bytes_total = Some(by_table.artifact.plain_bytes);
@@ -205,7 +203,7 @@ pub(super) fn load(
         by_table,
         made: MadeTables::of(&by_table.contents),
         waiting: Mutex::new(by_table.tables.iter().collect()),
-        loaded: Mutex::default(),
+        loaded: Mutex::new(Loaded::of(BTreeMap::new())),
         failed: AtomicBool::new(false),
     };
     let loaders = env.threads.clamp(1, JOBS_MAX).min(by_table.tables.len());
@@ -225,8 +223,8 @@ pub(super) fn load(
     sections.beside_data(&sections.keep(&by_table.for_sequences)?)?;
     sections.after_data(&contents)?;
     env.tell(Event::PhaseEnded { phase });
-    let rows = rows.loaded.into_inner().unwrap_or_default();
-    Ok(Loaded { rows, noise_lines: 0 })
+    let loaded = rows.loaded.into_inner();
+    loaded.map_err(|_| Error::new(Kind::Failed, "a thread that loads ended badly"))
 }
 
 /// The rows of all tables, on their way.
@@ -236,7 +234,7 @@ struct Rows<'a> {
     made: MadeTables,
     /// The largest one is last, and taken first.
     waiting: Mutex<Vec<&'a Table>>,
-    loaded: Mutex<BTreeMap<String, u64>>,
+    loaded: Mutex<Loaded>,
     failed: AtomicBool,
 }
 
@@ -328,11 +326,15 @@ impl Rows<'_> {
                 reader.rows_of(&name)
             )));
         }
+        let mut counted = None;
         if frozen.is_some() {
             connection.execute("COMMIT")?;
+            // Now, while others still load; and what is not as it must be is known before indexes.
+            counted = Some(connection.number(&count_of(&entry.schema, &entry.name))?);
         }
         if let Ok(mut loaded) = self.loaded.lock() {
-            *loaded.entry(name).or_default() += taken;
+            loaded.counted.extend(counted.map(|counted| (name.clone(), counted)));
+            *loaded.rows.entry(name).or_default() += taken;
         }
         Ok(())
     }

@@ -12,19 +12,20 @@ use crate::session::Session;
 
 use super::RestoreRequest;
 use super::plan::RestorePlan;
+use super::stage::Loaded;
 
 /// So many tables are counted by one query.
 const TABLES_AT_ONCE: usize = 50;
 
-/// Counts, and compares. A restore of some tables only compares those.
+/// Counts what was not counted yet, and compares. A restore of some tables only compares those.
 pub(super) fn compare(
     request: &RestoreRequest<'_>,
     plan: &RestorePlan,
-    rows: &BTreeMap<String, u64>,
+    loaded: &Loaded,
     client: &Client,
 ) -> Result<BTreeMap<String, u64>> {
     let mut session = Session::open(client, "cannot count the rows of the new database")?;
-    compare_in(&mut session, request, plan, rows)
+    compare_in(&mut session, request, plan, loaded)
 }
 
 /// The same in a session that sees what was loaded.
@@ -32,11 +33,11 @@ pub(super) fn compare_in(
     session: &mut Session,
     request: &RestoreRequest<'_>,
     plan: &RestorePlan,
-    rows: &BTreeMap<String, u64>,
+    Loaded { rows, counted, .. }: &Loaded,
 ) -> Result<BTreeMap<String, u64>> {
     // A policy that hides rows from us must be an error, not a smaller number.
     session.execute("SET row_security = off")?;
-    let counted = count(session, rows)?;
+    let counted = count(session, rows, counted)?;
     let partly = !request.schemas.is_empty() || !request.tables.is_empty();
     let mut wrong = row_differences(Some(rows), Some(&counted));
     let missing = rows.keys().filter(|table| !counted.contains_key(*table));
@@ -58,7 +59,16 @@ pub(super) fn compare_in(
     }
 }
 
-fn count(session: &mut Session, expected: &BTreeMap<String, u64>) -> Result<BTreeMap<String, u64>> {
+/// The statement that counts the rows of a table, without those of tables that inherit from it.
+pub(super) fn count_of(schema: &str, name: &str) -> String {
+    format!("SELECT count(*) AS rows FROM ONLY {}.{}", identifier(schema), identifier(name))
+}
+
+fn count(
+    session: &mut Session,
+    expected: &BTreeMap<String, u64>,
+    counted: &BTreeMap<String, u64>,
+) -> Result<BTreeMap<String, u64>> {
     let rows = session.rows(
         "SELECT n.nspname AS schema, c.relname AS name FROM pg_catalog.pg_class c \
          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
@@ -68,16 +78,18 @@ fn count(session: &mut Session, expected: &BTreeMap<String, u64>) -> Result<BTre
     let tables: Vec<(String, String)> = rows
         .iter()
         .map(|row| (text(row.get("schema")), text(row.get("name"))))
-        .filter(|(schema, name)| expected.contains_key(&format!("{schema}.{name}")))
+        .filter(|(schema, name)| {
+            let table = format!("{schema}.{name}");
+            expected.contains_key(&table) && !counted.contains_key(&table)
+        })
         .collect();
-    let mut counted = BTreeMap::new();
+    let mut counted = counted.clone();
     for some in tables.chunks(TABLES_AT_ONCE) {
         let parts: Vec<String> = some
             .iter()
             .map(|(schema, name)| {
                 let key = literal(&format!("{schema}.{name}"));
-                let table = format!("{}.{}", identifier(schema), identifier(name));
-                format!("SELECT {key} AS name, count(*) AS rows FROM ONLY {table}")
+                format!("SELECT {key} AS name, ({}) AS rows", count_of(schema, name))
             })
             .collect();
         for row in session.rows(&parts.join(" UNION ALL "))? {

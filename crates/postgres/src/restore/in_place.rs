@@ -29,7 +29,7 @@ use crate::source::DumpFormat;
 
 use super::load::archive_options;
 use super::plan::{RestorePlan, short_name};
-use super::stage::{self, Staged};
+use super::stage::{self, Loaded, Staged};
 use super::{RestoreOutcome, RestoreRequest, counts};
 
 /// What is in an archive beside the things of schemas and hurts nobody.
@@ -328,7 +328,9 @@ pub(super) fn apply(
     env.tell(Event::PhaseBegan { subject: &plan.what, phase, bytes_total: None });
     let loaded = begin(&mut session, in_place)
         .and_then(|()| load(&mut session, request, plan, in_place, &staged))
-        .and_then(|()| counts::compare_in(&mut session, request, plan, &staged.rows));
+        .and_then(|()| {
+            counts::compare_in(&mut session, request, plan, &Loaded::of(staged.rows.clone()))
+        });
     let rows = loaded.map_err(|error| match error.hint_text() {
         Some(_) => error,
         None => error.hint("nothing was changed: the transaction was rolled back"),

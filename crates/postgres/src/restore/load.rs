@@ -16,9 +16,9 @@ use crate::session::Session;
 use crate::source::DumpFormat;
 
 use super::RestoreRequest;
-use super::counts;
 use super::plan::RestorePlan;
 use super::stage::{Loaded, Staged};
+use super::{counts, statistics};
 
 /// More jobs than this do not help a small server.
 pub(super) const JOBS_MAX: usize = 8;
@@ -169,7 +169,7 @@ pub(super) fn load(
     }
     running.finish_within(env).map_err(nothing_changed)?;
     env.tell(Event::PhaseEnded { phase });
-    Ok(Loaded { rows: staged.rows.clone(), noise_lines: staged.noise_lines })
+    Ok(Loaded { noise_lines: staged.noise_lines, ..Loaded::of(staged.rows.clone()) })
 }
 
 /// The error of a loader, with what it means.
@@ -197,7 +197,10 @@ pub(super) fn archive_options(command: &mut Command, request: &RestoreRequest<'_
 /// Settings of the sessions that load. Durability is not needed before the swap: its own commit
 /// comes last and is synced. Indexes may use as much memory as the server has for its cache.
 pub(super) fn session_settings(plan: &RestorePlan) -> String {
-    let mut options = "-c synchronous_commit=off -c statement_timeout=0".to_owned();
+    let mut options = format!(
+        "-c synchronous_commit=off -c statement_timeout=0 -c max_parallel_maintenance_workers={}",
+        plan.index_helpers
+    );
     if let Some(kilobytes) = plan.index_memory_kb {
         options.push_str(&format!(" -c maintenance_work_mem={kilobytes}kB"));
     }
@@ -267,20 +270,17 @@ fn rights(plan: &RestorePlan, database: &str) -> Vec<String> {
     std::iter::once(none).chain(rights.iter().filter_map(grant)).collect()
 }
 
-/// Counts the rows and compares them, and meanwhile makes the statistics for the first queries.
+/// Counts the rows that were not counted yet and compares all of them, and meanwhile makes the
+/// statistics for the first queries.
 pub(super) fn count_and_analyze(
     request: &RestoreRequest<'_>,
     plan: &RestorePlan,
-    rows: &BTreeMap<String, u64>,
+    loaded: &Loaded,
     scratch: &ScratchDatabase,
 ) -> Result<BTreeMap<String, u64>> {
-    let analyze = || {
-        let what = "cannot analyze the new database";
-        Session::open(scratch.client(), what)?.execute("ANALYZE")
-    };
     std::thread::scope(|scope| {
-        let analyzing = scope.spawn(analyze);
-        let counted = counts::compare(request, plan, rows, scratch.client());
+        let analyzing = scope.spawn(|| statistics::analyze(scratch.client()));
+        let counted = counts::compare(request, plan, loaded, scratch.client());
         let analyzed = analyzing.join();
         let counted = counted?;
         analyzed.unwrap_or_else(|_| Err(Error::new(Kind::Failed, "the thread ended badly")))?;

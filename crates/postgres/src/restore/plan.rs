@@ -65,6 +65,8 @@ pub struct RestorePlan {
     pub(super) format: DumpFormat,
     /// What an index may be built with, where that is more than the server's own setting.
     pub(super) index_memory_kb: Option<u64>,
+    /// So many processes help with one index: beside it others are built.
+    pub(super) index_helpers: usize,
     pub(super) facts: Map<String, Value>,
     pub(super) with_owners: bool,
     pub(super) server_major: u32,
@@ -111,6 +113,7 @@ pub fn plan(env: &Env, request: &RestoreRequest<'_>) -> Result<RestorePlan> {
         loader,
         format: looked.format,
         index_memory_kb: index_memory_kb(&mut session, env)?,
+        index_helpers: (env.threads / 2).max(1),
         facts,
         with_owners: request.with_owners,
         server_major: server_facts.major,

@@ -52,8 +52,17 @@ pub(super) struct Staged {
 pub(super) struct Loaded {
     /// Rows per table, as the dump holds them.
     pub(super) rows: BTreeMap<String, u64>,
+    /// Those that were counted in their table already, once all were in it.
+    pub(super) counted: BTreeMap<String, u64>,
     /// Lines that were left out.
     pub(super) noise_lines: u64,
+}
+
+impl Loaded {
+    /// Of a dump that holds so many rows per table.
+    pub(super) fn of(rows: BTreeMap<String, u64>) -> Self {
+        Loaded { rows, counted: BTreeMap::new(), noise_lines: 0 }
+    }
 }
 
 impl Staged {

@@ -64,7 +64,7 @@ pub(super) fn load(sections: Sections<'_>) -> Result<Loaded> {
         }
     })?;
     env.tell(Event::PhaseEnded { phase });
-    Ok(Loaded { rows, noise_lines: 0 })
+    Ok(Loaded::of(rows))
 }
 
 struct Load<'a> {
