@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::error::{Error, Kind, Result};
 use crate::manifest::{Condition, Manifest, Purpose};
-use crate::marks::{self, Marker, Outcome, Pin, Tombstone};
+use crate::marks::{self, Drilled, Marker, Outcome, Pin, Tombstone};
 use crate::moment;
 use crate::policy::Hold;
 
@@ -60,6 +60,8 @@ pub struct SourceEntry {
     pub markers: Vec<Marker>,
     /// How those ended.
     pub outcomes: Vec<Outcome>,
+    /// How the last drills of backups went.
+    pub drilled: Vec<Drilled>,
     /// What is named like a manifest, a tombstone or a pin, and is none.
     pub unreadable: Vec<Unreadable>,
 }
@@ -106,6 +108,7 @@ impl SourceEntry {
             pins: Vec::new(),
             markers: Vec::new(),
             outcomes: Vec::new(),
+            drilled: Vec::new(),
             unreadable: Vec::new(),
         }
     }
@@ -117,6 +120,7 @@ impl SourceEntry {
         self.pins.retain(|pin| pin.source == own);
         self.markers.retain(|marker| marker.source == own);
         self.outcomes.retain(|outcome| outcome.source == own);
+        self.drilled.retain(|drilled| drilled.source == own);
         let gone: HashSet<(&str, Uuid)> = self
             .tombstones
             .iter()
@@ -135,6 +139,21 @@ impl SourceEntry {
             Some(pin) => pin.hold(),
             None => Hold::of_manifest(backup),
         }
+    }
+
+    /// Whether a drill of a backup passed, and no later one showed that it is wrong.
+    pub fn is_proven(&self, backup: &Manifest) -> bool {
+        self.drilled.iter().any(|drilled| drilled.means(backup) && drilled.passed_at.is_some())
+    }
+
+    /// How the last drill of any of its backups went.
+    pub fn last_drill(&self) -> Option<&Drilled> {
+        self.drilled.iter().max_by_key(|drilled| drilled.drilled_at)
+    }
+
+    /// When a drill of any of its backups passed last.
+    pub fn last_proven_at(&self) -> Option<Timestamp> {
+        self.drilled.iter().filter_map(|drilled| drilled.passed_at).max()
     }
 
     /// What was begun behind a backup and how it ended, for people: "before migration v8 -> v9,

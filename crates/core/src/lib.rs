@@ -39,6 +39,7 @@ pub mod prune;
 pub mod copy;
 pub mod verify;
 pub mod restore;
+pub mod drill;
 pub mod guard;
 pub mod status;
 pub mod adopt;

@@ -1,9 +1,9 @@
 //! Small objects that say something of a backup without touching it: that it goes (a tombstone),
 //! that it stays (a pin), what the last prune did (a record), that a migration was begun behind it
-//! (a marker) and how that ended (an outcome).
+//! (a marker) and how that ended (an outcome), how its last drill went.
 //!
-//! They lie outside the source's folder, under `tombstones/`, `pins/`, `prunes/`, `markers/` and
-//! `outcomes/`, so that nothing in the folder is ever rewritten. Each names the source's id, and
+//! They lie outside the source's folder, under `tombstones/`, `pins/`, `prunes/`, `markers/`,
+//! `outcomes/` and `drilled/`, so that nothing in the folder is ever rewritten. Each names the source's id, and
 //! the backup's: a name that another backup took meanwhile is not meant.
 
 use jiff::{SignedDuration, Timestamp};
@@ -182,6 +182,44 @@ impl Proof {
     }
 }
 
+/// Says how the last drill of a backup went: whoever prunes or looks need not read all proofs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drilled {
+    /// Version of this description.
+    pub format: u32,
+    /// The source's id.
+    pub source: Uuid,
+    /// The backup's name.
+    pub backup: String,
+    /// The backup's id.
+    pub id: Uuid,
+    /// When the last drill of it ended.
+    pub drilled_at: Timestamp,
+    /// Whether that one passed.
+    pub passed: bool,
+    /// When one passed last that no later one has shown to be wrong.
+    pub passed_at: Option<Timestamp>,
+    /// Why the last one did not pass.
+    pub failure: Option<String>,
+    /// How long the restore took, with its checks, in milliseconds.
+    pub restore_ms: Option<u64>,
+    /// The moment that it showed.
+    pub moment: Option<Timestamp>,
+    /// The object of its proof, if one was stored.
+    pub proof: Option<String>,
+    /// The SHA-256 of that object.
+    pub proof_sha256: Option<String>,
+    /// On which host.
+    pub host: String,
+}
+
+impl Drilled {
+    /// Whether it says something of that backup.
+    pub fn means(&self, manifest: &Manifest) -> bool {
+        self.id == manifest.id && self.source == manifest.source.id
+    }
+}
+
 /// What an object outside of the sources' folders says something about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MarkKind {
@@ -199,10 +237,12 @@ pub enum MarkKind {
     Begun,
     /// `proofs/<folder>/<backup>.json`
     Proof,
+    /// `drilled/<folder>/<backup>.json`
+    Drilled,
 }
 
 impl MarkKind {
-    const ALL: [MarkKind; 7] = [
+    const ALL: [MarkKind; 8] = [
         MarkKind::Tombstone,
         MarkKind::Pin,
         MarkKind::Record,
@@ -210,6 +250,7 @@ impl MarkKind {
         MarkKind::Outcome,
         MarkKind::Begun,
         MarkKind::Proof,
+        MarkKind::Drilled,
     ];
 
     fn word(self) -> &'static str {
@@ -221,6 +262,7 @@ impl MarkKind {
             MarkKind::Outcome => "outcomes",
             MarkKind::Begun => "begun",
             MarkKind::Proof => "proofs",
+            MarkKind::Drilled => "drilled",
         }
     }
 

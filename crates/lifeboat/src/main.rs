@@ -19,6 +19,7 @@ mod keys;
 mod logs;
 mod postgres;
 mod private;
+mod proofs;
 mod rebuild;
 mod replicas;
 mod repositories;

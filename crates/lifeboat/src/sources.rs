@@ -25,6 +25,7 @@ use crate::clusters::{self, Cluster};
 use crate::config::model::{
     FileConfig, GuardConfig, OneOrMany, PruneWhen, ServiceConfig, SqliteConfig, When,
 };
+use crate::config::drill::DrillConfig;
 use crate::config::postgres::PostgresConfig;
 use crate::config::values::TextOr;
 use crate::config::{Config, SourceConfig, diagnose};
@@ -85,8 +86,12 @@ pub(crate) struct Target {
     pub(crate) repositories: Option<Vec<String>>,
     /// How old its newest backup may be, in milliseconds.
     pub(crate) rpo_ms: Option<u64>,
+    /// How long its restore may take, in milliseconds.
+    pub(crate) rto_ms: Option<u64>,
     /// How its migrations are guarded.
     pub(crate) guard: GuardConfig,
+    /// How its restore is rehearsed.
+    pub(crate) drill: DrillConfig,
     /// What is kept of its backups, where that is configured.
     pub(crate) keep: Option<Keep>,
     /// How far back any moment can be restored by its log, in milliseconds, where that is limited.
@@ -236,7 +241,9 @@ impl Target {
             on_change: false,
             repositories: None,
             rpo_ms: None,
+            rto_ms: None,
             guard: GuardConfig::default(),
+            drill: DrillConfig::default(),
             keep: None,
             resolution: None,
             log_window_ms: None,
@@ -266,7 +273,9 @@ impl Target {
         self.on_change = config.when == Some(When::OnChange);
         self.repositories = config.repository.as_ref().map(|names| names.names().to_vec());
         self.guard = config.guard.clone().unwrap_or_default();
+        self.drill = config.drill.clone().unwrap_or_default();
         self.rpo_ms = config.rpo.map(|rpo| rpo.0.milliseconds);
+        self.rto_ms = config.rto.map(|rto| rto.0.milliseconds);
         self.keep = config.keep.as_ref().map(|keep| keep.0.keep());
         self.resolution = config.log.map(|log| log.resolution());
         let postgres = config.postgres.as_ref().map(|postgres| &postgres.0);

@@ -4,6 +4,7 @@
 //! A probe holds a read transaction for as long as it lives: ask, then drop it. While it lives, no
 //! other code of the process may open and close the database file.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use lifeboat_core::env::Env;
@@ -14,6 +15,7 @@ use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::types::ValueRef;
 
 use crate::check::{self, Checked};
+use crate::engine::count_rows;
 use crate::facts;
 use crate::snapshot::{Attempt, Pinned, failed, missing, pin};
 
@@ -92,6 +94,11 @@ impl Probe {
         let user_version = connection.query_row("PRAGMA user_version", [], |row| row.get(0));
         let user_version = user_version.map_err(|error| self.failed(error))?;
         Ok(facts::schema_version(Some(connection), user_version))
+    }
+
+    /// Rows of each table; `None` where one cannot be counted.
+    pub fn rows(&self) -> Option<BTreeMap<String, u64>> {
+        count_rows(self.pinned.connection())
     }
 
     /// Whether it has no table at all.

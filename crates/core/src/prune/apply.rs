@@ -246,8 +246,8 @@ impl Apply<'_> {
             self.delete_log(item)?;
         }
         self.env.crash.pass("prune.artifacts_deleted")?;
-        use MarkKind::{Begun, Marker, Outcome, Pin, Proof};
-        for kind in [Pin, Marker, Outcome, Begun, Proof] {
+        use MarkKind::{Begun, Drilled, Marker, Outcome, Pin, Proof};
+        for kind in [Pin, Marker, Outcome, Begun, Proof, Drilled] {
             self.remove_mark(kind, &item.name)?;
         }
         self.remove_mark(MarkKind::Tombstone, &item.name)?;

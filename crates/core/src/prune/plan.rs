@@ -279,7 +279,7 @@ pub fn candidate(entry: &SourceEntry, backup: &Manifest) -> Candidate {
         taken_at: backup.taken_at,
         condition: backup.condition,
         purpose: backup.purpose,
-        proven: false,
+        proven: entry.is_proven(backup),
         pin: entry.hold(backup),
         depends_on: parents.into_iter().map(|parent| parent.name.clone()).collect(),
     }

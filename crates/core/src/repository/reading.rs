@@ -12,7 +12,7 @@ use crate::cache::{self, Cache};
 use crate::catalog::{Catalog, SourceEntry, SourceRecord, Unreadable};
 use crate::error::{Error, Kind, Result};
 use crate::manifest::{MANIFEST_BYTES_MAX, Manifest};
-use crate::marks::{MarkKind, Marker, Outcome, Pin, Tombstone};
+use crate::marks::{Drilled, MarkKind, Marker, Outcome, Pin, Tombstone};
 use crate::parallel::in_parallel;
 use crate::store::{ObjectInfo, ObjectName, get_bytes};
 
@@ -37,6 +37,7 @@ enum Said {
     Pin(Pin),
     Marker(Marker),
     Outcome(Outcome),
+    Drilled(Box<Drilled>),
 }
 
 /// What was read of manifests before: by this host, or by who wrote the packs.
@@ -203,6 +204,9 @@ impl Repository {
             Some((MarkKind::Pin, _)) => return Ok(Said::Pin(self.read_mark(name)?)),
             Some((MarkKind::Marker, _)) => return Ok(Said::Marker(self.read_mark(name)?)),
             Some((MarkKind::Outcome, _)) => return Ok(Said::Outcome(self.read_mark(name)?)),
+            Some((MarkKind::Drilled, _)) => {
+                return Ok(Said::Drilled(Box::new(self.read_mark(name)?)));
+            }
             // Only a prune, or who asks for one backup, wants them.
             Some((MarkKind::Record | MarkKind::Begun | MarkKind::Proof, _)) => {
                 return Err(Error::new(Kind::NotCovered, format!("{name} is not read")));
@@ -267,6 +271,7 @@ fn note(entry: &mut SourceEntry, wanted: &Wanted<'_>, said: Result<Said>) -> Res
         Ok(Said::Pin(pin)) => entry.pins.push(pin),
         Ok(Said::Marker(marker)) => entry.markers.push(marker),
         Ok(Said::Outcome(outcome)) => entry.outcomes.push(outcome),
+        Ok(Said::Drilled(drilled)) => entry.drilled.push(*drilled),
         Err(error) if matches!(error.kind(), Kind::CheckFailed | Kind::Failed) => {
             let (object, reason) = (wanted.object.name.to_string(), error.message().to_owned());
             entry.unreadable.push(Unreadable { object, reason });

@@ -7,6 +7,7 @@ mod config;
 mod copy;
 mod demo;
 mod doctor;
+mod drill;
 mod guard;
 mod init;
 pub(crate) mod install;
@@ -15,6 +16,7 @@ mod kit;
 mod list;
 mod man;
 mod pin;
+mod proof;
 mod prune;
 mod reference;
 mod replica;
@@ -45,6 +47,8 @@ pub(crate) enum Command {
     Restore(Box<restore::Args>),
     Undo(undo::Args),
     Adopt(adopt::Args),
+    Drill(drill::Args),
+    Proof(proof::Args),
     Guard(guard::Args),
     Prune(prune::Args),
     Copy(copy::Args),
@@ -89,6 +93,8 @@ impl Command {
             Command::Restore(args) => restore::run(session, *args),
             Command::Undo(args) => undo::run(session, args),
             Command::Adopt(args) => adopt::run(session, args),
+            Command::Drill(args) => drill::run(session, args),
+            Command::Proof(args) => proof::run(session, args),
             Command::Guard(args) => guard::run(session, args),
             Command::Prune(args) => prune::run(session, args),
             Command::Copy(args) => copy::run(session, args),

@@ -13,6 +13,7 @@
 pub(crate) mod diagnose;
 pub(crate) mod application;
 pub(crate) mod dotenv;
+pub(crate) mod drill;
 pub(crate) mod environment;
 pub(crate) mod example;
 pub(crate) mod keys;

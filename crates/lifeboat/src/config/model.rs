@@ -16,6 +16,7 @@ use lifeboat_sqlite::pagelog::Resolution;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::drill::DrillConfig;
 use super::keys::IdentityConfig;
 use super::postgres::PostgresConfig;
 use super::repository::RepositoryConfig;
@@ -153,6 +154,9 @@ pub(crate) struct SourceConfig {
     /// How `lifeboat guard` runs a migration behind a backup of this database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) guard: Option<GuardConfig>,
+    /// How `lifeboat drill` rehearses its restore.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) drill: Option<DrillConfig>,
     /// The source's id, where its backups must be found again under another name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", example = &"7d2c8a7e-0c0f-4a55-9f0e-3b8f6c1d2e4a")]

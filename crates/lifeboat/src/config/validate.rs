@@ -43,6 +43,9 @@ pub(crate) fn mistakes(loaded: &Loaded) -> Vec<String> {
         if let Some(Err(why)) = source.schedule.as_deref().map(Schedule::read) {
             add(&["schedule"], &why);
         }
+        for (key, message) in source.drill.iter().flat_map(|drill| drill.mistakes()) {
+            add(&["drill", key], &message);
+        }
         check_repositories(config, source, &mut add);
         check_prune(config, source, &mut add);
         if source.overlap == Some(Overlap::Wait) && source.time_limit.is_none() {
@@ -210,11 +213,6 @@ fn check_repositories(config: &Config, source: &SourceConfig, add: &mut Add<'_>)
 pub(crate) fn used_later(loaded: &Loaded) -> Vec<String> {
     let Loaded { config, places } = loaded;
     let mut keys: Vec<Vec<&str>> = Vec::new();
-    for (name, source) in &config.source {
-        if source.rto.is_some() {
-            keys.push(vec!["source", name, "rto"]);
-        }
-    }
     if config.agent.is_some() {
         keys.push(vec!["agent"]);
     }

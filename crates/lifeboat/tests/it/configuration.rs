@@ -179,14 +179,15 @@ fn config_check_looks_at_sources_and_names_what_is_used_later() {
     world.configure(
         "[repository.local]\nurl = \"file://$REPO\"\n\
          [source.app]\nsqlite = \"$DATA/app.db\"\nschedule = \"hourly\"\nkeep = { last = 3 }\nrto = \"1h\"\n\
-         [source.gone]\nsqlite = \"$DATA/gone.db\"\n",
+         [source.gone]\nsqlite = \"$DATA/gone.db\"\n[agent]\nlisten = \"127.0.0.1:6464\"\n",
     );
     let ran = world.run(&["config", "check"]).expect(15);
     assert!(ran.out.contains("ok source app: SQLite, WAL mode"), "{}", ran.out);
     assert!(ran.out.contains("failed source gone: "), "{}", ran.out);
     assert!(ran.out.contains("none yet, the first backup makes it"), "{}", ran.out);
     assert!(!ran.err.contains("source.app.schedule"), "{}", ran.err);
-    assert!(ran.err.contains("source.app.rto"), "{}", ran.err);
+    assert!(ran.err.contains("agent"), "{}", ran.err);
+    assert!(!ran.err.contains("source.app.rto"), "{}", ran.err);
     assert!(!ran.err.contains("source.app.keep"), "{}", ran.err);
     assert!(!world.path("repo").exists(), "a check must make nothing");
     assert!(!world.path("data/gone.db").exists(), "a check must make nothing");
