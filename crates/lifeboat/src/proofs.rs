@@ -89,7 +89,6 @@ pub(crate) fn remember(
     // What a killed run left under that name is nobody's.
     let _ = fs::remove_file(&part);
     private::write_new(&part, &text)?;
-    fs::rename(&part, &path).map_err(|error| {
-        Error::io(Kind::Failed, format!("cannot write {}", path.display()), error)
-    })
+    fs::rename(&part, &path)
+        .map_err(|error| Error::io(Kind::Failed, format!("cannot write {}", path.display()), error))
 }

@@ -22,10 +22,10 @@ use lifeboat_sqlite::{SqliteEngine, SqliteSource};
 use uuid::Uuid;
 
 use crate::clusters::{self, Cluster};
+use crate::config::drill::DrillConfig;
 use crate::config::model::{
     FileConfig, GuardConfig, OneOrMany, PruneWhen, ServiceConfig, SqliteConfig, When,
 };
-use crate::config::drill::DrillConfig;
 use crate::config::postgres::PostgresConfig;
 use crate::config::values::TextOr;
 use crate::config::{Config, SourceConfig, diagnose};

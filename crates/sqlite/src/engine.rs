@@ -140,7 +140,9 @@ pub(crate) fn open_immutable(path: &Path) -> rusqlite::Result<Connection> {
 }
 
 /// Rows per table; `None` where a table cannot be counted.
-pub(crate) fn count_rows(connection: &Connection) -> Option<std::collections::BTreeMap<String, u64>> {
+pub(crate) fn count_rows(
+    connection: &Connection,
+) -> Option<std::collections::BTreeMap<String, u64>> {
     let count = |name: &str| {
         let quoted = name.replace('"', "\"\"");
         let sql = format!("SELECT count(*) FROM \"{quoted}\"");

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::key::{ProofKey, sha256};
-use super::record::{Drilled, DrillRecord, Proof};
+use super::record::{DrillRecord, Drilled, Proof};
 use crate::env::Env;
 use crate::error::{Error, Kind, Result};
 use crate::marks::{self, MarkKind};
@@ -147,7 +147,9 @@ pub fn chains(repository: &Repository) -> Result<Vec<Chain>> {
         let name = object.name.to_string();
         let bytes = match get_bytes(store, &object.name, PROOF_BYTES_MAX) {
             Ok(bytes) => Ok(bytes),
-            Err(error) if matches!(error.kind(), Kind::CheckFailed | Kind::NotCovered) => Err(error),
+            Err(error) if matches!(error.kind(), Kind::CheckFailed | Kind::NotCovered) => {
+                Err(error)
+            }
             Err(error) => return Err(error),
         };
         let sha256 = bytes.as_ref().ok().map(|bytes| sha256(bytes));

@@ -134,7 +134,8 @@ mod tests {
 
     #[test]
     fn what_is_no_key_is_refused() {
-        for text in ["", "00", "zz", "4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb"] {
+        for text in ["", "00", "zz", "4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb"]
+        {
             assert!(ProofKey::parse(text).is_err(), "{text}");
         }
     }

@@ -163,7 +163,8 @@ impl Proof {
             Error::new(Kind::CheckFailed, format!("{object} is no proof: {why}"))
                 .hint("it was changed after it was signed, or damaged; the backups are untouched")
         };
-        let value: Value = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
+        let value: Value =
+            serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
         let record = value.get("record").ok_or_else(|| damaged("it has no record".to_owned()))?;
         match record.get("format").and_then(Value::as_u64) {
             Some(format) if format > u64::from(FORMAT) => {
@@ -280,8 +281,12 @@ pub(super) mod tests {
 
     #[test]
     fn the_signed_form_has_one_way_to_write_it() {
-        let value = serde_json::json!({ "b": [1, null, true], "a": { "d": "\"é\u{1}\n", "c": {} } });
-        assert_eq!(canonical(&value), "{\"a\":{\"c\":{},\"d\":\"\\\"é\\u0001\\n\"},\"b\":[1,null,true]}");
+        let value =
+            serde_json::json!({ "b": [1, null, true], "a": { "d": "\"é\u{1}\n", "c": {} } });
+        assert_eq!(
+            canonical(&value),
+            "{\"a\":{\"c\":{},\"d\":\"\\\"é\\u0001\\n\"},\"b\":[1,null,true]}"
+        );
     }
 
     #[test]

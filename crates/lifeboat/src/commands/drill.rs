@@ -32,10 +32,10 @@ use crate::ui::{report, units};
 /// source's `drill` section; host keys among its files; and the application itself, where `command`
 /// names it. The scratch place is removed, also what a killed drill left. Live data is only read.
 ///
-/// What was found is signed with a key of this installation and stored in the repository, chained to
-/// the proof before it: `lifeboat proof` shows and verifies it. It says how long the restore took
-/// (RTO) and how old the data was (RPO). A backup whose drill passed counts as proven: the newest
-/// proven one is never pruned.
+/// What was found is signed with a key of this installation and stored in the repository, chained
+/// to the proof before it: `lifeboat proof` shows and verifies it. It says how long the restore
+/// took (RTO) and how old the data was (RPO). A backup whose drill passed counts as proven: the
+/// newest proven one is never pruned.
 ///
 /// Sources are restored from each repository that holds them; --repo names one. The exit code is 20
 /// if a drill fails; if all fail for a reason outside of the backups, such as a key or a store, the

@@ -54,8 +54,18 @@ fn what_is_right_passes_and_is_proved() {
     let ran = world.run(&["drill", "--json"]).expect(0);
     let record = record(&ran);
     for name in [
-        "stored_hashes", "restored_hash", "integrity_check", "rows_manifest", "assert",
-        "schema_version", "foreign_key_check", "rows_live", "files", "host_key", "rto", "rpo",
+        "stored_hashes",
+        "restored_hash",
+        "integrity_check",
+        "rows_manifest",
+        "assert",
+        "schema_version",
+        "foreign_key_check",
+        "rows_live",
+        "files",
+        "host_key",
+        "rto",
+        "rpo",
     ] {
         assert_eq!(check(&record, name)["outcome"], "passed", "{name}: {record:#}");
     }
@@ -108,7 +118,9 @@ fn a_dry_run_does_nothing_and_keep_leaves_what_was_restored() {
     let world = world("");
     let planned = world.run(&["drill", "--dry-run"]).expect(0);
     assert!(planned.out.contains("app: restore app-"), "{}", planned.out);
-    assert!(!world.path("repo/drills").exists() && !world.path("state/lifeboat/proof.key").exists());
+    assert!(
+        !world.path("repo/drills").exists() && !world.path("state/lifeboat/proof.key").exists()
+    );
     let ran = world.run(&["drill", "--keep", "--no-proof", "--json"]).expect(0);
     assert!(!world.path("repo/drills").exists());
     let kept = ran.json()[0]["kept"].as_str().unwrap().to_owned();
@@ -153,7 +165,9 @@ fn counts_that_are_not_the_manifests_fail_it() {
     let manifest = fs::read_dir(world.path("repo/app")).unwrap().map(|entry| entry.unwrap().path());
     let manifest = manifest
         .into_iter()
-        .find(|path| path.extension().is_some_and(|it| it == "json") && !path.ends_with("source.json"))
+        .find(|path| {
+            path.extension().is_some_and(|it| it == "json") && !path.ends_with("source.json")
+        })
         .unwrap();
     let text = fs::read_to_string(&manifest).unwrap();
     let wrong = text.replace("\"message\": 3000", "\"message\": 3001");
@@ -285,7 +299,8 @@ fn a_budget_is_kept() {
 #[test]
 fn a_drill_that_is_killed_is_cleaned_up_by_the_next() {
     let world = world("");
-    for point in ["restore.staged", "drill.restored", "drill.checked", "drill.proved", "drill.mark"] {
+    for point in ["restore.staged", "drill.restored", "drill.checked", "drill.proved", "drill.mark"]
+    {
         let mut command = world.command(&["drill"]);
         ran(command.env("LIFEBOAT_CRASH_AT", point).output().unwrap()).expect(137);
         // Before what was restored is removed, or after.

@@ -102,7 +102,8 @@ fn proofs_of_another_repository_or_key_are_told_apart() {
     world.run(&["backup", "--repo", second.to_str().unwrap(), "app"]).expect(0);
     let moved = second.join("drills");
     fs::create_dir_all(&moved).unwrap();
-    for (path, name) in proofs.iter().zip(["0000000001.json", "0000000002.json", "0000000003.json"]) {
+    for (path, name) in proofs.iter().zip(["0000000001.json", "0000000002.json", "0000000003.json"])
+    {
         let folder = moved.join(path.parent().unwrap().file_name().unwrap());
         fs::create_dir_all(&folder).unwrap();
         fs::copy(path, folder.join(name)).unwrap();
@@ -128,7 +129,8 @@ fn standard_tools_verify_a_proof() {
     let folder = world.text("data");
     let made = run("python3", &["-c", script, proofs[1].to_str().unwrap(), &folder]);
     assert!(made.status.success(), "{made:?}");
-    let verify = ["pkeyutl", "-verify", "-pubin", "-inkey", "k", "-rawin", "-in", "r", "-sigfile", "s"];
+    let verify =
+        ["pkeyutl", "-verify", "-pubin", "-inkey", "k", "-rawin", "-in", "r", "-sigfile", "s"];
     let good = run("openssl", &verify);
     assert!(good.status.success(), "{good:?}");
     fs::write(world.path("data/r"), "other").unwrap();

@@ -193,7 +193,8 @@ fn ask(probe: &str, port: u16) -> Result<String, String> {
             let with_port = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
             let mut addresses = with_port.to_socket_addrs().map_err(text_of)?;
             let mut stream = connect(addresses.next().ok_or("its host has no address")?)?;
-            let request = format!("GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+            let request =
+                format!("GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
             stream.write_all(request.as_bytes()).map_err(text_of)?;
             status_of(stream)
         }
@@ -224,7 +225,8 @@ fn last_lines(log: &Path) -> String {
     let text = fs::read(log).unwrap_or_default();
     let from = text.len().saturating_sub(2_000);
     let text = String::from_utf8_lossy(&text[from..]).into_owned();
-    let lines: Vec<&str> = text.lines().rev().filter(|line| !line.trim().is_empty()).take(3).collect();
+    let lines: Vec<&str> =
+        text.lines().rev().filter(|line| !line.trim().is_empty()).take(3).collect();
     let lines: Vec<String> = lines.into_iter().rev().map(units::one_line).collect();
     lines.join(" / ")
 }

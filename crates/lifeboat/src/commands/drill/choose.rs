@@ -51,7 +51,9 @@ pub(super) fn subjects<'a>(
             }
             None => {
                 let found = selection::entries(session, env, opened, argument)?;
-                subjects.extend(found.into_iter().map(|Found { opened, entry }| of_entry(opened, entry)));
+                subjects.extend(
+                    found.into_iter().map(|Found { opened, entry }| of_entry(opened, entry)),
+                );
             }
         }
     }
@@ -165,8 +167,11 @@ impl Choice {
     /// The backup that it begins with.
     pub(super) fn selected(&self, env: &Env, subject: &Subject<'_>) -> Result<Selected> {
         let none = || {
-            let message =
-                format!("{} holds no backup of `{}`", subject.opened.repository.url(), subject.name);
+            let message = format!(
+                "{} holds no backup of `{}`",
+                subject.opened.repository.url(),
+                subject.name
+            );
             Error::new(Kind::NotCovered, message).hint("lifeboat list")
         };
         let entry = subject.entry.ok_or_else(none)?;

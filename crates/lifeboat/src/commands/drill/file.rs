@@ -88,9 +88,8 @@ fn plain_hash(work: &mut Work<'_>, path: &Path) -> Result<()> {
     let Some(artifact) = manifest.artifacts.first().filter(|_| work.state.replay.is_none()) else {
         return Ok(());
     };
-    let failed = |error| {
-        Error::io(Kind::Failed, format!("cannot read {} again", path.display()), error)
-    };
+    let failed =
+        |error| Error::io(Kind::Failed, format!("cannot read {} again", path.display()), error);
     let mut file = File::open(path).map_err(failed)?;
     let mut hasher = lifeboat_core::drill::Hasher::default();
     let mut buffer = vec![0; READ_BYTES];
@@ -134,8 +133,7 @@ fn manifest_rows(work: &mut Work<'_>, counted: Option<&BTreeMap<String, u64>>) {
         let detail = "a later state than the manifest's was restored";
         return work.found("rows_manifest", Outcome::Skipped, detail);
     }
-    let mut differences =
-        lifeboat_core::verify::row_differences(Some(must), Some(counted));
+    let mut differences = lifeboat_core::verify::row_differences(Some(must), Some(counted));
     let lost = must.keys().filter(|table| !counted.contains_key(*table));
     differences.extend(lost.map(|table| format!("the table {table} is missing")));
     let sum: u64 = counted.values().sum();
@@ -144,11 +142,7 @@ fn manifest_rows(work: &mut Work<'_>, counted: Option<&BTreeMap<String, u64>>) {
 }
 
 /// Questions to the restored database, and to the live one.
-fn ask(
-    work: &mut Work<'_>,
-    path: &Path,
-    counted: Option<BTreeMap<String, u64>>,
-) -> Result<()> {
+fn ask(work: &mut Work<'_>, path: &Path, counted: Option<BTreeMap<String, u64>>) -> Result<()> {
     let probe = Probe::open(path)?;
     let version = probe.schema_version()?.map(|version| version.version);
     let violations = probe.violations()?;
@@ -194,9 +188,13 @@ fn live(
             for name in ["schema_version", "rows_live"] {
                 work.found(name, Outcome::Skipped, why.clone());
             }
-            let known = work.state.selected.manifest.checks.iter().any(|check| {
-                check.name == "foreign_key_check" && !check.notes.is_empty()
-            });
+            let known = work
+                .state
+                .selected
+                .manifest
+                .checks
+                .iter()
+                .any(|check| check.name == "foreign_key_check" && !check.notes.is_empty());
             foreign_keys(work, violations, if known { u64::MAX } else { 0 });
             return Ok(());
         }

@@ -33,7 +33,9 @@ fn is_key(path: &Path) -> bool {
     let first = String::from_utf8_lossy(&first[..read.unwrap_or(0)]).into_owned();
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     first.starts_with("-----BEGIN OPENSSH PRIVATE KEY")
-        || (name.contains("ssh") && first.starts_with("-----BEGIN ") && first.contains("PRIVATE KEY"))
+        || (name.contains("ssh")
+            && first.starts_with("-----BEGIN ")
+            && first.contains("PRIVATE KEY"))
 }
 
 fn check_one(root: &Path, path: &Path, expected: &[String]) -> DrillCheck {

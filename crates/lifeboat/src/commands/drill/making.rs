@@ -3,9 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lifeboat_core::drill::{
-    self, DrillCheck, DrillRecord, Drilled, FORMAT, Outcome, Phase, Proof,
-};
+use lifeboat_core::drill::{self, DrillCheck, DrillRecord, Drilled, FORMAT, Outcome, Phase, Proof};
 use lifeboat_core::env::{Clock, Env};
 use lifeboat_core::event::{Event, Observer};
 use lifeboat_core::manifest::SourceLabel;
@@ -99,8 +97,7 @@ pub(super) fn drill(
     record.phases = watch.phases();
     record.ended_at = env.clock.now();
     let failure = judge(&mut record, error);
-    let mut made =
-        Made { record, proof: None, object: None, kept, failure, unrecorded: None };
+    let mut made = Made { record, proof: None, object: None, kept, failure, unrecorded: None };
     env.crash.pass("drill.checked")?;
     if !args.no_proof
         && let Err(error) = prove(session, &env, subject, &mut made)
@@ -203,7 +200,8 @@ fn within_budget(subject: &Subject<'_>, bytes: u64) -> Result<()> {
     match subject.config.space_max.map(|size| size.0.bytes) {
         Some(bytes_max) if bytes > bytes_max => {
             let (bytes, bytes_max) = (units::bytes(bytes), units::bytes(bytes_max));
-            let message = format!("`{}` needs {bytes}, its drill may take {bytes_max}", subject.name);
+            let message =
+                format!("`{}` needs {bytes}, its drill may take {bytes_max}", subject.name);
             Err(Error::new(Kind::NoSpace, message).hint("raise `space_max` of its drill"))
         }
         _ => Ok(()),
@@ -266,8 +264,7 @@ fn prove(session: &Session, env: &Env, subject: &Subject<'_>, made: &mut Made) -
     env.crash.pass("drill.proved")?;
     proofs::remember(session, repository, &key.installation(), &head)?;
     let record = &proof.record;
-    if let (Some(entry), Some(backup), Some(id)) =
-        (subject.entry, &record.backup, record.backup_id)
+    if let (Some(entry), Some(backup), Some(id)) = (subject.entry, &record.backup, record.backup_id)
     {
         let before = entry.drilled.iter().find(|drilled| drilled.id == id);
         let still = made.failure.as_ref().is_some_and(|error| !is_of_backup(error));
@@ -332,9 +329,8 @@ impl Observer for PhaseWatch {
         match event {
             Event::PhaseBegan { phase, .. } => seen.push((phase, now_ms, None)),
             Event::PhaseEnded { phase } => {
-                let open = seen.iter_mut().rev().find(|(name, _, ended)| {
-                    name == phase && ended.is_none()
-                });
+                let open =
+                    seen.iter_mut().rev().find(|(name, _, ended)| name == phase && ended.is_none());
                 if let Some((_, _, ended)) = open {
                     *ended = Some(now_ms);
                 }

@@ -60,9 +60,8 @@ impl Scratch {
     pub(super) fn keep(mut self) -> Result<PathBuf> {
         let name = self.path.file_name().unwrap_or_default().to_string_lossy();
         let kept = self.path.with_file_name(name.replacen(PREFIX, KEPT, 1));
-        let failed = |error| {
-            Error::io(Kind::Failed, format!("cannot keep {}", self.path.display()), error)
-        };
+        let failed =
+            |error| Error::io(Kind::Failed, format!("cannot keep {}", self.path.display()), error);
         fs::remove_file(self.path.join(LOCK)).map_err(failed)?;
         fs::rename(&self.path, &kept).map_err(failed)?;
         self.keep = true;
@@ -79,7 +78,12 @@ impl Drop for Scratch {
 }
 
 fn lock_file(folder: &Path, create: bool) -> std::io::Result<File> {
-    OpenOptions::new().write(true).create(create).truncate(false).mode(0o600).open(folder.join(LOCK))
+    OpenOptions::new()
+        .write(true)
+        .create(create)
+        .truncate(false)
+        .mode(0o600)
+        .open(folder.join(LOCK))
 }
 
 /// Folders may have come back without the right to change them.

@@ -162,7 +162,8 @@ pub(super) fn html(report: &Report<'_>) -> String {
     if !report.findings.is_empty() {
         page.push_str("<ul>\n");
         for finding in &report.findings {
-            let _ = writeln!(page, "<li class=\"failed\">{}</li>", escaped(&units::one_line(finding)));
+            let _ =
+                writeln!(page, "<li class=\"failed\">{}</li>", escaped(&units::one_line(finding)));
         }
         page.push_str("</ul>\n");
     }
@@ -193,7 +194,8 @@ fn summary(page: &mut String, report: &Report<'_>) {
     }
     for name in &report.missing {
         let name = escaped(name);
-        let _ = writeln!(page, "<tr><td>{name}<td>0<td>0<td><td><td class=\"failed\">no drill passed");
+        let _ =
+            writeln!(page, "<tr><td>{name}<td>0<td>0<td><td><td class=\"failed\">no drill passed");
     }
     page.push_str("</table>\n");
 }
@@ -202,7 +204,8 @@ fn one(page: &mut String, report: &Report<'_>, object: &str, record: &DrillRecor
     let class = word(record.passed);
     let name = escaped(&units::one_line(&record.source.name));
     let when = escaped(&moment(report, record.ended_at));
-    let _ = writeln!(page, "<section><h2>{name}, {when}: <span class=\"{class}\">{class}</span></h2>");
+    let _ =
+        writeln!(page, "<section><h2>{name}, {when}: <span class=\"{class}\">{class}</span></h2>");
     page.push_str("<table>\n");
     for (name, value) in facts(report, object, record) {
         let value = escaped(&value);

@@ -77,12 +77,12 @@ pub(super) fn run(session: &Session, env: &Env, opened: &[Opened], args: &Args) 
         }
     }
     let config = &session.loaded()?.config;
-    let passed = |name: &str| {
-        records.iter().any(|(_, record)| record.passed && record.source.name == name)
-    };
-    let wanted = config.source.keys().filter(|name| {
-        (args.sources.is_empty() || args.sources.contains(name)) && !passed(name)
-    });
+    let passed =
+        |name: &str| records.iter().any(|(_, record)| record.passed && record.source.name == name);
+    let wanted = config
+        .source
+        .keys()
+        .filter(|name| (args.sources.is_empty() || args.sources.contains(name)) && !passed(name));
     let report = Report {
         month: first.strftime("%B %Y").to_string(),
         made: format!(
