@@ -31,7 +31,7 @@ use crate::store::Space;
 
 pub use apply::{Pruned, apply};
 pub use hold::{pin, undelete, unpin};
-pub use levels::{LogLevels, Thinned, Thinning, discard_unfinished};
+pub use levels::{LogLevels, Thinned, Thinning, discard_unfinished, thin_logs};
 pub use log_plan::{LogItem, LogObject, LogRule};
 pub use plan::{candidate, plan, waiting, zone_of};
 pub use simulate::{Age, Forecast, MOMENTS_MAX, Simulation, Step, goes_at, simulate};

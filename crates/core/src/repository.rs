@@ -4,10 +4,12 @@
 //! the source whose id its `source.json` holds, and a name that is taken gets a suffix.
 
 mod configuration;
+mod known;
 mod packs;
 mod reading;
 mod sealing;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -26,6 +28,7 @@ use crate::seal::{Keys, Recipients};
 use crate::store::{ObjectName, Store, get_bytes, put_bytes};
 
 pub use configuration::KeptConfiguration;
+pub use known::write_known;
 
 /// The version of the repository's layout that this program writes and reads.
 pub const FORMAT: u32 = 1;
@@ -66,6 +69,8 @@ pub struct Repository {
     only_looks: bool,
     recipients: Option<Arc<Recipients>>,
     keys: Option<Arc<dyn Keys>>,
+    /// Where what must be known of sealed databases is kept.
+    known: Option<PathBuf>,
 }
 
 /// What makes two backups ones of the same source.
@@ -111,7 +116,8 @@ impl Repository {
             store.without_conditional_put();
         }
         let (cache, only_looks) = (None, false);
-        Ok(Repository { store, header, cache, only_looks, recipients: None, keys: None })
+        let (recipients, keys, known) = (None, None, None);
+        Ok(Repository { store, header, cache, only_looks, recipients, keys, known })
     }
 
     /// Opens it, or creates it in an empty place.
@@ -178,7 +184,7 @@ impl Repository {
                 1 => identity.name.clone(),
                 suffix => format!("{}-{suffix}", identity.name),
             };
-            match self.source_record(&folder) {
+            match self.read_record_of(identity, &self.object(&folder, SOURCE)?) {
                 Ok(record) if identity.is(&record) => return Ok(Some((folder, record))),
                 Ok(_) => {}
                 Err(error) if error.kind() == Kind::NotCovered => {
@@ -266,6 +272,18 @@ impl Repository {
         })
     }
 
+    /// The same, for a source that looks for its folder. One that is another's is read twice: what
+    /// was misread must not make a second folder, in which nothing of the first one is found.
+    fn read_record_of(&self, identity: &SourceIdentity, name: &ObjectName) -> Result<SourceRecord> {
+        let record = self.read_record(name)?;
+        if identity.is(&record) || self.read_record(name)? == record {
+            return Ok(record);
+        }
+        let message = format!("{name} of {} reads differently each time", self.url());
+        Err(Error::new(Kind::CheckFailed, message)
+            .hint("the storage or the way to it damages what is read: check both, then try again"))
+    }
+
     /// The folder of a source: the one that is its own already, or a new one under its name, with
     /// a suffix where the name is another's.
     pub fn claim(&self, env: &Env, identity: &SourceIdentity) -> Result<(String, SourceRecord)> {
@@ -297,7 +315,7 @@ impl Repository {
                 put_unless_there(&*self.store, object.as_str(), &json(&record))?;
             }
             // Two processes may claim at once: what was stored first decides.
-            let record = self.read_record(&object)?;
+            let record = self.read_record_of(identity, &object)?;
             if identity.is(&record) {
                 return Ok((folder, record));
             }

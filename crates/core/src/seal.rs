@@ -6,13 +6,15 @@
 //! be foreseen, be it by a simulation, is none.
 
 mod identity;
+mod label;
 mod recipient;
 
-use std::io::{BufReader, Read, Write};
+use std::io::{BufReader, Read, Seek, SeekFrom, Write};
 use std::sync::Arc;
 
 use age::{DecryptError, Decryptor, Encryptor};
 
+use self::label::{Label, Looking};
 use crate::error::{Error, Kind, Result};
 
 pub use identity::{AskPassphrase, Identity, Passphrase, protect};
@@ -48,18 +50,31 @@ pub fn is_sealed(first_bytes: &[u8]) -> bool {
 
 /// Seals what is written into it. Without [`Sealing::finish`] it stays a stream that cannot be
 /// opened.
-pub(crate) struct Sealing<W: Write>(age::stream::StreamWriter<W>);
+pub struct Sealing<W: Write>(age::stream::StreamWriter<W>);
 
 impl<W: Write> Sealing<W> {
     /// Begins a stream to those recipients.
-    pub(crate) fn begin(recipients: &Recipients, output: W) -> std::io::Result<Self> {
+    pub fn begin(recipients: &Recipients, output: W) -> std::io::Result<Self> {
         let encryptor =
             Encryptor::with_recipients(recipients.each()).map_err(std::io::Error::other)?;
         encryptor.wrap_output(output).map(Sealing)
     }
 
+    /// The same, with a label that can be read without a key: what it is, in a word, and its
+    /// bytes.
+    pub fn begin_labelled(
+        recipients: &Recipients,
+        (kind, bytes): (&str, &[u8]),
+        output: W,
+    ) -> std::io::Result<Self> {
+        let label = Label { kind, bytes };
+        let each = std::iter::once(&label as &dyn age::Recipient).chain(recipients.each());
+        let encryptor = Encryptor::with_recipients(each).map_err(std::io::Error::other)?;
+        encryptor.wrap_output(output).map(Sealing)
+    }
+
     /// Ends the stream, and gives back where it went.
-    pub(crate) fn finish(self) -> std::io::Result<W> {
+    pub fn finish(self) -> std::io::Result<W> {
         self.0.finish()
     }
 }
@@ -83,6 +98,25 @@ pub fn seal_bytes(recipients: &Recipients, plain: &[u8]) -> Result<Vec<u8>> {
     })();
     sealed.map_err(|error| Error::new(Kind::Failed, "cannot seal it").caused_by(error))
 }
+
+/// The label of that kind in the head of a sealed stream; without a key nobody knows whether it is
+/// the one that it was sealed with. `None` where it has none.
+pub fn label_of(kind: &str, sealed: impl Read) -> Result<Option<Vec<u8>>> {
+    let looking = Looking::for_kind(kind);
+    let opened = Decryptor::new_buffered(BufReader::with_capacity(4 << 10, sealed))
+        .and_then(|head| head.decrypt(std::iter::once(&looking as &dyn age::Identity)));
+    match opened {
+        Err(DecryptError::NoMatchingKeys) => Ok(looking.found()),
+        Err(DecryptError::Io(error)) => Err(read_error(error)),
+        Err(error) => Err(Error::new(Kind::CheckFailed, "its seal is damaged").caused_by(error)),
+        Ok(_) => Err(Error::new(Kind::Failed, "a label opened a seal")),
+    }
+}
+
+/// What can be read from any place on.
+pub trait ReadSeek: Read + Seek {}
+
+impl<R: Read + Seek> ReadSeek for R {}
 
 /// Opens a small object, whose plain bytes are no more than the sealed ones.
 pub fn open_bytes(opener: &Opener, object: &str, sealed: &[u8]) -> Result<Vec<u8>> {
@@ -112,7 +146,7 @@ impl Opener {
 
     /// Opens a stream: its plain bytes. [`Kind::WrongKey`] if it was sealed to others,
     /// [`Kind::CheckFailed`] if it is damaged; so are errors while it is read.
-    pub(crate) fn open<'r, R: Read + Send + 'r>(
+    pub fn open<'r, R: Read + Send + 'r>(
         &self,
         object: &str,
         sealed: R,
@@ -125,6 +159,28 @@ impl Opener {
         }
     }
 
+    /// The same, to read from any place on. A stream in the form of text cannot be.
+    pub fn open_parts<'r, R: Read + Seek + Send + 'r>(
+        &self,
+        object: &str,
+        sealed: R,
+    ) -> Result<Box<dyn ReadSeek + Send + 'r>> {
+        let opened = Decryptor::new(sealed)
+            .and_then(|decryptor| decryptor.decrypt(self.identity.each()));
+        match opened {
+            Ok(reader) => Ok(Box::new(Opened(reader))),
+            Err(error) => Err(self.unopened(object, error)),
+        }
+    }
+
+    fn unopened(&self, object: &str, error: DecryptError) -> Error {
+        match error {
+            DecryptError::NoMatchingKeys => self.wrong_key(object),
+            DecryptError::Io(error) => read_error(error),
+            error => Error::new(Kind::CheckFailed, "its seal is damaged").caused_by(error),
+        }
+    }
+
     fn open_binary<'r, R: std::io::BufRead + Send + 'r>(
         &self,
         object: &str,
@@ -134,11 +190,7 @@ impl Opener {
             .and_then(|decryptor| decryptor.decrypt(self.identity.each()));
         match opened {
             Ok(reader) => Ok(Box::new(Opened(reader))),
-            Err(DecryptError::NoMatchingKeys) => Err(self.wrong_key(object)),
-            Err(DecryptError::Io(error)) => Err(read_error(error)),
-            Err(error) => {
-                Err(Error::new(Kind::CheckFailed, "its seal is damaged").caused_by(error))
-            }
+            Err(error) => Err(self.unopened(object, error)),
         }
     }
 
@@ -172,6 +224,12 @@ impl<R: Read> Read for Opened<R> {
             }
             read => read,
         }
+    }
+}
+
+impl<R: Read + Seek> Seek for Opened<R> {
+    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+        self.0.seek(to).map_err(|error| std::io::Error::other(read_error(error)))
     }
 }
 
@@ -210,6 +268,31 @@ mod tests {
             let opener = Opener::new(identity, &names);
             assert_eq!(open_bytes(&opener, "x", &sealed).unwrap(), b"content");
         }
+    }
+
+    #[test]
+    fn a_label_is_read_without_a_key_and_others_open_what_has_one() {
+        let (identity, recipients) = key();
+        for length in [0, 1, 47, 48, 49, 140, 144] {
+            let bytes = vec![7; length];
+            let mut sealing =
+                Sealing::begin_labelled(&recipients, ("pagelog", &bytes), Vec::new()).unwrap();
+            sealing.write_all(b"content").unwrap();
+            let sealed = sealing.finish().unwrap();
+            assert_eq!(label_of("pagelog", &sealed[..]).unwrap(), Some(bytes));
+            assert_eq!(label_of("other", &sealed[..]).unwrap(), None);
+            let opener = Opener::new(Arc::clone(&identity), &[]);
+            assert_eq!(open_bytes(&opener, "x", &sealed).unwrap(), b"content");
+            // What is changed in the label is seen by whoever has the key.
+            let at = sealed.windows(7).position(|window| window == b"pagelog").unwrap();
+            let mut changed = sealed.clone();
+            changed[at] = b'P';
+            let error = open_bytes(&opener, "x", &changed).unwrap_err();
+            assert_eq!(error.kind(), Kind::CheckFailed);
+        }
+        let unlabelled = seal_bytes(&recipients, b"content").unwrap();
+        assert_eq!(label_of("pagelog", &unlabelled[..]).unwrap(), None);
+        assert_eq!(label_of("x", &b"no seal"[..]).unwrap_err().kind(), Kind::CheckFailed);
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub(crate) struct Sealing {
     encrypt_to: Vec<RecipientConfig>,
     /// What opens what is sealed there.
     pub(crate) keys: Option<Arc<dyn Keys>>,
+    /// Where this host keeps what it must know of what it seals.
+    pub(crate) known: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for Sealing {
@@ -47,13 +49,17 @@ impl Eq for Sealing {}
 impl Sealing {
     /// Of a place of which nothing is configured.
     pub(crate) fn unsealed(keys: Option<Arc<dyn Keys>>) -> Self {
-        Sealing { encrypt_to: Vec::new(), keys }
+        Sealing { keys, ..Sealing::default() }
     }
 
-    /// As it is configured.
-    pub(crate) fn of(repository: &RepositoryConfig, keys: Option<Arc<dyn Keys>>) -> Self {
+    /// As it is configured. `known` is where this host keeps what it must know of what it seals.
+    pub(crate) fn of(
+        repository: &RepositoryConfig,
+        keys: Option<Arc<dyn Keys>>,
+        known: Option<&Path>,
+    ) -> Self {
         let encrypt_to = repository.encrypt_to.iter().flatten().map(|to| to.0.clone()).collect();
-        Sealing { encrypt_to, keys }
+        Sealing { encrypt_to, keys, known: known.map(PathBuf::from) }
     }
 
     /// To whom, with what their files hold now.

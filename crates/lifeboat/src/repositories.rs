@@ -66,7 +66,10 @@ impl Place {
 
     /// Opens what is there, to read it.
     pub(crate) fn open(&self, env: &Env) -> Result<Repository> {
-        Ok(Repository::open(self.store(env)?)?.with_keys(self.sealing.keys.clone()))
+        let repository = Repository::open(self.store(env)?)?;
+        Ok(repository
+            .with_keys(self.sealing.keys.clone())
+            .keeping_known(self.sealing.known.as_deref()))
     }
 
     /// Opens it, or creates it in an empty place: what is stored is sealed as the configuration
@@ -74,7 +77,10 @@ impl Place {
     pub(crate) fn open_or_create(&self, env: &Env) -> Result<Repository> {
         let recipients = self.sealing.recipients()?;
         let repository = Repository::open_or_create(env, self.store(env)?)?;
-        Ok(repository.with_keys(self.sealing.keys.clone()).sealed_to(recipients))
+        Ok(repository
+            .with_keys(self.sealing.keys.clone())
+            .keeping_known(self.sealing.known.as_deref())
+            .sealed_to(recipients))
     }
 }
 
@@ -114,7 +120,7 @@ fn configured(session: &Session) -> Result<Vec<Place>> {
         keep: repository.keep.as_ref().map(|keep| keep.0.keep()),
         resolution: repository.log.map(|log| log.resolution()),
         config: repository.clone().into(),
-        sealing: Sealing::of(repository, keys.clone()),
+        sealing: Sealing::of(repository, keys.clone(), session.folders.known.as_deref()),
     });
     Ok(places.collect())
 }

@@ -112,7 +112,8 @@ impl Rule {
         Some(Arc::new(WalRule { window, env: WorldOfRule(env.clone()) }))
     }
 
-    fn levels(&self) -> Option<Arc<dyn LogLevels>> {
+    /// Who thins out logs by this rule.
+    pub(crate) fn levels(&self) -> Option<Arc<dyn LogLevels>> {
         let resolution = self.resolution?;
         Some(Arc::new(LogThinner { resolution }))
     }

@@ -43,6 +43,8 @@ pub(crate) struct Folders {
     pub(crate) locks: Option<PathBuf>,
     /// What was read of repositories before; may be lost at any time.
     pub(crate) caches: Option<PathBuf>,
+    /// What must be known of databases that are sealed; lost, it costs a backup.
+    pub(crate) known: Option<PathBuf>,
     /// What helpers that work ahead of a server note; may be lost at any time.
     pub(crate) spool: Option<PathBuf>,
     /// Scratch restores, which are removed again.
@@ -143,6 +145,7 @@ impl Surroundings {
         };
         Folders {
             locks: state.as_ref().map(|state| state.join("locks")),
+            known: state.as_ref().map(|state| state.join("known")),
             spool: state.as_ref().map(|state| state.join("wal")),
             caches: state.map(|state| state.join("cache")),
             scratch: self.path("TMPDIR").unwrap_or_else(|| PathBuf::from("/var/tmp")),

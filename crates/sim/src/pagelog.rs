@@ -355,7 +355,10 @@ impl History {
     fn add(&mut self) -> lifeboat_core::Result<Looked> {
         let repository = self.repository()?;
         if let Some(mut follower) = self.follower.take() {
-            let step = follower.step(&self.env)?;
+            let mut step = follower.step(&self.env)?;
+            while matches!(step, Step::Unchanged) && follower.is_behind() {
+                step = follower.step(&self.env)?;
+            }
             self.follower = Some(follower);
             return Ok(match step {
                 Step::Unchanged => Looked::Nothing,
@@ -383,6 +386,12 @@ impl History {
                 pinned_from_bytes: if self.random.one_in(2) { 0 } else { 1 << 30 },
                 compare_pause_wal: 0,
                 compare_pause_rollback: 0,
+                // With a thread of its own for what is stored no two runs would be the same.
+                rush_from_bytes: match self.env.threads == 1 && self.random.one_in(2) {
+                    true => 0,
+                    false => u64::MAX,
+                },
+                store_every_ms: 0,
                 ..FollowBounds::default()
             },
             lock_folder: None,

@@ -10,6 +10,7 @@
 //! | file | duty |
 //! |---|---|
 //! | `layout` | the bytes of a file: see docs/format.md |
+//! | `label` | what a sealed file says of itself without a key |
 //! | `state` | hashes of all pages, and the digest of a state |
 //! | `delta` | a page as a difference from its version before |
 //! | `names` | names of objects |
@@ -18,8 +19,12 @@
 //! | `history` | the versions that pages had at a position, without a restore |
 //! | `compare` | pages of a capture that differ from a state |
 //! | `open` | the end of a log, and the writing of its next file |
+//! | `journal` | what a host without a key notes of a sealed log |
 //! | `increment` | a run that adds one file |
 //! | `follow` | adding to a log while the application writes |
+//! | `rush` | the same where the application writes so fast that no state may be held |
+//! | `known` | where in a `-wal` a follower stands, and earlier versions of pages |
+//! | `bounds` | how long and how much a follower holds |
 //! | `copy` | which files another repository lacks |
 //! | `replay` | laying a log over a restored backup |
 //! | `in_place` | pages of a database file replaced, all or none, while readers have it open |
@@ -29,6 +34,7 @@
 //! | `merge` | one file of several |
 //! | `levels` | thinning out a log by both |
 
+mod bounds;
 mod chain;
 mod compare;
 mod copy;
@@ -38,12 +44,16 @@ mod history;
 mod in_place;
 mod increment;
 mod levels;
+mod journal;
+mod known;
+mod label;
 mod layout;
 mod merge;
 mod names;
 mod open;
 mod read;
 mod replay;
+mod rush;
 mod standby;
 mod state;
 mod thin;
@@ -54,7 +64,8 @@ mod tests;
 
 pub use self::chain::{Chain, Gap, Grain, Moment, Range, Target};
 pub use self::copy::PageLogSelection;
-pub use self::follow::{FollowBounds, FollowRequest, Follower, Step};
+pub use self::bounds::{FollowBounds, Pace};
+pub use self::follow::{FollowRequest, Follower, Step};
 pub use self::increment::{
     Increment, IncrementOutcome, IncrementPlan, IncrementRequest, plan, run,
 };

@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 use lifeboat_core::{Error, Kind, Result};
 
-pub(crate) use self::pinned::{Attempt, Pinned, failed, missing, pin};
+pub(crate) use self::pinned::{Attempt, Glimpse, Pinned, failed, missing, pin};
 
 use self::journal::Journal;
 use self::lock::SharedLock;

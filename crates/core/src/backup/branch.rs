@@ -7,7 +7,9 @@ use crate::event::Event;
 use crate::manifest::{Artifact, Check, CheckOutcome, Manifest};
 use crate::marks::{self, Begun, MarkKind};
 use crate::names::NamePattern;
-use crate::pipeline::{Compression, Encoded, Output, read_back_bytes, read_back_frames};
+use crate::pipeline::{
+    BlockHashes, Compression, Encoded, Output, read_back_bytes, read_back_frames,
+};
 use crate::repository::Repository;
 use crate::seal;
 use crate::source::ArtifactPlan;
@@ -250,7 +252,27 @@ impl<'a> Branch<'a> {
         let (subject, name) = (self.folder.as_str(), manifest.name.as_str());
         self.env.tell(Event::BackupCommitted { subject, name });
         self.forget_begun();
+        self.keep_hashes(manifest);
         Ok(())
+    }
+
+    /// What is sealed cannot be read by who only writes here: what a log needs of it is kept.
+    fn keep_hashes(&self, manifest: &Manifest) {
+        let Some(of) = self.stored.iter().find(|stored| stored.block_bytes.is_some()) else {
+            return;
+        };
+        if self.repository.recipients().is_none() {
+            return;
+        }
+        let hashes = BlockHashes {
+            block_bytes: of.block_bytes.unwrap_or_default(),
+            hashes: of.encoded.block_hashes.clone(),
+        };
+        let ids = (self.record.id, manifest.id);
+        if let Err(error) = self.repository.keep_hashes(ids, &hashes) {
+            let lost = format!("the hashes of its pages cannot be kept on this host: {error}");
+            self.env.warn(&self.folder, &lost);
+        }
     }
 
     /// What a manifest may name is not deleted: half a backup is worse than garbage.

@@ -37,6 +37,23 @@ pub trait LogSelection: Send + Sync {
         staying: &[&Manifest],
     ) -> Result<Vec<ObjectInfo>>;
 
+    /// Whether [`LogSelection::seal`] can seal an object of that name. Those that have an ending of
+    /// [`crate::log`] are sealed without it.
+    fn can_seal(&self, _object: &str) -> bool {
+        false
+    }
+
+    /// Stores an object of the first repository in the second one under that name, sealed as that
+    /// one asks, and reads it back.
+    fn seal(
+        &self,
+        _env: &Env,
+        (_, object): (&Repository, &ObjectInfo),
+        _to: (&Repository, &ObjectName),
+    ) -> Result<()> {
+        Err(Error::new(Kind::Failed, format!("{} cannot be sealed", object.name)))
+    }
+
     /// Whether an object that was copied is what it says of itself, where that needs no key.
     fn check(&self, repository: &Repository, object: &ObjectInfo) -> Result<()>;
 }
@@ -86,7 +103,7 @@ pub(super) fn plan(
     for object in lacking {
         let rest = object.name.as_str().strip_prefix(&entry.folder);
         let Some(file) = rest.and_then(|rest| rest.strip_prefix('/')) else { continue };
-        match sealing(from, to, &object) {
+        match sealing(from, to, &object, selection) {
             Ok(sealed_anew) => {
                 let (file, bytes) = (file.to_owned(), object.bytes);
                 plan.parts.push(LogPart { file, bytes, sealed_anew });
@@ -102,6 +119,7 @@ fn sealing(
     from: &Repository,
     to: &Repository,
     object: &ObjectInfo,
+    selection: &dyn LogSelection,
 ) -> std::result::Result<bool, &'static str> {
     let Some(wanted) = to.recipients() else { return Ok(false) };
     let name = object.name.as_str();
@@ -112,7 +130,9 @@ fn sealing(
         (true, false, _) if from.keys().is_none() => {
             Err("the log is sealed to others than that repository asks; name the key: --identity")
         }
-        (_, _, None) => Err("that repository is sealed, and a log of pages cannot be yet"),
+        (_, _, None) if !selection.can_seal(name) => {
+            Err("that repository is sealed, and such a log cannot be")
+        }
         _ => Ok(true),
     }
 }
@@ -140,7 +160,7 @@ impl LogCopier<'_> {
         for part in &plan.parts {
             env.proceed()?;
             let sent = match part.sealed_anew {
-                true => self.seal(part),
+                true => self.seal(part, selection),
                 false => self.send(part, selection),
             };
             match sent {
@@ -216,9 +236,15 @@ impl LogCopier<'_> {
     }
 
     /// The same as if its server had stored it there.
-    fn seal(&self, part: &LogPart) -> Result<()> {
+    fn seal(&self, part: &LogPart, selection: &dyn LogSelection) -> Result<()> {
         let Some(file) = log::file_of(&part.file) else {
-            return Err(Error::new(Kind::Failed, format!("{} cannot be sealed", part.file)));
+            let name = ObjectName::new(format!("{}/{}", self.from_folder, part.file))?;
+            let plain = part.file.strip_suffix(seal::SUFFIX).unwrap_or(&part.file);
+            let target = format!("{}/{plain}{}", self.to_folder, seal::SUFFIX);
+            let object = ObjectInfo { name, bytes: part.bytes, modified: self.env.clock.now() };
+            let (from, to) = ((self.from, &object), (self.to, &ObjectName::new(target)?));
+            selection.seal(self.env, from, to)?;
+            return self.env.crash.pass("copy.log.committed");
         };
         let mut plain = Vec::new();
         let source = format!("{}/{file}", self.from_folder);

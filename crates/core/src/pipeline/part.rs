@@ -1,14 +1,15 @@
 //! Reading parts of a stored artifact: the frames that hold them, and no others.
 
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 
 use libdeflater::Decompressor;
 use zstd_safe::DCtx;
 
 use super::zstd_frames::{self, SEEK_FRAME_BYTES, SEEK_TAIL_BYTES, SeekTail};
-use super::{Compression, FRAME_BYTES_MAX, gzip};
+use super::{Compression, FRAME_BYTES_MAX, Wrapping, gzip};
 use crate::error::{Error, Kind, Result};
+use crate::seal::{Opener, ReadSeek};
 use crate::store::{ObjectName, Store};
 
 /// What is read ahead where parts are asked for in rising order.
@@ -42,12 +43,16 @@ impl<'a> PartReader<'a> {
     pub fn open(
         store: &'a dyn Store,
         object: &ObjectName,
-        compression: Compression,
+        wrapping: impl Into<Wrapping>,
         (stored_bytes, plain_bytes): (u64, u64),
     ) -> Result<Option<Self>> {
-        let mut stored = StoredParts::new(store, object, stored_bytes, AHEAD_BYTES);
+        let Wrapping { compression, opener } = wrapping.into();
+        let mut stored = match &opener {
+            None => StoredParts::new(store, object, stored_bytes, AHEAD_BYTES),
+            Some(opener) => StoredParts::opened(store, object, stored_bytes, AHEAD_BYTES, opener)?,
+        };
         let frames = match compression {
-            Compression::None if stored_bytes == plain_bytes => Frames::None,
+            Compression::None if stored.bytes == plain_bytes => Frames::None,
             Compression::None => return Ok(None),
             Compression::Zstd { .. } => match zstd_starts(&mut stored, plain_bytes)? {
                 Some(frames) => frames,
@@ -177,7 +182,8 @@ fn zstd_starts(stored: &mut StoredParts<'_>, plain_bytes: u64) -> Result<Option<
     Ok((whole && frame_bytes <= SEEK_FRAME_BYTES).then_some(Frames::Zstd { starts, frame_bytes }))
 }
 
-/// Reads ranges of an object as it is stored, ahead where they come in rising order.
+/// Reads ranges of an object as it is stored, or of what lies below its seal; ahead where they come
+/// in rising order.
 pub struct StoredParts<'a> {
     store: &'a dyn Store,
     object: ObjectName,
@@ -185,13 +191,41 @@ pub struct StoredParts<'a> {
     ahead_bytes: u64,
     start: u64,
     window: Vec<u8>,
+    /// What lies below the seal, where it was opened.
+    opened: Option<Box<dyn ReadSeek + Send + 'a>>,
 }
 
 impl<'a> StoredParts<'a> {
     /// Of an object of that size. Where parts come in rising order, so many bytes are read ahead.
     pub fn new(store: &'a dyn Store, object: &ObjectName, bytes: u64, ahead_bytes: u64) -> Self {
         let (object, window) = (object.clone(), Vec::new());
-        StoredParts { store, object, bytes, ahead_bytes, start: 0, window }
+        StoredParts { store, object, bytes, ahead_bytes, start: 0, window, opened: None }
+    }
+
+    /// What lies below the seal of an object of that size. A seal is read in pieces of 64 KiB.
+    pub fn opened(
+        store: &'a dyn Store,
+        object: &ObjectName,
+        bytes: u64,
+        ahead_bytes: u64,
+        opener: &Opener,
+    ) -> Result<Self> {
+        let sealed = Sequence { parts: StoredParts::new(store, object, bytes, ahead_bytes), at: 0 };
+        let damaged = |error: Error| match error.kind() {
+            Kind::CheckFailed => error.context(format!("{object} is damaged")),
+            _ => error,
+        };
+        let mut opened = opener.open_parts(object.as_str(), sealed).map_err(damaged)?;
+        let bytes = opened
+            .seek(SeekFrom::End(0))
+            .map_err(|error| damaged(unread(store, object, error)))?;
+        let parts = StoredParts::new(store, object, bytes, ahead_bytes);
+        Ok(StoredParts { opened: Some(opened), ..parts })
+    }
+
+    /// How many bytes there are.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// The bytes of that range.
@@ -214,11 +248,16 @@ impl<'a> StoredParts<'a> {
     fn fetch(&mut self, range: Range<u64>) -> Result<()> {
         let length = range.end - range.start;
         (self.start, self.window) = (range.start, Vec::with_capacity(length as usize));
-        let reader = self.store.get(&self.object, Some(range))?;
-        reader.take(length).read_to_end(&mut self.window).map_err(|error| {
-            let message = format!("cannot read {} of {}", self.object, self.store.url());
-            Error::io(Kind::StoreUnavailable, message, error)
-        })?;
+        let read = match &mut self.opened {
+            None => {
+                let reader = self.store.get(&self.object, Some(range))?;
+                reader.take(length).read_to_end(&mut self.window)
+            }
+            Some(opened) => opened
+                .seek(SeekFrom::Start(range.start))
+                .and_then(|_| opened.take(length).read_to_end(&mut self.window)),
+        };
+        read.map_err(|error| unread(self.store, &self.object, error))?;
         match self.window.len() as u64 == length {
             true => Ok(()),
             false => Err(Error::new(
@@ -226,5 +265,48 @@ impl<'a> StoredParts<'a> {
                 format!("{} of {} is cut short", self.object, self.store.url()),
             )),
         }
+    }
+}
+
+/// An error of reading: ours as it is, another one named.
+fn unread(store: &dyn Store, object: &ObjectName, error: std::io::Error) -> Error {
+    match error.downcast::<Error>() {
+        Ok(error) => error,
+        Err(error) => {
+            let message = format!("cannot read {object} of {}", store.url());
+            Error::io(Kind::StoreUnavailable, message, error)
+        }
+    }
+}
+
+/// An object as a stream that can be read from any place on. Its errors hold ours.
+struct Sequence<'a> {
+    parts: StoredParts<'a>,
+    at: u64,
+}
+
+impl Read for Sequence<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let end = self.parts.bytes.min(self.at.saturating_add(buffer.len() as u64));
+        if self.at >= end {
+            return Ok(0);
+        }
+        let read = self.parts.read(self.at..end).map_err(std::io::Error::other)?;
+        buffer[..read.len()].copy_from_slice(read);
+        let length = read.len();
+        self.at = end;
+        Ok(length)
+    }
+}
+
+impl Seek for Sequence<'_> {
+    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+        let at = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::End(by) => self.parts.bytes.checked_add_signed(by),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+        };
+        self.at = at.ok_or_else(|| std::io::Error::other("a place before the beginning"))?;
+        Ok(self.at)
     }
 }

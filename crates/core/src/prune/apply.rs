@@ -109,7 +109,8 @@ pub fn apply(
         let (entry, _) = repository.source_entry(request.folder)?;
         let backups = staying(&plan, &entry);
         let hold = &mut || lease.hold();
-        match levels::thin(env, repository, log_levels, (&plan, &backups), hold) {
+        let work = (plan.folder.as_str(), &plan.thinned[..]);
+        match levels::thin(env, repository, log_levels, (work, &backups), hold) {
             Ok(thinned) => {
                 pruned.freed_bytes += thinned.freed_bytes;
                 pruned.thinned = thinned;

@@ -7,11 +7,13 @@
 //! and not from the clock, so that neither a wrong clock nor a source that stopped loses anything.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{Action, Item, PrunePlan};
+use crate::backup::lock::SourceLock;
 use crate::env::Env;
 use crate::error::{Kind, Result};
 use crate::manifest::Manifest;
@@ -114,27 +116,56 @@ pub(super) fn hold(plan: &mut PrunePlan, holds: &HashMap<String, String>) {
     }
 }
 
-/// Thins out the logs that a plan names. One that is damaged is told of and left as it is.
+/// Thins out the logs of a source, and does nothing else: no backup goes, so it needs no newer one
+/// and no approval. It holds the lease of the source's folder.
+///
+/// [`Kind::Locked`] during a backup or a prune.
+pub fn thin_logs(
+    env: &Env,
+    repository: &Repository,
+    (folder, levels): (&str, &dyn LogLevels),
+    lock_folder: Option<&Path>,
+) -> Result<Thinned> {
+    let repository = &repository.without_cache();
+    let (entry, _) = repository.source_entry(folder)?;
+    let backups: Vec<&Manifest> = entry.backups.iter().collect();
+    let planned = levels.plan(env.clock.now(), repository, folder, &backups)?;
+    if !planned.iter().any(Thinning::has_work) {
+        return Ok(Thinned::default());
+    }
+    let lock = SourceLock::take(env, lock_folder, &entry.record, repository.header().id)?;
+    let mut lease = super::turn::take(env, repository, folder, &entry.record, &lock)?;
+    let work = (folder, &planned[..]);
+    let thinned = thin(env, repository, levels, (work, &backups), &mut || lease.hold())?;
+    lease.hold()?;
+    lease.end();
+    Ok(thinned)
+}
+
+/// Thins out the logs that are planned for a folder. One that is damaged is told of and left as it
+/// is.
 pub(super) fn thin(
     env: &Env,
     repository: &Repository,
     levels: &dyn LogLevels,
-    (plan, backups): (&PrunePlan, &[&Manifest]),
+    ((folder, planned), backups): ((&str, &[Thinning]), &[&Manifest]),
     hold: &mut dyn FnMut() -> Result<()>,
 ) -> Result<Thinned> {
     let mut all = Thinned::default();
-    for thinning in plan.thinned.iter().filter(|thinning| thinning.has_work()) {
+    for thinning in planned.iter().filter(|thinning| thinning.has_work()) {
         env.proceed()?;
         let Some(base) = backups.iter().find(|backup| backup.name == thinning.backup) else {
             continue;
         };
-        match levels.thin(env, repository, &plan.folder, (backups, base), hold) {
+        match levels.thin(env, repository, folder, (backups, base), hold) {
             Ok(thinned) => {
                 all.merged += thinned.merged;
                 all.deleted += thinned.deleted;
                 all.freed_bytes += thinned.freed_bytes;
             }
-            Err(error) if matches!(error.kind(), Kind::CheckFailed | Kind::NotCovered) => {
+            Err(error)
+                if matches!(error.kind(), Kind::CheckFailed | Kind::NotCovered | Kind::WrongKey) =>
+            {
                 env.warn(&thinning.backup, &format!("its log stays as it is: {error}"));
             }
             Err(error) => return Err(error),

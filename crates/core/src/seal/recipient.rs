@@ -108,7 +108,7 @@ impl Recipients {
 
     /// The same and one key more, which is named nowhere: it is made here, and only what is in
     /// memory opens what is sealed to it.
-    pub(crate) fn with_passing_key(&self) -> (Recipients, Identity) {
+    pub fn with_passing_key(&self) -> (Recipients, Identity) {
         let identity = age::x25519::Identity::generate();
         let mut more = self.clone();
         more.recipients.push(Recipient::Native(identity.to_public()));

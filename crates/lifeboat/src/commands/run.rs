@@ -1,7 +1,11 @@
 //! `lifeboat run`: follows SQLite databases, so that new commits are in the repositories at once.
 
+mod thinning;
+mod turns;
+
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::sync::mpsc::channel;
 use std::sync::{Mutex, PoisonError};
 
 use lifeboat_core::backup::{self, BackupRequest};
@@ -9,9 +13,12 @@ use lifeboat_core::env::Env;
 use lifeboat_core::parallel::in_parallel;
 use lifeboat_core::{Error, Kind, Result};
 use lifeboat_sqlite::KIND;
-use lifeboat_sqlite::pagelog::{FollowBounds, FollowRequest, Follower, Increment, Step};
+use lifeboat_sqlite::pagelog::{FollowBounds, FollowRequest, Follower, Increment, Pace, Step};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
+use self::thinning::Thinning;
+use self::turns::Turns;
 use super::backup::{Choices, chosen, request};
 use crate::config::values::Period;
 use crate::repositories::{self, Place};
@@ -24,8 +31,6 @@ use crate::ui::{report, units};
 const TARGETS_EVERY_MS: u64 = 10_000;
 /// After so many looks a follower asks whether there is a newer backup to follow.
 const CURRENT_EVERY_LOOKS: u32 = 60;
-/// The time between two looks while one of them waits for something.
-const HURRIED_MS: u64 = 20;
 /// How long a database that failed is left alone: doubled each time, up to the second.
 const RETRY_MS: (u64, u64) = (1_000, 60_000);
 
@@ -39,6 +44,9 @@ const RETRY_MS: (u64, u64) = (1_000, 60_000);
 /// The application goes on writing: its database gets no table, no checkpoint and no other journal
 /// mode. In WAL mode only what was written is read. Where the `-wal` began anew, and in the other
 /// journal modes, all pages are compared, for no more than a part of the time.
+///
+/// Every hour the logs are thinned out as `log` and `keep` of the configuration say, where the
+/// credentials suffice; without both, every state stays.
 ///
 /// Without arguments every SQLite database of the configuration is followed, those of globs as they
 /// come and go. It runs until it gets a signal. One database that fails is told of and tried again;
@@ -55,13 +63,20 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME", default_value = "1m")]
     heartbeat: Period,
     /// How large a -wal may become while it is kept from beginning anew, in MiB
-    #[arg(long, value_name = "MIB", default_value_t = 64)]
+    #[arg(long, value_name = "MIB", default_value_t = 8)]
     wal_max: u32,
+    /// By how much a -wal may grow while all pages are compared, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 64)]
+    compare_max: u32,
+    /// An application that writes so many MiB a second is in a hurry: its -wal is read as it comes,
+    /// and never kept from beginning anew
+    #[arg(long, value_name = "MIB", default_value_t = 4)]
+    hurry_from: u32,
     /// Databases smaller than this are compared when their -wal began anew, and never keep it from
     /// that, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 32)]
     pin_from: u32,
-    /// Look at each database once, then end
+    /// Look at each database once, thin out its log, then end
     #[arg(long)]
     once: bool,
 }
@@ -88,23 +103,36 @@ struct Followed {
 /// What a look led to, for people.
 enum Told {
     Nothing,
-    Began(Increment),
+    Began(Increment, Rpo),
     Added(Increment),
     BackedUp(String),
     Failed(Error),
 }
 
+/// How much may be lost.
+#[derive(Clone, Copy)]
+struct Rpo {
+    ms: u64,
+    /// The database is not in WAL mode: all pages are compared each time.
+    is_compared: bool,
+}
+
 pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     let mut env = session.env()?;
     env.stop = signals::catch();
+    allow_files();
     let places = repositories::places(session)?;
     let bounds = FollowBounds {
         pinned_wal_bytes_max: u64::from(args.wal_max) << 20,
+        compared_wal_bytes_max: u64::from(args.compare_max) << 20,
+        rush_from_bytes: u64::from(args.hurry_from) << 20,
+        store_every_ms: args.interval.milliseconds,
         pinned_from_bytes: u64::from(args.pin_from) << 20,
         heartbeat_ms: args.heartbeat.milliseconds,
         ..FollowBounds::default()
     };
     let mut kept = BTreeMap::new();
+    let mut thinning = Thinning::begin(&env);
     loop {
         let targets = targets(session, &args)?;
         let mut jobs = jobs(session, &env, &targets, &places, &mut kept)?;
@@ -112,16 +140,30 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
             let error = Error::new(Kind::Usage, "there is no SQLite database to follow");
             return Err(error.hint("name one: lifeboat run app.db"));
         }
+        thinning.go_on(session, &env, &jobs);
         let ended = follow(session, &env, &args, &jobs, bounds);
         for job in jobs.drain(..) {
             let key = job.key();
             let followed = job.followed.into_inner().unwrap_or_else(PoisonError::into_inner);
             kept.insert(key, followed);
         }
-        if let Some(code) = ended? {
-            return Ok(code);
+        match ended {
+            Ok(None) => {}
+            ended => {
+                thinning.end();
+                return ended.map(|code| code.unwrap_or(ExitCode::SUCCESS));
+            }
         }
     }
+}
+
+/// Each database that is followed has a lock, which is a file: as many may be open as the system
+/// allows, and not only the thousand that programs get that do not ask.
+fn allow_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Where that is refused, the limit stays what it was.
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 /// The databases that are to be followed now.
@@ -170,7 +212,7 @@ fn jobs<'a>(
     Ok(jobs)
 }
 
-/// Looks at all of them again and again. `None` when it is time to see which there are.
+/// Looks at each of them when its time has come. `None` when it is time to see which there are.
 fn follow(
     session: &Session,
     env: &Env,
@@ -178,52 +220,69 @@ fn follow(
     jobs: &[Job<'_>],
     bounds: FollowBounds,
 ) -> Result<Option<ExitCode>> {
+    env.proceed()?;
+    if args.once {
+        return once(session, env, jobs, bounds).map(Some);
+    }
     let until_ms = env.clock.monotonic_ms() + TARGETS_EVERY_MS;
-    loop {
-        env.proceed()?;
-        let begun_ms = env.clock.monotonic_ms();
-        let mut told = in_parallel(jobs, env.threads, |job| job.look(env, bounds));
-        if args.once && jobs.iter().zip(&told).any(|(_, told)| matches!(told, Told::BackedUp(_))) {
-            // A backup is no end: what it is followed by begins with the second look.
-            let again = in_parallel(jobs, env.threads, |job| job.look(env, bounds));
-            told = told.into_iter().zip(again).flat_map(|(one, two)| [one, two]).collect();
+    let turns = Turns::new(jobs.len(), env, args.interval.milliseconds, until_ms);
+    let (sender, receiver) = channel();
+    std::thread::scope(|scope| {
+        for _ in 0..turns.workers(env) {
+            let (sender, turns) = (sender.clone(), &turns);
+            scope.spawn(move || {
+                turns.work(env, |at, is_due| {
+                    let job = &jobs[at];
+                    let told = match is_due || job.is_urgent(env) {
+                        true => job.look(env, bounds),
+                        false => Told::Nothing,
+                    };
+                    // Nobody listens any more only when all is over.
+                    let _ = sender.send((at, told));
+                    job.pace(env)
+                });
+            });
         }
-        let per_job = told.len() / jobs.len().max(1);
-        let mut results = Vec::new();
-        let mut failed = None;
-        for (at, told) in told.into_iter().enumerate() {
-            let job = &jobs[at / per_job.max(1)];
+        drop(sender);
+        for (at, told) in receiver {
+            if let Some(result) = tell(session, &jobs[at], &told)
+                && session.printer.json()
+            {
+                session.printer.data(&format!("{result}\n"))?;
+            }
+        }
+        env.proceed().map(|()| None)
+    })
+}
+
+/// Looks at each of them once.
+fn once(
+    session: &Session,
+    env: &Env,
+    jobs: &[Job<'_>],
+    bounds: FollowBounds,
+) -> Result<ExitCode> {
+    let mut told = in_parallel(jobs, env.threads, |job| vec![job.look(env, bounds)]);
+    if told.iter().flatten().any(|told| matches!(told, Told::BackedUp(_))) {
+        // A backup is no end: what it is followed by begins with the second look.
+        let again = in_parallel(jobs, env.threads, |job| job.look(env, bounds));
+        told.iter_mut().zip(again).for_each(|(told, again)| told.push(again));
+    }
+    let mut results = Vec::new();
+    let mut failed = None;
+    for (job, told) in jobs.iter().zip(told) {
+        for told in told {
             results.extend(tell(session, job, &told));
             if let Told::Failed(error) = told {
                 failed = failed.or(Some(error));
             }
         }
-        if args.once {
-            if session.printer.json() {
-                session.printer.json_data(&results)?;
-            }
-            return failed.map_or(Ok(Some(ExitCode::SUCCESS)), Err);
-        }
-        for result in &results {
-            if session.printer.json() {
-                session.printer.data(&format!("{result}\n"))?;
-            }
-        }
-        if let Some(error) = failed.filter(is_end) {
-            return Err(error);
-        }
-        if env.clock.monotonic_ms() >= until_ms {
-            return Ok(None);
-        }
-        let took_ms = env.elapsed_ms(begun_ms);
-        let rest_ms = args.interval.milliseconds.saturating_sub(took_ms).max(1);
-        let is_hurried = jobs.iter().any(|job| job.is_hurried(env));
-        env.pause_ms(if is_hurried { rest_ms.min(HURRIED_MS) } else { rest_ms })?;
     }
-}
-
-fn is_end(error: &Error) -> bool {
-    matches!(error.kind(), Kind::Interrupted | Kind::Terminated)
+    thinning::now(session, env, jobs);
+    if session.printer.json() {
+        session.printer.json_data(&results)?;
+    }
+    failed.map_or(Ok(ExitCode::SUCCESS), Err)
 }
 
 impl Job<'_> {
@@ -231,9 +290,19 @@ impl Job<'_> {
         (self.target.name.clone(), self.place.url.clone())
     }
 
-    fn is_hurried(&self, env: &Env) -> bool {
+    fn pace(&self, env: &Env) -> Pace {
         let followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
-        followed.follower.as_ref().is_some_and(|follower| follower.is_hurried(env))
+        followed.follower.as_ref().map_or(Pace::Calm, |follower| follower.pace(env))
+    }
+
+    /// Whether it is to be looked at although its time has not come.
+    fn is_urgent(&self, env: &Env) -> bool {
+        let followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        followed.follower.as_ref().is_some_and(|follower| match follower.pace(env) {
+            Pace::Hurried => true,
+            Pace::Watched => follower.has_grown(),
+            Pace::Calm => false,
+        })
     }
 
     /// Looks at the database once. Fails for itself alone.
@@ -286,9 +355,10 @@ impl Job<'_> {
         };
         match Follower::begin(env, &repository, request)? {
             Ok((follower, increment)) => {
+                let rpo = Rpo { ms: follower.rpo_ms(), is_compared: follower.is_compared() };
                 followed.follower = Some(follower);
                 followed.is_backed_up = false;
-                Ok(Told::Began(increment))
+                Ok(Told::Began(increment, rpo))
             }
             // Backup upon backup would fill the disk.
             Err(why) if followed.is_backed_up => {
@@ -314,11 +384,20 @@ fn tell(session: &Session, job: &Job<'_>, told: &Told) -> Option<Value> {
     let name = units::one_line(&job.target.name);
     let (printer, label) = (&session.printer, job.place.label());
     session.progress.clear();
+    let mut rpo_ms = None;
     let (outcome, increment) = match told {
         Told::Nothing => return None,
-        Told::Began(increment) => {
+        Told::Began(increment, rpo) => {
+            rpo_ms = Some(rpo.ms);
+            let every = match rpo.is_compared {
+                true => format!(
+                    "; it is not in WAL mode: its pages are compared, about every {}",
+                    units::duration(rpo.ms)
+                ),
+                false => String::new(),
+            };
             printer.note(&format!(
-                "following {name} in {label}, from {}+{} on",
+                "following {name} in {label}, from {}+{} on{every}",
                 units::one_line(&increment.base),
                 increment.position
             ));
@@ -350,10 +429,14 @@ fn tell(session: &Session, job: &Job<'_>, told: &Told) -> Option<Value> {
             }));
         }
     };
-    Some(json!({
+    let mut result = json!({
         "source": job.target.name, "repository": job.place.url, "outcome": outcome,
         "backup": increment.base, "position": increment.position, "held": increment.held,
         "pages_changed": increment.pages.0, "pages": increment.pages.1,
         "stored_bytes": increment.stored_bytes,
-    }))
+    });
+    if let Some(rpo_ms) = rpo_ms {
+        result["rpo_ms"] = rpo_ms.into();
+    }
+    Some(result)
 }

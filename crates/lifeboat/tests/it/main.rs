@@ -30,6 +30,8 @@ mod drill;
 mod drive;
 mod files;
 mod follow;
+mod follow_far;
+mod follow_sealed;
 mod from_scripts;
 mod golden;
 mod guard;

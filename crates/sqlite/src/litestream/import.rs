@@ -201,7 +201,12 @@ impl Import<'_> {
         let (env, place) = (self.env, built.0.path());
         let database = fs::File::options().read(true).write(true).open(&place);
         let database = database.map_err(|error| unwritten(&place, error))?;
-        let mut writer = log.begin_file()?;
+        let time_ms = file.head.as_ref().map_or(0, |head| head.time_ms);
+        // The time of a file is taken a little after its frames were read: what was committed
+        // between the two may be missing, so only the time before it is promised.
+        let looked =
+            Looked { held_ms: before.at.as_millisecond().max(log.held_ms), until_ms: time_ms };
+        let mut writer = log.begin_file(looked)?;
         let mut batch: Vec<Changed> = Vec::new();
         let page_count = log.state.page_count();
         let after = lay(env, self.replica, file, page_count, &mut |number, page| {
@@ -217,11 +222,6 @@ impl Import<'_> {
         writer.add(&encode(&batch)?)?;
         let bytes = u64::from(after) * u64::from(log.state.page_size());
         database.set_len(bytes).map_err(|error| unwritten(&place, error))?;
-        let time_ms = file.head.as_ref().map_or(0, |head| head.time_ms);
-        // The time of a file is taken a little after its frames were read: what was committed
-        // between the two may be missing, so only the time before it is promised.
-        let looked =
-            Looked { held_ms: before.at.as_millisecond().max(log.held_ms), until_ms: time_ms };
         log.end_file(env, writer, after, looked, 0)?;
         let at = Timestamp::from_millisecond(time_ms).unwrap_or(before.at);
         Ok(ReplicaState { transaction: file.last, at })

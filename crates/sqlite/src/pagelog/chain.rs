@@ -12,7 +12,9 @@ use lifeboat_core::moment::compact;
 use lifeboat_core::parallel::in_parallel;
 use lifeboat_core::repository::Repository;
 use lifeboat_core::{Error, Kind, Result};
+use uuid::Uuid;
 
+use super::label::Label;
 use super::layout::Footer;
 use super::read::{LogObject, list};
 
@@ -136,6 +138,16 @@ impl<'a> Chain<'a> {
         self.reached.last_key_value().map_or(0, |(position, _)| *position)
     }
 
+    /// The file that leads to it.
+    pub(crate) fn last(&self) -> Option<&LogObject> {
+        self.reached.last_key_value().map(|(_, (_, last))| &self.files[*last])
+    }
+
+    /// Whether files of it are sealed.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.files.iter().any(LogObject::is_sealed)
+    }
+
     /// How many states can be restored, without the base.
     pub fn states(&self) -> usize {
         self.reached.len()
@@ -233,8 +245,11 @@ impl<'a> Chain<'a> {
             let message = format!("position {position} of {}", self.base.name);
             return Err(Error::new(Kind::NotCovered, message));
         };
-        let footer = self.files[*index].footer(self.repository.store())?;
-        Ok(moment_of(&footer))
+        let file = &self.files[*index];
+        Ok(match file.is_sealed() {
+            true => moment_of_label(&file.label(self.repository)?),
+            false => moment_of(&file.footer(self.repository)?),
+        })
     }
 
     /// The files that lead to a position, each proved to follow the one before.
@@ -251,7 +266,7 @@ impl<'a> Chain<'a> {
         }
         files.reverse();
         let store = self.repository.store();
-        let footers = in_parallel(&files, store.readers(), |file| file.footer(store));
+        let footers = in_parallel(&files, store.readers(), |file| file.footer(self.repository));
         let mut steps: Vec<Step> = Vec::with_capacity(files.len());
         for (file, footer) in files.into_iter().zip(footers) {
             let step = footer.and_then(|footer| {
@@ -260,6 +275,10 @@ impl<'a> Chain<'a> {
             });
             match step {
                 Ok(step) => steps.push(step),
+                // Nothing is wrong with the log.
+                Err(error) if !matches!(error.kind(), Kind::CheckFailed | Kind::NotCovered) => {
+                    return Err(error);
+                }
                 Err(error) => return Err(self.instead(error, &steps)),
             }
         }
@@ -273,16 +292,8 @@ impl<'a> Chain<'a> {
         footer: &Footer,
         before: Option<&Footer>,
     ) -> Result<()> {
-        let foreign = |why: &str| {
-            let message = format!("{} does not belong to this log: {why}", file.object);
-            Err(Error::new(Kind::NotCovered, message))
-        };
-        if footer.source != self.base.source.id {
-            return foreign("it is of another source");
-        }
-        if footer.base != self.base.id {
-            return foreign("it follows another backup");
-        }
+        let foreign = |why: &str| Err(foreign(file, why));
+        self.require_own(file, (footer.source, footer.base))?;
         let Some(before) = before else { return Ok(()) };
         if footer.page_size != before.page_size || footer.page_count.0 != before.page_count.1 {
             return foreign("its pages do not fit those of the file before it");
@@ -294,6 +305,17 @@ impl<'a> Chain<'a> {
             return foreign("it begins with another state than the one before it ends with");
         }
         Ok(())
+    }
+
+    /// Requires that a file which says that it is of that source and base is of this log.
+    pub(crate) fn require_own(&self, file: &LogObject, (source, base): (Uuid, Uuid)) -> Result<()> {
+        if source != self.base.source.id {
+            return Err(foreign(file, "it is of another source"));
+        }
+        match base == self.base.id {
+            true => Ok(()),
+            false => Err(foreign(file, "it follows another backup")),
+        }
     }
 
     /// The error for a target that a gap makes unreachable, with what can be restored instead.
@@ -339,7 +361,20 @@ impl<'a> Chain<'a> {
     }
 }
 
+fn foreign(file: &LogObject, why: &str) -> Error {
+    let message = format!("{} does not belong to this log: {why}", file.object);
+    Error::new(Kind::NotCovered, message)
+}
+
 pub(crate) fn moment_of(footer: &Footer) -> Moment {
+    moment(footer.to, footer.held_ms, footer.until_ms)
+}
+
+fn moment_of_label(label: &Label) -> Moment {
+    moment(label.to, label.held_ms, label.until_ms)
+}
+
+fn moment(position: u64, held_ms: i64, until_ms: i64) -> Moment {
     let time = |ms: i64| Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH);
-    Moment { position: footer.to, held: time(footer.held_ms), until: time(footer.until_ms) }
+    Moment { position, held: time(held_ms), until: time(until_ms) }
 }

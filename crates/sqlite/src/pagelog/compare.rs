@@ -1,5 +1,6 @@
 //! The end of a capture at which pages are compared with the hashes of a state.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
@@ -10,6 +11,7 @@ use lifeboat_core::source::{BlockObserver, Sink};
 use lifeboat_core::{Error, Kind, Result};
 
 use super::state::PageState;
+use crate::snapshot::wal::{self, WalHeader};
 
 /// What is read at once, in bytes.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -17,6 +19,36 @@ const BUFFER_BYTES: usize = 1 << 20;
 const BATCH_BYTES: usize = 1 << 20;
 /// With so few changed pages no share of all is too large.
 const CHANGED_MIN: u32 = 4_096;
+
+/// How far a `-wal` may grow while all pages are compared, as the state that is held for that keeps
+/// it from beginning anew.
+pub(crate) struct WalLimit {
+    file: File,
+    header: WalHeader,
+    frame: u32,
+    bytes: u64,
+}
+
+impl WalLimit {
+    /// That many bytes behind a frame of a log.
+    pub(crate) fn behind(file: File, header: WalHeader, frame: u32, bytes: u64) -> Self {
+        let frames = u32::try_from(bytes / (u64::from(header.page_size) + 24)).unwrap_or(u32::MAX);
+        WalLimit { file, header, frame: frame.saturating_add(frames), bytes }
+    }
+
+    fn require(&self) -> Result<()> {
+        if !wal::has_frame(&self.file, &self.header, self.frame) {
+            return Ok(());
+        }
+        let message = format!(
+            "its -wal grew by more than {} MiB while all its pages were compared: it was let go",
+            self.bytes >> 20
+        );
+        Err(Error::new(Kind::SourceUnavailable, message).hint(
+            "it is tried again; under a writer that is always so fast, allow more: --compare-max",
+        ))
+    }
+}
 
 /// A page that differs.
 pub(crate) struct Found {
@@ -35,6 +67,7 @@ pub(crate) struct ChangedSink<'a> {
     env: &'a Env,
     state: &'a PageState,
     observer: Option<Arc<dyn BlockObserver>>,
+    limit: Option<&'a WalLimit>,
     sender: Option<SyncSender<Vec<Found>>>,
     buffer: Vec<u8>,
     batch: Vec<Found>,
@@ -47,7 +80,7 @@ pub(crate) struct ChangedSink<'a> {
 impl<'a> ChangedSink<'a> {
     pub(crate) fn new(
         env: &'a Env,
-        state: &'a PageState,
+        (state, limit): (&'a PageState, Option<&'a WalLimit>),
         observer: Option<Arc<dyn BlockObserver>>,
         sender: SyncSender<Vec<Found>>,
     ) -> Self {
@@ -55,6 +88,7 @@ impl<'a> ChangedSink<'a> {
             env,
             state,
             observer,
+            limit,
             sender: Some(sender),
             buffer: vec![0; BUFFER_BYTES],
             batch: Vec::new(),
@@ -92,6 +126,7 @@ impl Sink for ChangedSink<'_> {
 
     fn advance(&mut self, bytes: usize) -> Result<()> {
         self.env.proceed()?;
+        self.limit.map_or(Ok(()), WalLimit::require)?;
         let page_bytes = self.state.page_size() as usize;
         if let Some(observer) = &self.observer {
             let offset = u64::from(self.pages) * page_bytes as u64;

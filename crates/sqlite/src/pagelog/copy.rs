@@ -7,11 +7,12 @@ use lifeboat_core::copy::LogSelection;
 use lifeboat_core::env::Env;
 use lifeboat_core::manifest::Manifest;
 use lifeboat_core::repository::Repository;
-use lifeboat_core::store::ObjectInfo;
+use lifeboat_core::store::{ObjectInfo, ObjectName};
 use lifeboat_core::{Error, Kind};
 
 use super::names::Span;
 use super::read::LogObject;
+use super::write;
 
 /// The rule for page logs: a log belongs to one backup, and goes where that is.
 #[derive(Clone, Copy, Debug)]
@@ -46,15 +47,50 @@ impl LogSelection for PageLogSelection {
 
     fn check(&self, repository: &Repository, object: &ObjectInfo) -> Result<()> {
         let name = object.name.as_str();
-        let mut parts = name.rsplitn(3, '/');
-        let (file, level) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-        let Some(span) = Span::parse(&format!("{level}/{file}")) else {
+        let Some(span) = span_of(name) else {
             return Err(Error::new(Kind::CheckFailed, format!("{name} is no file of a log")));
         };
         let file = LogObject { object: object.name.clone(), bytes: object.bytes, span };
-        let store = repository.store();
-        file.footer(store).and_then(|footer| file.check_content(store, &footer))
+        // What is sealed was compared byte for byte; that it is what it says, shows without a key.
+        match file.is_sealed() {
+            true => file.label(repository).map(drop),
+            false => {
+                let footer = file.footer(repository)?;
+                file.check_content(repository, &footer)
+            }
+        }
     }
+
+    fn can_seal(&self, object: &str) -> bool {
+        span_of(object).is_some()
+    }
+
+    fn seal(
+        &self,
+        env: &Env,
+        (from, object): (&Repository, &ObjectInfo),
+        (to, target): (&Repository, &ObjectName),
+    ) -> Result<()> {
+        let name = object.name.as_str();
+        let Some(span) = span_of(name) else {
+            return Err(Error::new(Kind::CheckFailed, format!("{name} is no file of a log")));
+        };
+        let file = LogObject { object: object.name.clone(), bytes: object.bytes, span };
+        let footer = file.footer(from)?;
+        file.check_content(from, &footer)?;
+        match write::seal_copy(to, target.clone(), from, (&file, &footer)) {
+            // Another copy was faster.
+            Err(error) if error.kind() == Kind::Refused => Ok(()),
+            stored => stored?.read_back(env, to, target.as_str()),
+        }
+    }
+}
+
+/// What the name of an object of a log says.
+fn span_of(name: &str) -> Option<Span> {
+    let mut parts = name.rsplitn(3, '/');
+    let (file, level) = (parts.next()?, parts.next()?);
+    Span::parse(&format!("{level}/{file}"))
 }
 
 /// The files of all logs in a folder by the backup that they belong to, each sorted.

@@ -10,7 +10,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use lifeboat_core::backup::lock::SourceLock;
@@ -19,21 +19,24 @@ use lifeboat_core::manifest::CheckLevel;
 use lifeboat_core::marks::MarkKind;
 use lifeboat_core::pipeline::block_hash;
 use lifeboat_core::repository::{Repository, SourceIdentity};
-use lifeboat_core::source::{CaptureOptions, Source as _};
+use lifeboat_core::source::{CaptureOptions, Source};
 use lifeboat_core::store::ObjectName;
-use lifeboat_core::{Error, Kind, Result};
+use lifeboat_core::Result;
 
+use super::bounds::{FollowBounds, Pace};
 use super::delta::{Before, Changed, encode};
 use super::history::History;
 use super::increment::{Increment, IncrementOutcome, Ready, base_of, compare, ready};
+use super::known::{Known, Versions, is_wal, known_at, known_of, limit_of};
 use super::open::{Looked, OpenLog};
+use super::rush::Rush;
 use super::{FILES_MAX, history, log_bytes_max};
 use crate::ffi::{self, Mark};
 use crate::held::{self, HeldFile};
 use crate::holders::side_file;
 use crate::lock_proof::LockProof;
 use crate::snapshot::frames::{Keep, PageMap};
-use crate::snapshot::wal::{self, Between, Place, WalHeader};
+use crate::snapshot::wal::{self, Between, WalHeader};
 use crate::snapshot::{Attempt, Pinned, missing, pin};
 use crate::source::SqliteSource;
 
@@ -41,39 +44,10 @@ use crate::source::SqliteSource;
 const BATCH_PAGES: usize = 256;
 /// For so long after the `-wal` was let go its beginning anew is waited for.
 const HURRIED_MS: u64 = 2_000;
+/// A `-wal` that grew by so much since a look is looked at again.
+const GROWN_BYTES: u64 = 2 << 20;
 /// A file that was written so short a time ago may have been written again without a newer time.
 const YOUNG_MS: i64 = 1_000;
-
-/// The bounds of a follower.
-#[derive(Clone, Copy, Debug)]
-pub struct FollowBounds {
-    /// How large the `-wal` may be while we keep it from beginning anew, in bytes.
-    pub pinned_wal_bytes_max: u64,
-    /// How long we keep it from beginning anew, in milliseconds.
-    pub pinned_ms_max: u64,
-    /// Databases that are smaller are compared instead of being kept from it, in bytes.
-    pub pinned_from_bytes: u64,
-    /// After so long without a change, that there was none is written down, in milliseconds.
-    pub heartbeat_ms: u64,
-    /// After all pages were compared, so many times as long as that took they are not again. In
-    /// WAL mode, where nobody waits for it.
-    pub compare_pause_wal: u64,
-    /// The same where writers wait meanwhile.
-    pub compare_pause_rollback: u64,
-}
-
-impl Default for FollowBounds {
-    fn default() -> Self {
-        FollowBounds {
-            pinned_wal_bytes_max: 64 << 20,
-            pinned_ms_max: 10 * 60_000,
-            pinned_from_bytes: 32 << 20,
-            heartbeat_ms: 60_000,
-            compare_pause_wal: 3,
-            compare_pause_rollback: 20,
-        }
-    }
-}
 
 /// What is followed, and how.
 pub struct FollowRequest<'a> {
@@ -103,42 +77,40 @@ pub enum Step {
 /// A database that is followed into the log of its newest backup.
 pub struct Follower {
     source: SqliteSource,
-    path: PathBuf,
+    pub(super) path: PathBuf,
     options: CaptureOptions,
-    bounds: FollowBounds,
-    log: OpenLog,
+    pub(super) bounds: FollowBounds,
+    pub(super) log: OpenLog,
     /// How many files its log has, and their size in bytes.
     log_size: (usize, u64),
     /// The manifests of its source when it began.
     manifests: BTreeSet<String>,
-    known: Option<Known>,
-    pin: Option<Pin>,
+    pub(super) known: Option<Known>,
+    pub(super) pin: Option<Pin>,
     /// How large the `-wal` was at the last look, in bytes, and when that was.
     wal_bytes: u64,
     looked_ms: u64,
-    /// It grows by more than it may become within a second.
+    /// Its writer is in a hurry.
     is_fast: bool,
+    /// The same, and it is followed without holding a state.
+    pub(super) rush: Option<Rush>,
+    /// Until then states are held, however fast it is, by the clock that never goes back.
+    pub(super) calm_until_ms: u64,
     /// One descriptor for all looks: each that is closed while a state is held would be kept.
-    database: Option<HeldFile>,
+    pub(super) database: Option<HeldFile>,
     /// How the files stood at the last look.
     stamp: Option<Stamp>,
     /// Until then the `-wal` is likely to begin anew, by the clock that never goes back.
     hurried_until_ms: u64,
     /// When all pages may be compared again, by the clock that never goes back.
     compare_after_ms: u64,
+    /// How often that is, where nothing else shows what changed; else 0.
+    compare_every_ms: u64,
     _lock: SourceLock,
 }
 
-/// How far a `-wal` was read.
-struct Known {
-    header: WalHeader,
-    place: Place,
-    /// The last frame of each page up to there, as far as it was read.
-    frames: PageMap,
-}
-
 /// A state that is held between two looks.
-struct Pin {
+pub(super) struct Pin {
     // Dropped before the file: a descriptor is closed with the last connection.
     _pinned: Box<Pinned>,
     proof: LockProof,
@@ -147,7 +119,7 @@ struct Pin {
 
 /// How the files of a database stand: equal where nothing was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
+pub(super) struct Stamp {
     database: (u64, u64, u64, i64, i64),
     wal: Option<(u64, u64, u64, i64, i64)>,
 }
@@ -198,7 +170,16 @@ impl Follower {
         history = history.with_database(file, log.depths.clone());
         // Before the pages are compared: what comes after this place was compared or is new.
         let (known, held) = known_of(&path)?;
-        let increment = match compare(env, &source, &options, &mut log, &mut history)? {
+        let bounds = request.bounds;
+        let limit = limit_of(&path, known.as_ref(), bounds.compared_wal_bytes_max)?;
+        let begun_ms = env.clock.monotonic_ms();
+        let compared =
+            compare(env, (&source, &options), (&mut log, &mut history), limit.as_ref())?;
+        let compare_every_ms = match held {
+            Some(_) => 0,
+            None => env.elapsed_ms(begun_ms).saturating_mul(1 + bounds.compare_pause_rollback),
+        };
+        let increment = match compared {
             IncrementOutcome::Added(increment) => increment,
             IncrementOutcome::BackupNeeded(why) => return Ok(Err(why)),
         };
@@ -207,7 +188,7 @@ impl Follower {
             source,
             path,
             options,
-            bounds: request.bounds,
+            bounds,
             log_size: super::chain::Chain::of(repository, &folder, &log.base)?.size(),
             log,
             manifests,
@@ -216,10 +197,13 @@ impl Follower {
             wal_bytes: 0,
             looked_ms: 0,
             is_fast: false,
+            rush: None,
+            calm_until_ms: 0,
             database: None,
             stamp: None,
             hurried_until_ms: 0,
             compare_after_ms: 0,
+            compare_every_ms,
             _lock: lock,
         };
         Ok(Ok((follower, increment)))
@@ -230,10 +214,41 @@ impl Follower {
         &self.log.folder
     }
 
-    /// Whether it is worth to look again soon: the sooner it is seen that the `-wal` began anew,
-    /// the more pages are still as they were before.
-    pub fn is_hurried(&self, env: &Env) -> bool {
-        self.is_fast || (env.clock.monotonic_ms() < self.hurried_until_ms && self.pin.is_none())
+    /// How soon it is worth to look again: the sooner it is seen that the `-wal` began anew, the
+    /// more pages are still as they were before.
+    pub fn pace(&self, env: &Env) -> Pace {
+        let is_hurried = env.clock.monotonic_ms() < self.hurried_until_ms;
+        match (self.rush.is_some(), self.pin.is_some()) {
+            (true, _) => Pace::Hurried,
+            (false, true) => Pace::Watched,
+            (false, false) if self.is_fast || is_hurried => Pace::Hurried,
+            _ => Pace::Calm,
+        }
+    }
+
+    /// How much may be lost when the host is, in milliseconds: the time between two looks. Where
+    /// pages must be compared, that is longer the longer it takes.
+    pub fn rpo_ms(&self) -> u64 {
+        self.bounds.store_every_ms.max(self.compare_every_ms)
+    }
+
+    /// Whether pages must be compared, because the database is not in WAL mode.
+    pub fn is_compared(&self) -> bool {
+        self.compare_every_ms > 0
+    }
+
+    /// Whether it knows of changes that are not stored yet.
+    pub fn is_behind(&self) -> bool {
+        self.rush.as_ref().is_some_and(Rush::is_behind)
+    }
+
+    /// Whether much was written since the last look: a state that is held then is in the way.
+    pub fn has_grown(&self) -> bool {
+        let Some(known) = &self.known else { return false };
+        let frames = GROWN_BYTES / (u64::from(known.header.page_size) + 24);
+        let frame = known.place.frame.saturating_add(frames as u32);
+        let file = wal::open(&side_file(&self.path, "-wal")).ok().flatten();
+        file.is_some_and(|file| wal::has_frame(&file, &known.header, frame))
     }
 
     /// Whether the backup whose log it adds to is still there, and none was made since it began.
@@ -248,6 +263,9 @@ impl Follower {
 
     /// Looks at the database once. After an error it has to be begun anew.
     pub fn step(&mut self, env: &Env) -> Result<Step> {
+        if let Some(rush) = self.rush.take() {
+            return self.rush(env, rush);
+        }
         let (stamp, looked) = Looked::around(env, || Stamp::of(&self.path))?;
         if self.stamp == Some(stamp) && !stamp.is_young(looked.held_ms) {
             // A state that nobody needs is not held.
@@ -267,6 +285,10 @@ impl Follower {
             self.database = Some(opened);
         }
         let is_worth = self.is_worth(env, &mark);
+        if self.is_fast && self.begin_rush(env, &mark, looked)? {
+            self.pin = None;
+            return Ok(Step::Unchanged);
+        }
         let mut pinned = Some(pinned);
         let step = match self.frames(&mark)? {
             Some((file, header, between)) => {
@@ -297,7 +319,7 @@ impl Follower {
     }
 
     /// The frames that are new at that mark, where it is proved that nothing else is.
-    fn frames(&self, mark: &Mark) -> Result<Option<(fs::File, WalHeader, Between)>> {
+    pub(super) fn frames(&self, mark: &Mark) -> Result<Option<(fs::File, WalHeader, Between)>> {
         let Some(known) = &self.known else { return Ok(None) };
         let Some(file) = wal::open(&side_file(&self.path, "-wal"))? else { return Ok(None) };
         let Some(header) = wal::header(&file)? else { return Ok(None) };
@@ -340,11 +362,11 @@ impl Follower {
             true => self.known.take().map(|known| known.frames),
             false => None,
         };
-        let mut frames = before.unwrap_or_else(|| PageMap::new(Keep::Last));
+        let frames = before.unwrap_or_else(|| PageMap::new(Keep::Last));
         let Some(database) = &self.database else { return Ok(None) };
         let versions = Versions { file, frames: &frames, database };
-        let wanted = self.wanted(&between, mark.page_count, &frames);
-        let mut writer = self.log.begin_file()?;
+        let wanted = between.wanted(mark.page_count, self.log.state.page_count(), &frames);
+        let mut writer = self.log.begin_file(looked)?;
         let mut is_whole = true;
         for pages in wanted.chunks(BATCH_PAGES) {
             env.proceed()?;
@@ -363,15 +385,7 @@ impl Follower {
             return Ok(None);
         }
         let has_changed = writer.pages() > 0 || mark.page_count != self.log.state.page_count();
-        // What stood before the log was begun anew will be written over.
-        for &(page, frame) in between.frames.entries() {
-            if frame <= mark.frame_max {
-                frames.push(page, frame);
-            }
-        }
-        frames.settle();
-        let place = Place { frame: mark.frame_max, checksum: mark.checksum };
-        self.known = Some(Known { header, place, frames });
+        self.known = Some(Known::at(header, mark, &between, frames));
         if !has_changed {
             return Ok(Some(Step::Unchanged));
         }
@@ -379,22 +393,6 @@ impl Follower {
         let stored = self.log.end_file(env, writer, mark.page_count, looked, commits)?;
         self.grow(stored.bytes);
         Ok(Some(self.added(Increment::of(&self.log, &stored))))
-    }
-
-    /// The pages that may have changed, each with its frame: those of new frames, and those by
-    /// which the database grew without writing them.
-    fn wanted(&self, between: &Between, page_count: u32, known: &PageMap) -> Vec<(u32, u32)> {
-        let entries = between.frames.entries().iter().copied();
-        let mut wanted: Vec<(u32, u32)> = entries.filter(|&(page, _)| page <= page_count).collect();
-        // What was cut off meanwhile may have come back as something else.
-        let kept = self.log.state.page_count().min(between.page_count_min);
-        for page in kept + 1..=page_count {
-            if between.frames.position(page).is_none() {
-                wanted.push((page, known.position(page).unwrap_or(0)));
-            }
-        }
-        wanted.sort_unstable();
-        wanted
     }
 
     /// A page of a frame, or of the database file where the frame is 0, if it differs from the
@@ -443,7 +441,8 @@ impl Follower {
         let grown_bytes = wal_bytes.saturating_sub(self.wal_bytes);
         let (now_ms, bytes_max) = (env.clock.monotonic_ms(), self.bounds.pinned_wal_bytes_max);
         let passed_ms = now_ms.saturating_sub(self.looked_ms).max(1);
-        self.is_fast = grown_bytes.saturating_mul(1_000) / passed_ms > bytes_max;
+        self.is_fast = grown_bytes.saturating_mul(1_000) / passed_ms > self.bounds.rush_from_bytes
+            && now_ms >= self.calm_until_ms;
         (self.wal_bytes, self.looked_ms) = (wal_bytes, now_ms);
         let since_ms = self.pin.as_ref().map_or(now_ms, |pin| pin.since_ms);
         // Without shared memory of its own SQLite holds a state in another way.
@@ -471,7 +470,7 @@ impl Follower {
 
     /// Compares all pages. In rollback mode that keeps writers waiting, and everywhere it costs: so
     /// not again before a multiple of the time that it took.
-    fn compare_all(
+    pub(super) fn compare_all(
         &mut self,
         env: &Env,
         stamp: Option<Stamp>,
@@ -481,9 +480,10 @@ impl Follower {
         if begun_ms < self.compare_after_ms {
             return Ok(Step::Unchanged);
         }
-        let pause = match pinned {
-            Some(_) => self.bounds.compare_pause_wal,
-            None => self.bounds.compare_pause_rollback,
+        let is_held = pinned.is_some();
+        let pause = match is_held {
+            true => self.bounds.compare_pause_wal,
+            false => self.bounds.compare_pause_rollback,
         };
         (self.pin, self.database) = (None, None);
         let known = match pinned {
@@ -494,7 +494,10 @@ impl Follower {
         let file = held::open(&self.path).map_err(|error| missing(&self.path, error))?;
         let versions = History::none(self.log.state.page_size());
         let mut versions = versions.with_database(file, self.log.depths.clone());
-        let outcome = compare(env, &self.source, &self.options, &mut self.log, &mut versions)?;
+        let known_place = known.as_ref().and_then(|(known, _)| known.as_ref());
+        let limit = limit_of(&self.path, known_place, self.bounds.compared_wal_bytes_max)?;
+        let (source, log) = ((&self.source as &dyn Source, &self.options), &mut self.log);
+        let outcome = compare(env, source, (log, &mut versions), limit.as_ref())?;
         if let Some((known, pinned)) = known {
             // Held from here on, the `-wal` does not begin anew right after it was made up for.
             let mark = ffi::snapshot_mark(pinned.connection());
@@ -507,6 +510,7 @@ impl Follower {
         self.stamp = stamp;
         let took_ms = env.elapsed_ms(begun_ms);
         let pause_ms = took_ms.saturating_mul(pause);
+        self.compare_every_ms = if is_held { 0 } else { took_ms.saturating_add(pause_ms) };
         self.compare_after_ms = env.clock.monotonic_ms().saturating_add(pause_ms);
         match outcome {
             IncrementOutcome::Added(increment) => {
@@ -518,23 +522,23 @@ impl Follower {
     }
 
     /// Writes down that nothing changed, now and then.
-    fn beat(&mut self, env: &Env, looked: Looked) -> Result<Step> {
+    pub(super) fn beat(&mut self, env: &Env, looked: Looked) -> Result<Step> {
         let due_ms = self.log.held_ms.saturating_add_unsigned(self.bounds.heartbeat_ms);
         if looked.held_ms < due_ms {
             return Ok(Step::Unchanged);
         }
-        let (writer, page_count) = (self.log.begin_file()?, self.log.state.page_count());
+        let (writer, page_count) = (self.log.begin_file(looked)?, self.log.state.page_count());
         let stored = self.log.end_file(env, writer, page_count, looked, 0)?;
         self.grow(stored.bytes);
         Ok(self.added(Increment::of(&self.log, &stored)))
     }
 
     /// Its log has one file more.
-    fn grow(&mut self, bytes: u64) {
+    pub(super) fn grow(&mut self, bytes: u64) {
         self.log_size = (self.log_size.0 + 1, self.log_size.1 + bytes);
     }
 
-    fn added(&self, increment: Increment) -> Step {
+    pub(super) fn added(&self, increment: Increment) -> Step {
         let base = self.log.base.artifact(history::DATABASE);
         let base_bytes = base.map_or(0, |artifact| artifact.stored_bytes);
         let (name, (files, bytes)) = (&self.log.base.name, self.log_size);
@@ -559,70 +563,3 @@ fn manifests(repository: &Repository, folder: &str) -> Result<BTreeSet<String>> 
 /// What was read is not there any more.
 struct Gone;
 
-/// Where earlier versions of pages are.
-struct Versions<'a> {
-    file: &'a fs::File,
-    /// The last frame of each page before the new ones.
-    frames: &'a PageMap,
-    database: &'a HeldFile,
-}
-
-impl Versions<'_> {
-    /// An earlier version that is the right one: of an earlier frame, else of the database file.
-    fn before(
-        &self,
-        page: u32,
-        page_bytes: usize,
-        is_right: impl Fn(&[u8]) -> bool,
-    ) -> Result<Before> {
-        let mut old = vec![0; page_bytes];
-        if let Some(frame) = self.frames.position(page)
-            && wal::read_frame(self.file, frame, &mut old)?
-            && is_right(&old)
-        {
-            return Ok(Some((old, 0)));
-        }
-        let is_there = self.read_database(page, &mut old)? && is_right(&old);
-        Ok(is_there.then_some((old, 0)))
-    }
-
-    /// A page of the database file; zeros behind its end.
-    fn read_database(&self, page: u32, content: &mut [u8]) -> Result<bool> {
-        let offset = u64::from(page - 1) * content.len() as u64;
-        match self.database.read_at(content, offset) {
-            Ok(read) => {
-                content[read..].fill(0);
-                Ok(true)
-            }
-            Err(error) => {
-                Err(Error::io(Kind::SourceUnavailable, "cannot read the database file", error))
-            }
-        }
-    }
-}
-
-fn is_wal(pinned: &Pinned) -> bool {
-    let mode =
-        pinned.connection().query_row("PRAGMA journal_mode", [], |row| row.get::<_, String>(0));
-    mode.is_ok_and(|mode| mode == "wal")
-}
-
-/// A place in the `-wal` that is held by what is given with it, where there is one.
-fn known_of(path: &Path) -> Result<(Option<Known>, Option<Box<Pinned>>)> {
-    match pin(path)? {
-        Attempt::Pinned(pinned) if is_wal(&pinned) => Ok((known_at(path, &pinned)?, Some(pinned))),
-        _ => Ok((None, None)),
-    }
-}
-
-fn known_at(path: &Path, pinned: &Pinned) -> Result<Option<Known>> {
-    let Some(mark) = ffi::snapshot_mark(pinned.connection()) else { return Ok(None) };
-    let Some(file) = wal::open(&side_file(path, "-wal"))? else { return Ok(None) };
-    let Some(header) = wal::header(&file)? else { return Ok(None) };
-    if header.salts() != mark.salts {
-        return Ok(None);
-    }
-    let between = wal::between(&file, &header, header.start(), &mark)?;
-    let place = Place { frame: mark.frame_max, checksum: mark.checksum };
-    Ok(between.map(|between| Known { header, place, frames: between.frames }))
-}

@@ -226,12 +226,9 @@ fn open_base<'a>(
     artifact: &Artifact,
 ) -> Result<(Option<PartReader<'a>>, Option<String>)> {
     let object = repository.object(folder, &artifact.name)?;
-    if artifact.sealed.is_some() {
-        return Ok((None, Some(format!("{} is sealed", artifact.name))));
-    }
-    let compression = repository.wrapping(artifact)?.compression;
+    let wrapping = repository.wrapping(artifact)?;
     let sizes = (artifact.stored_bytes, artifact.plain_bytes);
-    match PartReader::open(repository.store(), &object, compression, sizes) {
+    match PartReader::open(repository.store(), &object, wrapping, sizes) {
         Ok(Some(reader)) => Ok((Some(reader), None)),
         Ok(None) => Ok((None, Some(format!("{} cannot be read in parts", artifact.name)))),
         Err(error) if matches!(error.kind(), Kind::CheckFailed | Kind::NotCovered) => {

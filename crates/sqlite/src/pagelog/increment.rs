@@ -18,15 +18,16 @@ use lifeboat_core::source::{Capture, CaptureOptions, CaptureReport, Inspection, 
 use lifeboat_core::{Error, Kind, Result};
 
 use super::chain::{Chain, moment_of};
-use super::compare::{ChangedSink, Found};
+use super::compare::{ChangedSink, Found, WalLimit};
 use super::delta::{Changed, encode};
 use super::history::{DATABASE, History, PAGE_HASHES, page_hashes};
 use super::open::{Looked, OpenLog};
 use super::write::{LogWriter, Stored};
-use super::{FILES_MAX, log_bytes_max};
+use super::{FILES_MAX, journal, log_bytes_max};
 
-/// Batches of changed pages that wait for being encoded.
-const BATCHES_WAITING: usize = 2;
+/// Batches of changed pages, of 1 MiB each, that wait for being encoded: a state is held until all
+/// pages were read, and not until they are stored.
+const BATCHES_WAITING: usize = 24;
 
 /// Everything that an increment is to be made with.
 pub struct IncrementRequest<'a> {
@@ -156,7 +157,7 @@ pub fn run(
         Err(why) => return Ok(IncrementOutcome::BackupNeeded(why)),
     };
     let Ready { log, history } = &mut ready;
-    let mut outcome = compare(env, request.source, &request.options, log, history)?;
+    let mut outcome = compare(env, (request.source, &request.options), (log, history), None)?;
     if let IncrementOutcome::Added(increment) = &mut outcome {
         increment.elapsed_ms = env.elapsed_ms(begun_ms);
     }
@@ -182,11 +183,13 @@ pub(crate) fn ready<'a>(
     base: Option<&Manifest>,
 ) -> Result<Result<Ready<'a>, String>> {
     let Some(base) = base else { return Ok(Err("there is no backup of it yet".to_owned())) };
-    // Nothing may lie beside sealed backups that tells what is in them.
-    if repository.recipients().is_some() {
-        return Ok(Err("what is stored there is sealed, which a log is not yet".to_owned()));
-    }
     let name = &base.name;
+    // Nothing may lie beside sealed backups that tells what is in them, or that others can open.
+    let sealed_to = base.artifact(DATABASE).and_then(|one| one.sealed.as_ref()).map(|seal| &seal.to);
+    let wanted = repository.recipients().map(|recipients| recipients.names());
+    if wanted.is_some_and(|wanted| sealed_to.is_none_or(|names| names != wanted)) {
+        return Ok(Err(format!("{name} is not sealed as what is stored now")));
+    }
     let chain = Chain::of(repository, folder, base)?;
     let (files, log_bytes) = chain.size();
     if chain.gap().is_some() {
@@ -199,8 +202,15 @@ pub(crate) fn ready<'a>(
     if log_bytes > log_bytes_max(base_bytes) {
         return Ok(Err(format!("the log of {name} has grown to {log_bytes} bytes")));
     }
+    if sealed_to.is_some() && repository.keys().is_none() {
+        return ready_by_notes(repository, folder, &chain);
+    }
     // What is damaged or foreign can be no base, and hinders no new backup.
     let opened = chain.way(chain.end()).and_then(|way| {
+        let mark = match way.last() {
+            Some((last, _)) if last.is_sealed() => last.mark(repository, &last.label(repository)?)?,
+            _ => [0; 32],
+        };
         let Some(mut state) = page_hashes(env, repository, folder, base)? else {
             return Err(Error::new(Kind::NotCovered, format!("{name} has no page hashes")));
         };
@@ -215,6 +225,8 @@ pub(crate) fn ready<'a>(
             position: chain.end(),
             link: history.link,
             held_ms,
+            mark,
+            journal: None,
         };
         Ok(Ready { log, history })
     });
@@ -223,30 +235,64 @@ pub(crate) fn ready<'a>(
         Err(error) if matches!(error.kind(), Kind::CheckFailed | Kind::NotCovered) => {
             Ok(Err(error.to_string()))
         }
+        // The key that is named is another repository's.
+        Err(error) if error.kind() == Kind::WrongKey => {
+            ready_by_notes(repository, folder, &chain)
+        }
         Err(error) => Err(error),
     }
 }
 
-/// Reads the database once, compares the hash of each page, and adds what differs.
+/// The same on a host without a key: by what it noted. Earlier versions of pages are not there.
+fn ready_by_notes<'a>(
+    repository: &'a Repository,
+    folder: &str,
+    chain: &Chain<'_>,
+) -> Result<Result<Ready<'a>, String>> {
+    let (known, journal) = match journal::open(repository, chain) {
+        Ok(Ok(known)) => known,
+        Ok(Err(why)) => return Ok(Err(why)),
+        Err(error) if matches!(error.kind(), Kind::CheckFailed | Kind::NotCovered) => {
+            return Ok(Err(error.to_string()));
+        }
+        Err(error) => return Err(error),
+    };
+    let mut history = History::none(known.state.page_size());
+    history.unreadable = Some("what is stored is sealed, and no key is named here".to_owned());
+    let log = OpenLog {
+        repository: repository.clone(),
+        folder: folder.to_owned(),
+        base: chain.base.clone(),
+        state: known.state,
+        depths: known.depths,
+        position: known.position,
+        link: known.link,
+        held_ms: known.held_ms,
+        mark: known.mark,
+        journal: Some(journal),
+    };
+    Ok(Ok(Ready { log, history }))
+}
+
+/// Reads the database once, compares the hash of each page, and adds what differs. With a limit the
+/// state that is held for that is let go when the `-wal` passes it: an error.
 pub(crate) fn compare(
     env: &Env,
-    source: &dyn Source,
-    options: &CaptureOptions,
-    log: &mut OpenLog,
-    history: &mut History<'_>,
+    (source, options): (&dyn Source, &CaptureOptions),
+    (log, history): (&mut OpenLog, &mut History<'_>),
+    limit: Option<&WalLimit>,
 ) -> Result<IncrementOutcome> {
-    let (mut capture, looked) = Looked::around(env, || source.capture(env, options))?;
+    let (capture, looked) = Looked::around(env, || source.capture(env, options))?;
     let page_size = log.state.page_size();
     let plan = capture.artifacts().into_iter().next();
     if plan.and_then(|plan| plan.block_bytes) != Some(page_size) {
         return Ok(IncrementOutcome::BackupNeeded("its page size has changed".to_owned()));
     }
-    let read = match read(env, &mut *capture, log, history)? {
+    let read = match read(env, capture, (log, looked, limit), history)? {
         Ok(read) => read,
         Err(why) => return Ok(IncrementOutcome::BackupNeeded(why)),
     };
-    env.crash.pass("increment.streamed")?;
-    let report = capture.finish()?;
+    let report = read.report;
     let checks = require_sound(&report, &log.base.source.location)?;
     env.proceed()?;
     let stored = log.end_file(env, read.writer, read.page_count, looked, 0)?;
@@ -260,6 +306,7 @@ pub(crate) fn compare(
 struct Read {
     page_count: u32,
     writer: LogWriter,
+    report: CaptureReport,
     /// Why pages were stored whole, if so.
     unreadable: Option<String>,
 }
@@ -267,11 +314,11 @@ struct Read {
 /// Reads the captured state on this thread, and encodes what changed on another one.
 fn read(
     env: &Env,
-    capture: &mut dyn Capture,
-    log: &OpenLog,
+    mut capture: Box<dyn Capture + '_>,
+    (log, looked, limit): (&OpenLog, Looked, Option<&WalLimit>),
     history: &mut History<'_>,
 ) -> Result<Result<Read, String>> {
-    let writer = log.begin_file()?;
+    let writer = log.begin_file(looked)?;
     let plan = capture.artifacts().into_iter().next();
     let bytes_total = plan.as_ref().map(|plan| plan.plain_bytes_estimate);
     let observer = plan.and_then(|plan| plan.observer);
@@ -281,20 +328,26 @@ fn read(
         sync_channel(BATCHES_WAITING);
     let (ended, encoded) = std::thread::scope(|scope| {
         let encoder = scope.spawn(|| encode_all(receiver, history, writer));
-        let mut sink = ChangedSink::new(env, &log.state, observer, sender);
+        let mut sink = ChangedSink::new(env, (&log.state, limit), observer, sender);
         let written = capture.write(0, &mut sink);
         // With the sink the channel ends, and with it the encoder.
-        let ended = sink.end(written);
+        let ended = sink.end(written).and_then(|ended| match ended {
+            Ok(page_count) => {
+                env.crash.pass("increment.streamed")?;
+                Ok(Ok((page_count, capture.finish()?)))
+            }
+            Err(why) => Ok(Err(why)),
+        });
         let panicked = |_| Err(Error::new(Kind::Failed, "the encoding thread panicked"));
         (ended, encoder.join().unwrap_or_else(panicked))
     });
     env.tell(Event::PhaseEnded { phase });
     // Where the encoder failed, the reader could not go on: the first error says why.
     match (ended, encoded) {
-        (Ok(Ok(page_count)), Ok(writer)) => {
+        (Ok(Ok((page_count, report))), Ok(writer)) => {
             let unreadable = history.unreadable.take();
             let unreadable = unreadable.filter(|_| writer.pages() > 0);
-            Ok(Ok(Read { page_count, writer, unreadable }))
+            Ok(Ok(Read { page_count, writer, report, unreadable }))
         }
         (Ok(Err(why)), _) => Ok(Err(why)),
         (_, Err(error)) => Err(error),

@@ -125,6 +125,11 @@ impl LogThinner {
         if !still_reached(&chain, &spans, &thin, end.position) {
             thin = Thin::default();
         }
+        // What is merged is opened first.
+        if chain.is_sealed() && chain.repository.keys().is_none() && !thin.going.is_empty() {
+            let why = "its files are sealed, and no key is named: --identity FILE".to_owned();
+            return waits(chain, why);
+        }
         let states_after = match thin == Thin::default() {
             true => chain.states(),
             false => young + staying.len(),
@@ -219,7 +224,8 @@ impl Judged<'_> {
     /// Those files with their footers, each proved to follow the one before.
     fn steps(&self, files: &[usize], before: Option<&Step>) -> Result<Vec<Step>> {
         let (chain, store) = (&self.chain, self.chain.repository.store());
-        let footers = in_parallel(files, store.readers(), |&at| chain.files[at].footer(store));
+        let footer = |at: &usize| chain.files[*at].footer(chain.repository);
+        let footers = in_parallel(files, store.readers(), footer);
         let mut steps: Vec<Step> = Vec::with_capacity(files.len());
         for (&at, footer) in files.iter().zip(footers) {
             let (file, footer) = (&chain.files[at], footer?);

@@ -17,11 +17,11 @@ use lifeboat_core::{Error, Kind, Result};
 use super::chain::Step;
 use super::delta::{Before, Changed, Decoder, Encoded, Form, encode};
 use super::history::{History, page_hashes};
-use super::layout::{Entry, Footer};
+use super::layout::{Digest, Entry, Footer};
 use super::names::Span;
 use super::read::{LogObject, LogReader};
 use super::state::PageState;
-use super::write::LogWriter;
+use super::write::{Beginning, LogWriter};
 
 /// Pages that are written together.
 const BATCH_PAGES: usize = 256;
@@ -55,7 +55,7 @@ impl<'a> Merger<'a> {
     /// the place of others.
     pub(crate) fn pass(&mut self, step: &Step, whole: bool) -> Result<()> {
         if whole {
-            step.0.check_content(self.repository.store(), &step.1)?;
+            step.0.check_content(self.repository, &step.1)?;
         }
         self.history.advance(self.repository, &mut self.state, step)
     }
@@ -67,15 +67,20 @@ impl<'a> Merger<'a> {
         };
         for (file, footer) in steps {
             env.proceed()?;
-            file.check_content(self.repository.store(), footer)?;
+            file.check_content(self.repository, footer)?;
         }
         let mut readers = Vec::with_capacity(steps.len());
         for (file, footer) in steps {
             readers.push(file.open(self.repository, footer)?);
         }
-        let prefix = self.repository.log_prefix(self.folder, &self.base.name);
-        let object = span.object(&prefix)?;
-        let mut writer = LogWriter::begin(self.repository, object, first.page_size)?;
+        let beginning = Beginning {
+            base: self.base,
+            span,
+            page_size: first.page_size,
+            times_ms: (first.since_ms, last.held_ms, last.until_ms),
+            marks: self.marks(steps)?,
+        };
+        let mut writer = LogWriter::begin(self.repository, self.folder, &beginning)?;
         let mut merged = Merged { merger: self, readers, decoder: Decoder::new() };
         merged.write(env, last, &mut writer)?;
         self.require_end(&writer, last)?;
@@ -86,9 +91,20 @@ impl<'a> Merger<'a> {
         env.crash.pass("merge.read_back")?;
         let file = LogObject { object: stored.object, bytes: stored.bytes, span };
         // As a restore will read it.
-        let step = (file.clone(), file.footer(self.repository.store())?);
+        let step = (file.clone(), file.footer(self.repository)?);
         self.pass(&step, false)?;
         Ok(step)
+    }
+
+    /// Of files that are sealed, the mark that the first names and that of the last.
+    fn marks(&self, steps: &[Step]) -> Result<(Digest, Digest)> {
+        match (steps.first(), steps.last()) {
+            (Some((first, _)), Some((last, _))) if first.is_sealed() && last.is_sealed() => {
+                let before = first.label(self.repository)?.mark_before;
+                Ok((before, last.mark(self.repository, &last.label(self.repository)?)?))
+            }
+            _ => Ok(([0; 32], [0; 32])),
+        }
     }
 
     /// What was written must lead to the state that the last of the files leads to.

@@ -1,10 +1,12 @@
-//! Names of a log's objects: `FOLDER/log/BACKUP/LEVEL/FROM-TO.pagelog`.
+//! Names of a log's objects: `FOLDER/log/BACKUP/LEVEL/FROM-TO.pagelog`, with `.age` behind it where
+//! they are sealed.
 //!
 //! The base is in the name, so that all of a log goes with its base, and so that what follows a
 //! backup is one listing away. Two writers that add to the same log have the same name for what
 //! they write: the store takes one of them.
 
 use lifeboat_core::Result;
+use lifeboat_core::seal;
 use lifeboat_core::store::ObjectName;
 
 const ENDING: &str = ".pagelog";
@@ -24,15 +26,16 @@ pub(crate) struct Span {
 
 impl Span {
     /// The object in a log whose objects' names begin so.
-    pub(crate) fn object(self, prefix: &str) -> Result<ObjectName> {
-        let Span { from, to, level } = self;
-        ObjectName::new(format!("{prefix}/{level}/{from:0DIGITS$}-{to:0DIGITS$}{ENDING}"))
+    pub(crate) fn object(self, prefix: &str, is_sealed: bool) -> Result<ObjectName> {
+        let (Span { from, to, level }, seal) = (self, if is_sealed { seal::SUFFIX } else { "" });
+        ObjectName::new(format!("{prefix}/{level}/{from:0DIGITS$}-{to:0DIGITS$}{ENDING}{seal}"))
     }
 
     /// What the rest of an object's name behind the prefix and its `/` says; `None` where it is
     /// not the name of a log file.
     pub(crate) fn parse(rest: &str) -> Option<Self> {
         let (level, file) = rest.split_once('/')?;
+        let file = file.strip_suffix(seal::SUFFIX).unwrap_or(file);
         let (from, to) = file.strip_suffix(ENDING)?.split_once('-')?;
         let number = |text: &str| {
             let digits = text.len() == DIGITS && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -53,14 +56,17 @@ mod tests {
         let span = Span { from: 9, to: 1_234_567_890, level: 2 };
         let prefix = "chat/log/chat-20250108-140000";
         let rest = "2/0000000009-1234567890.pagelog";
-        assert_eq!(span.object(prefix).unwrap().as_str(), format!("{prefix}/{rest}"));
+        assert_eq!(span.object(prefix, false).unwrap().as_str(), format!("{prefix}/{rest}"));
         assert_eq!(Span::parse(rest), Some(span));
+        assert_eq!(span.object(prefix, true).unwrap().as_str(), format!("{prefix}/{rest}.age"));
+        assert_eq!(Span::parse(&format!("{rest}.age")), Some(span));
         for wrong in [
             "0/0000000001-0000000001.pagelog",
             "0/1-2.pagelog",
             "00/0000000001-0000000002.pagelog",
             "256/0000000001-0000000002.pagelog",
             "0/0000000001-0000000002.pagelog.part",
+            "0/0000000001-0000000002.age",
             "0/+000000001-0000000002.pagelog",
             "0000000001-0000000002.pagelog",
             "",

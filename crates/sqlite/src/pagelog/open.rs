@@ -3,12 +3,14 @@
 use lifeboat_core::Result;
 use lifeboat_core::env::Env;
 use lifeboat_core::manifest::Manifest;
+use lifeboat_core::pipeline::BlockHash;
 use lifeboat_core::repository::Repository;
 
+use super::journal::{Journal, Noted};
 use super::layout::{Digest, Footer};
 use super::names::Span;
 use super::state::PageState;
-use super::write::{LogWriter, Stored};
+use super::write::{Beginning, Facts, LogWriter, Stored};
 
 /// The end of a log.
 pub(crate) struct OpenLog {
@@ -25,6 +27,10 @@ pub(crate) struct OpenLog {
     pub(crate) link: Digest,
     /// Everything is in it that was committed until then.
     pub(crate) held_ms: i64,
+    /// The mark of its last file, where it is sealed; zeros where it has none.
+    pub(crate) mark: Digest,
+    /// What this host notes of it, where it is sealed and nothing here opens it.
+    pub(crate) journal: Option<Journal>,
 }
 
 /// When a state was looked at, in milliseconds since 1970.
@@ -53,11 +59,16 @@ impl OpenLog {
         self.depths.get(page as usize - 1).copied().unwrap_or(0)
     }
 
-    /// Begins the next file.
-    pub(crate) fn begin_file(&self) -> Result<LogWriter> {
-        let span = Span { from: self.position, to: self.position + 1, level: 0 };
-        let prefix = self.repository.log_prefix(&self.folder, &self.base.name);
-        LogWriter::begin(&self.repository, span.object(&prefix)?, self.state.page_size())
+    /// Begins the next file, which leads to a state that was looked at then.
+    pub(crate) fn begin_file(&self, looked: Looked) -> Result<LogWriter> {
+        let beginning = Beginning {
+            base: &self.base,
+            span: Span { from: self.position, to: self.position + 1, level: 0 },
+            page_size: self.state.page_size(),
+            times_ms: (self.held_ms, looked.held_ms, looked.until_ms),
+            marks: (self.mark, [0; 32]),
+        };
+        LogWriter::begin(&self.repository, &self.folder, &beginning)
     }
 
     /// Ends the file and reads it back: then the state that it leads to can be restored, and this
@@ -70,15 +81,29 @@ impl OpenLog {
         looked: Looked,
         commits: u64,
     ) -> Result<Stored> {
+        let mut changed = Vec::with_capacity(writer.pages());
+        writer.each(|page, _, hash| changed.push((page, hash)));
+        let facts = self.facts(&changed, page_count, looked, commits);
+        let place = (&self.repository, self.folder.as_str());
+        let ended = end(env, place, writer, facts, self.journal.as_mut())?;
+        self.go_on(&ended)?;
+        Ok(ended.stored)
+    }
+
+    /// What the next file says of itself in which those pages are. From here on the state is that to
+    /// which it leads: it must be ended, or the log be opened anew.
+    pub(crate) fn facts(
+        &mut self,
+        changed: &[(u32, BlockHash)],
+        page_count: u32,
+        looked: Looked,
+        commits: u64,
+    ) -> Facts {
         let before = self.state.page_count();
         let state_before = self.state.digest();
         self.state.resize(page_count);
-        self.depths.resize(page_count as usize, 0);
-        writer.each(|page, form, hash| {
-            self.state.set(page, hash);
-            self.depths[page as usize - 1] = form.depth();
-        });
-        let footer = Footer {
+        changed.iter().for_each(|&(page, hash)| self.state.set(page, hash));
+        Footer {
             source: self.base.source.id,
             base: self.base.id,
             from: self.position,
@@ -97,14 +122,51 @@ impl OpenLog {
             content: [0; 32],
             link_before: self.link,
             link: [0; 32],
-        };
-        env.crash.pass("increment.before_file")?;
-        let stored = writer.finish(footer)?;
-        env.crash.pass("increment.after_file")?;
-        stored.read_back(env, &self.repository, &self.folder)?;
-        env.crash.pass("increment.read_back")?;
-        self.position += 1;
-        (self.link, self.held_ms) = (stored.footer.link, looked.held_ms);
-        Ok(stored)
+        }
     }
+
+    /// Goes on behind a file that was ended.
+    pub(crate) fn go_on(&mut self, ended: &Ended) -> Result<()> {
+        let Ended { stored, noted } = ended;
+        self.depths.resize(stored.footer.page_count.1 as usize, 0);
+        for (page, _, depth) in &noted.pages {
+            self.depths[*page as usize - 1] = *depth;
+        }
+        self.position += 1;
+        (self.link, self.held_ms) = (stored.footer.link, stored.footer.held_ms);
+        self.mark = *stored.digest.as_bytes();
+        match &mut self.journal {
+            Some(journal) => journal.settle(noted, &self.state, &self.depths),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A file that was ended and read back.
+pub(crate) struct Ended {
+    pub(crate) stored: Stored,
+    noted: Noted,
+}
+
+/// Ends a file and reads it back. What it leads to is noted before it is there.
+pub(crate) fn end(
+    env: &Env,
+    (repository, folder): (&Repository, &str),
+    writer: LogWriter,
+    facts: Facts,
+    journal: Option<&mut Journal>,
+) -> Result<Ended> {
+    let mut noted = Noted::of(facts.to, facts.page_count.1, facts.held_ms);
+    writer.each(|page, form, hash| noted.pages.push((page, hash, form.depth())));
+    env.crash.pass("increment.before_file")?;
+    let sent = writer.end(facts)?;
+    (noted.link, noted.mark) = (sent.stored.footer.link, *sent.stored.digest.as_bytes());
+    if let Some(journal) = journal {
+        journal.note(&noted)?;
+    }
+    let stored = sent.commit()?;
+    env.crash.pass("increment.after_file")?;
+    stored.read_back(env, repository, folder)?;
+    env.crash.pass("increment.read_back")?;
+    Ok(Ended { stored, noted })
 }

@@ -4,6 +4,7 @@ use std::io::Read;
 
 use lifeboat_core::pipeline::StoredParts;
 use lifeboat_core::repository::Repository;
+use lifeboat_core::seal::{self, Opener};
 use lifeboat_core::store::{ObjectName, Store};
 use lifeboat_core::{Error, Kind, Result};
 use zstd_safe::{DCtx, get_error_name};
@@ -42,28 +43,68 @@ pub(crate) fn list(repository: &Repository, folder: &str, backup: &str) -> Resul
 impl LogObject {
     /// Reads the footer. A file that says of itself something else than its name is foreign:
     /// [`Kind::NotCovered`]. A damaged one is [`Kind::CheckFailed`].
-    pub(crate) fn footer(&self, store: &dyn Store) -> Result<Footer> {
-        let damaged = |error: Error| match error.kind() {
-            Kind::CheckFailed => error.context(format!("{} is damaged", self.object)),
-            _ => error,
-        };
+    pub(crate) fn footer(&self, repository: &Repository) -> Result<Footer> {
         let cut = || Error::new(Kind::CheckFailed, format!("{} is cut short", self.object));
-        let start = self.bytes.checked_sub(FOOTER_BYTES as u64).ok_or_else(cut)?;
-        let mut parts = StoredParts::new(store, &self.object, self.bytes, AHEAD_BYTES);
-        let tail = parts.read(start..self.bytes)?.first_chunk().ok_or_else(cut)?;
-        let footer = Footer::parse(tail, self.bytes).map_err(damaged)?;
+        let mut parts = self.parts(repository)?;
+        let bytes = parts.bytes();
+        let start = bytes.checked_sub(FOOTER_BYTES as u64).ok_or_else(cut)?;
+        let tail = parts.read(start..bytes)?.first_chunk().ok_or_else(cut)?;
+        let footer = Footer::parse(tail, bytes).map_err(|error| self.damaged(error))?;
         let named = (footer.from, footer.to) == (self.span.from, self.span.to)
             && footer.is_compacted == (self.span.level > 0);
         match named {
             true => Ok(footer),
-            false => Err(Error::new(
-                Kind::NotCovered,
-                format!(
-                    "{} is in the wrong place: it covers the positions {} to {}",
-                    self.object, footer.from, footer.to
-                ),
-            )),
+            false => Err(self.misplaced(footer.from, footer.to)),
         }
+    }
+
+    /// Whether it is sealed.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.object.as_str().ends_with(seal::SUFFIX)
+    }
+
+    pub(super) fn misplaced(&self, from: u64, to: u64) -> Error {
+        let object = &self.object;
+        let message = format!("{object} is in the wrong place: it covers the positions {from} to {to}");
+        Error::new(Kind::NotCovered, message)
+    }
+
+    pub(super) fn damaged(&self, error: Error) -> Error {
+        match error.kind() {
+            Kind::CheckFailed => error.context(format!("{} is damaged", self.object)),
+            _ => error,
+        }
+    }
+
+    fn opener(&self, repository: &Repository) -> Result<Option<Opener>> {
+        let keys = repository.keys().map(AsRef::as_ref);
+        let opener = || seal::opener_of(keys, self.object.as_str(), &[]);
+        self.is_sealed().then(opener).transpose()
+    }
+
+    /// Its bytes, below the seal if it has one.
+    fn parts<'a>(&self, repository: &'a Repository) -> Result<StoredParts<'a>> {
+        let (store, object) = (repository.store(), &self.object);
+        match self.opener(repository)? {
+            None => Ok(StoredParts::new(store, object, self.bytes, AHEAD_BYTES)),
+            Some(opener) => StoredParts::opened(store, object, self.bytes, AHEAD_BYTES, &opener),
+        }
+    }
+
+    /// All of its bytes, below the seal if it has one. Errors while it is read may hold ours.
+    pub(crate) fn read(&self, repository: &Repository) -> Result<Box<dyn Read + Send>> {
+        let stored = repository.store().get(&self.object, None)?;
+        match self.opener(repository)? {
+            None => Ok(stored),
+            Some(opener) => opener
+                .open(self.object.as_str(), stored)
+                .map_err(|error| self.damaged(error)),
+        }
+    }
+
+    /// What an error of such a reader is.
+    pub(crate) fn unread(&self, repository: &Repository, error: std::io::Error) -> Error {
+        unread(repository.store(), &self.object, error)
     }
 
     /// Opens it to read pages.
@@ -72,9 +113,9 @@ impl LogObject {
         repository: &'a Repository,
         footer: &Footer,
     ) -> Result<LogReader<'a>> {
-        let mut parts = StoredParts::new(repository.store(), &self.object, self.bytes, AHEAD_BYTES);
+        let mut parts = self.parts(repository)?;
+        let damaged = |error: Error| self.damaged(error);
         let first = parts.read(0..head(0).len() as u64)?;
-        let damaged = |error: Error| error.context(format!("{} is damaged", self.object));
         if first != head(footer.page_size) {
             let wrong = "it does not begin as a log file does, or a newer lifeboat made it";
             return Err(damaged(Error::new(Kind::CheckFailed, wrong)));
@@ -88,10 +129,13 @@ impl LogObject {
     }
 
     /// Reads all of it and compares the digest that its footer has.
-    pub(crate) fn check_content(&self, store: &dyn Store, footer: &Footer) -> Result<()> {
+    pub(crate) fn check_content(&self, repository: &Repository, footer: &Footer) -> Result<()> {
         let mut hasher = blake3::Hasher::new();
-        let content = footer.index.end;
-        digest_of(store, &self.object, content, &mut hasher)?;
+        let (store, object, content) = (repository.store(), &self.object, footer.index.end);
+        match self.is_sealed() {
+            false => digest_of(store, object, content, &mut hasher)?,
+            true => hash_all(store, object, self.read(repository)?, content, &mut hasher)?,
+        }
         match hasher.finalize().as_bytes() == &footer.content {
             true => Ok(()),
             false => Err(Error::new(
@@ -109,16 +153,24 @@ pub(crate) fn digest_of(
     bytes: u64,
     hasher: &mut blake3::Hasher,
 ) -> Result<()> {
-    let mut reader = store.get(object, Some(0..bytes))?.take(bytes);
+    hash_all(store, object, store.get(object, Some(0..bytes))?, bytes, hasher)
+}
+
+/// Hashes the first bytes of what is read of an object.
+pub(crate) fn hash_all(
+    store: &dyn Store,
+    object: &ObjectName,
+    reader: impl Read,
+    bytes: u64,
+    hasher: &mut blake3::Hasher,
+) -> Result<()> {
+    let mut reader = reader.take(bytes);
     let mut buffer = vec![0; 256 << 10];
     let mut left = bytes;
     loop {
         let got = match reader.read(&mut buffer) {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            read => read.map_err(|error| {
-                let message = format!("cannot read {object} of {}", store.url());
-                Error::io(Kind::StoreUnavailable, message, error)
-            })?,
+            read => read.map_err(|error| unread(store, object, error))?,
         };
         if got == 0 {
             break;
@@ -129,6 +181,20 @@ pub(crate) fn digest_of(
     match left {
         0 => Ok(()),
         _ => Err(Error::new(Kind::CheckFailed, format!("{object} is cut short"))),
+    }
+}
+
+/// An error of reading an object: ours as it is, another one named.
+fn unread(store: &dyn Store, object: &ObjectName, error: std::io::Error) -> Error {
+    match error.downcast::<Error>() {
+        Ok(error) if error.kind() == Kind::CheckFailed => {
+            error.context(format!("{object} is damaged"))
+        }
+        Ok(error) => error,
+        Err(error) => {
+            let message = format!("cannot read {object} of {}", store.url());
+            Error::io(Kind::StoreUnavailable, message, error)
+        }
     }
 }
 

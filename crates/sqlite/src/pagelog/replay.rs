@@ -90,12 +90,13 @@ impl Replay for LogReplay {
         )];
         let grain = self.grain();
         if grain != Grain::All {
-            steps.push(format!(
-                "of that time the last state of each {} is kept: this one holds everything until {}",
-                grain.word(),
-                self.moment.held.strftime("%Y-%m-%dT%H:%M:%SZ")
-            ));
+            steps.push(format!("of that time the last state of each {} is kept", grain.word()));
         }
+        steps.push(format!(
+            "it holds everything that was committed until {}, and nothing from after {}",
+            self.moment.held.strftime("%Y-%m-%dT%H:%M:%S%.3fZ"),
+            self.moment.until.strftime("%Y-%m-%dT%H:%M:%S%.3fZ")
+        ));
         steps
     }
 

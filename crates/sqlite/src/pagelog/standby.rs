@@ -141,7 +141,7 @@ impl Standby {
             let is_behind = chain.files.iter().any(|file| file.span.to > from);
             return Ok(if is_behind { StandbyStep::Lost } else { StandbyStep::Unchanged });
         };
-        let footer = next.footer(self.repository.store())?;
+        let footer = next.footer(&self.repository)?;
         self.require_next(&next, &footer)?;
         let staged = self.decode(env, &next, &footer, scratch_folder)?;
         let mut pages: Vec<u32> = staged.slots.keys().copied().collect();

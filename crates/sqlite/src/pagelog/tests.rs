@@ -9,12 +9,14 @@ use jiff::Timestamp;
 use lifeboat_core::env::{Clock, Env, Random};
 use lifeboat_core::pipeline::block_hash;
 use lifeboat_core::repository::Repository;
+use lifeboat_core::seal::{Identity, Keys, Recipients};
 use lifeboat_core::store::{ObjectInfo, ObjectName, ObjectReader, Put, Space, Store};
 use lifeboat_core::{Error, Kind, Result};
 use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::delta::{Changed, encode};
+use super::label::Label;
 use super::layout::{FOOTER_BYTES, Footer, Index};
 use super::names::Span;
 use super::read::LogObject;
@@ -139,24 +141,41 @@ fn no_log_lies_open_in_a_sealed_repository() {
     let memory = Memory::default();
     let still = Arc::new(Still);
     let env = Env::new(still.clone(), still, "host");
-    let identity = lifeboat_core::seal::Identity::generate();
-    let recipients = lifeboat_core::seal::Recipients::parse(identity.recipients()).unwrap();
+    let identity = Identity::generate();
+    let recipients = Recipients::parse(identity.recipients()).unwrap();
     let repository = Repository::open_or_create(&env, Arc::new(memory.clone())).unwrap();
     let repository = repository.sealed_to(Some(Arc::new(recipients)));
-    let object = Span { from: 3, to: 4, level: 0 }.object(PREFIX).unwrap();
-    let Err(error) = LogWriter::begin(&repository, object, 512) else { panic!("it was begun") };
+    let object = Span { from: 3, to: 4, level: 0 }.object(PREFIX, false).unwrap();
+    let label = Label::of(&footer(&Vec::new()), [0; 32], [0; 32]);
+    let Err(error) = LogWriter::at(&repository, object, None, &label) else {
+        panic!("it was begun")
+    };
     assert_eq!(error.kind(), lifeboat_core::Kind::Refused);
 }
 
-/// Writes them; the file as it is listed, and its store.
-fn written(pages: &Pages) -> (Repository, Memory, LogObject, Footer) {
+/// A key, and who has it.
+struct Key(Arc<Identity>);
+
+impl Keys for Key {
+    fn identity(&self) -> Result<Arc<Identity>> {
+        Ok(Arc::clone(&self.0))
+    }
+}
+
+/// Writes them, sealed or not; the file as it is listed, and its store.
+fn written(pages: &Pages, sealed: bool) -> (Repository, Memory, LogObject, Footer) {
     let memory = Memory::default();
     let still = Arc::new(Still);
     let env = Env::new(still.clone(), still, "host");
+    let identity = Arc::new(Identity::generate());
+    let recipients = Recipients::parse(identity.recipients()).unwrap();
     let repository = Repository::open_or_create(&env, Arc::new(memory.clone())).unwrap();
+    let repository = repository.with_keys(Some(Arc::new(Key(identity))));
     let span = Span { from: 3, to: 4, level: 0 };
-    let object = span.object(PREFIX).unwrap();
-    let mut writer = LogWriter::begin(&repository, object.clone(), 512).unwrap();
+    let object = span.object(PREFIX, sealed).unwrap();
+    let label = Label::of(&footer(pages), [7; 32], [0; 32]);
+    let recipients = sealed.then_some(&recipients);
+    let mut writer = LogWriter::at(&repository, object.clone(), recipients, &label).unwrap();
     let changed = pages.iter().map(|(page, content, before)| Changed {
         page: *page,
         hash: block_hash(content),
@@ -165,15 +184,15 @@ fn written(pages: &Pages) -> (Repository, Memory, LogObject, Footer) {
     });
     writer.add(&encode(&changed.collect::<Vec<_>>()).unwrap()).unwrap();
     let stored = writer.finish(footer(pages)).unwrap();
+    stored.read_back(&env, &repository, "x").unwrap();
     let file = LogObject { object, bytes: stored.bytes, span };
     (repository, memory, file, stored.footer)
 }
 
 /// Everything that a restore reads of a file; an error, or pages with the hashes that were stored.
 fn read_all(repository: &Repository, file: &LogObject, pages: &Pages) -> Result<usize> {
-    let store = repository.store();
-    let footer = file.footer(store)?;
-    file.check_content(store, &footer)?;
+    let footer = file.footer(repository)?;
+    file.check_content(repository, &footer)?;
     let mut reader = file.open(repository, &footer)?;
     let mut decoder = super::delta::Decoder::new();
     for at in 0..reader.index.len() {
@@ -200,12 +219,17 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn a_file_comes_back(pages in some_pages()) {
-        let (repository, memory, file, written) = written(&pages);
-        let footer = file.footer(&memory).unwrap();
+    fn a_file_comes_back(pages in some_pages(), sealed in any::<bool>()) {
+        let (repository, _, file, written) = written(&pages, sealed);
+        let footer = file.footer(&repository).unwrap();
         prop_assert_eq!(&footer, &written);
         prop_assert_eq!(footer.own_link(), footer.link);
         prop_assert_eq!(read_all(&repository, &file, &pages).unwrap(), pages.len());
+        let closed = repository.clone().with_keys(None);
+        let label = file.label(&closed).unwrap();
+        prop_assert!(label.fits(&footer) && (label.mark_before == [7; 32]) == sealed);
+        let without_key = file.footer(&closed).map_err(|error| error.kind());
+        prop_assert_eq!(without_key, if sealed { Err(Kind::WrongKey) } else { Ok(written) });
         let reader = file.open(&repository, &footer).unwrap();
         for (page, content, _) in &pages {
             prop_assert_eq!(reader.index.of_page(*page).unwrap().hash, block_hash(content));
@@ -214,23 +238,34 @@ proptest! {
     }
 
     #[test]
-    fn any_damage_is_seen(pages in some_pages(), at in any::<prop::sample::Index>(), bit in 0..8) {
-        let (repository, memory, file, _) = written(&pages);
+    fn any_damage_is_seen(
+        pages in some_pages(),
+        at in any::<prop::sample::Index>(),
+        bit in 0..8,
+        sealed in any::<bool>(),
+    ) {
+        let (repository, memory, file, _) = written(&pages, sealed);
         let at = at.index(file.bytes as usize);
         memory.0.lock().unwrap().get_mut(&file.object).unwrap()[at] ^= 1_u8 << bit;
         let error = read_all(&repository, &file, &pages).unwrap_err();
-        prop_assert_eq!(error.kind(), Kind::CheckFailed, "{}", at);
+        // A changed recipient is nobody's key.
+        let kinds = [Kind::CheckFailed, if sealed { Kind::WrongKey } else { Kind::CheckFailed }];
+        prop_assert!(kinds.contains(&error.kind()), "{} {error:?}", at);
     }
 
     #[test]
-    fn a_file_that_was_cut_is_none(pages in some_pages(), at in any::<prop::sample::Index>()) {
-        let (_, memory, mut file, _) = written(&pages);
+    fn a_file_that_was_cut_is_none(
+        pages in some_pages(),
+        at in any::<prop::sample::Index>(),
+        sealed in any::<bool>(),
+    ) {
+        let (repository, memory, mut file, _) = written(&pages, sealed);
         let at = at.index(file.bytes as usize);
         memory.0.lock().unwrap().get_mut(&file.object).unwrap().truncate(at);
         // As the store lists it by now, and as it was listed before.
         for bytes in [at as u64, file.bytes] {
             file.bytes = bytes;
-            prop_assert_eq!(file.footer(&memory).unwrap_err().kind(), Kind::CheckFailed);
+            prop_assert_eq!(file.footer(&repository).unwrap_err().kind(), Kind::CheckFailed);
         }
     }
 
@@ -243,7 +278,7 @@ proptest! {
         let bytes: [u8; FOOTER_BYTES] = bytes.try_into().unwrap();
         prop_assert!(Footer::parse(&bytes, 10_000).is_err());
         // One that has the right digest but was made by somebody else.
-        let (_, _, file, footer) = written(&vec![(1, vec![1; 512], None)]);
+        let (_, _, file, footer) = written(&vec![(1, vec![1; 512], None)], false);
         let mut forged = footer.to_bytes();
         change.iter().for_each(|&(at, byte)| forged[at] = byte);
         let digest = blake3::hash(&forged[..FOOTER_BYTES - 32]);
@@ -255,11 +290,65 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Whoever forges a file gives it right digests: what is inside is then taken apart, and is an
+    /// error or pages with the hashes that the index has, and never a panic or room without end.
+    #[test]
+    fn a_forged_file_is_an_error_or_pages_and_never_a_panic(
+        pages in some_pages(),
+        edits in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+        of_index in proptest::option::of(proptest::collection::vec(
+            (any::<prop::sample::Index>(), any::<u8>()), 0..6)),
+        of_footer in proptest::collection::vec((0_usize..312, any::<u8>()), 0..3),
+    ) {
+        let (repository, memory, file, footer) = written(&pages, false);
+        let mut bytes = memory.0.lock().unwrap()[&file.object].clone();
+        let index = footer.index.start as usize..footer.index.end as usize;
+        if let Some(of_index) = of_index {
+            // The index as it is before compression, changed and compressed again.
+            let mut plain = vec![0; Index::bytes_of(footer.pages as usize)];
+            zstd_safe::decompress(&mut plain[..], &bytes[index.clone()]).unwrap();
+            for (at, value) in of_index {
+                if !plain.is_empty() {
+                    let at = at.index(plain.len());
+                    plain[at] = value;
+                }
+            }
+            let mut frame = vec![0; zstd_safe::compress_bound(plain.len())];
+            let length = zstd_safe::compress(&mut frame[..], &plain, 1).unwrap();
+            bytes.truncate(index.start);
+            bytes.extend(&frame[..length]);
+        } else {
+            bytes.truncate(index.end);
+            for (at, value) in edits {
+                let at = at.index(bytes.len());
+                bytes[at] = value;
+            }
+        }
+        let content = *blake3::hash(&bytes).as_bytes();
+        let index = footer.index.start..bytes.len() as u64;
+        let mut forged = Footer { index, content, ..footer };
+        forged.link = forged.own_link();
+        let mut tail = forged.to_bytes();
+        of_footer.iter().for_each(|&(at, value)| tail[at] = value);
+        let digest = blake3::hash(&tail[..312]);
+        tail[312..].copy_from_slice(digest.as_bytes());
+        bytes.extend(tail);
+        let file = LogObject { bytes: bytes.len() as u64, ..file };
+        memory.0.lock().unwrap().insert(file.object.clone(), bytes);
+        if let Err(error) = read_all(&repository, &file, &pages) {
+            prop_assert!(matches!(error.kind(), Kind::CheckFailed | Kind::NotCovered), "{error:?}");
+        }
+    }
+}
+
 #[test]
 fn a_file_that_is_named_otherwise_is_foreign() {
-    let (_, memory, mut file, _) = written(&vec![(1, vec![1; 512], None)]);
+    let (repository, _, mut file, _) = written(&vec![(1, vec![1; 512], None)], false);
     file.span = Span { from: 3, to: 5, level: 0 };
-    assert_eq!(file.footer(&memory).unwrap_err().kind(), Kind::NotCovered);
+    assert_eq!(file.footer(&repository).unwrap_err().kind(), Kind::NotCovered);
     file.span = Span { from: 3, to: 4, level: 1 };
-    assert_eq!(file.footer(&memory).unwrap_err().kind(), Kind::NotCovered);
+    assert_eq!(file.footer(&repository).unwrap_err().kind(), Kind::NotCovered);
 }

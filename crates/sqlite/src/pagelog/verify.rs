@@ -1,5 +1,6 @@
 //! Reading a log as a restore would, and saying what of it can be restored.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use lifeboat_core::Kind;
@@ -14,6 +15,8 @@ use lifeboat_core::{Error, Result};
 
 use super::chain::{Chain, Target};
 use super::history::{History, page_hashes};
+use super::layout::Digest;
+use super::read::LogObject;
 use super::replay::LogReplay;
 
 /// What was found of a log.
@@ -71,19 +74,24 @@ pub fn verify(
     }
     let (phase, bytes_total) = ("verifying the log", Some(stored_bytes));
     env.tell(Event::PhaseBegan { subject: &base.name, phase, bytes_total });
-    for file in &chain.files {
-        env.proceed()?;
-        let store = repository.store();
-        let checked = file.footer(store).and_then(|footer| file.check_content(store, &footer));
-        note(&mut report, checked)?;
-        env.tell(Event::Advanced { bytes: file.bytes });
+    // Without a key what is stored is compared with what the labels say of it.
+    let is_closed = chain.is_sealed() && repository.keys().is_none();
+    match is_closed {
+        true => check_labels(env, &chain, &mut report)?,
+        false => {
+            for file in &chain.files {
+                env.proceed()?;
+                note(&mut report, check_file(repository, file))?;
+                env.tell(Event::Advanced { bytes: file.bytes });
+            }
+        }
     }
     env.tell(Event::PhaseEnded { phase });
-    if report.damage.is_empty() {
+    if report.damage.is_empty() && !is_closed {
         let followed = follow(env, &chain);
         note(&mut report, followed)?;
     }
-    if let Some(scratch) = scratch.filter(|_| report.damage.is_empty()) {
+    if let Some(scratch) = scratch.filter(|_| report.damage.is_empty() && !is_closed) {
         let checked = restore_and_check(env, &chain, &scratch, &mut report);
         note(&mut report, checked)?;
     }
@@ -107,6 +115,52 @@ fn note(report: &mut LogReport, checked: Result<()>) -> Result<()> {
         }
         other => other,
     }
+}
+
+/// Reads all of a file, and compares its digest; of a sealed one also what its label says.
+fn check_file(repository: &Repository, file: &LogObject) -> Result<()> {
+    let footer = file.footer(repository)?;
+    if file.is_sealed() && !file.label(repository)?.fits(&footer) {
+        let message = format!("{}: its label says something else than it does", file.object);
+        return Err(Error::new(Kind::CheckFailed, message));
+    }
+    file.check_content(repository, &footer)
+}
+
+/// What can be seen of sealed files without a key: that each is of this log, and that each is, byte
+/// for byte, the one that the file behind it names.
+fn check_labels(env: &Env, chain: &Chain<'_>, report: &mut LogReport) -> Result<()> {
+    let mut marks: BTreeMap<u64, Digest> = BTreeMap::new();
+    let mut unnamed = 0;
+    let is_known = |mark: &Digest| *mark != [0; 32];
+    for file in &chain.files {
+        env.proceed()?;
+        let checked = (|| {
+            let label = file.label(chain.repository)?;
+            chain.require_own(file, (label.source, label.base))?;
+            let before = marks.get(&label.from);
+            let is_named = is_known(&label.mark_before);
+            unnamed += usize::from(!is_named && label.from > 0);
+            if before.is_some_and(|before| is_named && is_known(before) && *before != label.mark_before) {
+                return Err(Error::new(
+                    Kind::CheckFailed,
+                    format!("{} does not follow the file that is before it now", file.object),
+                ));
+            }
+            marks.entry(label.to).or_insert(file.mark(chain.repository, &label)?);
+            Ok(())
+        })();
+        note(report, checked)?;
+        env.tell(Event::Advanced { bytes: file.bytes });
+    }
+    // The newest one is named by none yet.
+    report.notes.push(format!(
+        "it is sealed and no key is named: {} of {} files were compared with the digest that the \
+         file behind them has",
+        chain.files.len().saturating_sub(1 + unnamed),
+        chain.files.len()
+    ));
+    Ok(())
 }
 
 /// Walks from the base's hashes to the end: each file must lead to the state that it names.

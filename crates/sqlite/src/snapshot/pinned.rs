@@ -6,7 +6,7 @@ use std::time::Duration;
 use lifeboat_core::{Error, Kind, Result};
 use rusqlite::{Connection, OpenFlags};
 
-use crate::ffi;
+use crate::ffi::{self, Mark};
 use crate::held::{self, Announced, Identity};
 use crate::holders;
 
@@ -115,6 +115,40 @@ impl Pinned {
             Err(error) if code(&error) == Some(rusqlite::ErrorCode::DatabaseCorrupt) => Ok(None),
             other => other.map(Some),
         }
+    }
+}
+
+/// A connection that takes hold of a state now and then, and lets it go soon.
+pub(crate) struct Glimpse(Box<Pinned>);
+
+impl Glimpse {
+    /// Lets go the state that was pinned.
+    pub(crate) fn of(path: &Path, pinned: Box<Pinned>) -> Result<Self> {
+        let glimpse = Glimpse(pinned);
+        glimpse.let_go(path)?;
+        Ok(glimpse)
+    }
+
+    /// Takes hold of the newest state: its mark; `None` where there is no `-wal`, or another file
+    /// has the database's name.
+    pub(crate) fn take(&self, path: &Path) -> Result<Option<Mark>> {
+        let connection = &self.0.connection;
+        let taken = connection.execute_batch("BEGIN").and_then(|()| {
+            connection.query_row("PRAGMA schema_version", [], |row| row.get::<_, i64>(0))
+        });
+        taken.map_err(|error| failed(path, error))?;
+        let is_it = !ffi::has_moved(connection);
+        Ok(ffi::snapshot_mark(connection).filter(|_| is_it))
+    }
+
+    /// Lets it go.
+    pub(crate) fn let_go(&self, path: &Path) -> Result<()> {
+        self.0.connection.execute_batch("ROLLBACK").map_err(|error| failed(path, error))
+    }
+
+    /// Which file it reads.
+    pub(crate) fn identity(&self) -> Identity {
+        self.0.identity
     }
 }
 

@@ -115,6 +115,8 @@ pub(crate) struct Place {
 pub(crate) struct Between {
     /// The last frame of each page.
     pub(crate) frames: PageMap,
+    /// How many there are in all.
+    pub(crate) frame_count: u64,
     /// How many commits.
     pub(crate) commits: u64,
     /// The fewest pages that the database had after one of them.
@@ -141,13 +143,11 @@ pub(crate) fn between(
 ) -> Result<Option<Between>> {
     let mut scanner = Scanner::new(file, header);
     (scanner.frame, scanner.checksum) = (from.frame, from.checksum);
-    let frames = PageMap::new(Keep::Last);
-    let (commits, page_count_min) = (0, u32::MAX);
-    let mut found =
-        Between { frames, commits, page_count_min, overwritten_from: None, outlasts: false };
+    let mut found = Between::none();
     while scanner.frame < mark.frame_max {
         let Some(frame) = scanner.next()? else { return Ok(None) };
         found.frames.push(frame.page, scanner.frame);
+        found.frame_count += 1;
         if frame.commit_pages != 0 {
             found.commits += 1;
             found.page_count_min = found.page_count_min.min(frame.commit_pages);
@@ -172,17 +172,12 @@ pub(crate) fn tail(
     }
     let mut scanner = Scanner::new(file, before);
     (scanner.frame, scanner.checksum) = (from.frame, from.checksum);
-    let mut found = Between {
-        frames: PageMap::new(Keep::Last),
-        commits: 0,
-        page_count_min: u32::MAX,
-        overwritten_from: Some((*before, from)),
-        outlasts: false,
-    };
+    let mut found = Between { overwritten_from: Some((*before, from)), ..Between::none() };
     let mut uncommitted = Vec::new();
     while let Some(frame) = scanner.next()? {
         uncommitted.push((frame.page, scanner.frame));
         if frame.commit_pages != 0 {
+            found.frame_count += uncommitted.len() as u64;
             uncommitted.drain(..).for_each(|(page, frame)| found.frames.push(page, frame));
             found.commits += 1;
             found.page_count_min = found.page_count_min.min(frame.commit_pages);
@@ -226,6 +221,39 @@ fn is_intact(file: &File, header: &WalHeader, at: Place) -> Result<bool> {
 }
 
 impl Between {
+    fn none() -> Self {
+        Between {
+            frames: PageMap::new(Keep::Last),
+            frame_count: 0,
+            commits: 0,
+            page_count_min: u32::MAX,
+            overwritten_from: None,
+            outlasts: false,
+        }
+    }
+
+    /// The pages that may have changed, each with its frame: those of new frames, and those by
+    /// which a database of so many pages grew without writing them; 0 where they are in its file.
+    /// `known` has the last frames before.
+    pub(crate) fn wanted(
+        &self,
+        page_count: u32,
+        page_count_before: u32,
+        known: &PageMap,
+    ) -> Vec<(u32, u32)> {
+        let entries = self.frames.entries().iter().copied();
+        let mut wanted: Vec<(u32, u32)> = entries.filter(|&(page, _)| page <= page_count).collect();
+        // What was cut off meanwhile may have come back as something else.
+        let kept = page_count_before.min(self.page_count_min);
+        for page in kept + 1..=page_count {
+            if self.frames.position(page).is_none() {
+                wanted.push((page, known.position(page).unwrap_or(0)));
+            }
+        }
+        wanted.sort_unstable();
+        wanted
+    }
+
     /// The same, which stays readable when the log is begun anew, until new frames come over the
     /// place that it begins behind.
     pub(crate) fn outlasting(mut self, header: &WalHeader, from: Place) -> Self {
@@ -260,6 +288,7 @@ impl Between {
         frames.settle();
         Between {
             frames,
+            frame_count: self.frame_count + later.frame_count,
             commits: self.commits + later.commits,
             page_count_min: self.page_count_min.min(later.page_count_min),
             ..self
@@ -301,6 +330,13 @@ pub(crate) fn committed_frames(file: &File, header: &WalHeader) -> Result<Frames
     let is_read = file.read_exact_at(&mut salts, behind).is_ok();
     found.damaged = (is_read && salts == *header.salts()).then_some(bad);
     Ok(found)
+}
+
+/// Whether a frame of a log with that header is there.
+pub(crate) fn has_frame(file: &File, header: &WalHeader, frame: u32) -> bool {
+    let mut salts = [0; 8];
+    let offset = frame_offset(header.page_size, frame) + 8;
+    file.read_exact_at(&mut salts, offset).is_ok() && salts == *header.salts()
 }
 
 /// Fills the buffer with the page of a frame. `false` where the log ends before.
