@@ -165,8 +165,8 @@ impl Opener {
         object: &str,
         sealed: R,
     ) -> Result<Box<dyn ReadSeek + Send + 'r>> {
-        let opened = Decryptor::new(sealed)
-            .and_then(|decryptor| decryptor.decrypt(self.identity.each()));
+        let opened =
+            Decryptor::new(sealed).and_then(|decryptor| decryptor.decrypt(self.identity.each()));
         match opened {
             Ok(reader) => Ok(Box::new(Opened(reader))),
             Err(error) => Err(self.unopened(object, error)),

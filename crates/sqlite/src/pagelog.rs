@@ -62,9 +62,9 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub use self::bounds::{FollowBounds, Pace};
 pub use self::chain::{Chain, Gap, Grain, Moment, Range, Target};
 pub use self::copy::PageLogSelection;
-pub use self::bounds::{FollowBounds, Pace};
 pub use self::follow::{FollowRequest, Follower, Step};
 pub use self::increment::{
     Increment, IncrementOutcome, IncrementPlan, IncrementRequest, plan, run,

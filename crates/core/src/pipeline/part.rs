@@ -216,9 +216,8 @@ impl<'a> StoredParts<'a> {
             _ => error,
         };
         let mut opened = opener.open_parts(object.as_str(), sealed).map_err(damaged)?;
-        let bytes = opened
-            .seek(SeekFrom::End(0))
-            .map_err(|error| damaged(unread(store, object, error)))?;
+        let bytes =
+            opened.seek(SeekFrom::End(0)).map_err(|error| damaged(unread(store, object, error)))?;
         let parts = StoredParts::new(store, object, bytes, ahead_bytes);
         Ok(StoredParts { opened: Some(opened), ..parts })
     }

@@ -164,7 +164,10 @@ pub(super) fn thin(
                 all.freed_bytes += thinned.freed_bytes;
             }
             Err(error)
-                if matches!(error.kind(), Kind::CheckFailed | Kind::NotCovered | Kind::WrongKey) =>
+                if matches!(
+                    error.kind(),
+                    Kind::CheckFailed | Kind::NotCovered | Kind::WrongKey
+                ) =>
             {
                 env.warn(&thinning.backup, &format!("its log stays as it is: {error}"));
             }

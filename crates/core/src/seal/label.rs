@@ -21,10 +21,7 @@ pub(super) struct Label<'a> {
 }
 
 impl age::Recipient for Label<'_> {
-    fn wrap_file_key(
-        &self,
-        _: &FileKey,
-    ) -> Result<(Vec<Stanza>, HashSet<String>), EncryptError> {
+    fn wrap_file_key(&self, _: &FileKey) -> Result<(Vec<Stanza>, HashSet<String>), EncryptError> {
         let (tag, args) = (TAG.to_owned(), vec![self.kind.to_owned()]);
         Ok((vec![Stanza { tag, args, body: self.bytes.to_vec() }], HashSet::new()))
     }

@@ -256,12 +256,7 @@ fn follow(
 }
 
 /// Looks at each of them once.
-fn once(
-    session: &Session,
-    env: &Env,
-    jobs: &[Job<'_>],
-    bounds: FollowBounds,
-) -> Result<ExitCode> {
+fn once(session: &Session, env: &Env, jobs: &[Job<'_>], bounds: FollowBounds) -> Result<ExitCode> {
     let mut told = in_parallel(jobs, env.threads, |job| vec![job.look(env, bounds)]);
     if told.iter().flatten().any(|told| matches!(told, Told::BackedUp(_))) {
         // A backup is no end: what it is followed by begins with the second look.

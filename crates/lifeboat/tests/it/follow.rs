@@ -55,8 +55,9 @@ impl Writer {
         let stop = Arc::new(AtomicBool::new(false));
         let (path, stopped) = (path.to_owned(), Arc::clone(&stop));
         let pragmas = "PRAGMA synchronous = NORMAL";
-        let thread =
-            std::thread::spawn(move || write(&path, Duration::from_micros(300), false, (pragmas, &stopped)));
+        let thread = std::thread::spawn(move || {
+            write(&path, Duration::from_micros(300), false, (pragmas, &stopped))
+        });
         Writer { stop, thread }
     }
 
@@ -408,8 +409,8 @@ fn databases_of_a_glob_come_and_go_in_one_process() {
     assert_eq!(n, 7);
 }
 
-/// Three hundred tenants in one process: threads are as many as the process has, whatever comes, and
-/// of files each has its lock and nothing more.
+/// Three hundred tenants in one process: threads are as many as the process has, whatever comes,
+/// and of files each has its lock and nothing more.
 #[test]
 fn hundreds_of_databases_in_one_process_with_bounded_files_and_threads() {
     const TENANTS: usize = 300;

@@ -90,9 +90,7 @@ fn a_host_without_a_key_follows_and_one_with_it_goes_back_to_each_state() {
     let end = found.len();
     for (at, expected) in contents.iter().rev().enumerate().take(4) {
         let state = format!("{base}+{}", end - at);
-        world
-            .run(&["restore", &state, "--to", "back.db", "--yes", "--identity", &key])
-            .expect(0);
+        world.run(&["restore", &state, "--to", "back.db", "--yes", "--identity", &key]).expect(0);
         assert_eq!(&content(&world.path("data/back.db")), expected, "{state}");
     }
     world.run(&["verify", "--level", "full", "--identity", &key]).expect(0);

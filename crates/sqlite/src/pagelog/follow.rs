@@ -13,6 +13,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use lifeboat_core::Result;
 use lifeboat_core::backup::lock::SourceLock;
 use lifeboat_core::env::Env;
 use lifeboat_core::manifest::CheckLevel;
@@ -21,7 +22,6 @@ use lifeboat_core::pipeline::block_hash;
 use lifeboat_core::repository::{Repository, SourceIdentity};
 use lifeboat_core::source::{CaptureOptions, Source};
 use lifeboat_core::store::ObjectName;
-use lifeboat_core::Result;
 
 use super::bounds::{FollowBounds, Pace};
 use super::delta::{Before, Changed, encode};
@@ -173,8 +173,7 @@ impl Follower {
         let bounds = request.bounds;
         let limit = limit_of(&path, known.as_ref(), bounds.compared_wal_bytes_max)?;
         let begun_ms = env.clock.monotonic_ms();
-        let compared =
-            compare(env, (&source, &options), (&mut log, &mut history), limit.as_ref())?;
+        let compared = compare(env, (&source, &options), (&mut log, &mut history), limit.as_ref())?;
         let compare_every_ms = match held {
             Some(_) => 0,
             None => env.elapsed_ms(begun_ms).saturating_mul(1 + bounds.compare_pause_rollback),
@@ -562,4 +561,3 @@ fn manifests(repository: &Repository, folder: &str) -> Result<BTreeSet<String>> 
 
 /// What was read is not there any more.
 struct Gone;
-

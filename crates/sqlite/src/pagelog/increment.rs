@@ -185,7 +185,8 @@ pub(crate) fn ready<'a>(
     let Some(base) = base else { return Ok(Err("there is no backup of it yet".to_owned())) };
     let name = &base.name;
     // Nothing may lie beside sealed backups that tells what is in them, or that others can open.
-    let sealed_to = base.artifact(DATABASE).and_then(|one| one.sealed.as_ref()).map(|seal| &seal.to);
+    let sealed_to =
+        base.artifact(DATABASE).and_then(|one| one.sealed.as_ref()).map(|seal| &seal.to);
     let wanted = repository.recipients().map(|recipients| recipients.names());
     if wanted.is_some_and(|wanted| sealed_to.is_none_or(|names| names != wanted)) {
         return Ok(Err(format!("{name} is not sealed as what is stored now")));
@@ -208,7 +209,9 @@ pub(crate) fn ready<'a>(
     // What is damaged or foreign can be no base, and hinders no new backup.
     let opened = chain.way(chain.end()).and_then(|way| {
         let mark = match way.last() {
-            Some((last, _)) if last.is_sealed() => last.mark(repository, &last.label(repository)?)?,
+            Some((last, _)) if last.is_sealed() => {
+                last.mark(repository, &last.label(repository)?)?
+            }
             _ => [0; 32],
         };
         let Some(mut state) = page_hashes(env, repository, folder, base)? else {
@@ -236,9 +239,7 @@ pub(crate) fn ready<'a>(
             Ok(Err(error.to_string()))
         }
         // The key that is named is another repository's.
-        Err(error) if error.kind() == Kind::WrongKey => {
-            ready_by_notes(repository, folder, &chain)
-        }
+        Err(error) if error.kind() == Kind::WrongKey => ready_by_notes(repository, folder, &chain),
         Err(error) => Err(error),
     }
 }

@@ -1,9 +1,9 @@
 //! What a host without a key notes of a sealed log that it adds to: which pages have which hash.
 //!
-//! Whoever has a key finds that in the repository. Who has none has the page hashes of the base, that
-//! were kept when it was made, and this file beside them: a row of notes, one for each file of the
-//! log, written before the file is there. A note whose file never came is dropped. What is lost,
-//! torn or does not fit costs nothing but a new backup.
+//! Whoever has a key finds that in the repository. Who has none has the page hashes of the base,
+//! that were kept when it was made, and this file beside them: a row of notes, one for each file of
+//! the log, written before the file is there. A note whose file never came is dropped. What is
+//! lost, torn or does not fit costs nothing but a new backup.
 //!
 //! The file: `LBNOTES1`, the id of the base (16 bytes), notes. A note: its length (4 bytes), then
 //! position (8), pages of the database (4), the moment (8), link and mark (32 each), for each page
@@ -217,20 +217,14 @@ impl Journal {
     }
 
     /// Writes one note for all when there are many: of the end, where its last file is there.
-    pub(crate) fn settle(
-        &mut self,
-        end: &Noted,
-        state: &PageState,
-        depths: &[u8],
-    ) -> Result<()> {
+    pub(crate) fn settle(&mut self, end: &Noted, state: &PageState, depths: &[u8]) -> Result<()> {
         let all_bytes = NOTE_BYTES + depths.len() * PAGE_BYTES;
         if self.bytes < BYTES_MIN.max(3 * all_bytes as u64) {
             return Ok(());
         }
         let all = (1..=end.page_count).zip(depths);
-        let all = all.map(|(page, &depth)| {
-            (page, state.hash(page).copied().unwrap_or_default(), depth)
-        });
+        let all =
+            all.map(|(page, &depth)| (page, state.hash(page).copied().unwrap_or_default(), depth));
         let one = Noted { pages: all.collect(), ..end.clone() };
         let bytes = [&self.head[..], &one.to_bytes()].concat();
         let written = write_known(&self.path, &bytes)

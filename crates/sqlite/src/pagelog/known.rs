@@ -101,11 +101,7 @@ pub(super) fn known_of(path: &Path) -> Result<(Option<Known>, Option<Box<Pinned>
 }
 
 /// How far the `-wal` may grow from there while all pages are compared.
-pub(super) fn limit_of(
-    path: &Path,
-    known: Option<&Known>,
-    bytes: u64,
-) -> Result<Option<WalLimit>> {
+pub(super) fn limit_of(path: &Path, known: Option<&Known>, bytes: u64) -> Result<Option<WalLimit>> {
     let Some(known) = known else { return Ok(None) };
     let file = wal::open(&side_file(path, "-wal"))?;
     Ok(file.map(|file| WalLimit::behind(file, known.header, known.place.frame, bytes)))

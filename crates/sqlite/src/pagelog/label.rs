@@ -1,9 +1,9 @@
 //! What a log file says of itself without a key: for one that is sealed a label in its head, for
 //! others the footer.
 //!
-//! A label has no digest of what the file leads to: it is written before that is known. Instead each
-//! names the mark of the file before: the digest of that one's stored bytes. So whoever has no key
-//! sees all the same whether files are there, whole and in their order; only of the newest one
+//! A label has no digest of what the file leads to: it is written before that is known. Instead
+//! each names the mark of the file before: the digest of that one's stored bytes. So whoever has no
+//! key sees all the same whether files are there, whole and in their order; only of the newest one
 //! nobody says what it must be.
 
 use lifeboat_core::repository::Repository;
@@ -158,7 +158,9 @@ impl LogObject {
 }
 
 /// To whom the log of a backup is sealed: to whom that backup is. `None` where it is not.
-pub(crate) fn recipients_of(base: &lifeboat_core::manifest::Manifest) -> Result<Option<Recipients>> {
+pub(crate) fn recipients_of(
+    base: &lifeboat_core::manifest::Manifest,
+) -> Result<Option<Recipients>> {
     let sealed = base.artifact(super::history::DATABASE).and_then(|one| one.sealed.as_ref());
     sealed.map(|seal| Recipients::parse(&seal.to)).transpose()
 }

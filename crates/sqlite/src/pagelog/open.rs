@@ -90,8 +90,8 @@ impl OpenLog {
         Ok(ended.stored)
     }
 
-    /// What the next file says of itself in which those pages are. From here on the state is that to
-    /// which it leads: it must be ended, or the log be opened anew.
+    /// What the next file says of itself in which those pages are. From here on the state is that
+    /// to which it leads: it must be ended, or the log be opened anew.
     pub(crate) fn facts(
         &mut self,
         changed: &[(u32, BlockHash)],

@@ -65,7 +65,8 @@ impl LogObject {
 
     pub(super) fn misplaced(&self, from: u64, to: u64) -> Error {
         let object = &self.object;
-        let message = format!("{object} is in the wrong place: it covers the positions {from} to {to}");
+        let message =
+            format!("{object} is in the wrong place: it covers the positions {from} to {to}");
         Error::new(Kind::NotCovered, message)
     }
 
@@ -96,9 +97,9 @@ impl LogObject {
         let stored = repository.store().get(&self.object, None)?;
         match self.opener(repository)? {
             None => Ok(stored),
-            Some(opener) => opener
-                .open(self.object.as_str(), stored)
-                .map_err(|error| self.damaged(error)),
+            Some(opener) => {
+                opener.open(self.object.as_str(), stored).map_err(|error| self.damaged(error))
+            }
         }
     }
 

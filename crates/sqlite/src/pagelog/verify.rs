@@ -141,7 +141,9 @@ fn check_labels(env: &Env, chain: &Chain<'_>, report: &mut LogReport) -> Result<
             let before = marks.get(&label.from);
             let is_named = is_known(&label.mark_before);
             unnamed += usize::from(!is_named && label.from > 0);
-            if before.is_some_and(|before| is_named && is_known(before) && *before != label.mark_before) {
+            if before
+                .is_some_and(|before| is_named && is_known(before) && *before != label.mark_before)
+            {
                 return Err(Error::new(
                     Kind::CheckFailed,
                     format!("{} does not follow the file that is before it now", file.object),
