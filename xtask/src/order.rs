@@ -14,10 +14,11 @@ const CRATES: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("stores", &["core"]),
     ("sqlite", &["core"]),
+    ("salvage", &["core"]),
     ("guard", &[]),
     ("postgres", &["core"]),
     ("sim", &["core", "stores", "sqlite"]),
-    ("lifeboat", &["core", "stores", "sqlite", "postgres"]),
+    ("lifeboat", &["core", "stores", "sqlite", "salvage", "postgres"]),
 ];
 
 /// One line for each wrong arrow.

@@ -22,6 +22,7 @@ mod reference;
 mod replica;
 mod restore;
 mod run;
+mod salvage;
 mod show;
 mod status;
 mod undo;
@@ -50,6 +51,7 @@ pub(crate) enum Command {
     Drill(drill::Args),
     Proof(proof::Args),
     Guard(guard::Args),
+    Salvage(salvage::Args),
     Prune(prune::Args),
     Copy(copy::Args),
     Pin(pin::Args),
@@ -96,6 +98,7 @@ impl Command {
             Command::Drill(args) => drill::run(session, args),
             Command::Proof(args) => proof::run(session, args),
             Command::Guard(args) => guard::run(session, args),
+            Command::Salvage(args) => salvage::run(session, args),
             Command::Prune(args) => prune::run(session, args),
             Command::Copy(args) => copy::run(session, args),
             Command::Pin(args) => pin::run(session, args),

@@ -63,6 +63,7 @@ mod restore;
 mod restore_all;
 mod rotation;
 mod round_trip;
+mod salvage;
 mod sealed;
 mod silent_failures;
 mod silent_failures_setup;

@@ -1,0 +1,180 @@
+//! Rows out of a corrupt SQLite database: a reader of its pages that trusts nothing.
+//!
+//! [`salvage`] looks at what is there, in every way that it can be seen, and makes a new database
+//! of it. A database that nothing speaks against is copied page for page, and SQLite's own
+//! `integrity_check` must agree. Any other is read row by row; of each row that is not certain the
+//! new database says why. The damaged file is never written.
+//!
+//! From below: `page` and `record` read what may be anything; `view` gives pages of the file with
+//! a `-wal` or a journal over it; `walk` goes through a tree past what is broken; `survey` finds
+//! out which pages belong to what; `orphan` finds the table of those that nothing reaches;
+//! `produce` and `fill` are the two ends of the row by row way.
+
+mod batch;
+mod bytes;
+mod copy;
+mod fill;
+mod infer;
+mod journal;
+mod layout;
+mod leaf;
+mod look;
+mod marks;
+mod orphan;
+mod overlay;
+mod page;
+mod payload;
+mod produce;
+mod reason;
+mod record;
+mod report;
+mod rows;
+mod schema;
+mod shape;
+mod survey;
+mod target;
+mod text;
+mod twins;
+mod unpack;
+mod view;
+mod wal;
+mod walk;
+
+use std::path::Path;
+
+use lifeboat_core::Result;
+use lifeboat_core::env::Env;
+
+pub use self::reason::Mark;
+pub use self::report::{Counts, Range, Report, TableReport, Way};
+
+use self::look::{Look, look};
+use self::report::Counts as Rows;
+use self::schema::Entry;
+use self::target::Place;
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The damaged database.
+    pub database: &'a Path,
+    /// Where the new one goes; nothing may be there.
+    pub to: &'a Path,
+    /// A database of the same schema: a backup.
+    pub donor: Option<&'a Path>,
+    /// Whether rows are wanted that were deleted, too.
+    pub deleted: bool,
+}
+
+/// Looks at a database, and writes nothing but a scratch file where it must be unpacked.
+pub fn examine(env: &Env, request: &Request<'_>) -> Result<Report> {
+    let place = Place::new(request.to, id(env))?;
+    let donor = donor(env, request, &place)?;
+    let look = look(env, request.database, &place.part, &donor)?;
+    let (tables, nowhere) = (look.tables(), ("lost_and_found".to_owned(), Rows::default()));
+    Ok(Report { tables, ..look.report(Way::Looked, nowhere, String::new()) })
+}
+
+/// Makes a new database of what can be read. An error where nothing can.
+pub fn salvage(env: &Env, request: &Request<'_>) -> Result<Report> {
+    let place = Place::new(request.to, id(env))?;
+    let donor = donor(env, request, &place)?;
+    let look = look(env, request.database, &place.part, &donor)?;
+    let file = place.create()?;
+    let subject = request.to.file_name().unwrap_or_default().to_string_lossy();
+    let survey = &look.sight.survey;
+    let mut look_again = Vec::new();
+    let mut is_proved = false;
+    let is_sound = !survey.is_damaged() && look.view.unreadable() == 0;
+    if is_sound && !request.deleted {
+        copy::write(env, &look.view, &file, &subject)?;
+        match copy::verdict(env, &place.part, &subject)? {
+            None if survey.invalid_texts == 0 => {
+                let nowhere = ("lost_and_found".to_owned(), Rows::default());
+                let tables = look.tables();
+                place.publish()?;
+                return Ok(Report { tables, ..look.report(Way::Copied, nowhere, String::new()) });
+            }
+            None => {
+                is_proved = true;
+                look_again.push("SQLite finds nothing wrong with its pages".to_owned());
+            }
+            Some(line) => look_again.push(format!("SQLite says of it: {line}")),
+        }
+        let failed = |error| target::writing(error);
+        file.set_len(0).map_err(failed)?;
+    }
+    let mut report = rows::salvage(env, request, &look, &place, &subject, is_proved)?;
+    report.notes.extend(look_again);
+    place.publish()?;
+    Ok(report)
+}
+
+/// The schema of the donor.
+fn donor(env: &Env, request: &Request<'_>, place: &Place) -> Result<Vec<Entry>> {
+    let Some(path) = request.donor else { return Ok(Vec::new()) };
+    let donor = look(env, path, &place.part, &[])?;
+    Ok(donor.sight.entries)
+}
+
+fn id(env: &Env) -> u32 {
+    let mut bytes = [0; 4];
+    env.random.fill(&mut bytes);
+    u32::from_ne_bytes(bytes)
+}
+
+impl Look {
+    /// What the survey found of each table.
+    fn tables(&self) -> Vec<TableReport> {
+        let tables = self.sight.described.tables.iter().zip(&self.sight.survey.trees[1..]);
+        let report = |(table, found): (&schema::Table, &survey::Found)| TableReport {
+            name: table.layout.name.clone(),
+            counts: Counts {
+                certain: found.sound,
+                uncertain: found.rows - found.sound,
+                altered: 0,
+                lost: found.lost_cells,
+            },
+            lost_pages: found.lost_pages,
+            ranges: ranges(found),
+        };
+        tables.map(report).collect()
+    }
+
+    fn report(&self, way: Way, nowhere: (String, Counts), marks: String) -> Report {
+        let mut problems = self.sight.described.problems.clone();
+        if self.torn {
+            problems.push("a side file is torn: transactions behind that are lost".to_owned());
+        }
+        let mut notes = self.notes.clone();
+        if !self.sight.survey.freelist_is_sound {
+            notes.push("the list of free pages is damaged, and was not relied upon".to_owned());
+        }
+        Report {
+            way,
+            tables: Vec::new(),
+            nowhere,
+            marks,
+            page_size: self.view.page_size(),
+            pages: self.view.page_count(),
+            unreadable_pages: self.view.unreadable(),
+            notes,
+            problems,
+            is_doubtful: self.sight.survey.changed_pages > 0,
+        }
+    }
+}
+
+/// The gaps of a table, as a report has them: those that touch are one.
+fn ranges(found: &survey::Found) -> Vec<Range> {
+    let mut ranges: Vec<Range> = Vec::new();
+    for gap in &found.gaps {
+        match ranges.last_mut() {
+            Some(last) if last.up_to.is_some() && last.up_to == gap.above => {
+                last.up_to = gap.up_to;
+            }
+            _ => ranges.push(Range { above: gap.above, up_to: gap.up_to, rows: 0 }),
+        }
+    }
+    ranges
+}

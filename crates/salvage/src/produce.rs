@@ -1,0 +1,177 @@
+//! The thread that reads: rows of every tree, in the order of their keys, then those of orphans.
+
+use std::sync::mpsc::SyncSender;
+
+use lifeboat_core::env::Env;
+use lifeboat_core::{Error, Kind as ErrorKind, Result};
+
+use crate::batch::{Batch, LostCell};
+use crate::leaf::{Item, Leaf, judge};
+use crate::marks::Marks;
+use crate::orphan::{self, Home, Homes};
+use crate::page::{Kind, Page};
+use crate::payload::Payloads;
+use crate::reason::Reason;
+use crate::schema::Table;
+use crate::survey::Survey;
+use crate::text::Encoding;
+use crate::view::View;
+use crate::walk::{Stop, walk};
+
+/// Where rows go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum To {
+    /// Into that table of the list. `false` where they were reached from no tree.
+    Table(usize, bool),
+    /// Into the table of rows that belong nowhere.
+    Nowhere,
+}
+
+/// What one thread tells the other.
+pub(crate) struct Parcel {
+    pub(crate) to: To,
+    pub(crate) batch: Batch,
+}
+
+/// Everything that reading needs.
+pub(crate) struct Producer<'a> {
+    pub(crate) env: &'a Env,
+    pub(crate) view: &'a View,
+    pub(crate) encoding: Encoding,
+    pub(crate) tables: &'a [Table],
+    pub(crate) survey: &'a Survey,
+    /// Why rows of reached pages are no more than uncertain.
+    pub(crate) doubt: Reason,
+    /// Why rows are not, whose values go on on other pages.
+    pub(crate) doubt_long: Reason,
+    /// Whether rows that were deleted are wanted too.
+    pub(crate) deleted: bool,
+    /// Whether the schema is known as a whole, so that what fits no table is of no table.
+    pub(crate) schema_is_whole: bool,
+    pub(crate) send: SyncSender<Parcel>,
+}
+
+impl Producer<'_> {
+    /// Sends everything.
+    pub(crate) fn run(&self) -> Result<()> {
+        let mut visited = Marks::new(self.view.page_count());
+        for index in 0..self.tables.len() {
+            self.table(index, &mut visited)?;
+        }
+        self.orphans()
+    }
+
+    fn table(&self, index: usize, visited: &mut Marks) -> Result<()> {
+        let table = &self.tables[index];
+        let mut payloads = Payloads::new(self.view);
+        let mut batch = Batch::default();
+        let to = To::Table(index, true);
+        let doubt = self.doubt.max(table.reason);
+        let mut claim = |page| !self.view.is_special(page) && visited.claim_tree(page);
+        let mut visit = |stop: &Stop<'_>| {
+            let Some(page) = stop.page.filter(|page| page.kind != Kind::TableInterior) else {
+                return Ok(());
+            };
+            self.leaf(stop, page, Some(table), doubt, &mut payloads, &mut batch)?;
+            if batch.is_full() {
+                self.send(to, &mut batch)?;
+            }
+            Ok(())
+        };
+        walk(self.env, self.view, table.root, table.layout.has_rowids, &mut claim, &mut visit)?;
+        self.send(to, &mut batch)
+    }
+
+    fn leaf(
+        &self,
+        stop: &Stop<'_>,
+        page: Page<'_>,
+        table: Option<&Table>,
+        doubt: Reason,
+        payloads: &mut Payloads<'_>,
+        batch: &mut Batch,
+    ) -> Result<()> {
+        let layout = table.map(|table| &table.layout);
+        let twin = self.survey.twins.has(page.bytes());
+        let doubt = if twin { doubt.max(Reason::Twin) } else { doubt };
+        let leaf = Leaf {
+            stop,
+            page,
+            layout,
+            encoding: self.encoding,
+            doubt,
+            doubt_long: self.doubt_long,
+        };
+        let mut shared = |page| self.survey.marks.is_shared(page);
+        judge(&leaf, payloads, &mut shared, &mut |item| {
+            match item {
+                Item::Row(row) => batch.push(&row, self.encoding),
+                Item::Lost { page, rowid, reason } => {
+                    batch.lost.push(LostCell { page, rowid, reason });
+                }
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    fn orphans(&self) -> Result<()> {
+        let found = &self.survey.trees[1..];
+        let is_closed = self.survey.freelist_is_sound && self.schema_is_whole && !self.deleted;
+        let homes = Homes { tables: self.tables, found, is_closed };
+        let mut buffer = vec![0; self.view.page_size()];
+        let mut payloads = Payloads::new(self.view);
+        let mut batch = Batch::default();
+        let mut last = To::Nowhere;
+        for number in 1..=self.view.page_count() {
+            if number.is_multiple_of(256) {
+                self.env.proceed()?;
+            }
+            if !orphan::is_orphan(self.view, self.survey, number, self.deleted) {
+                continue;
+            }
+            let Some(stop) = orphan::leaf(self.view, number, &mut buffer) else { continue };
+            let Some(page) = stop.page else { continue };
+            let home = homes.of(&stop, page, self.encoding, &mut payloads);
+            let (to, table, doubt) = match home {
+                Home::Table(index, reason) => {
+                    let table = &self.tables[index];
+                    (To::Table(index, false), Some(table), self.doubt.max(reason).max(table.reason))
+                }
+                // Entries of indexes come again from the rows.
+                Home::Unknown if !page.kind.is_table() && self.schema_is_whole => continue,
+                Home::Unknown if is_schema(&stop, page, self.encoding, &mut payloads) => continue,
+                Home::Unknown => (To::Nowhere, None, Reason::Orphan),
+            };
+            if to != last {
+                self.send(last, &mut batch)?;
+                last = to;
+            }
+            self.leaf(&stop, page, table, doubt, &mut payloads, &mut batch)?;
+            if batch.is_full() {
+                self.send(to, &mut batch)?;
+            }
+        }
+        self.send(last, &mut batch)
+    }
+
+    fn send(&self, to: To, batch: &mut Batch) -> Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let parcel = Parcel { to, batch: std::mem::take(batch) };
+        self.send
+            .send(parcel)
+            .map_err(|_| Error::new(ErrorKind::Failed, "the new database takes no more rows"))
+    }
+}
+
+/// Whether a page holds entries of a schema, which were read before.
+fn is_schema(
+    stop: &Stop<'_>,
+    page: Page<'_>,
+    encoding: Encoding,
+    payloads: &mut Payloads<'_>,
+) -> bool {
+    crate::schema::entries_of(stop, page, encoding, payloads).is_ok_and(|entries| entries > 0)
+}

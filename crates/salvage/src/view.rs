@@ -1,0 +1,139 @@
+//! The pages of a damaged database, read at random and never written: the file, what lies over it,
+//! and what is not there.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::bytes::word;
+use crate::overlay::Overlay;
+use crate::page::SECTOR_BYTES;
+use crate::shape::{MAGIC, Shape, read_up_to};
+
+/// The byte at which the locks of a database begin; its page has no content.
+const LOCK_BYTE: u64 = 0x4000_0000;
+
+/// How much of a page could be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Got {
+    Whole,
+    /// Some of it; the rest are zeros.
+    Part,
+    Nothing,
+}
+
+/// One way to see the database.
+pub(crate) struct View {
+    file: File,
+    length: u64,
+    /// Where it begins, and how large its pages are.
+    pub(crate) shape: Shape,
+    overlay: Option<Overlay>,
+    unreadable: AtomicU64,
+}
+
+impl View {
+    pub(crate) fn new(file: File, length: u64, shape: Shape) -> Self {
+        View { file, length, shape, overlay: None, unreadable: AtomicU64::new(0) }
+    }
+
+    /// Lays pages over the file, or takes them away; gives back what lay there.
+    pub(crate) fn lay(&mut self, overlay: Option<Overlay>) -> Option<Overlay> {
+        std::mem::replace(&mut self.overlay, overlay)
+    }
+
+    /// Bytes of a page.
+    pub(crate) fn page_size(&self) -> usize {
+        self.shape.page_size
+    }
+
+    /// Bytes of a page that are SQLite's.
+    pub(crate) fn usable(&self) -> usize {
+        self.shape.page_size - self.shape.reserved
+    }
+
+    /// Pages of the file, the last of which may be cut.
+    pub(crate) fn file_pages(&self) -> u32 {
+        let pages = (self.length - self.shape.base).div_ceil(self.shape.page_size as u64);
+        u32::try_from(pages).unwrap_or(u32::MAX - 1)
+    }
+
+    /// Pages that may be read.
+    pub(crate) fn page_count(&self) -> u32 {
+        match &self.overlay {
+            Some(overlay) => overlay.page_count.min(self.file_pages() + overlay.taken as u32),
+            None => self.file_pages(),
+        }
+    }
+
+    /// Pages that the database says it has; `None` where nothing reliable says it.
+    pub(crate) fn claimed(&self) -> Option<u32> {
+        match &self.overlay {
+            Some(overlay) => Some(overlay.page_count),
+            None => self.shape.page_count(),
+        }
+    }
+
+    /// How many pages the disk did not give.
+    pub(crate) fn unreadable(&self) -> u64 {
+        self.unreadable.load(Ordering::Relaxed)
+    }
+
+    /// Reads a page into a buffer of its size.
+    pub(crate) fn read(&self, page: u32, buffer: &mut [u8]) -> Got {
+        if page == 0 {
+            return Got::Nothing;
+        }
+        if let Some(overlay) = &self.overlay {
+            if page > overlay.page_count {
+                return Got::Nothing;
+            }
+            if overlay.read(page, buffer) {
+                return Got::Whole;
+            }
+        }
+        let at = self.shape.base + u64::from(page - 1) * self.page_size() as u64;
+        if at >= self.length {
+            return Got::Nothing;
+        }
+        if self.file.read_exact_at(buffer, at).is_ok() {
+            return Got::Whole;
+        }
+        self.read_sectors(buffer, at)
+    }
+
+    /// Reads what can be read, sector by sector: the file may end here, or the disk be damaged.
+    fn read_sectors(&self, buffer: &mut [u8], at: u64) -> Got {
+        buffer.fill(0);
+        let (mut any, mut begin) = (false, at);
+        for sector in buffer.chunks_mut(SECTOR_BYTES) {
+            any |= read_up_to(&self.file, sector, begin) > 0;
+            begin += SECTOR_BYTES as u64;
+        }
+        if at + buffer.len() as u64 <= self.length {
+            self.unreadable.fetch_add(1, Ordering::Relaxed);
+        }
+        if any { Got::Part } else { Got::Nothing }
+    }
+
+    /// Whether a page holds what is no page of a tree by its number: locks, or the map of parents
+    /// that auto_vacuum keeps.
+    pub(crate) fn is_special(&self, page: u32) -> bool {
+        let lock_page = LOCK_BYTE / self.page_size() as u64 + 1;
+        if u64::from(page) == lock_page {
+            return true;
+        }
+        let per_map = (self.usable() / 5) as u32 + 1;
+        self.shape.number(52) != 0 && page >= 2 && (page - 2).is_multiple_of(per_map)
+    }
+
+    /// A number of the header, as what lies over the file has it. `None` where there is no header.
+    pub(crate) fn number(&self, at: usize) -> Option<u32> {
+        let mut page = vec![0; self.page_size()];
+        let got = self.read(1, &mut page);
+        if got == Got::Nothing || !page.starts_with(MAGIC) {
+            return None;
+        }
+        word(&page, at)
+    }
+}

@@ -1,0 +1,9 @@
+//! Damaged databases that the tests make themselves, salvaged and compared with the truth.
+// The clock is real; a test that cannot go on panics.
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
+
+mod kinds;
+mod names;
+mod random;
+mod structure;
+mod world;
