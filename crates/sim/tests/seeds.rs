@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use lifeboat_core::env::CRASH_POINTS;
 use lifeboat_sim::hosts::{self, HostsReport};
 use lifeboat_sim::pagelog::{self, PagelogReport};
+use lifeboat_sim::places::{self, PlacesReport};
 use lifeboat_sim::rotation::{self, RotationReport};
 use lifeboat_sim::{Report, run};
 
@@ -78,6 +79,27 @@ fn every_promise_of_the_rotation_is_kept_for_every_seed() {
         assert!(all.marked >= 1_000 && all.deleted >= 500 && all.taken_back >= 20, "{all:?}");
         assert!(all.garbage >= 3 && all.by_hand >= 50, "{all:?}");
         assert!(all.clock_set >= 50 && all.clock_changes >= 25, "{all:?}");
+    }
+}
+
+#[test]
+fn one_repository_that_fails_takes_nothing_from_the_others_for_any_seed() {
+    let reports = play(|seed| {
+        let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+        places::run(seed, folder.path())
+    });
+    let sum = |of: fn(&PlacesReport) -> u64| reports.iter().map(of).sum::<u64>();
+    let (taken, missed) = (sum(|one| one.taken.0), sum(|one| one.taken.1));
+    let (copied, cut_off) = (sum(|one| one.copied.0), sum(|one| one.copied.1));
+    let (parted, emptied) = (sum(|one| one.parted), sum(|one| one.emptied));
+    println!(
+        "{} seeds: {taken} taken and {missed} not, {parted} runs parted, {copied} copied, \
+         {cut_off} copies cut off, {emptied} emptied",
+        reports.len()
+    );
+    if reports.len() >= 50 {
+        assert!(taken >= 400 && missed >= 60 && parted >= 50 && copied >= 200);
+        assert!(cut_off >= 20 && emptied >= 30);
     }
 }
 

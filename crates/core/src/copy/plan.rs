@@ -15,6 +15,9 @@ use crate::prune;
 use crate::repository::Repository;
 use crate::store::{ObjectInfo, ObjectName};
 
+/// Who stored something so long ago, and no manifest since, has ended.
+const GIVEN_UP: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
+
 /// What a plan is made with.
 #[derive(Clone, Copy, Default)]
 pub struct Options<'a> {
@@ -220,7 +223,7 @@ impl Comparison<'_> {
         backup.artifacts.iter().any(differs)
     }
 
-    /// Why objects that have the backup's name there are not what a killed copy left of it.
+    /// Why objects that have the backup's name there cannot give way to a copy of it.
     fn foreign(
         &self,
         backup: &Manifest,
@@ -229,28 +232,55 @@ impl Comparison<'_> {
     ) -> Result<Option<&'static str>> {
         const OTHER: &str = "another backup, or a rest of one, has its name there";
         let Some(entry) = self.entry else { return Ok(Some(OTHER)) };
-        let mark = ObjectName::new(MarkKind::Begun.object(&entry.folder, &backup.name))?;
-        let begun = match self.to.read_mark::<Begun>(&mark) {
-            Ok(begun) => begun,
-            Err(error) if matches!(error.kind(), Kind::NotCovered | Kind::CheckFailed) => {
-                return Ok(Some(OTHER));
-            }
-            Err(error) => return Err(error),
-        };
-        let ours = |object: &ObjectInfo| {
-            let file = object.name.file_name();
-            backup.artifacts.iter().any(|artifact| {
-                file == artifact.name || (sealed_anew && file == sealed_name(artifact))
-            })
-        };
-        if !begun.is_copy || !rest.iter().all(ours) {
+        // A manifest is a backup.
+        if rest.iter().any(|object| object.name.as_str().ends_with(".json")) {
             return Ok(Some(OTHER));
         }
-        // What is sealed twice has other bytes: nobody can see whether that copy still goes on.
-        let age = self.env.clock.now().duration_since(begun.begun_at);
-        let may_live = sealed_anew && age < jiff::SignedDuration::from_hours(24);
-        Ok(may_live.then_some(
-            "a copy of it began less than a day ago and may go on elsewhere; later it is made anew",
+        // What has a name that none of ours will have is in nobody's way.
+        let ours = |object: &&ObjectInfo| {
+            let file = object.name.file_name();
+            let named = |artifact: &Artifact| match sealed_anew {
+                true => file == sealed_name(artifact),
+                false => file == artifact.name,
+            };
+            backup.artifacts.iter().any(named)
+        };
+        let in_the_way: Vec<&ObjectInfo> = rest.iter().filter(ours).collect();
+        if in_the_way.is_empty() {
+            return Ok(None);
+        }
+        let mark = ObjectName::new(MarkKind::Begun.object(&entry.folder, &backup.name))?;
+        let begun = match self.to.read_mark::<Begun>(&mark) {
+            Ok(begun) => Some(begun),
+            Err(error) if matches!(error.kind(), Kind::NotCovered | Kind::CheckFailed) => None,
+            Err(error) => return Err(error),
+        };
+        let now = self.env.clock.now();
+        let is_old = |since: jiff::Timestamp| now.duration_since(since) >= GIVEN_UP;
+        if begun.as_ref().is_some_and(|begun| begun.is_copy) {
+            // What is sealed twice has other bytes: nobody can see whether that copy still goes on.
+            let may_live = sealed_anew && !begun.is_some_and(|begun| is_old(begun.begun_at));
+            return Ok(may_live.then_some(
+                "a copy of it began less than a day ago and may go on elsewhere; later it is made \
+                 anew",
+            ));
+        }
+        // What the backup's own run left there, which failed in this repository or was killed. Bytes
+        // that are right are taken as they are, whoever else may still name them.
+        let mut other = in_the_way.into_iter().filter(|object| {
+            let is_it = |artifact: &&Artifact| artifact.name == object.name.file_name();
+            let artifact = backup.artifacts.iter().find(is_it).filter(|_| !sealed_anew);
+            !artifact.is_some_and(|artifact| self.has(object, artifact))
+        });
+        let run_may_live = !is_old(backup.completed_at);
+        Ok(other.any(|object| run_may_live || !is_old(object.modified)).then_some(
+            "its run left other bytes there and may yet go on; a day after it they are replaced",
         ))
+    }
+
+    /// Whether an object has the bytes of an artifact; what cannot be read has not.
+    fn has(&self, object: &ObjectInfo, artifact: &Artifact) -> bool {
+        object.bytes == artifact.stored_bytes
+            && is_whole(self.env, self.to, &object.name, artifact).unwrap_or(false)
     }
 }

@@ -123,6 +123,10 @@ impl Copier<'_> {
                 false => artifact.name.clone(),
             };
             let object = self.to.object(&self.folder, &name)?;
+            // What was there before is left to a prune: it may be named by its own run yet.
+            if item.rest.iter().any(|left| left.name == object) {
+                continue;
+            }
             if let Err(error) = self.to.store().delete(&object) {
                 self.env.warn(&self.folder, &format!("{object} is left behind: {error}"));
             }

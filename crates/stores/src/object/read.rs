@@ -20,7 +20,7 @@ use super::explain::{Asked, refusal_of};
 use super::lock;
 
 /// What is fetched at once.
-pub(super) const RANGE_BYTES: u64 = 4 << 20;
+pub(super) const RANGE_BYTES: u64 = 2 << 20;
 /// So many ranges of one reader are fetched at once: a server far away takes its time for each.
 const RANGES_AHEAD: usize = 3;
 

@@ -1,4 +1,4 @@
-//! The one runtime behind all object stores of the process: two threads that wait for sockets.
+//! The one runtime behind all object stores of the process: a thread or two that wait for sockets.
 //!
 //! It is started when the first such store is opened. Callers block on it from threads of their
 //! own; nothing outside this folder knows that it is there.
@@ -15,8 +15,10 @@ pub(super) fn handle() -> Result<Handle> {
     let start = || {
         // The library asks for the process's provider; another one set before is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
+        // Half of the cores, and no more than keeps a fast link busy: the others compress.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let mut builder = Builder::new_multi_thread();
-        builder.worker_threads(2).thread_name("object store").enable_all().build().ok()
+        builder.worker_threads((cores / 2).clamp(1, 2)).thread_name("object store").enable_all().build().ok()
     };
     match RUNTIME.get_or_init(start) {
         Some(runtime) => Ok(runtime.handle().clone()),

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::object_storage;
+use crate::process::output;
 
 pub(super) const KEY: &str = "AKIALIFEBOATBENCH001";
 pub(super) const SECRET: &str = "lifeboat/bench/secret+key/of+forty+chars";
@@ -55,6 +56,14 @@ impl Server {
             }
         }
         Ok(fs::create_dir(self.folder.join(BUCKET))?)
+    }
+
+    /// Runs it on the second core alone, as if it were another machine; or on all again.
+    pub(super) fn keep_to_its_core(&self, is_alone: bool) -> Result<()> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let cores = if is_alone { "1".to_owned() } else { format!("0-{}", cores - 1) };
+        let mut command = Command::new("taskset");
+        output(command.args(["-a", "-p", "-c", &cores, &self.child.id().to_string()])).map(drop)
     }
 
     /// The processor time that it has taken so far, in seconds.

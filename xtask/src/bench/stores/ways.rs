@@ -28,6 +28,9 @@ gunzip "$1/app.db.gz"
 
 pub(super) const LOCAL: &str = "lifeboat, to a folder";
 pub(super) const BUCKET_OURS: &str = "lifeboat, to a bucket";
+/// Client and server have a core each: then what the server does is not taken from the client.
+pub(super) const LOCAL_APART: &str = "lifeboat on one core, to a folder";
+pub(super) const BUCKET_APART: &str = "lifeboat on one core, to a bucket on the other";
 pub(super) const RESTIC: &str = "restic, of the `.backup` file";
 pub(super) const AWS: &str = "the guide: .backup, gzip, aws s3 sync";
 pub(super) const COPY: &str = "sqlite3 .backup alone";
@@ -51,6 +54,8 @@ pub(super) struct Way {
     pub(super) restore: Option<fn(&Place, SocketAddr) -> Command>,
     /// Whether it asks the server for anything.
     pub(super) uses_server: bool,
+    /// Whether the server keeps to a core of its own meanwhile.
+    pub(super) is_apart: bool,
 }
 
 /// All of them, and who is missing on this host.
@@ -63,6 +68,7 @@ pub(super) fn all() -> (Vec<Way>, Vec<&'static str>) {
             backup: |place, _| place.ours(&["backup"], &place.folder_url(), None),
             restore: Some(|place, _| place.restore_ours(&place.folder_url(), None)),
             uses_server: false,
+            is_apart: false,
         },
         Way {
             name: BUCKET_OURS,
@@ -70,9 +76,15 @@ pub(super) fn all() -> (Vec<Way>, Vec<&'static str>) {
             backup: |place, at| place.ours(&["backup"], &bucket_url(), Some(at)),
             restore: Some(|place, at| place.restore_ours(&bucket_url(), Some(at))),
             uses_server: true,
+            is_apart: false,
         },
     ];
     let mut missing = Vec::new();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    match is_there("taskset") && cores > 1 {
+        true => all.extend(apart()),
+        false => missing.push("taskset, or a second core"),
+    }
     match is_there("curl") {
         true => all.push(Way {
             name: FLOOR,
@@ -82,6 +94,7 @@ pub(super) fn all() -> (Vec<Way>, Vec<&'static str>) {
                 place.curl(at, |curl| curl.arg("-o").arg(place.restored().join("artifact")))
             }),
             uses_server: true,
+            is_apart: false,
         }),
         false => missing.push("curl"),
     }
@@ -91,6 +104,7 @@ pub(super) fn all() -> (Vec<Way>, Vec<&'static str>) {
         backup: |place, _| place.copy_command(),
         restore: None,
         uses_server: false,
+        is_apart: false,
     });
     match is_there("restic") {
         true => all.push(Way {
@@ -106,6 +120,7 @@ pub(super) fn all() -> (Vec<Way>, Vec<&'static str>) {
                 })
             }),
             uses_server: true,
+            is_apart: false,
         }),
         false => missing.push("restic"),
     }
@@ -124,10 +139,50 @@ pub(super) fn all() -> (Vec<Way>, Vec<&'static str>) {
                 with(command, |it| it.arg(format!("http://{at}")))
             }),
             uses_server: true,
+            is_apart: false,
         }),
         false => missing.push("the command-line program of Amazon"),
     }
     (all, missing)
+}
+
+/// Ours once more, the client on the first core and the server on the second. Restores with the
+/// check that they have.
+fn apart() -> [Way; 2] {
+    let prepare: fn(&Place, SocketAddr) -> Result<()> = |_, _| Ok(());
+    [
+        Way {
+            name: LOCAL_APART,
+            prepare,
+            backup: |place, _| on_one_core(&place.ours(&["backup"], &place.folder_url(), None)),
+            restore: Some(|place, _| on_one_core(&place.restore_checked(&place.folder_url(), None))),
+            uses_server: false,
+            is_apart: true,
+        },
+        Way {
+            name: BUCKET_APART,
+            prepare,
+            backup: |place, at| on_one_core(&place.ours(&["backup"], &bucket_url(), Some(at))),
+            restore: Some(|place, at| {
+                on_one_core(&place.restore_checked(&bucket_url(), Some(at)))
+            }),
+            uses_server: true,
+            is_apart: true,
+        },
+    ]
+}
+
+/// The same command on the first core alone.
+fn on_one_core(command: &Command) -> Command {
+    let mut alone = Command::new("taskset");
+    alone.args(["-c", "0"]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => alone.env(name, value),
+            None => alone.env_remove(name),
+        };
+    }
+    alone
 }
 
 fn with(mut command: Command, more: impl FnOnce(&mut Command) -> &mut Command) -> Command {
@@ -206,7 +261,7 @@ impl Place {
         let compare = |a: &Path, b: &Path| run(Command::new("cmp").arg(a).arg(b));
         let restored = self.restored();
         match way.name {
-            LOCAL | BUCKET_OURS => compare(&self.database, &restored.join("app.db")),
+            LOCAL | BUCKET_OURS | LOCAL_APART | BUCKET_APART => compare(&self.database, &restored.join("app.db")),
             FLOOR => compare(&self.artifact(), &restored.join("artifact")),
             RESTIC => {
                 let copy = self.copy();
@@ -254,8 +309,14 @@ impl Place {
     }
 
     fn restore_ours(&self, url: &str, at: Option<SocketAddr>) -> Command {
+        let mut command = self.restore_checked(url, at);
+        command.args(["--check", "none"]);
+        command
+    }
+
+    fn restore_checked(&self, url: &str, at: Option<SocketAddr>) -> Command {
         let mut command = self.command(&self.lifeboat, at);
-        command.args(["restore", "app@latest", "--repo", url, "--quiet", "--check", "none"]);
+        command.args(["restore", "app@latest", "--repo", url, "--quiet"]);
         command.args(["--yes", "--to"]).arg(self.restored().join("app.db"));
         command
     }
@@ -305,6 +366,7 @@ mod tests {
         names.sort();
         names.dedup();
         assert_eq!(names.len(), ways.len());
-        assert!(ways.len() + missing.len() == 6, "{names:?} {missing:?}");
+        let apart = usize::from(ways.iter().any(|way| way.is_apart));
+        assert!(ways.len() + missing.len() == 7 + apart, "{names:?} {missing:?}");
     }
 }
