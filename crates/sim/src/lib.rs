@@ -6,8 +6,8 @@
 //! breaks a promise is printed, and plays the same way again. [`rotation::run`] plays another kind:
 //! years of backups in several repositories, and what prunes make of them. [`hosts::run`] lets
 //! several hosts prune one repository, and sleep in between. [`pagelog::run`] plays logs that grow
-//! behind a database, and are thinned out. [`places::run`] backs up to several repositories at once,
-//! of which some fail, and copies between them.
+//! behind a database, and are thinned out. [`places::run`] backs up to several repositories at
+//! once, of which some fail, and copies between them.
 //!
 //! Simulated are the store, the clock, randomness and the crash points. The database, the file
 //! system of a restore and the threads of the pipeline are real; what real kills do is tested

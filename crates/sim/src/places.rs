@@ -4,8 +4,8 @@
 //! - A backup that succeeded somewhere is listed there, whole; and it is the same one wherever it
 //!   succeeded: one id, one name, the same bytes.
 //! - What is listed is whole, also where the run was told of a failure.
-//! - A copy brings what a repository lacks and takes nothing from any: one that lost everything gets
-//!   all of it again, and empties no other.
+//! - A copy brings what a repository lacks and takes nothing from any: one that lost everything
+//!   gets all of it again, and empties no other.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -107,7 +107,8 @@ impl Places {
             self.writer.tick(self.env.clock.now().as_millisecond()).map_err(told)?;
         }
         let repositories = self.repositories().map_err(told)?;
-        let faults: Vec<Option<Faults>> = (0..self.stores.len()).map(|_| self.fault().filter(|_| with_faults)).collect();
+        let faults: Vec<Option<Faults>> =
+            (0..self.stores.len()).map(|_| self.fault().filter(|_| with_faults)).collect();
         for (store, faults) in self.stores.iter().zip(&faults) {
             store.set_faults(faults.unwrap_or_default());
         }

@@ -3,10 +3,10 @@
 //!
 //! The server shares the machine with its clients, so its processor time stands beside theirs, and
 //! so does a floor: the time in which `curl` sends and fetches the bytes that we store, with
-//! nothing else done. Because a server is another machine as a rule, ours are measured once more with
-//! a core for the client and another one for the server: there the bars are looked at. Requests and bytes are counted in a round of their own, through a proxy,
-//! which is not timed. Last, thousands of backups in the bucket are listed by a host that knows
-//! nothing of them.
+//! nothing else done. Because a server is another machine as a rule, ours are measured once more
+//! with a core for the client and another one for the server: there the bars are looked at.
+//! Requests and bytes are counted in a round of their own, through a proxy, which is not timed.
+//! Last, thousands of backups in the bucket are listed by a host that knows nothing of them.
 
 mod count;
 mod server;

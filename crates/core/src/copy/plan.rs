@@ -265,8 +265,8 @@ impl Comparison<'_> {
                  anew",
             ));
         }
-        // What the backup's own run left there, which failed in this repository or was killed. Bytes
-        // that are right are taken as they are, whoever else may still name them.
+        // What the backup's own run left there, which failed in this repository or was killed.
+        // Bytes that are right are taken as they are, whoever else may still name them.
         let mut other = in_the_way.into_iter().filter(|object| {
             let is_it = |artifact: &&Artifact| artifact.name == object.name.file_name();
             let artifact = backup.artifacts.iter().find(is_it).filter(|_| !sealed_anew);

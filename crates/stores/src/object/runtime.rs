@@ -18,7 +18,12 @@ pub(super) fn handle() -> Result<Handle> {
         // Half of the cores, and no more than keeps a fast link busy: the others compress.
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let mut builder = Builder::new_multi_thread();
-        builder.worker_threads((cores / 2).clamp(1, 2)).thread_name("object store").enable_all().build().ok()
+        builder
+            .worker_threads((cores / 2).clamp(1, 2))
+            .thread_name("object store")
+            .enable_all()
+            .build()
+            .ok()
     };
     match RUNTIME.get_or_init(start) {
         Some(runtime) => Ok(runtime.handle().clone()),

@@ -155,7 +155,9 @@ fn apart() -> [Way; 2] {
             name: LOCAL_APART,
             prepare,
             backup: |place, _| on_one_core(&place.ours(&["backup"], &place.folder_url(), None)),
-            restore: Some(|place, _| on_one_core(&place.restore_checked(&place.folder_url(), None))),
+            restore: Some(|place, _| {
+                on_one_core(&place.restore_checked(&place.folder_url(), None))
+            }),
             uses_server: false,
             is_apart: true,
         },
@@ -163,9 +165,7 @@ fn apart() -> [Way; 2] {
             name: BUCKET_APART,
             prepare,
             backup: |place, at| on_one_core(&place.ours(&["backup"], &bucket_url(), Some(at))),
-            restore: Some(|place, at| {
-                on_one_core(&place.restore_checked(&bucket_url(), Some(at)))
-            }),
+            restore: Some(|place, at| on_one_core(&place.restore_checked(&bucket_url(), Some(at)))),
             uses_server: true,
             is_apart: true,
         },
@@ -261,7 +261,9 @@ impl Place {
         let compare = |a: &Path, b: &Path| run(Command::new("cmp").arg(a).arg(b));
         let restored = self.restored();
         match way.name {
-            LOCAL | BUCKET_OURS | LOCAL_APART | BUCKET_APART => compare(&self.database, &restored.join("app.db")),
+            LOCAL | BUCKET_OURS | LOCAL_APART | BUCKET_APART => {
+                compare(&self.database, &restored.join("app.db"))
+            }
             FLOOR => compare(&self.artifact(), &restored.join("artifact")),
             RESTIC => {
                 let copy = self.copy();
