@@ -217,6 +217,7 @@ impl Arena {
         self.clear()?;
         let program = self.path("lifeboat").display().to_string();
         let speed = self.archive(&[&program, "wal", "push"])?;
+        self.wait_for_helper(&program)?;
         let text =
             output(self.command(&program).args(["wal", "check", "--read", "--json", "--offline"]))?;
         let stored = self.segments.iter().filter(|name| self.is_stored(name)).count();
@@ -224,6 +225,22 @@ impl Arena {
             bail!("{OURS}: {stored} of {} segments are stored", self.segments.len());
         }
         Ok(speed)
+    }
+
+    /// Our helper ends by itself: until then it would do what waits anew for the next one.
+    fn wait_for_helper(&self, program: &str) -> Result<()> {
+        let begins = format!("{program}\0wal\0helper");
+        let is_helper = |entry: &fs::DirEntry| {
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            line.starts_with(begins.as_bytes())
+        };
+        for _ in 0..300 {
+            if !fs::read_dir("/proc")?.flatten().any(|entry| is_helper(&entry)) {
+                return Ok(());
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        bail!("the helper of {program} never ends");
     }
 
     /// What any program could reach that compresses as much.

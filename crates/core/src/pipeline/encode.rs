@@ -1,8 +1,8 @@
 //! From plain bytes to a stored object.
 //!
-//! The capture writes on the calling thread; workers hash blocks and compress frames; a thread for
-//! each output hashes what is stored and hands it to its store. At most a few batches of 1 MiB are
-//! under way.
+//! The capture writes on the calling thread; workers hash blocks and compress frames; one thread
+//! hashes the plain bytes in order; a thread for each output hashes what is stored and hands it to
+//! its store. At most a few batches of 1 MiB are under way.
 
 mod alone;
 
@@ -141,7 +141,7 @@ fn encode_as(
     let pools = Pools::new(options.threads + 4, compressions.len());
     std::thread::scope(|scope| {
         let (entry, exit) = lane::open(scope, options.threads, || {
-            let mut worker = Worker::new(options, &compressions, pools.clone());
+            let mut worker = Worker::new(options, &compressions, pools.clone(), hashed);
             move |batch| worker.work(batch)
         });
         let (mut doors, mut storing) = (Vec::new(), Vec::new());
@@ -159,9 +159,11 @@ fn encode_as(
                 writer.finish()
             }));
         }
-        let sharing = scope.spawn(move || share(&exit, doors, options.blocks_estimate()));
-        let hash = hashed.then(Sha256::new);
-        let mut sink = BatchSink::new(entry, pools.plain.clone(), progress, hash);
+        let sharing = scope.spawn({
+            let (hash, pool) = (hashed.then(Sha256::new), pools.plain.clone());
+            move || share(&exit, doors, hash, &pool, options.blocks_estimate())
+        });
+        let mut sink = BatchSink::new(entry, pools.plain.clone(), progress);
         let produced = produce(&mut sink).and_then(|()| sink.finish());
         // Without the last batch the writers see that the stream is not whole, and commit nothing.
         let lane_closed = sink.lane_closed;
@@ -170,9 +172,10 @@ fn encode_as(
         let blocks = sharing.join().unwrap_or_else(|_| Err(panicked()));
         let stored: Vec<Result<Encoded>> =
             storing.into_iter().map(|one| one.join().unwrap_or_else(|_| Err(panicked()))).collect();
-        let block_hashes = Arc::new(blocks?);
-        let (plain_bytes, plain_sha256) = match produced {
-            Ok(produced) => produced,
+        let (blocks, plain_sha256) = blocks?;
+        let block_hashes = Arc::new(blocks);
+        let plain_bytes = match produced {
+            Ok(plain_bytes) => plain_bytes,
             // The producer could not go on because no output took anything: their errors say why.
             Err(_) if lane_closed && stored.iter().all(Result::is_err) => return Ok(stored),
             Err(error) => return Err(error),
@@ -187,24 +190,34 @@ fn encode_as(
     })
 }
 
-/// Gives each output what the workers packed, in order, and collects the hashes of the blocks. Ends
-/// early when no output takes anything any more.
+/// Gives each output what the workers packed, in order, collects the hashes of the blocks, and
+/// hashes the plain bytes. Ends early when no output takes anything any more.
 fn share(
     exit: &Exit<Result<Packed>>,
     mut doors: Vec<SyncSender<Arc<Packed>>>,
+    mut hash: Option<Sha256>,
+    pool: &Pool,
     blocks_estimate: usize,
-) -> Result<Vec<BlockHash>> {
+) -> Result<(Vec<BlockHash>, Sha256Hex)> {
     let mut blocks = Vec::with_capacity(blocks_estimate);
     while let Some(packed) = exit.next() {
         let mut packed = packed?;
         blocks.append(&mut packed.blocks);
+        if let Some(hash) = &mut hash {
+            let is_plain = packed.forms.iter().find(|form| form.is_plain);
+            hash.update(is_plain.map_or(&packed.plain, |form| &form.stored));
+            if is_plain.is_none() {
+                pool.give(std::mem::take(&mut packed.plain));
+            }
+        }
         let packed = Arc::new(packed);
         doors.retain(|door| door.send(Arc::clone(&packed)).is_ok());
         if doors.is_empty() {
             break;
         }
     }
-    Ok(blocks)
+    let hash = hash.map(|hash| hash.finalize().into());
+    Ok((blocks, Sha256Hex(hash.unwrap_or_default())))
 }
 
 impl EncodeOptions {
@@ -250,6 +263,8 @@ struct Batch {
 struct Packed {
     /// One for each compression.
     forms: Vec<Form>,
+    /// The plain bytes where they are hashed, and no form holds them.
+    plain: Vec<u8>,
     blocks: Vec<BlockHash>,
     last: bool,
 }
@@ -268,6 +283,8 @@ struct Worker {
     block_bytes: Option<usize>,
     observer: Option<Arc<dyn BlockObserver>>,
     pools: Pools,
+    /// Whether the plain bytes go on with what was made of them.
+    keeps_plain: bool,
 }
 
 enum Codec {
@@ -319,12 +336,18 @@ impl Codec {
 }
 
 impl Worker {
-    fn new(options: &EncodeOptions, compressions: &[Compression], pools: Pools) -> Self {
+    fn new(
+        options: &EncodeOptions,
+        compressions: &[Compression],
+        pools: Pools,
+        keeps_plain: bool,
+    ) -> Self {
         let of = |compression: &Compression| Codec::of(*compression, options.block_bytes);
         let codecs = compressions.iter().map(of).collect();
         let block_bytes = options.block_bytes.map(|bytes| bytes as usize);
         let prover = block_bytes.is_none().then(Prover::new);
-        Worker { codecs, prover, block_bytes, observer: options.observer.clone(), pools }
+        let observer = options.observer.clone();
+        Worker { codecs, prover, block_bytes, observer, pools, keeps_plain }
     }
 
     fn work(&mut self, batch: Batch) -> Result<Packed> {
@@ -355,13 +378,15 @@ impl Worker {
             forms.push(form);
         }
         // The plain bytes go on themselves where they are wanted.
+        let mut kept = Vec::new();
         match plain_place {
             Some(place) => {
                 forms[place] = Form { stored: plain, frames: Vec::new(), is_plain: true }
             }
+            None if self.keeps_plain => kept = plain,
             None => self.pools.plain.give(plain),
         }
-        Ok(Packed { forms, blocks, last })
+        Ok(Packed { forms, plain: kept, blocks, last })
     }
 }
 
@@ -373,7 +398,6 @@ struct BatchSink<'a> {
     batch: Vec<u8>,
     filled: usize,
     offset: u64,
-    hash: Option<Sha256>,
     lane_closed: bool,
 }
 
@@ -382,10 +406,9 @@ impl<'a> BatchSink<'a> {
         entry: Entry<Batch, Result<Packed>>,
         pool: Pool,
         progress: &'a dyn Fn(u64),
-        hash: Option<Sha256>,
     ) -> Self {
         let batch = vec![0; BATCH_BYTES];
-        BatchSink { entry, pool, progress, batch, filled: 0, offset: 0, hash, lane_closed: false }
+        BatchSink { entry, pool, progress, batch, filled: 0, offset: 0, lane_closed: false }
     }
 
     fn send(&mut self, last: bool) -> Result<()> {
@@ -393,9 +416,6 @@ impl<'a> BatchSink<'a> {
         next.resize(BATCH_BYTES, 0);
         let mut plain = std::mem::replace(&mut self.batch, next);
         plain.truncate(self.filled);
-        if let Some(hash) = &mut self.hash {
-            hash.update(&plain);
-        }
         let bytes = plain.len() as u64;
         let batch = Batch { offset: self.offset, plain, last };
         self.offset += bytes;
@@ -408,10 +428,10 @@ impl<'a> BatchSink<'a> {
         }
     }
 
-    fn finish(&mut self) -> Result<(u64, Sha256Hex)> {
+    /// How many plain bytes there were.
+    fn finish(&mut self) -> Result<u64> {
         self.send(true)?;
-        let hash = self.hash.take().map(|hash| hash.finalize().into());
-        Ok((self.offset, Sha256Hex(hash.unwrap_or_default())))
+        Ok(self.offset)
     }
 }
 

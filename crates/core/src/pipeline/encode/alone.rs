@@ -16,7 +16,7 @@ pub(super) fn encode(
     let pools = Pools::new(1, 1);
     let output = Output { compression: options.compression, seal: options.seal.clone(), put };
     let mut sink = AloneSink {
-        worker: Worker::new(options, &[options.compression], pools.clone()),
+        worker: Worker::new(options, &[options.compression], pools.clone(), false),
         writer: Writer::new(output, 0, false)?,
         pools,
         batch: vec![0; BATCH_BYTES],

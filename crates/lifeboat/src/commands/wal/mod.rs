@@ -32,7 +32,7 @@ use crate::ui::units;
 const LEVEL: i32 = 1;
 /// The level while many files wait, into folders alone: elsewhere the way there takes longer than
 /// the processor, and fewer bytes are sooner there.
-const LEVEL_HURRIED: i32 = -3;
+const LEVEL_HURRIED: i32 = -1;
 
 /// Keep the log of a PostgreSQL cluster (WAL) in the repositories
 #[derive(Debug, clap::Args)]
