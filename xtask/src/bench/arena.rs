@@ -1,11 +1,13 @@
 //! A folder of the server's user with everything of one benchmark in it: clusters, repositories,
-//! and the program where that user can run it. All of it goes at the end.
+//! and the program where that user can run it. All of it goes at the end; a server ends with the
+//! benchmark, also with one that is killed.
 
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 
@@ -17,8 +19,8 @@ pub(super) const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
 /// The folder.
 pub(super) struct Arena {
     folder: PathBuf,
-    /// Clusters that run: the folder, and the programs of its version.
-    running: Vec<(PathBuf, PathBuf)>,
+    /// Servers that run.
+    running: Vec<Child>,
 }
 
 impl Arena {
@@ -83,12 +85,17 @@ impl Arena {
             self.here()
         );
         fs::write(data.join("postgresql.auto.conf"), all)?;
-        let log = self.path(&format!("{name}.log"));
-        let mut start = self.command(programs.join("pg_ctl"));
-        start.arg("-D").arg(&data).arg("-l").arg(log).args(["-w", "start"]);
-        run(start.stdout(Stdio::null()))?;
-        self.running.push((data, programs.to_owned()));
-        Ok(())
+        let log = fs::File::create(self.path(&format!("{name}.log")))?;
+        let mut start = self.command("setpriv");
+        start.args(["--pdeathsig", "QUIT"]).arg(programs.join("postgres")).arg("-D").arg(&data);
+        self.running.push(start.stdout(log.try_clone()?).stderr(log).spawn()?);
+        for _ in 0..600 {
+            if self.psql(port, "postgres", "SELECT 1").is_ok() {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        bail!("no server answers at {}, port {port}", self.here());
     }
 
     /// What a server says to a statement.
@@ -101,10 +108,10 @@ impl Arena {
 
 impl Drop for Arena {
     fn drop(&mut self) {
-        for (data, programs) in &self.running {
-            let mut stop = self.command(programs.join("pg_ctl"));
-            stop.arg("-D").arg(data).args(["-m", "immediate", "stop"]);
-            let _ = run(stop.stdout(Stdio::null()));
+        for server in &mut self.running {
+            // At once, as by `pg_ctl -m immediate`.
+            let _ = run(Command::new("kill").args(["-QUIT", &server.id().to_string()]));
+            let _ = server.wait();
         }
         let _ = fs::remove_dir_all(&self.folder);
     }
