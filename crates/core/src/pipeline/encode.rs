@@ -402,11 +402,7 @@ struct BatchSink<'a> {
 }
 
 impl<'a> BatchSink<'a> {
-    fn new(
-        entry: Entry<Batch, Result<Packed>>,
-        pool: Pool,
-        progress: &'a dyn Fn(u64),
-    ) -> Self {
+    fn new(entry: Entry<Batch, Result<Packed>>, pool: Pool, progress: &'a dyn Fn(u64)) -> Self {
         let batch = vec![0; BATCH_BYTES];
         BatchSink { entry, pool, progress, batch, filled: 0, offset: 0, lane_closed: false }
     }
