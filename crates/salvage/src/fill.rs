@@ -1,21 +1,25 @@
 //! The one who writes: rows into their tables, and what is not certain of them beside.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lifeboat_core::Result;
 use rusqlite::types::{ToSqlOutput, Value as Owned, ValueRef};
 use rusqlite::{Connection, ErrorCode, Statement, ToSql};
 
 use crate::batch::{Batch, Flat, FlatRow};
+use crate::layout::{Affinity, Layout};
 use crate::produce::{Parcel, To};
 use crate::reason::{Mark, Reason};
 use crate::report::Counts;
 use crate::schema::Table;
+use crate::survey::Gap;
 use crate::target::failed;
 
 /// The most columns that a table can have.
 const COLUMNS_MAX: usize = 1_900;
+/// So many rows of which only the key is known are looked for in a donor.
+const ROWIDS_MAX: usize = 100_000;
 
 /// Fills a new database.
 pub(crate) struct Filler<'c> {
@@ -29,6 +33,12 @@ pub(crate) struct Filler<'c> {
     nowhere: BTreeMap<usize, Statement<'c>>,
     /// The names of our own tables.
     pub(crate) names: Names,
+    /// Where pages of each table were lost, and rows of which only the key is known.
+    gaps: Vec<Vec<Gap>>,
+    lost_rowids: BTreeSet<(usize, i64)>,
+    /// Whether the rows of a donor are put in, and how many of each table it has that are lost.
+    pub(crate) merges: bool,
+    donated: Vec<u64>,
     columns: usize,
 }
 
@@ -56,6 +66,7 @@ impl<'c> Filler<'c> {
         connection: &'c Connection,
         tables: &'c [Table],
         names: Names,
+        gaps: Vec<Vec<Gap>>,
     ) -> Result<Self> {
         let marks = quoted(&names.marks);
         let sql = format!(
@@ -66,6 +77,7 @@ impl<'c> Filler<'c> {
         let sql = format!("INSERT INTO {marks} VALUES(?1, ?2, ?3, ?4, ?5)");
         let mark = connection.prepare(&sql).map_err(failed)?;
         let counts = vec![Counts::default(); tables.len() + 1];
+        let (donated, lost_rowids) = (vec![0; tables.len()], BTreeSet::new());
         Ok(Filler {
             connection,
             tables,
@@ -73,6 +85,10 @@ impl<'c> Filler<'c> {
             insert: None,
             mark,
             nowhere: BTreeMap::new(),
+            gaps,
+            lost_rowids,
+            merges: false,
+            donated,
             names,
             columns: 0,
         })
@@ -81,14 +97,15 @@ impl<'c> Filler<'c> {
     /// Takes rows.
     pub(crate) fn take(&mut self, parcel: &Parcel) -> Result<()> {
         match parcel.to {
-            To::Table(index, is_reached) => self.into_table(index, is_reached, &parcel.batch),
+            To::Table(index, is_reached) => self.fill_table(index, is_reached, &parcel.batch),
+            To::Donor(index) => self.from_donor(index, &parcel.batch),
             To::Nowhere => {
-                parcel.batch.rows.iter().try_for_each(|row| self.into_nowhere(&parcel.batch, row))
+                parcel.batch.rows.iter().try_for_each(|row| self.put_nowhere(&parcel.batch, row))
             }
         }
     }
 
-    fn into_table(&mut self, index: usize, is_reached: bool, batch: &Batch) -> Result<()> {
+    fn fill_table(&mut self, index: usize, is_reached: bool, batch: &Batch) -> Result<()> {
         let table = &self.tables[index];
         if self.insert.as_ref().is_none_or(|(current, _)| *current != index) {
             self.insert = None;
@@ -96,6 +113,9 @@ impl<'c> Filler<'c> {
         }
         for lost in &batch.lost {
             self.counts[index].lost += 1;
+            if let Some(rowid) = lost.rowid.filter(|_| self.lost_rowids.len() < ROWIDS_MAX) {
+                self.lost_rowids.insert((index, rowid));
+            }
             let key = lost.rowid.map_or(Owned::Null, Owned::Integer);
             self.note(&table.layout.name, &key, "lost", lost.reason, lost.page)?;
         }
@@ -113,7 +133,40 @@ impl<'c> Filler<'c> {
                     }
                     let reason = if is_reached { Reason::Refused } else { Reason::Doubled };
                     let row = row.for_reason(reason);
-                    self.into_nowhere(batch, &row)?;
+                    self.put_nowhere(batch, &row)?;
+                }
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows of a donor: those whose keys lie where this table lost something, and are not there. The
+    /// others were deleted since the donor was made, or are there.
+    fn from_donor(&mut self, index: usize, batch: &Batch) -> Result<()> {
+        let table = &self.tables[index];
+        if self.insert.as_ref().is_none_or(|(current, _)| *current != index) {
+            self.insert = Some((index, Insert::new(self.connection, table)?));
+        }
+        for row in &batch.rows {
+            let was_lost = !table.layout.has_rowids && !self.gaps[index].is_empty()
+                || self.lost_rowids.contains(&(index, row.rowid))
+                || self.gaps[index].iter().any(|gap| gap.holds(row.rowid, row.rowid));
+            let Some((_, insert)) = self.insert.as_mut().filter(|_| was_lost) else { continue };
+            if insert.has_key(self.connection, &table.layout, batch, row)? {
+                continue;
+            }
+            if !self.merges {
+                self.donated[index] += 1;
+                continue;
+            }
+            match insert.row(batch, row) {
+                Ok(()) => {
+                    self.donated[index] += 1;
+                    self.count(index, batch, row, row.reason)?;
+                }
+                // It contradicts a row that is there.
+                Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
                 }
                 Err(error) => return Err(failed(error)),
             }
@@ -130,7 +183,7 @@ impl<'c> Filler<'c> {
         let layout = &self.tables[index].layout;
         let key = match layout.has_rowids {
             true => Owned::Integer(row.rowid),
-            false => key_of(batch, row, &layout.key),
+            false => key_of(batch, row, layout),
         };
         self.note(&layout.name, &key, reason.mark().word(), reason, row.page)
     }
@@ -139,7 +192,7 @@ impl<'c> Filler<'c> {
         self.mark.execute((table, key, mark, why.words(), page)).map(|_| ()).map_err(failed)
     }
 
-    fn into_nowhere(&mut self, batch: &Batch, row: &FlatRow) -> Result<()> {
+    fn put_nowhere(&mut self, batch: &Batch, row: &FlatRow) -> Result<()> {
         let values = batch.values(row);
         let values = &values[..values.len().min(COLUMNS_MAX)];
         let table = quoted(&self.names.nowhere);
@@ -186,7 +239,7 @@ impl<'c> Filler<'c> {
     }
 
     /// Notes for each table how many rows of it are certain.
-    pub(crate) fn finish(mut self) -> Result<(Vec<Counts>, Names)> {
+    pub(crate) fn finish(mut self) -> Result<Filled> {
         self.insert = None;
         for (table, counts) in self.tables.iter().zip(&self.counts) {
             let words = format!("{} rows", counts.certain);
@@ -194,7 +247,7 @@ impl<'c> Filler<'c> {
                 (&table.layout.name, Owned::Null, Mark::Certain.word(), words, Owned::Null);
             self.mark.execute(values).map_err(failed)?;
         }
-        Ok((self.counts, self.names))
+        Ok(Filled { counts: self.counts, donated: self.donated, names: self.names })
     }
 }
 
@@ -202,6 +255,13 @@ fn into_nowhere_sql(table: &str, values: usize) -> String {
     let places: String = (0..values).map(|index| format!(", ?{}", index + 4)).collect();
     let names: String = (0..values).map(|index| format!(", c{index}")).collect();
     format!("INSERT INTO {table}(page, fields, key{names}) VALUES(?1, ?2, ?3{places})")
+}
+
+/// What became of filling.
+pub(crate) struct Filled {
+    pub(crate) counts: Vec<Counts>,
+    pub(crate) donated: Vec<u64>,
+    pub(crate) names: Names,
 }
 
 /// How rows come into one table.
@@ -258,6 +318,40 @@ impl<'c> Insert<'c> {
         self.statement.raw_execute().map(|_| ())
     }
 
+    /// Whether the table has a row of that key.
+    fn has_key(
+        &self,
+        connection: &Connection,
+        layout: &Layout,
+        batch: &Batch,
+        row: &FlatRow,
+    ) -> Result<bool> {
+        let table = quoted(&layout.name);
+        let name = |index: &usize| quoted(&layout.fields[*index].name);
+        let names: Vec<String> = match layout.rowid() {
+            Some(rowid) => vec![rowid],
+            None => layout.key.iter().map(name).collect(),
+        };
+        let equal = names.iter().enumerate().map(|(at, name)| format!("{name} IS ?{}", at + 1));
+        let sql =
+            format!("SELECT 1 FROM {table} WHERE {}", equal.collect::<Vec<_>>().join(" AND "));
+        let ask = || {
+            let mut statement = connection.prepare(&sql)?;
+            let values = batch.values(row);
+            match layout.has_rowids {
+                true => statement.raw_bind_parameter(1, row.rowid)?,
+                false => layout.key.iter().enumerate().try_for_each(|(at, &field)| {
+                    let value = values.get(field).map_or(ValueRef::Null, |v| borrowed(batch, v));
+                    statement.raw_bind_parameter(at + 1, Bound(value))
+                })?,
+            }
+            let found = statement.raw_query().next()?.is_some();
+            Ok(found)
+        };
+        // A table whose rowids have no name, and that has no key, may hold it or not.
+        if names.is_empty() { Ok(true) } else { ask().map_err(failed) }
+    }
+
     /// Whether the table has that very row already.
     fn has_same(&self, connection: &Connection, batch: &Batch, row: &FlatRow) -> Result<bool> {
         let ask = || {
@@ -307,9 +401,13 @@ fn sequence(connection: &Connection, batch: &Batch, row: &FlatRow) -> rusqlite::
 }
 
 /// The key of a row without a rowid: its value, or its values as JSON.
-fn key_of(batch: &Batch, row: &FlatRow, key: &[usize]) -> Owned {
+fn key_of(batch: &Batch, row: &FlatRow, layout: &Layout) -> Owned {
     let values = batch.values(row);
     let owned = |&index: &usize| match values.get(index) {
+        // As its column takes it.
+        Some(Flat::Integer(number)) if layout.fields[index].affinity == Affinity::Text => {
+            Owned::Text(number.to_string())
+        }
         Some(Flat::Integer(number)) => Owned::Integer(*number),
         Some(Flat::Real(number)) => Owned::Real(*number),
         Some(Flat::Blob(from, to)) => Owned::Blob(batch.bytes(*from, *to).to_vec()),
@@ -318,10 +416,10 @@ fn key_of(batch: &Batch, row: &FlatRow, key: &[usize]) -> Owned {
         }
         Some(Flat::Null) | None => Owned::Null,
     };
-    if let [only] = key {
+    if let [only] = &layout.key[..] {
         return owned(only);
     }
-    let parts = key.iter().map(|index| match owned(index) {
+    let parts = layout.key.iter().map(|index| match owned(index) {
         Owned::Null => serde_json::Value::Null,
         Owned::Integer(number) => number.into(),
         Owned::Real(number) => number.into(),

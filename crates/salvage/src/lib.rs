@@ -42,15 +42,14 @@ mod walk;
 
 use std::path::Path;
 
-use lifeboat_core::Result;
 use lifeboat_core::env::Env;
+use lifeboat_core::{Kind, Result};
 
 pub use self::reason::Mark;
 pub use self::report::{Counts, Range, Report, TableReport, Way};
 
 use self::look::{Look, look};
 use self::report::Counts as Rows;
-use self::schema::Entry;
 use self::target::Place;
 
 /// What is asked for.
@@ -62,6 +61,8 @@ pub struct Request<'a> {
     pub to: &'a Path,
     /// A database of the same schema: a backup.
     pub donor: Option<&'a Path>,
+    /// Whether rows that were lost are taken from the donor.
+    pub merge_rows: bool,
     /// Whether rows are wanted that were deleted, too.
     pub deleted: bool,
 }
@@ -70,7 +71,8 @@ pub struct Request<'a> {
 pub fn examine(env: &Env, request: &Request<'_>) -> Result<Report> {
     let place = Place::new(request.to, id(env))?;
     let donor = donor(env, request, &place)?;
-    let look = look(env, request.database, &place.part, &donor)?;
+    let entries = donor.as_ref().map_or(&[][..], |donor| &donor.sight.entries);
+    let look = look(env, request.database, &place.part, entries)?;
     let (tables, nowhere) = (look.tables(), ("lost_and_found".to_owned(), Rows::default()));
     Ok(Report { tables, ..look.report(Way::Looked, nowhere, String::new()) })
 }
@@ -79,7 +81,8 @@ pub fn examine(env: &Env, request: &Request<'_>) -> Result<Report> {
 pub fn salvage(env: &Env, request: &Request<'_>) -> Result<Report> {
     let place = Place::new(request.to, id(env))?;
     let donor = donor(env, request, &place)?;
-    let look = look(env, request.database, &place.part, &donor)?;
+    let entries = donor.as_ref().map_or(&[][..], |donor| &donor.sight.entries);
+    let look = look(env, request.database, &place.part, entries)?;
     let file = place.create()?;
     let subject = request.to.file_name().unwrap_or_default().to_string_lossy();
     let survey = &look.sight.survey;
@@ -104,17 +107,23 @@ pub fn salvage(env: &Env, request: &Request<'_>) -> Result<Report> {
         let failed = |error| target::writing(error);
         file.set_len(0).map_err(failed)?;
     }
-    let mut report = rows::salvage(env, request, &look, &place, &subject, is_proved)?;
+    let mut report =
+        rows::salvage(env, request, &look, donor.as_ref(), &place, &subject, is_proved)?;
     report.notes.extend(look_again);
     place.publish()?;
     Ok(report)
 }
 
-/// The schema of the donor.
-fn donor(env: &Env, request: &Request<'_>, place: &Place) -> Result<Vec<Entry>> {
-    let Some(path) = request.donor else { return Ok(Vec::new()) };
-    let donor = look(env, path, &place.part, &[])?;
-    Ok(donor.sight.entries)
+/// The donor, looked at like any other.
+fn donor(env: &Env, request: &Request<'_>, place: &Place) -> Result<Option<Look>> {
+    let Some(path) = request.donor else { return Ok(None) };
+    look(env, path, &place.part, &[]).map(Some).map_err(|error| {
+        let is_absent = error.kind() == Kind::SourceUnavailable && error.hint_text().is_none();
+        match is_absent {
+            true => error.hint("restore the backup first: lifeboat restore SOURCE --to FILE"),
+            false => error,
+        }
+    })
 }
 
 fn id(env: &Env) -> u32 {
@@ -137,6 +146,7 @@ impl Look {
             },
             lost_pages: found.lost_pages,
             ranges: ranges(found),
+            in_donor: 0,
         };
         tables.map(report).collect()
     }
@@ -160,6 +170,7 @@ impl Look {
             unreadable_pages: self.view.unreadable(),
             notes,
             problems,
+            merged: false,
             is_doubtful: self.sight.survey.changed_pages > 0,
         }
     }

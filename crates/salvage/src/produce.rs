@@ -7,6 +7,7 @@ use lifeboat_core::{Error, Kind as ErrorKind, Result};
 
 use crate::batch::{Batch, LostCell};
 use crate::leaf::{Item, Leaf, judge};
+use crate::look::Look;
 use crate::marks::Marks;
 use crate::orphan::{self, Home, Homes};
 use crate::page::{Kind, Page};
@@ -23,6 +24,8 @@ use crate::walk::{Stop, walk};
 pub(crate) enum To {
     /// Into that table of the list. `false` where they were reached from no tree.
     Table(usize, bool),
+    /// Into that table, where it lost something: they come from a donor.
+    Donor(usize),
     /// Into the table of rows that belong nowhere.
     Nowhere,
 }
@@ -51,21 +54,43 @@ pub(crate) struct Producer<'a> {
     pub(crate) send: SyncSender<Parcel>,
 }
 
-impl Producer<'_> {
+impl<'a> Producer<'a> {
+    /// Of what was looked at, with no doubts.
+    pub(crate) fn of(env: &'a Env, look: &'a Look, send: SyncSender<Parcel>) -> Self {
+        let sight = &look.sight;
+        Producer {
+            env,
+            view: &look.view,
+            encoding: sight.encoding,
+            tables: &sight.described.tables,
+            survey: &sight.survey,
+            doubt: Reason::Sound,
+            doubt_long: Reason::Sound,
+            deleted: false,
+            schema_is_whole: sight.schema_is_whole,
+            send,
+        }
+    }
+
     /// Sends everything.
     pub(crate) fn run(&self) -> Result<()> {
         let mut visited = Marks::new(self.view.page_count());
         for index in 0..self.tables.len() {
-            self.table(index, &mut visited)?;
+            self.table(index, To::Table(index, true), &mut visited)?;
         }
         self.orphans()
     }
 
-    fn table(&self, index: usize, visited: &mut Marks) -> Result<()> {
+    /// Sends the rows of some tables, each to the place that is named for it.
+    pub(crate) fn donate(&self, pairs: &[(usize, usize)]) -> Result<()> {
+        let mut visited = Marks::new(self.view.page_count());
+        pairs.iter().try_for_each(|&(own, to)| self.table(own, To::Donor(to), &mut visited))
+    }
+
+    fn table(&self, index: usize, to: To, visited: &mut Marks) -> Result<()> {
         let table = &self.tables[index];
         let mut payloads = Payloads::new(self.view);
         let mut batch = Batch::default();
-        let to = To::Table(index, true);
         let doubt = self.doubt.max(table.reason);
         let mut claim = |page| !self.view.is_special(page) && visited.claim_tree(page);
         let mut visit = |stop: &Stop<'_>| {

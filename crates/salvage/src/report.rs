@@ -57,6 +57,8 @@ pub struct TableReport {
     pub lost_pages: u64,
     /// Where they were.
     pub ranges: Vec<Range>,
+    /// Rows that were lost and that the donor has.
+    pub in_donor: u64,
 }
 
 impl TableReport {
@@ -99,6 +101,8 @@ pub struct Report {
     pub notes: Vec<String>,
     /// What is missing in the new database, beside rows.
     pub problems: Vec<String>,
+    /// Whether the rows of the donor were put in.
+    pub merged: bool,
     /// Whether values were changed where nothing but luck would show it.
     pub is_doubtful: bool,
 }
@@ -140,7 +144,7 @@ impl Report {
                 });
                 json!({
                     "name": table.name, "rows": counts(&table.counts),
-                    "lost_pages": table.lost_pages, "lost_ranges": ranges.collect::<Vec<_>>(),
+                    "lost_pages": table.lost_pages, "in_donor": table.in_donor, "lost_ranges": ranges.collect::<Vec<_>>(),
                 })
             })
             .collect();
@@ -154,7 +158,8 @@ impl Report {
             "tables": tables,
             "lost_and_found": { "table": self.nowhere.0, "rows": counts(&self.nowhere.1) },
             "marks": self.marks, "page_size": self.page_size, "pages": self.pages,
-            "unreadable_pages": self.unreadable_pages, "values_changed": self.is_doubtful,
+            "unreadable_pages": self.unreadable_pages, "donor_merged": self.merged,
+            "values_changed": self.is_doubtful,
             "notes": self.notes, "problems": self.problems,
         })
     }

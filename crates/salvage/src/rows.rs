@@ -1,17 +1,19 @@
 //! The way row by row: one thread reads, one writes, and SQLite sorts what indexes need.
 
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{SyncSender, sync_channel};
 
 use lifeboat_core::env::Env;
 use lifeboat_core::event::Event;
 use lifeboat_core::{Error, Kind, Result};
 use rusqlite::Connection;
 
-use crate::fill::{Filler, Names, quoted};
+use crate::fill::{Filled, Filler, Names, quoted};
+use crate::layout::Layout;
 use crate::look::Look;
-use crate::produce::Producer;
+use crate::produce::{Parcel, Producer};
 use crate::reason::Reason;
-use crate::report::{Counts, Report, TableReport, Way};
+use crate::report::{Report, TableReport, Way};
+use crate::schema::Table;
 use crate::target::{self, Place, Settings, failed};
 use crate::{Request, ranges};
 
@@ -25,6 +27,7 @@ pub(crate) fn salvage(
     env: &Env,
     request: &Request<'_>,
     look: &Look,
+    donor: Option<&Look>,
     place: &Place,
     subject: &str,
     is_proved: bool,
@@ -36,7 +39,9 @@ pub(crate) fn salvage(
     connection.execute_batch("BEGIN").map_err(failed)?;
     env.tell(Event::PhaseBegan { subject, phase: "salvaging", bytes_total: None });
     let taken = |name: &str| sight.entries.iter().any(|entry| entry.name == name);
-    let (counts, names) = fill(env, request, look, &connection, Names::free(&taken), is_proved)?;
+    let names = Names::free(&taken);
+    let filled = fill(env, request, look, donor, &connection, names, is_proved)?;
+    let Filled { counts, donated, names } = filled;
     let mut problems = Vec::new();
     connection.execute_batch("COMMIT").map_err(failed)?;
     env.tell(Event::PhaseEnded { phase: "salvaging" });
@@ -51,7 +56,8 @@ pub(crate) fn salvage(
     for ((table, counts), found) in tables.iter().zip(&counts).zip(&sight.survey.trees[1..]) {
         let name = table.layout.name.clone();
         let (lost_pages, ranges) = (found.lost_pages, ranges(found));
-        let mut report = TableReport { name, counts: *counts, lost_pages, ranges };
+        let in_donor = donated[reports.len()];
+        let mut report = TableReport { name, counts: *counts, lost_pages, ranges, in_donor };
         count_ranges(&connection, table.layout.rowid(), &mut report).map_err(failed)?;
         reports.push(report);
     }
@@ -61,6 +67,7 @@ pub(crate) fn salvage(
     let nowhere = (names.nowhere, counts[tables.len()]);
     let mut report = look.report(Way::Rows, nowhere, names.marks);
     report.tables = reports;
+    report.merged = request.merge_rows && donor.is_some();
     report.problems.append(&mut problems);
     Ok(report)
 }
@@ -80,37 +87,50 @@ fn settings(look: &Look) -> Settings {
     }
 }
 
-/// Moves the rows: one thread reads, this one writes.
+/// Moves the rows, and then those of a donor.
 fn fill(
     env: &Env,
     request: &Request<'_>,
     look: &Look,
+    donor: Option<&Look>,
     connection: &Connection,
     names: Names,
     is_proved: bool,
-) -> Result<(Vec<Counts>, Names)> {
+) -> Result<Filled> {
     let sight = &look.sight;
     let tables = &sight.described.tables[..];
+    let gaps = sight.survey.trees[1..].iter().take(tables.len());
+    let gaps = gaps.map(|found| found.gaps.clone()).collect();
+    let mut filler = Filler::new(connection, tables, names, gaps)?;
     let is_doubtful = sight.survey.changed_pages > 0 && !is_proved;
-    let (send, receive) = sync_channel(QUEUE);
-    let producer = Producer {
-        env,
-        view: &look.view,
-        encoding: sight.encoding,
-        tables,
-        survey: &sight.survey,
-        doubt: if is_doubtful { Reason::Unproved } else { Reason::Sound },
-        doubt_long: match sight.survey.has_damaged_pages() && !is_proved {
-            true => Reason::LongUnproved,
-            false => Reason::Sound,
-        },
+    let is_damaged = sight.survey.has_damaged_pages() && !is_proved;
+    let doubt = |is_so: bool, reason| if is_so { reason } else { Reason::Sound };
+    let own = |send| Producer {
+        doubt: doubt(is_doubtful, Reason::Unproved),
+        doubt_long: doubt(is_damaged, Reason::LongUnproved),
         deleted: request.deleted,
-        schema_is_whole: sight.schema_is_whole,
-        send,
+        ..Producer::of(env, look, send)
     };
+    pump(&mut filler, own, &Producer::run)?;
+    if let Some(donor) = donor {
+        let pairs = pairs(&donor.sight.described.tables, tables);
+        filler.merges = request.merge_rows;
+        let donors = |send| Producer { doubt: Reason::Donor, ..Producer::of(env, donor, send) };
+        pump(&mut filler, donors, &|producer| producer.donate(&pairs))?;
+    }
+    filler.finish()
+}
+
+/// One thread reads, this one writes.
+fn pump<'a>(
+    filler: &mut Filler<'_>,
+    producer: impl FnOnce(SyncSender<Parcel>) -> Producer<'a>,
+    read: &(dyn Fn(&Producer<'a>) -> Result<()> + Sync),
+) -> Result<()> {
+    let (send, receive) = sync_channel(QUEUE);
+    let producer = producer(send);
     std::thread::scope(|scope| {
-        let reader = scope.spawn(move || producer.run());
-        let mut filler = Filler::new(connection, tables, names)?;
+        let reader = scope.spawn(move || read(&producer));
         let mut written = Ok(());
         for parcel in receive {
             written = filler.take(&parcel);
@@ -122,10 +142,21 @@ fn fill(
         let read = reader
             .join()
             .unwrap_or_else(|_| Err(Error::new(Kind::Failed, "the thread that reads broke off")));
-        written?;
-        read?;
-        filler.finish()
+        written.and(read)
     })
+}
+
+/// Tables of a donor with the same names and columns, each with its place here.
+fn pairs(donor: &[Table], own: &[Table]) -> Vec<(usize, usize)> {
+    let names = |layout: &Layout| -> Vec<String> {
+        layout.fields.iter().map(|field| field.name.clone()).collect()
+    };
+    let is_same = |a: &Layout, b: &Layout| {
+        a.name == b.name && a.has_rowids == b.has_rowids && names(a) == names(b)
+    };
+    let place = |table: &Table| own.iter().position(|own| is_same(&own.layout, &table.layout));
+    let found = donor.iter().enumerate().filter(|(_, table)| !table.sql.is_empty());
+    found.filter_map(|(index, table)| Some((index, place(table)?))).collect()
 }
 
 /// Counts the rows that came back where pages were lost, and narrows the ranges to what

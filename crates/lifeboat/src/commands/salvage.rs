@@ -39,9 +39,14 @@ pub(crate) struct Args {
     /// Where the new database goes. Nothing may be there
     #[arg(long, value_name = "NEW")]
     to: PathBuf,
-    /// A backup of the same database, which has the statements of tables that are lost here
+    /// A backup of the same database, compressed or not: the statements of its tables stand in for
+    /// those that are lost, and it is said which rows that are lost it has
     #[arg(long, value_name = "BACKUP")]
     donor: Option<PathBuf>,
+    /// Put the rows of the donor in that are lost: those whose keys lie where pages were lost. They are
+    /// uncertain, as they are from then
+    #[arg(long, requires = "donor")]
+    merge_rows: bool,
     /// Take rows that were deleted, too, as far as their pages were not used again. They are
     /// uncertain
     #[arg(long)]
@@ -55,7 +60,13 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     let mut env = session.env()?;
     env.stop = signals::catch();
     let Args { database, to, donor, deleted, .. } = &args;
-    let request = Request { database, to, donor: donor.as_deref(), deleted: *deleted };
+    let request = Request {
+        database,
+        to,
+        donor: donor.as_deref(),
+        merge_rows: args.merge_rows,
+        deleted: *deleted,
+    };
     let report = match args.dry_run {
         true => lifeboat_salvage::examine(&env, &request)?,
         false => lifeboat_salvage::salvage(&env, &request)?,
@@ -120,7 +131,7 @@ fn text(session: &Session, report: &Report, database: &Path, to: &Path) -> Strin
     let (whole, harmed): (Vec<&TableReport>, Vec<_>) =
         report.tables.iter().partition(|table| table.is_whole());
     for table in harmed {
-        table_text(session, table, &mut text);
+        table_text(session, table, report.merged, &mut text);
     }
     if report.nowhere.1 != Counts::default() {
         let (name, counts) = &report.nowhere;
@@ -141,13 +152,20 @@ fn text(session: &Session, report: &Report, database: &Path, to: &Path) -> Strin
     text
 }
 
-fn table_text(session: &Session, table: &TableReport, text: &mut String) {
+fn table_text(session: &Session, table: &TableReport, merged: bool, text: &mut String) {
     let name = session.printer.paint_out(Style::Strong, &units::one_line(&table.name));
     let _ = write!(text, "  {name}: {}", counts_text(&table.counts));
     if table.lost_pages > 0 {
         let _ = write!(text, ", {} pages lost", units::count(table.lost_pages));
     }
     text.push('\n');
+    if table.in_donor > 0 {
+        let rows = units::count(table.in_donor);
+        let _ = match merged {
+            true => writeln!(text, "    {rows} lost rows were taken from the donor"),
+            false => writeln!(text, "    the donor has {rows} of the lost rows: --merge-rows"),
+        };
+    }
     for range in table.ranges.iter().take(LINES_MAX) {
         let back = match range.rows {
             0 => "nothing came back".to_owned(),

@@ -49,7 +49,7 @@ fn nothing_is_altered_unreported() {
         Sample::chat("PRAGMA page_size = 512; PRAGMA auto_vacuum = full", 400),
     ];
     let (mut exact, mut all) = (0, 0);
-    for round in 0..rounds(45, 3_000) {
+    for round in 0..rounds(45, 1_500) {
         let index = round as usize % samples.len();
         let sample = &samples[index];
         let sound = std::fs::read(&sample.path).unwrap();

@@ -385,3 +385,36 @@ fn nothing_is_overwritten_and_a_look_makes_nothing() {
     assert_eq!(error.kind(), Kind::Refused);
     assert_eq!(fs::read(&to).unwrap(), b"");
 }
+
+#[test]
+fn a_donor_has_what_is_lost_and_gives_it_only_when_asked() {
+    let (sample, donor) = (chat(), chat());
+    let leaves = sample.pages("Message", "leaf");
+    let settings = sample.pages("Setting", "leaf");
+    for &leaf in leaves[10..14].iter().chain(&settings[..1]) {
+        sample.damage_page(leaf, |page| page.fill(0));
+    }
+    // Rows that are only in the donor, and not where something was lost, were deleted since.
+    let connection = Connection::open(&donor.path).unwrap();
+    let sql = "INSERT INTO Message(id, channel, author, content, sent) VALUES(?1, 1, 'x', 'y', 2)";
+    connection.execute(sql, [FIRST_ID - 5]).unwrap();
+    connection.close().unwrap();
+    let by_donor = |merge_rows| {
+        let donor = Some(donor.path.as_path());
+        let ask = |request| lifeboat_salvage::Request { donor, merge_rows, ..request };
+        sample.salvage_by(ask).unwrap()
+    };
+    let outcome = by_donor(false);
+    let missing = MESSAGES - outcome.exact(&sample, "Message");
+    let message = |outcome: &crate::world::Outcome| {
+        outcome.report.tables.iter().find(|table| table.name == "Message").unwrap().clone()
+    };
+    assert!(missing > 10);
+    assert_eq!(message(&outcome).in_donor as usize, missing);
+    let outcome = by_donor(true);
+    assert_eq!(message(&outcome).in_donor as usize, missing);
+    for table in ["Message", "Setting"] {
+        assert_eq!(outcome.content[table], sample.truth[table], "{table}");
+    }
+    assert!(outcome.report.merged && !outcome.report.is_whole());
+}

@@ -169,7 +169,7 @@ impl Sample {
     }
 
     pub(crate) fn request<'a>(&'a self, to: &'a Path) -> Request<'a> {
-        Request { database: &self.path, to, donor: None, deleted: false }
+        Request { database: &self.path, to, donor: None, merge_rows: false, deleted: false }
     }
 
     /// Salvages, and compares with the truth; the damaged file must stay what it is.
