@@ -141,8 +141,8 @@ impl<'c> Filler<'c> {
         Ok(())
     }
 
-    /// Rows of a donor: those whose keys lie where this table lost something, and are not there. The
-    /// others were deleted since the donor was made, or are there.
+    /// Rows of a donor: those whose keys lie where this table lost something, and are not there.
+    /// The others were deleted since the donor was made, or are there.
     fn from_donor(&mut self, index: usize, batch: &Batch) -> Result<()> {
         let table = &self.tables[index];
         if self.insert.as_ref().is_none_or(|(current, _)| *current != index) {

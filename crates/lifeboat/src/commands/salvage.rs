@@ -43,8 +43,8 @@ pub(crate) struct Args {
     /// those that are lost, and it is said which rows that are lost it has
     #[arg(long, value_name = "BACKUP")]
     donor: Option<PathBuf>,
-    /// Put the rows of the donor in that are lost: those whose keys lie where pages were lost. They are
-    /// uncertain, as they are from then
+    /// Put the rows of the donor in that are lost: those whose keys lie where pages were lost. They
+    /// are uncertain, as they are from then
     #[arg(long, requires = "donor")]
     merge_rows: bool,
     /// Take rows that were deleted, too, as far as their pages were not used again. They are
