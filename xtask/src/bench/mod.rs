@@ -15,6 +15,7 @@ pub(crate) mod physical;
 pub(crate) mod postgres;
 mod report;
 pub(crate) mod retention;
+pub(crate) mod salvage;
 pub(crate) mod stores;
 pub(crate) mod wal;
 

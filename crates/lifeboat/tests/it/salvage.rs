@@ -4,7 +4,7 @@ use std::fs;
 
 use rusqlite::Connection;
 
-use crate::support::World;
+use crate::support::{World, ran};
 
 /// A database with some thousand rows, closed.
 fn closed(world: &World) -> String {
@@ -68,4 +68,43 @@ fn where_nothing_can_be_read_there_is_no_new_database() {
     }
     world.run(&["salvage", "absent.db", "--to", "new.db"]).expect(15).says("absent.db");
     world.run(&["salvage", ".", "--to", "new.db"]).expect(2).says("is no file");
+}
+
+/// The commands of the page `docs/runbooks/corrupt-sqlite.md`, as they stand there and in their order.
+#[test]
+fn what_the_runbook_says_works() {
+    let world = World::new();
+    let path = closed(&world);
+    world.configure(
+        "[repository.local]\nurl = \"file://$REPO\"\n[source.chat]\nsqlite = \"$DATA/chat.db\"\n",
+    );
+    world.run(&["backup", "chat"]).expect(0);
+    let whole = crate::support::content(std::path::Path::new(&path));
+    let mut bytes = fs::read(&path).unwrap();
+    let half = bytes.len() / 2 / 4096 * 4096;
+    bytes[half..half + 4 * 4096].fill(0);
+    fs::write(&path, &bytes).unwrap();
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/runbooks/corrupt-sqlite.md");
+    let page = fs::read_to_string(page).unwrap();
+    let blocks: Vec<&str> =
+        page.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    let commands: Vec<&str> = blocks.iter().flat_map(|block| block.lines()).collect();
+    assert!(commands.len() > 12, "{commands:?}");
+    let mut salvages = 0;
+    for command in commands {
+        let code = if command.starts_with("lifeboat salvage") { 3 } else { 0 };
+        salvages += usize::from(code == 3);
+        let words = command.replacen("lifeboat", env!("CARGO_BIN_EXE_lifeboat"), 1);
+        let words = if command.starts_with("lifeboat") { words } else { command.to_owned() };
+        let mut shell = world.command(&[]);
+        let mut shell_command = std::process::Command::new("sh");
+        shell_command.args(["-c", &words]).current_dir(world.path("data"));
+        shell_command.env_clear().envs(shell.get_envs().filter_map(|(k, v)| Some((k, v?))));
+        let ran = ran(shell_command.output().unwrap());
+        assert_eq!(ran.code, code, "{command}\n{ran:?}");
+        shell.env_clear();
+    }
+    assert_eq!(salvages, 3);
+    assert_eq!(crate::support::content(std::path::Path::new(&path)), whole);
+    assert!(world.path("data/evidence/chat.db").exists());
 }
