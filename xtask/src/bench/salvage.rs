@@ -1,9 +1,11 @@
-//! `cargo xtask bench salvage`: us against `.recover`, piped into a second shell, as its manual says.
+//! `cargo xtask bench salvage`: us against `.recover`, piped into a second shell, as its manual
+//! says.
 //!
-//! The shell is built from the sources that the npm package `sqlite3` brings, with the table of pages
-//! that `.recover` needs; the one of the distribution is built without. It makes the database, too: a
-//! chat with three indexes, one of them on random texts. Both are given the healthy database, and
-//! one with a page of its large table lost, where we must go row by row as well.
+//! The shell is built from the sources that the npm package `sqlite3` brings, with the table of
+//! pages that `.recover` needs; the one of the distribution is built without. It makes the
+//! database, too: a chat with three indexes, one of them on random texts. Both are given the
+//! healthy database, and one with a page of its large table lost, where we must go row by row as
+//! well.
 
 use std::fs;
 use std::path::{Path, PathBuf};

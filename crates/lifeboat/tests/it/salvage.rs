@@ -70,7 +70,8 @@ fn where_nothing_can_be_read_there_is_no_new_database() {
     world.run(&["salvage", ".", "--to", "new.db"]).expect(2).says("is no file");
 }
 
-/// The commands of the page `docs/runbooks/corrupt-sqlite.md`, as they stand there and in their order.
+/// The commands of the page `docs/runbooks/corrupt-sqlite.md`, as they stand there and in their
+/// order.
 #[test]
 fn what_the_runbook_says_works() {
     let world = World::new();
