@@ -10,11 +10,16 @@ const ELEMENTS: [(&str, &str, &str); 2] =
 /// The page without what cannot be ours.
 pub(super) fn without(page: Bytes) -> Bytes {
     let Ok(text) = std::str::from_utf8(&page) else { return page };
+    // A page has elements of one kind. To look for the other one behind each of them would go
+    // through the whole page every time.
+    let kind = ELEMENTS.iter().find(|(begin, _, _)| text.contains(begin));
+    let Some(&(begin, end_mark, name)) = kind else { return page };
     let mut kept = String::new();
     let mut rest = text;
-    while let Some((start, end)) = next(rest) {
-        let element = &rest[start..end];
-        if is_foreign(element) {
+    while let Some(start) = rest.find(begin) {
+        let Some(length) = rest[start..].find(end_mark) else { break };
+        let end = start + length + end_mark.len();
+        if is_foreign(&rest[start..end], name) {
             kept.push_str(&rest[..start]);
         } else {
             kept.push_str(&rest[..end]);
@@ -30,20 +35,9 @@ pub(super) fn without(page: Bytes) -> Bytes {
     }
 }
 
-/// Where the next element begins and ends.
-fn next(text: &str) -> Option<(usize, usize)> {
-    let of = |(begin, end, _): &(&str, &str, &str)| {
-        let start = text.find(begin)?;
-        Some((start, start + text[start..].find(end)? + end.len()))
-    };
-    ELEMENTS.iter().filter_map(of).min()
-}
-
-fn is_foreign(element: &str) -> bool {
-    let name = ELEMENTS.iter().find_map(|(_, _, name)| {
-        let start = element.find(name)? + name.len();
-        element[start..].split('<').next()
-    });
+fn is_foreign(element: &str, name: &str) -> bool {
+    let name =
+        element.find(name).and_then(|start| element[start + name.len()..].split('<').next());
     let Some(name) = name else { return false };
     let name = name.strip_suffix('/').unwrap_or(name);
     name.split('/').any(|part| part.is_empty() || part == "." || part == "..")
