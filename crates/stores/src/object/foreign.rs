@@ -36,8 +36,7 @@ pub(super) fn without(page: Bytes) -> Bytes {
 }
 
 fn is_foreign(element: &str, name: &str) -> bool {
-    let name =
-        element.find(name).and_then(|start| element[start + name.len()..].split('<').next());
+    let name = element.find(name).and_then(|start| element[start + name.len()..].split('<').next());
     let Some(name) = name else { return false };
     let name = name.strip_suffix('/').unwrap_or(name);
     name.split('/').any(|part| part.is_empty() || part == "." || part == "..")
