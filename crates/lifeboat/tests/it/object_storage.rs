@@ -164,7 +164,8 @@ fn credentials_without_the_right_to_delete_make_backups_and_others_prune() {
     denied.says("could not be deleted").says("AccessDenied").says("prune_credentials");
     // What was to be marked is marked all the same.
     assert_eq!(count(), 3);
-    world.run(&["backup", "--prune"]).expect(0);
+    // After a backup that is no failure, and said to people too.
+    world.run(&["backup", "--prune"]).expect(0).says("left to a prune whose credentials may");
     configure(&format!(
         "prune_credentials = {{ access_key_id = \"{}\", secret_access_key = {{ file = \"{}\" }} }}\n",
         keys[1].0,
@@ -226,6 +227,48 @@ fn locked_backups_are_restored_after_somebody_hid_and_covered_them() {
     let doctor = world.run(&["doctor", "--json"]);
     assert!(doctor.out.contains("object lock"), "{doctor:?}");
     assert!(doctor.out.contains("could not be deleted"), "{doctor:?}");
+}
+
+/// A backup is locked for as long as its rule will keep it, and not for the shortest time alone.
+#[test]
+fn a_backup_is_locked_until_its_planned_end() {
+    use lifeboat_core::store::Store;
+    let Some(server) = Server::moto() else { return };
+    let bucket = "planned";
+    server.make_bucket(&format!("/{bucket}"), &["x-amz-bucket-object-lock-enabled: true"]);
+    let world = world_in(&format!("http://{}", server.address), bucket);
+    let path = world.path("home/config/lifeboat/config.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let locks = "object_lock = \"compliance\"\nlock_period = \"2d\"\n[source.app]";
+    let text = text.replacen("[source.app]", locks, 1);
+    let rule = "schedule = \"daily\"\nkeep = { daily = 30 }";
+    std::fs::write(&path, text.replacen("keep = { last = 1 }", rule, 1)).unwrap();
+    world.run(&["backup"]).expect(0);
+    let env = crate::stores_world::env();
+    let url = format!("s3://{bucket}/chat");
+    let object_lock = Some(lifeboat_stores::ObjectLock {
+        mode: lifeboat_stores::LockMode::Compliance,
+        period: jiff::SignedDuration::from_hours(48),
+    });
+    let options = lifeboat_stores::Options { object_lock, ..server.options() };
+    let store = lifeboat_stores::BucketStore::open(&env, &url, &options).unwrap();
+    let days = |name: &lifeboat_core::store::ObjectName| {
+        let until = store.locked_until(name).unwrap().unwrap();
+        until.duration_since(jiff::Timestamp::now()).as_hours() / 24
+    };
+    let mut of_backup = 0;
+    for object in store.list(None).unwrap() {
+        match object.name.as_str().starts_with("app/app-") {
+            // Thirty days with a backup each, and the seven of grace.
+            true => assert!((35..=39).contains(&days(&object.name)), "{object:?}"),
+            false if object.name.as_str().contains("source.json") => {
+                assert!(days(&object.name) <= 2, "{object:?}");
+            }
+            false => continue,
+        }
+        of_backup += 1;
+    }
+    assert_eq!(of_backup, 4, "the database, its page hashes, the manifest, and whose folder it is");
 }
 
 /// The manifests that are really there.
