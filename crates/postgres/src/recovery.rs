@@ -11,6 +11,7 @@ pub mod pages;
 mod parts;
 pub mod plan;
 pub mod recover;
+mod reopen;
 pub mod restore;
 pub mod reuse;
 pub mod scan;
@@ -21,3 +22,5 @@ pub mod tar_stream;
 pub mod target;
 pub mod undo;
 pub mod write;
+
+pub use reopen::open_again;

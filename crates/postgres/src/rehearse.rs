@@ -13,7 +13,7 @@ use lifeboat_core::{Error, Kind, Result};
 use crate::client::{Client, ClientOptions};
 use crate::cluster::ThrowAwayCluster;
 use crate::quote::identifier;
-use crate::restore::{self, RestoreRequest};
+use crate::restore::{self, RestoreOutcome, RestoreRequest};
 use crate::session::Session;
 
 /// The database that is made in the cluster.
@@ -27,6 +27,33 @@ pub(crate) enum Rehearsed {
     NotHere(String),
 }
 
+/// A dump that was loaded into a cluster of our own, which is there until this is dropped.
+pub struct LoadedDump {
+    cluster: ThrowAwayCluster,
+    /// What the restore did.
+    pub outcome: RestoreOutcome,
+}
+
+/// A dump that was loaded, or why it could not be.
+pub enum Loading {
+    /// It is there.
+    Loaded(Box<LoadedDump>),
+    /// It could not be loaded here: why, although nothing says that it is damaged.
+    NotHere(String),
+}
+
+impl LoadedDump {
+    /// A client of the database.
+    pub fn client(&self) -> Result<Client> {
+        self.cluster.client(DATABASE)
+    }
+
+    /// The major version of the server.
+    pub fn major(&self) -> u32 {
+        self.cluster.major()
+    }
+}
+
 /// Loads a dump, plain or compressed, into a cluster of our own.
 pub(crate) fn rehearse(
     env: &Env,
@@ -35,12 +62,25 @@ pub(crate) fn rehearse(
     scratch_folder: &Path,
 ) -> Result<Rehearsed> {
     let origin = Origin::File { path: dump, keys: None };
+    Ok(match load(env, options, origin, scratch_folder)? {
+        Loading::Loaded(loaded) => Rehearsed::Loaded(loaded.outcome.rows),
+        Loading::NotHere(why) => Rehearsed::NotHere(why),
+    })
+}
+
+/// Restores a dump into a cluster of our own, as it would be into any other server.
+pub fn load(
+    env: &Env,
+    options: &ClientOptions,
+    origin: Origin<'_>,
+    scratch_folder: &Path,
+) -> Result<Loading> {
     let head = restore::head(env, origin)?;
     let major = match head.server_major {
         Some(wanted) => match ThrowAwayCluster::major_for(options, wanted)? {
             Some(major) => Some(major),
             None => {
-                return Ok(Rehearsed::NotHere(format!(
+                return Ok(Loading::NotHere(format!(
                     "no server of version {wanted} or newer is on this host \
                      (apt-get install postgresql-{wanted})"
                 )));
@@ -61,12 +101,12 @@ pub(crate) fn rehearse(
     };
     let plan = match restore::plan(env, &request) {
         Err(error) if error.kind() == Kind::Refused => {
-            return Ok(Rehearsed::NotHere(error.message().to_owned()));
+            return Ok(Loading::NotHere(error.message().to_owned()));
         }
         plan => plan?,
     };
     match restore::apply(env, &request, &plan) {
-        Ok(outcome) => Ok(Rehearsed::Loaded(outcome.rows)),
+        Ok(outcome) => Ok(Loading::Loaded(Box::new(LoadedDump { cluster, outcome }))),
         Err(error) if error.kind() == Kind::Failed => {
             Err(Error::new(Kind::CheckFailed, error.message().to_owned()))
         }

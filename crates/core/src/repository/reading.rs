@@ -76,7 +76,7 @@ impl Repository {
     pub fn source_entry(&self, folder: &str) -> Result<(SourceEntry, Vec<ObjectInfo>)> {
         let files = self.store.list(Some(folder))?;
         let mut objects = files.clone();
-        for kind in [MarkKind::Tombstone, MarkKind::Pin] {
+        for kind in [MarkKind::Tombstone, MarkKind::Pin, MarkKind::Drilled] {
             objects.extend(self.store.list(Some(&kind.prefix(folder)))?);
         }
         // A source may be named `pins`: then its folder's objects are among the marks, and the

@@ -4,6 +4,7 @@
 //! never ends early: what cannot be found out is a finding as well.
 
 mod configuration;
+mod drills;
 mod host;
 mod postgres;
 mod repositories;
@@ -208,6 +209,7 @@ const CHECKS: &[Check] = &[
     online(wal::archivers),
     online(services::named),
     of_configuration(schedules::installed),
+    of_configuration(drills::overdue),
     of_host(tools::by_hand),
 ];
 

@@ -2,12 +2,16 @@
 
 mod application;
 mod choose;
+mod cluster;
+mod dump;
 mod file;
 mod host_keys;
+mod kit;
 mod making;
 mod rows;
 mod scratch;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use lifeboat_core::drill::{Outcome, Proof};
@@ -51,6 +55,19 @@ pub(crate) struct Args {
     /// A random restore point, of all that there are
     #[arg(long)]
     random: bool,
+    /// Use nothing of this host but the way to the repositories: the sources, and what must hold of
+    /// them, are those of the configuration that each repository keeps. All sources, as on a new
+    /// host; nothing live is asked
+    #[arg(long, conflicts_with = "sources")]
+    from_repository: bool,
+    /// Use nothing but the page of the recovery kit, the text that `lifeboat kit --to FOLDER` wrote:
+    /// the repositories and the key that it names. A key that is kept beside the page is named by
+    /// --identity
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["sources", "from_repository"])]
+    from_kit: Option<PathBuf>,
+    /// Said by --from-kit to the run that it starts.
+    #[arg(long, hide = true, requires = "from_repository")]
+    of_kit: bool,
     /// Leave what was restored in the scratch place, and say where
     #[arg(long)]
     keep: bool,
@@ -65,8 +82,14 @@ pub(crate) struct Args {
 pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     let mut env = session.env()?;
     env.stop = signals::catch();
+    if let Some(page) = &args.from_kit {
+        return kit::run(session, &env, &args, page);
+    }
     let (opened, failures) = repositories::open_all(session, &env)?;
-    let subjects = choose::subjects(session, &env, &opened, &args.sources)?;
+    let subjects = match args.from_repository {
+        true => choose::of_repositories(&env, &opened)?,
+        false => choose::subjects(session, &env, &opened, &args.sources)?,
+    };
     if subjects.is_empty() {
         return Err(Error::new(Kind::NotCovered, "there is nothing to restore")
             .hint("`lifeboat backup` makes a backup; `lifeboat list` shows what there is"));

@@ -2,6 +2,7 @@
 
 mod copies;
 mod disk;
+mod drills;
 mod nagios;
 
 use std::process::ExitCode;
@@ -17,6 +18,7 @@ use lifeboat_sqlite::pagelog::Moment;
 use serde::Serialize;
 
 use self::disk::Disk;
+use self::drills::Drills;
 use super::wal;
 use crate::attempts::{self, Attempt};
 use crate::config::values::Period;
@@ -40,6 +42,9 @@ use crate::ui::units;
 /// warning, with the `copy` that brings them. That the last backup failed is one too, also where
 /// the newest good one is fresh; and of a PostgreSQL cluster, where its server answers, that its
 /// archiver fails or its pg_wal fills.
+///
+/// `proven` is how long ago a drill of a backup of the source passed. That the last drill failed, or
+/// is overdue by `every` of the source's `drill`, is a warning; with `required` it is exit code 21.
 ///
 /// With `--format nagios` it is a check plugin: one line with numbers, and the exit code is 0 (OK),
 /// 1 (WARNING: a doubt, or a disk that is 80 % full), 2 (CRITICAL: stale, or never backed up) or 3
@@ -93,6 +98,8 @@ struct Row {
     lacking: usize,
     /// How the last backup ended, where that is known on this host.
     last_attempt: Option<Attempt>,
+    /// What drills showed.
+    drills: Drills,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -123,6 +130,7 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
         .map(|row| row.source.as_str())
         .collect();
     if stale.is_empty() {
+        drills::require(&rows)?;
         // A drive that is elsewhere is told above, and no failure of what is here.
         let is_failure = |error: &Error| error.kind() != Kind::StoreAbsent;
         let failures: Vec<Error> = failures.into_iter().filter(is_failure).collect();
@@ -245,6 +253,7 @@ fn row_of_target(
 ) -> Result<Row> {
     let age_ms_max = target.rpo_ms.or(max_age_ms);
     let mut row = row_of_entry(&target.name, opened, entry, age_ms_max, env.clock.now())?;
+    row.drills = row.drills.promised(&target.drill);
     let last = attempts::last(session, env, target, &opened.place.url);
     // One that was made in another way since then is the better news.
     row.last_attempt = last.filter(|last| row.taken_at.is_none_or(|at| at <= last.ended_at));
@@ -324,6 +333,7 @@ fn row(
         disk_used_percent: None,
         lacking: 0,
         last_attempt: None,
+        drills: Drills::of(entry, now),
     }
 }
 
@@ -336,6 +346,7 @@ fn print(session: &Session, rows: &[Row], several: bool) -> Result<()> {
         ("promised", Align::Right),
         ("backups", Align::Right),
         ("stored", Align::Right),
+        ("proven", Align::Right),
     ];
     if several {
         columns.push(("repository", Align::Left));
@@ -352,6 +363,7 @@ fn print(session: &Session, rows: &[Row], several: bool) -> Result<()> {
             (promised.unwrap_or_default(), None),
             (units::count(row.backups as u64), None),
             (units::bytes(row.stored_bytes), None),
+            row.drills.cell(),
         ];
         if several {
             cells.push((row.repository.clone(), None));
@@ -421,6 +433,9 @@ fn warn(session: &Session, row: &Row) {
     }
     for complaint in &row.archiver {
         session.printer.warning(&source, &complaint.text);
+    }
+    if let Some(complaint) = row.drills.complaint(&row.source) {
+        session.printer.warning(&source, &complaint);
     }
     if let Some(why) = &row.prune_waits {
         let why = format!("{WAITS}: {why} (lifeboat prune --dry-run)");

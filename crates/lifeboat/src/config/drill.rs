@@ -33,6 +33,10 @@ pub(crate) struct DrillConfig {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(example = ["SELECT count(*) > 0 FROM User"])]
     pub(crate) assert: Vec<String>,
+    /// Of a whole PostgreSQL cluster: the database that `assert` asks. Default: "postgres".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"chatbot_admin")]
+    pub(crate) database: Option<String>,
     /// By how many percent the rows of a table may differ from those of the live database, where
     /// that can be asked. Default: 50.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -70,6 +74,20 @@ pub(crate) struct DrillConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"1h")]
     pub(crate) time_limit: Option<Text<Period>>,
+}
+
+/// When `install systemd` and `install cron` have restores rehearsed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DrillSchedules {
+    /// When each source is restored and checked: as `schedule` of a source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"monthly")]
+    pub(crate) schedule: Option<String>,
+    /// When everything is rebuilt from what the repositories alone know, as on another host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"0 6 1 1,4,7,10 *")]
+    pub(crate) rebuild: Option<String>,
 }
 
 impl DrillConfig {

@@ -26,7 +26,7 @@ const CONFIG_BYTES_MAX: u64 = 4 << 20;
 
 /// The keys that a file has at its top.
 const TOP_KEYS: &[&str] =
-    &["host", "contact", "identity", "repository", "source", "hooks", "retry", "agent"];
+    &["host", "contact", "identity", "repository", "source", "hooks", "retry", "drill", "agent"];
 
 /// A configuration with the places of all that it says.
 #[derive(Debug, Default)]
@@ -213,6 +213,7 @@ fn parse_file(file: SourceText, loaded: &mut Loaded, mistakes: &mut Mistakes) {
             "identity" => keep(&file, value, &mut config.identity, mistakes),
             "hooks" => keep(&file, value, &mut config.hooks, mistakes),
             "retry" => keep(&file, value, &mut config.retry, mistakes),
+            "drill" => keep(&file, value, &mut config.drill, mistakes),
             "agent" => keep(&file, value, &mut config.agent, mistakes),
             _ => {
                 let message = diagnose::unknown_word("key", &name, TOP_KEYS);

@@ -16,7 +16,7 @@ use lifeboat_sqlite::pagelog::Resolution;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::drill::DrillConfig;
+use super::drill::{DrillConfig, DrillSchedules};
 use super::keys::IdentityConfig;
 use super::postgres::PostgresConfig;
 use super::repository::RepositoryConfig;
@@ -54,6 +54,9 @@ pub(crate) struct Config {
     /// How failed backups are tried again, where a source says nothing else. Default: not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) retry: Option<RetryConfig>,
+    /// When restores are rehearsed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) drill: Option<DrillSchedules>,
     /// The long-running process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) agent: Option<AgentConfig>,

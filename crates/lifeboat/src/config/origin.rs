@@ -58,6 +58,9 @@ pub(crate) fn sections(loaded: &Loaded) -> Vec<Section> {
     if let Some(retry) = &config.retry {
         sections.push(section(loaded, &["retry"], table(retry), &Table::new()));
     }
+    if let Some(drill) = &config.drill {
+        sections.push(section(loaded, &["drill"], table(drill), &Table::new()));
+    }
     if let Some(agent) = &config.agent {
         sections.push(section(loaded, &["agent"], table(agent), &Table::new()));
     }

@@ -29,6 +29,13 @@ pub(crate) fn mistakes(loaded: &Loaded) -> Vec<String> {
             add("encrypt_to", &keys::in_one(&error));
         }
     }
+    if let Some(drill) = &config.drill {
+        for (key, text) in [("schedule", &drill.schedule), ("rebuild", &drill.rebuild)] {
+            if let Some(Err(why)) = text.as_deref().map(Schedule::read) {
+                found.push(places.point(&["drill", key], &why));
+            }
+        }
+    }
     for (name, source) in &config.source {
         let mut add = |key: &[&str], message: &str| {
             let mut path = vec!["source", name.as_str()];

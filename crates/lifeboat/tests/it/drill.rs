@@ -349,3 +349,63 @@ fn a_key_that_opens_no_more_fails_it() {
     let shown = world.run(&["proof", "show", "app", "--json"]).expect(0).json();
     assert_eq!(shown["record"]["passed"], false, "that no key opened it is proved as well");
 }
+
+#[test]
+fn nothing_but_the_kit_is_needed() {
+    let world = World::new();
+    world.database("app.db", 700);
+    let key = world.text("data/recovery.key");
+    let recipient = world.run(&["key", "new", &key]).expect(0).out;
+    world.configure(&format!(
+        "[repository.local]\nurl = \"file://$REPO\"\nencrypt_to = [\"{}\"]\n\
+         [source.app]\nsqlite = \"$DATA/app.db\"\n\
+         [source.app.drill]\nassert = [\"SELECT count(*) = 700 FROM message\"]\n",
+        recipient.trim()
+    ));
+    world.run(&["backup"]).expect(0);
+    let kit = world.run(&["kit", "--to", &world.text("home"), "--json"]).expect(0).json();
+    let kit = kit["text"].as_str().unwrap();
+    fs::remove_file(world.path("home/config/lifeboat/config.toml")).unwrap();
+    fs::remove_file(world.path("data/app.db")).unwrap();
+    world.run(&["drill", "--from-kit", kit]).expect(12).says("the key is not on the page");
+    let ran = world.run(&["drill", "--from-kit", kit, "--identity", &key, "--json"]).expect(0);
+    let found = record(&ran);
+    assert_eq!((&found["from_kit"], &found["passed"]), (&true.into(), &true.into()), "{found:#}");
+    // What must hold is known from the configuration that the repository keeps.
+    assert_eq!(check(&found, "assert")["outcome"], "passed");
+    assert_eq!(check(&found, "rows_live")["outcome"], "skipped");
+    nothing_is_left(&world);
+    fs::write(world.path("data/none.txt"), "no kit").unwrap();
+    world.run(&["drill", "--from-kit", &world.text("data/none.txt")]).expect(2);
+    // As its month reads for people.
+    let report = world.repo(&["proof", "report"]).expect(0).out;
+    assert!(report.contains("## app, "), "{report}");
+}
+
+/// Every command of the page, in its order.
+#[test]
+fn the_page_of_the_restore_test_is_followed() {
+    let page = include_str!("../../../../docs/runbooks/restore-test.md");
+    let world = World::new();
+    world.database("app.db", 300);
+    make_key(&world.text("data/ssh_host_key"));
+    let config = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let config = config
+        .replace("/var/backups", &world.text("repo"))
+        .replace("/var/lib/superchat/superchat.db", &world.text("data/app.db"))
+        .replace("/var/lib/superchat/ssh_host_key", &world.text("data/ssh_host_key"))
+        .replace("FROM User", "FROM person");
+    world.configure(&config);
+    world.run(&["backup"]).expect(0);
+    let kit = world.run(&["kit", "--to", &world.text("home"), "--json"]).expect(0).json();
+    fs::rename(kit["text"].as_str().unwrap(), world.path("data/recovery-kit.txt")).unwrap();
+    let blocks = page.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap());
+    let mut run = 0;
+    for line in blocks.flat_map(str::lines).filter(|line| line.starts_with("lifeboat ")) {
+        let line = line.split(" #").next().unwrap();
+        let words: Vec<&str> = line.split_whitespace().skip(1).collect();
+        world.run(&words).expect(0);
+        run += 1;
+    }
+    assert!(run >= 8, "{run}");
+}

@@ -27,6 +27,8 @@ mod daily;
 mod demo;
 mod doctor;
 mod drill;
+mod drill_postgres;
+mod drill_status;
 mod drive;
 mod files;
 mod follow;

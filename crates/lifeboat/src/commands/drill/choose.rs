@@ -10,6 +10,7 @@ use lifeboat_sqlite::pagelog;
 
 use crate::config::drill::DrillConfig;
 use crate::logs::{self, State};
+use crate::rebuild;
 use crate::repositories::Opened;
 use crate::selection::{self, Found, Meant, Selected};
 use crate::session::Session;
@@ -55,6 +56,22 @@ pub(super) fn subjects<'a>(
                     found.into_iter().map(|Found { opened, entry }| of_entry(opened, entry)),
                 );
             }
+        }
+    }
+    Ok(subjects)
+}
+
+/// All that the repositories hold, by the configurations that they keep. Nothing of it is live here.
+pub(super) fn of_repositories<'a>(env: &Env, opened: &'a [Opened]) -> Result<Vec<Subject<'a>>> {
+    let mut subjects = Vec::new();
+    for one in opened {
+        let kept = rebuild::of(&one.repository, &one.catalog, None, &env.host);
+        // Of several hosts each has one: what a drill asks for is then not known.
+        let sources = kept.map(|rebuilt| rebuilt.config.source).unwrap_or_default();
+        for entry in &one.catalog.sources {
+            let source = sources.get(&entry.record.name);
+            let config = source.and_then(|source| source.drill.clone()).unwrap_or_default();
+            subjects.push(Subject { config, ..of_entry(one, entry) });
         }
     }
     Ok(subjects)

@@ -41,13 +41,42 @@ pub(super) fn drill(work: &mut Work<'_>) -> Result<()> {
             ask(work, path, counted)?;
         }
     }
-    companions(work, &root, &outcome);
+    companions(work, &root, Some(&outcome));
     run_application(work, database.as_deref(), &root, None)
 }
 
 /// The same restore as any other, to the scratch place.
 fn restored(work: &mut Work<'_>, to: Option<PathBuf>, root: &Path) -> Result<RestoreOutcome> {
     let begun_ms = work.env.clock.monotonic_ms();
+    let outcome = restored_by_core(work, to, root)?;
+    work.record.restore_ms = Some(work.env.elapsed_ms(begun_ms));
+    let manifest = &work.state.selected.manifest;
+    let stored = units::bytes(manifest.stored_bytes());
+    let detail = format!("{stored} as they were stored, by SHA-256");
+    work.found("stored_hashes", Outcome::Passed, detail);
+    if let Some(replay) = &work.state.replay {
+        let detail = format!("all pages are those of {}", replay.name());
+        work.found("state_digest", Outcome::Passed, detail);
+    }
+    Ok(outcome)
+}
+
+/// The companion files of a database that a server has, alone.
+pub(super) fn only_companions(work: &mut Work<'_>, root: &Path) -> Result<()> {
+    let has_files = work.state.selected.manifest.artifact(files::ROLE).is_some();
+    let outcome = match has_files {
+        true => Some(restored_by_core(work, None, root)?),
+        false => None,
+    };
+    companions(work, root, outcome.as_ref());
+    Ok(())
+}
+
+fn restored_by_core(
+    work: &mut Work<'_>,
+    to: Option<PathBuf>,
+    root: &Path,
+) -> Result<RestoreOutcome> {
     let manifest = &work.state.selected.manifest;
     let has_files = manifest.artifact(files::ROLE).is_some();
     let target = work.subject.target.as_deref();
@@ -55,7 +84,11 @@ fn restored(work: &mut Work<'_>, to: Option<PathBuf>, root: &Path) -> Result<Res
         origin: work.state.selected.origin(),
         replay: work.state.replay.as_ref().map(|replay| replay as &dyn Replay),
         engine: sources::engine(&manifest.source.kind)?,
-        files: if has_files && to.is_some() { FilesChoice::Also } else { FilesChoice::No },
+        files: match (has_files, &to) {
+            (true, Some(_)) => FilesChoice::Also,
+            (true, None) => FilesChoice::Only,
+            (false, _) => FilesChoice::No,
+        },
         files_root: Some(root.to_owned()),
         to: Some(to.unwrap_or_else(|| root.to_owned())),
         mapping: Mapping::nothing(),
@@ -67,14 +100,6 @@ fn restored(work: &mut Work<'_>, to: Option<PathBuf>, root: &Path) -> Result<Res
     };
     let plan = restore::plan(work.env, &request)?;
     let outcome = restore::apply(work.env, &request, &plan)?;
-    work.record.restore_ms = Some(work.env.elapsed_ms(begun_ms));
-    let stored = units::bytes(manifest.stored_bytes());
-    let detail = format!("{stored} as they were stored, by SHA-256");
-    work.found("stored_hashes", Outcome::Passed, detail);
-    if let Some(replay) = &work.state.replay {
-        let detail = format!("all pages are those of {}", replay.name());
-        work.found("state_digest", Outcome::Passed, detail);
-    }
     for warning in &outcome.warnings {
         work.found("restore", Outcome::Noted, warning.clone());
     }
@@ -247,7 +272,8 @@ fn live_probe(path: Option<&Path>) -> Result<Probe, String> {
 }
 
 /// Files beside the database: each that is configured is there, and host keys are right.
-pub(super) fn companions(work: &mut Work<'_>, root: &Path, outcome: &RestoreOutcome) {
+fn companions(work: &mut Work<'_>, root: &Path, outcome: Option<&RestoreOutcome>) {
+    let restored: &[PathBuf] = outcome.map(|outcome| outcome.files.as_slice()).unwrap_or_default();
     let manifest = &work.state.selected.manifest;
     if manifest.artifact(files::ROLE).is_some() {
         let missing: Vec<String> = required_files(work)
@@ -258,14 +284,14 @@ pub(super) fn companions(work: &mut Work<'_>, root: &Path, outcome: &RestoreOutc
             })
             .map(|path| format!("{} was not restored", path.display()))
             .collect();
-        let sound = format!("{} files and folders", outcome.files.len());
+        let sound = format!("{} files and folders", restored.len());
         work.judge("files", &missing, sound);
     } else if !required_files(work).is_empty() {
         let detail = "files are configured, and the backup holds none";
         work.found("files", Outcome::Failed, detail);
     }
     let expected = work.subject.config.host_key.as_ref().map(|it| it.names().to_vec());
-    let found = host_keys::check(root, &outcome.files, &expected.unwrap_or_default());
+    let found = host_keys::check(root, restored, &expected.unwrap_or_default());
     work.record.checks.extend(found);
 }
 

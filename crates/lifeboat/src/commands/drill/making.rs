@@ -11,7 +11,7 @@ use lifeboat_core::{Error, Kind, Result, marks};
 
 use super::Args;
 use super::choose::{Choice, Subject};
-use super::file;
+use super::{cluster, dump, file};
 use super::scratch::Scratch;
 use crate::logs::State;
 use crate::proofs;
@@ -86,6 +86,7 @@ pub(super) fn drill(
         env = env.limited(limit.0.milliseconds, &limit.0.to_string());
     }
     let mut record = begin(&env, subject, choice);
+    record.from_kit = args.of_kit;
     let mut kept = None;
     let worked = work(session, &env, subject, choice, args, &mut record, &mut kept);
     let error = match worked {
@@ -183,13 +184,13 @@ fn work(
     record.stored_bytes = Some(manifest.stored_bytes());
     record.plain_bytes = Some(manifest.plain_bytes());
     within_budget(subject, manifest.plain_bytes())?;
-    if manifest.source.kind == lifeboat_postgres::CLUSTER_KIND {
-        return Err(Error::new(Kind::Usage, "whole clusters are rehearsed by verify")
-            .hint(format!("lifeboat verify --level full {}", manifest.name)));
-    }
     let scratch = Scratch::new(env, &session.folders.scratch)?;
     let mut work = Work { session, env, subject, state: &state, scratch: &scratch, record };
-    let done = file::drill(&mut work);
+    let done = match manifest.source.kind.as_str() {
+        lifeboat_postgres::CLUSTER_KIND => cluster::drill(&mut work, choice),
+        lifeboat_postgres::KIND => dump::drill(&mut work),
+        _ => file::drill(&mut work),
+    };
     if args.keep {
         *kept = Some(scratch.keep()?);
     }

@@ -134,6 +134,7 @@ pub(crate) fn of(session: &Session) -> Result<(Vec<Job>, Vec<String>)> {
         jobs.extend(prune(session, &places)?);
         jobs.extend(copies(session, &places)?);
         jobs.push(verify(session, &places)?);
+        jobs.extend(drills(session, &places)?);
     }
     Ok((jobs, left_out))
 }
@@ -187,6 +188,46 @@ fn verify(session: &Session, places: &[Place]) -> Result<Job> {
     let mut job = of_repositories(session, "verify", "Verify of all backups", "0 5 * * 0", places)?;
     job.arguments = vec!["verify".into(), "--level".into(), "hash".into()];
     Ok(job)
+}
+
+/// The drills: of each source, and of all from what the repositories know.
+fn drills(session: &Session, places: &[Place]) -> Result<Vec<Job>> {
+    let config = &session.loaded()?.config;
+    let Some(drill) = &config.drill else { return Ok(Vec::new()) };
+    let kinds: [(&str, &str, &Option<String>, &[&str]); 2] = [
+        ("drill", "Rehearsed restore of each source", &drill.schedule, &["drill"]),
+        ("drill-rebuild", "Rehearsed rebuild", &drill.rebuild, &["drill", "--from-repository"]),
+    ];
+    let mut jobs = Vec::new();
+    for (name, title, schedule, arguments) in kinds {
+        let Some(schedule) = schedule else { continue };
+        let job = of_repositories(session, name, title, schedule, places)?;
+        let mut writes = job.writes.clone();
+        for source in config.source.values() {
+            // A database in WAL mode is read with its -shm, which is written to.
+            writes.extend(texts_of(&database_folder(source)?.into_iter().collect::<Vec<_>>())?);
+        }
+        writes.sort();
+        writes.dedup();
+        // A server of ours runs as another user than root; an application may need anything.
+        let needs_more = |source: &SourceConfig| {
+            source.postgres.is_some()
+                || source.drill.as_ref().is_some_and(|drill| !drill.command.is_empty())
+        };
+        let runs_commands = job.runs_commands || config.source.values().any(needs_more);
+        let mut sees = job.sees.clone();
+        sees.extend(writes.iter().map(PathBuf::from));
+        sees.extend(
+            config.source.values().flat_map(|it| it.files.iter().map(|file| file.0.place())),
+        );
+        let network = match config.source.values().any(|source| source.postgres.is_some()) {
+            true => Network::Any,
+            false => job.network.max(Network::Host),
+        };
+        let arguments = arguments.iter().map(|word| (*word).to_owned()).collect();
+        jobs.push(Job { arguments, writes, sees, runs_commands, network, ..job });
+    }
+    Ok(jobs)
 }
 
 /// A job that needs the repositories and nothing else.

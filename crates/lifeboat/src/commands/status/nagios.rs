@@ -102,6 +102,11 @@ fn complaints(row: &Row) -> Vec<(Verdict, String)> {
         let verdict = if complaint.is_urgent { Verdict::Critical } else { Verdict::Warning };
         found.push((verdict, format!("{}: {complaint}", row.source)));
     }
+    if let Some(said) = row.drills.complaint(&row.source) {
+        let verdict =
+            if row.drills.is_required() { Verdict::Critical } else { Verdict::Warning };
+        found.push((verdict, format!("{}: {said}", row.source)));
+    }
     if let Some(why) = &row.prune_waits {
         found.push((Verdict::Warning, format!("{}: {}: {why}", row.source, super::WAITS)));
     }
@@ -178,6 +183,7 @@ mod tests {
             disk_used_percent: None,
             lacking: 0,
             last_attempt: None,
+            drills: Default::default(),
         }
     }
 
