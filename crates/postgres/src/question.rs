@@ -43,7 +43,8 @@ pub fn rows_of_tables(client: &Client, table_ms: u64) -> Result<BTreeMap<String,
     for row in tables {
         let (schema, name) = (text(row.get("schema")), text(row.get("name")));
         let (in_schema, table) = (identifier(&schema), identifier(&name));
-        let count = session.row(&format!("SELECT count(*) AS rows FROM ONLY {in_schema}.{table}"))?;
+        let count =
+            session.row(&format!("SELECT count(*) AS rows FROM ONLY {in_schema}.{table}"))?;
         let count = count.get("rows").and_then(Value::as_u64).unwrap_or_default();
         counted.insert(format!("{schema}.{name}"), count);
     }

@@ -60,8 +60,9 @@ pub(crate) struct Args {
     /// host; nothing live is asked
     #[arg(long, conflicts_with = "sources")]
     from_repository: bool,
-    /// Use nothing but the page of the recovery kit, the text that `lifeboat kit --to FOLDER` wrote:
-    /// the repositories and the key that it names. A key that is kept beside the page is named by
+    /// Use nothing but the page of the recovery kit, the text that `lifeboat kit --to FOLDER`
+    /// wrote: the repositories and the key that it names. A key that is kept beside the page is
+    /// named by
     /// --identity
     #[arg(long, value_name = "FILE", conflicts_with_all = ["sources", "from_repository"])]
     from_kit: Option<PathBuf>,

@@ -43,8 +43,9 @@ use crate::ui::units;
 /// the newest good one is fresh; and of a PostgreSQL cluster, where its server answers, that its
 /// archiver fails or its pg_wal fills.
 ///
-/// `proven` is how long ago a drill of a backup of the source passed. That the last drill failed, or
-/// is overdue by `every` of the source's `drill`, is a warning; with `required` it is exit code 21.
+/// `proven` is how long ago a drill of a backup of the source passed. That the last drill failed,
+/// or is overdue by `every` of the source's `drill`, is a warning; with `required` it is exit code
+/// 21.
 ///
 /// With `--format nagios` it is a check plugin: one line with numbers, and the exit code is 0 (OK),
 /// 1 (WARNING: a doubt, or a disk that is 80 % full), 2 (CRITICAL: stale, or never backed up) or 3

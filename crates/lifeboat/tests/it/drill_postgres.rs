@@ -1,5 +1,5 @@
-//! Drills of PostgreSQL: dumps and whole clusters, to their end and to a moment, in servers that are
-//! thrown away.
+//! Drills of PostgreSQL: dumps and whole clusters, to their end and to a moment, in servers that
+//! are thrown away.
 
 use std::fs;
 
@@ -29,14 +29,21 @@ fn a_dump_is_restored_into_a_server_that_is_thrown_away() {
         run(&world, &["backup"]).expect(0);
         let ran = run(&world, &["drill", "--json"]).expect(0);
         let record = &ran.json()[0]["record"];
-        for name in ["stored_hashes", "load_into_throw_away_cluster", "rows_manifest", "assert", "rows_live"] {
+        for name in [
+            "stored_hashes",
+            "load_into_throw_away_cluster",
+            "rows_manifest",
+            "assert",
+            "rows_live",
+        ] {
             assert_eq!(outcome(record, name), "passed", "{major}: {record:#}");
         }
         assert_eq!(outcome(record, "amcheck"), "skipped");
         assert_eq!(world.names("tmp"), Vec::<String>::new());
         run(&world, &["proof", "verify"]).expect(0);
         // What is live has gone on.
-        server.sql("shop", "INSERT INTO public.item (price) SELECT 1 FROM generate_series(1, 5000)");
+        server
+            .sql("shop", "INSERT INTO public.item (price) SELECT 1 FROM generate_series(1, 5000)");
         run(&world, &["drill"]).expect(20).says("public.item has 1000 rows, live it has 6000");
         configure(&world, &url, "[source.shop.drill]\nassert = [\"SELECT 1 FROM nowhere\"]\n");
         run(&world, &["drill", "--no-proof"]).expect(20).says("nowhere");
@@ -80,7 +87,9 @@ fn a_cluster_is_recovered_to_its_end_and_to_a_moment() {
         archived(&mut primary);
         let ran = lifeboat_as_we_are(&yard, &["drill", "main", "--json", "--no-proof"]).expect(0);
         let record = ran.json()[0]["record"].clone();
-        for name in ["server_manifest", "page_checksums", "log", "every_row_read", "assert", "rows_live"] {
+        for name in
+            ["server_manifest", "page_checksums", "log", "every_row_read", "assert", "rows_live"]
+        {
             assert_eq!(outcome(&record, name), "passed", "{major}: {record:#}");
         }
         // Where it is installed; else it is named as skipped.

@@ -43,7 +43,12 @@ fn the_newest_proven_backup_is_never_pruned() {
     // The floor is three good ones.
     assert_eq!(
         names,
-        ["app-20260102-000000", "app-20260103-000000", "app-20260104-000000", "app-20260105-000000"],
+        [
+            "app-20260102-000000",
+            "app-20260103-000000",
+            "app-20260104-000000",
+            "app-20260105-000000"
+        ],
         "{names:?}"
     );
     // A newer one is proven, and the old one goes with its note, after the grace time.

@@ -61,7 +61,8 @@ pub(super) fn subjects<'a>(
     Ok(subjects)
 }
 
-/// All that the repositories hold, by the configurations that they keep. Nothing of it is live here.
+/// All that the repositories hold, by the configurations that they keep. Nothing of it is live
+/// here.
 pub(super) fn of_repositories<'a>(env: &Env, opened: &'a [Opened]) -> Result<Vec<Subject<'a>>> {
     let mut subjects = Vec::new();
     for one in opened {

@@ -1,5 +1,5 @@
-//! The drill of a whole PostgreSQL cluster: restored with everything that it builds on, recovered by
-//! a server of its version to the moment, every table read, and amcheck where that is installed.
+//! The drill of a whole PostgreSQL cluster: restored with everything that it builds on, recovered
+//! by a server of its version to the moment, every table read, and amcheck where that is installed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -77,8 +77,8 @@ pub(super) fn drill(work: &mut Work<'_>, choice: &Choice) -> Result<()> {
     ask(work, &planned, &carry.users)
 }
 
-/// To the end of the log, to the moment that was asked for, or, where no log leads on, to the end of
-/// the backup.
+/// To the end of the log, to the moment that was asked for, or, where no log leads on, to the end
+/// of the backup.
 fn moment(work: &mut Work<'_>, choice: &Choice) -> Result<Moment> {
     let selected = &work.state.selected;
     let archive = archive(work.session, work.env, selected)?;
@@ -87,8 +87,8 @@ fn moment(work: &mut Work<'_>, choice: &Choice) -> Result<Moment> {
     let target = match choice {
         Choice::Newest => Target::End,
         Choice::At(at, _) => Target::Time(*at),
-        // Of a moment without a commit behind it nobody knows whether the log covers it: each backup
-        // is drilled as it is, the newest with its log.
+        // Of a moment without a commit behind it nobody knows whether the log covers it: each
+        // backup is drilled as it is, the newest with its log.
         Choice::Random if newest == Some(selected.manifest.id) => Target::End,
         Choice::Random => Target::Consistent,
     };
@@ -135,7 +135,11 @@ fn reached(work: &mut Work<'_>, outcome: &ClusterOutcome) {
 /// What was found while everything was read.
 fn content(work: &mut Work<'_>, outcome: &ClusterOutcome, check: &ClusterCheck) {
     let size = units::bytes(outcome.bytes);
-    work.found("server_manifest", Outcome::Passed, format!("{size} as the server's manifest has them"));
+    work.found(
+        "server_manifest",
+        Outcome::Passed,
+        format!("{size} as the server's manifest has them"),
+    );
     match outcome.has_checksums {
         true => {
             let sound = format!("{} pages", units::count(outcome.pages.pages));
@@ -156,9 +160,11 @@ fn content(work: &mut Work<'_>, outcome: &ClusterOutcome, check: &ClusterCheck) 
 
 /// Rows beside those of the live cluster, database by database.
 fn live(work: &mut Work<'_>, check: &ClusterCheck) {
-    let client = work.subject.target.as_ref().and_then(|target| {
-        target.cluster.as_ref().map(|cluster| cluster.asking())
-    });
+    let client = work
+        .subject
+        .target
+        .as_ref()
+        .and_then(|target| target.cluster.as_ref().map(|cluster| cluster.asking()));
     let live = client.map(|client| {
         let client = client?;
         let databases: BTreeSet<&str> =
@@ -166,7 +172,9 @@ fn live(work: &mut Work<'_>, check: &ClusterCheck) {
         let mut rows = BTreeMap::new();
         for database in databases {
             let counted = rows_of_tables(&client.with_database(database)?, LIVE_TABLE_MS)?;
-            rows.extend(counted.into_iter().map(|(name, rows)| (format!("{database}.{name}"), rows)));
+            rows.extend(
+                counted.into_iter().map(|(name, rows)| (format!("{database}.{name}"), rows)),
+            );
         }
         rows.retain(|table, _| !check.unlogged.contains(table));
         Ok(rows)

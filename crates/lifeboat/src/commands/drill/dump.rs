@@ -24,9 +24,9 @@ pub(super) fn drill(work: &mut Work<'_>) -> Result<()> {
         Loading::Loaded(loaded) => loaded,
         Loading::NotHere(why) => {
             let message = "the dump cannot be loaded on this host";
-            return Err(Error::new(Kind::SourceUnavailable, message).caused_by(why.clone()).hint(
-                "install what is missing, or drill on a host that has it",
-            ));
+            return Err(Error::new(Kind::SourceUnavailable, message)
+                .caused_by(why.clone())
+                .hint("install what is missing, or drill on a host that has it"));
         }
     };
     work.record.restore_ms = Some(work.env.elapsed_ms(begun_ms));
@@ -44,7 +44,8 @@ pub(super) fn drill(work: &mut Work<'_>) -> Result<()> {
     let client = loaded.client()?;
     ask(work, &client);
     let live = work.subject.target.as_ref().and_then(|target| target.database.clone());
-    let live = live.map(|database| database.client().and_then(|it| rows_of_tables(&it, LIVE_TABLE_MS)));
+    let live =
+        live.map(|database| database.client().and_then(|it| rows_of_tables(&it, LIVE_TABLE_MS)));
     compare_live(work, &loaded.outcome.rows, live);
     let root = work.scratch.path().join("files");
     file::only_companions(work, &root)?;

@@ -110,9 +110,9 @@ fn child(session: &Session, args: &Args, url: &str, nothing: &Path) -> Result<Co
 fn private(path: &PathBuf, text: &str) -> Result<()> {
     let mut options = fs::OpenOptions::new();
     let written = options.write(true).create_new(true).mode(0o600).open(path);
-    written.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| {
-        Error::io(Kind::Failed, format!("cannot write {}", path.display()), error)
-    })
+    written
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .map_err(|error| Error::io(Kind::Failed, format!("cannot write {}", path.display()), error))
 }
 
 fn read(page: &Path) -> Result<Kit> {

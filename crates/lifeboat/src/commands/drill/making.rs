@@ -11,8 +11,8 @@ use lifeboat_core::{Error, Kind, Result, marks};
 
 use super::Args;
 use super::choose::{Choice, Subject};
-use super::{cluster, dump, file};
 use super::scratch::Scratch;
+use super::{cluster, dump, file};
 use crate::logs::State;
 use crate::proofs;
 use crate::session::{Session, TOOL};

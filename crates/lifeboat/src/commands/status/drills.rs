@@ -100,11 +100,8 @@ impl Drills {
 
 /// Drills that are overdue and required make the status that of an old backup.
 pub(super) fn require(rows: &[Row]) -> Result<()> {
-    let mut names: Vec<&str> = rows
-        .iter()
-        .filter(|row| row.drills.is_required())
-        .map(|row| row.source.as_str())
-        .collect();
+    let mut names: Vec<&str> =
+        rows.iter().filter(|row| row.drills.is_required()).map(|row| row.source.as_str()).collect();
     names.dedup();
     if names.is_empty() {
         return Ok(());

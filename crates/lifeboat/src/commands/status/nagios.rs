@@ -103,8 +103,7 @@ fn complaints(row: &Row) -> Vec<(Verdict, String)> {
         found.push((verdict, format!("{}: {complaint}", row.source)));
     }
     if let Some(said) = row.drills.complaint(&row.source) {
-        let verdict =
-            if row.drills.is_required() { Verdict::Critical } else { Verdict::Warning };
+        let verdict = if row.drills.is_required() { Verdict::Critical } else { Verdict::Warning };
         found.push((verdict, format!("{}: {said}", row.source)));
     }
     if let Some(why) = &row.prune_waits {
