@@ -32,7 +32,7 @@ pub(crate) struct LogWriter {
 
 /// The way to the store: maybe through a seal.
 enum Way {
-    Open(Outlet),
+    Open(Box<Outlet>),
     Sealed(Box<Sealing<Outlet>>, Arc<Identity>),
 }
 
@@ -45,7 +45,7 @@ impl Way {
         (plain_bytes, plain): (u64, blake3::Hash),
     ) -> Result<Sent> {
         let (outlet, opened) = match self {
-            Way::Open(outlet) => (outlet, None),
+            Way::Open(outlet) => (*outlet, None),
             Way::Sealed(sealing, identity) => {
                 let outlet = sealing.finish().map_err(|error| unwritten(&object, error))?;
                 (outlet, Some((identity, plain_bytes, plain)))
@@ -179,7 +179,7 @@ impl LogWriter {
         let put = repository.store().put(&object)?;
         let outlet = Outlet { put, bytes: 0, hasher: blake3::Hasher::new() };
         let way = match recipients {
-            None => Way::Open(outlet),
+            None => Way::Open(Box::new(outlet)),
             Some(recipients) => {
                 seal(recipients, label, outlet).map_err(|error| unwritten(&object, error))?
             }
