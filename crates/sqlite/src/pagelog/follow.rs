@@ -44,6 +44,8 @@ use crate::source::SqliteSource;
 const BATCH_PAGES: usize = 256;
 /// For so long after the `-wal` was let go its beginning anew is waited for.
 const HURRIED_MS: u64 = 2_000;
+/// How often a header is looked for that is about to be written.
+const HEADER_LOOKS: usize = 20;
 /// A `-wal` that grew by so much since a look is looked at again.
 const GROWN_BYTES: u64 = 2 << 20;
 /// A file that was written so short a time ago may have been written again without a newer time.
@@ -289,9 +291,10 @@ impl Follower {
             return Ok(Step::Unchanged);
         }
         let mut pinned = Some(pinned);
-        let step = match self.frames(&mark)? {
+        let step = match self.frames(env, &mark)? {
             Some((file, header, between)) => {
-                if !is_worth && self.has_all(&between, mark.page_count) {
+                let is_missed = env.clock.monotonic_ms() < self.calm_until_ms;
+                if !is_worth && !is_missed && self.has_all(&between, mark.page_count) {
                     // What is read outlasts it: the sooner the `-wal` begins anew, the better.
                     (self.pin, pinned) = (None, None);
                 }
@@ -318,10 +321,14 @@ impl Follower {
     }
 
     /// The frames that are new at that mark, where it is proved that nothing else is.
-    pub(super) fn frames(&self, mark: &Mark) -> Result<Option<(fs::File, WalHeader, Between)>> {
+    pub(super) fn frames(
+        &self,
+        env: &Env,
+        mark: &Mark,
+    ) -> Result<Option<(fs::File, WalHeader, Between)>> {
         let Some(known) = &self.known else { return Ok(None) };
         let Some(file) = wal::open(&side_file(&self.path, "-wal"))? else { return Ok(None) };
-        let Some(header) = wal::header(&file)? else { return Ok(None) };
+        let Some(header) = header_of(env, &file, mark)? else { return Ok(None) };
         if header.salts() != mark.salts || header.page_size != self.log.state.page_size() {
             return Ok(None);
         }
@@ -438,7 +445,12 @@ impl Follower {
         let wal_bytes = u64::from(mark.frame_max) * (page_size + 24);
         // By the next look it will have grown as much again.
         let grown_bytes = wal_bytes.saturating_sub(self.wal_bytes);
-        let (now_ms, bytes_max) = (env.clock.monotonic_ms(), self.bounds.pinned_wal_bytes_max);
+        let now_ms = env.clock.monotonic_ms();
+        // Where it began anew too often to be seen, it is held for as long as may be.
+        let bytes_max = match now_ms < self.calm_until_ms {
+            true => self.bounds.pinned_wal_bytes_max.max(self.bounds.compared_wal_bytes_max),
+            false => self.bounds.pinned_wal_bytes_max,
+        };
         let passed_ms = now_ms.saturating_sub(self.looked_ms).max(1);
         self.is_fast = grown_bytes.saturating_mul(1_000) / passed_ms > self.bounds.rush_from_bytes
             && now_ms >= self.calm_until_ms;
@@ -547,6 +559,19 @@ impl Follower {
         }
         Step::Added(increment)
     }
+}
+
+/// The header of a log. While it is begun anew, SQLite's mark is a moment ahead of the file.
+fn header_of(env: &Env, file: &fs::File, mark: &Mark) -> Result<Option<WalHeader>> {
+    for _ in 0..HEADER_LOOKS {
+        let header = wal::header(file)?;
+        let is_it = header.is_some_and(|header| header.salts() == mark.salts);
+        if is_it || mark.frame_max > 0 {
+            return Ok(header);
+        }
+        env.pause_ms(1)?;
+    }
+    wal::header(file)
 }
 
 /// The files of a source's folder that are manifests by their names.

@@ -38,8 +38,7 @@ impl Known {
             }
         }
         frames.settle();
-        let place = Place { frame: mark.frame_max, checksum: mark.checksum };
-        Known { header, place, frames }
+        Known { place: header.place(mark), header, frames }
     }
 }
 
@@ -115,6 +114,6 @@ pub(super) fn known_at(path: &Path, pinned: &Pinned) -> Result<Option<Known>> {
         return Ok(None);
     }
     let between = wal::between(&file, &header, header.start(), &mark)?;
-    let place = Place { frame: mark.frame_max, checksum: mark.checksum };
+    let place = header.place(&mark);
     Ok(between.map(|between| Known { header, place, frames: between.frames }))
 }

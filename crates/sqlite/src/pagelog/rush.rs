@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 
 use lifeboat_core::env::Env;
+use lifeboat_core::event::Event;
 use lifeboat_core::pipeline::{BlockHash, block_hash};
 use lifeboat_core::{Error, Kind, Result};
 
@@ -39,8 +40,8 @@ const BYTES_FOUND_MAX: usize = 32 << 20;
 const BATCH_PAGES: usize = 128;
 /// How fast a writer is, is told by what it wrote within so long.
 const WINDOW_MS: u64 = 1_000;
-/// A turn was missed: for so long states are held again, whatever that costs.
-const MISSED_MS: u64 = 60_000;
+/// A turn was missed: for so long states are held again.
+const MISSED_MS: u64 = 10_000;
 
 /// A writer in a hurry, and what was collected of it.
 pub(super) struct Rush {
@@ -124,6 +125,8 @@ impl Follower {
     /// What was collected so far is no state: all pages are compared.
     fn end_missed(&mut self, env: &Env, rush: Rush) -> Result<Step> {
         drop(rush);
+        let message = "its -wal began anew unseen: all pages are compared";
+        env.tell(Event::Detail { message });
         self.calm_until_ms = env.clock.monotonic_ms().saturating_add(MISSED_MS);
         self.known = None;
         match pin(&self.path)? {
@@ -168,7 +171,7 @@ impl Follower {
         is_held: bool,
         (rush, stored): (&mut Rush, Option<&Collected>),
     ) -> Result<bool> {
-        let Some((file, header, between)) = self.frames(mark)? else { return Ok(false) };
+        let Some((file, header, between)) = self.frames(env, mark)? else { return Ok(false) };
         // A VACUUM, say: comparing takes less memory.
         if between.frames.len() * header.page_size as usize > BYTES_FOUND_MAX {
             return Ok(false);

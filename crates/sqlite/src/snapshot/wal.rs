@@ -66,6 +66,14 @@ impl WalHeader {
         be_word(&self.raw, 12)
     }
 
+    /// The place of a mark in a log with this header.
+    pub(crate) fn place(&self, mark: &Mark) -> Place {
+        match mark.frame_max {
+            0 => self.start(),
+            frame => Place { frame, checksum: mark.checksum },
+        }
+    }
+
     /// The place before the first frame.
     pub(crate) fn start(&self) -> Place {
         Place { frame: 0, checksum: self.checksum() }
@@ -154,8 +162,10 @@ pub(crate) fn between(
         }
     }
     found.frames.settle();
+    // Of a log that was just begun anew the mark has the checksum of the one before.
+    let is_begun = mark.frame_max == 0;
     let whole = scanner.frame == mark.frame_max && scanner.checksum == mark.checksum;
-    Ok(whole.then_some(found))
+    Ok((whole || is_begun && from.frame == 0).then_some(found))
 }
 
 /// What a log held behind a place when it was begun anew, once, right before `after`: its frames
