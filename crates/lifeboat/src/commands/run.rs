@@ -65,7 +65,7 @@ pub(crate) struct Args {
     /// How large a -wal may become while it is kept from beginning anew, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 8)]
     wal_max: u32,
-    /// By how much a -wal may grow while all pages are compared, in MiB
+    /// How large a -wal may become while all pages are compared, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 64)]
     compare_max: u32,
     /// An application that writes so many MiB a second is in a hurry: its -wal is read as it comes,

@@ -30,10 +30,10 @@ pub(crate) struct WalLimit {
 }
 
 impl WalLimit {
-    /// That many bytes behind a frame of a log.
+    /// So many bytes from its beginning on; of one that is as large already, an eighth of that more.
     pub(crate) fn behind(file: File, header: WalHeader, frame: u32, bytes: u64) -> Self {
         let frames = u32::try_from(bytes / (u64::from(header.page_size) + 24)).unwrap_or(u32::MAX);
-        WalLimit { file, header, frame: frame.saturating_add(frames), bytes }
+        WalLimit { file, header, frame: frames.max(frame.saturating_add(frames / 8)), bytes }
     }
 
     fn require(&self) -> Result<()> {
@@ -41,7 +41,7 @@ impl WalLimit {
             return Ok(());
         }
         let message = format!(
-            "its -wal grew by more than {} MiB while all its pages were compared: it was let go",
+            "its -wal grew to more than {} MiB while all its pages were compared: it was let go",
             self.bytes >> 20
         );
         Err(Error::new(Kind::SourceUnavailable, message).hint(
