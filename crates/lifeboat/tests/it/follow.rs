@@ -409,17 +409,17 @@ fn databases_of_a_glob_come_and_go_in_one_process() {
     assert_eq!(n, 7);
 }
 
-/// Three hundred tenants in one process: threads are as many as the process has, whatever comes,
+/// Hundreds of tenants in one process: threads are as many as the process has, whatever comes,
 /// and of files each has its lock and nothing more.
 #[test]
 fn hundreds_of_databases_in_one_process_with_bounded_files_and_threads() {
-    const TENANTS: usize = 300;
+    let tenants: usize = if is_long() { 300 } else { 120 };
     let world = World::new();
     world.configure(
         "[repository.main]\nurl = \"file://$REPO\"\n\n[source.tenant]\nsqlite = { glob = \"$DATA/*.db\" }\n",
     );
     let paths: Vec<PathBuf> =
-        (0..TENANTS).map(|number| world.path("data").join(format!("t{number}.db"))).collect();
+        (0..tenants).map(|number| world.path("data").join(format!("t{number}.db"))).collect();
     make(&paths[0], "WAL");
     // Copies of a database at rest.
     let connection = Connection::open(&paths[0]).unwrap();
@@ -429,7 +429,11 @@ fn hundreds_of_databases_in_one_process_with_bounded_files_and_threads() {
     }
     let agent = Agent::configured(&world, &[]);
     let said = || fs::read_to_string(world.path("agent.log")).unwrap();
-    wait_for("all of them", || said().matches("following tenant-").count() == TENANTS);
+    // Each is backed up first: a busy machine takes its time for that.
+    let following = || said().matches("following tenant-").count();
+    for share in 1..=10 {
+        wait_for("a tenth more of them", || following() >= tenants * share / 10);
+    }
     let mut most = (0, 0);
     for round in 0..3 {
         for (number, path) in paths.iter().enumerate().skip(round).step_by(7) {
@@ -446,7 +450,7 @@ fn hundreds_of_databases_in_one_process_with_bounded_files_and_threads() {
         }
     }
     assert!(most.0 <= 40, "{} threads", most.0);
-    assert!(most.1 <= TENANTS + 200, "{} files", most.1);
+    assert!(most.1 <= tenants + 200, "{} files", most.1);
     let ticks = |path: &Path| -> i64 {
         let connection = Connection::open(path).unwrap();
         connection.query_row("SELECT count(*) FROM ticks", [], |row| row.get(0)).unwrap()
