@@ -30,7 +30,8 @@ pub(crate) struct WalLimit {
 }
 
 impl WalLimit {
-    /// So many bytes from its beginning on; of one that is as large already, an eighth of that more.
+    /// So many bytes from its beginning on; of one that is as large already, an eighth of that
+    /// more.
     pub(crate) fn behind(file: File, header: WalHeader, frame: u32, bytes: u64) -> Self {
         let frames = u32::try_from(bytes / (u64::from(header.page_size) + 24)).unwrap_or(u32::MAX);
         WalLimit { file, header, frame: frames.max(frame.saturating_add(frames / 8)), bytes }
