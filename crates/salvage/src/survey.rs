@@ -134,8 +134,9 @@ impl Survey {
                 return Ok(());
             }
             let doubt = Reason::Sound;
-            if tree.layout.is_some() && page.cells > 0 && self.twins.add(page.bytes()) {
-                self.faults += 1;
+            // By themselves twins are no fault: two tables may hold the same.
+            if tree.layout.is_some() && page.cells > 0 {
+                self.twins.add(page.bytes());
             }
             let leaf = Leaf { stop, page, layout: tree.layout, encoding, doubt, doubt_long: doubt };
             let mut claim = |page| !marks.borrow_mut().claim_overflow(page);

@@ -13,9 +13,11 @@ use crate::schema::{Entry, Table, make_one};
 use crate::text::Encoding;
 
 /// Memory of SQLite's page cache, in KiB: rows are appended, and indexes are sorted within it.
-const CACHE_KIB: u32 = 64 * 1024;
+const CACHE_KIB: u32 = 32 * 1024;
 /// The same while the result is checked.
 const CHECK_CACHE_KIB: u32 = 128 * 1024;
+/// Threads that sort for an index, each with as much memory as the cache.
+const SORTERS_MAX: usize = 2;
 /// Lines of a check that are kept.
 const LINES_MAX: usize = 20;
 /// Instructions of SQLite between two questions whether to stop.
@@ -114,6 +116,7 @@ pub(crate) fn failed(error: rusqlite::Error) -> Error {
 pub(crate) fn open(path: &Path, settings: &Settings, threads: usize) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+    let threads = threads.min(SORTERS_MAX);
     let sql = format!(
         "PRAGMA page_size = {}; PRAGMA encoding = '{}'; PRAGMA auto_vacuum = {};
          PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE;
