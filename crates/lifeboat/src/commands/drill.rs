@@ -104,7 +104,7 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
         session.printer.note(&format!("removed what a killed drill left: {}", left.display()));
     }
     let mut results = Vec::new();
-    let mut errors = Vec::new();
+    let (mut errors, mut unrecorded) = (Vec::new(), Vec::new());
     for subject in &subjects {
         env.proceed()?;
         let made = making::drill(session, &env, subject, &choice, &args)?;
@@ -112,12 +112,12 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
         say(session, &made);
         results.push(as_json(&made));
         errors.extend(made.failure);
-        errors.extend(made.unrecorded);
+        unrecorded.extend(made.unrecorded);
     }
     if session.printer.json() {
         session.printer.json_data(&results)?;
     }
-    conclude(session, subjects.len(), errors)?;
+    conclude(session, subjects.len(), errors, unrecorded)?;
     super::incomplete(&failures)
 }
 
@@ -207,10 +207,17 @@ fn as_json(made: &Made) -> Value {
 }
 
 /// A backup that is not right decides; else what hindered the drills.
-fn conclude(session: &Session, all: usize, mut errors: Vec<Error>) -> Result<()> {
+fn conclude(
+    session: &Session,
+    all: usize,
+    mut errors: Vec<Error>,
+    mut unrecorded: Vec<Error>,
+) -> Result<()> {
     if errors.is_empty() {
-        return Ok(());
+        // What was restored is right, and nobody will be able to prove it.
+        return unrecorded.pop().map_or(Ok(()), Err);
     }
+    unrecorded.iter().for_each(|error| report::report(&session.printer, error));
     let failed = errors.iter().filter(|error| making::is_of_backup(error)).count();
     if failed == 0 {
         let first = errors.remove(0);

@@ -409,3 +409,15 @@ fn the_page_of_the_restore_test_is_followed() {
     }
     assert!(run >= 8, "{run}");
 }
+
+#[test]
+fn a_proof_that_cannot_be_stored_is_told_and_no_failed_drill() {
+    let world = world("");
+    // A file lies where the folder of the proofs must be.
+    fs::write(world.path("repo/drills"), "x").unwrap();
+    let ran = world.run(&["drill"]);
+    assert!(![0, 20].contains(&ran.code), "{ran:?}");
+    drop(ran.says("is not recorded"));
+    world.run(&["drill", "--no-proof"]).expect(0);
+    nothing_is_left(&world);
+}

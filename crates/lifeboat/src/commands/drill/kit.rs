@@ -26,10 +26,21 @@ const PAGE_BYTES_MAX: u64 = 4 << 20;
 /// What the page says.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Kit {
-    /// The repositories: variables that lead to it, its URL, and whether a key is needed.
-    repositories: Vec<(Vec<(String, String)>, String, bool)>,
+    /// The repositories.
+    repositories: Vec<Way>,
     /// The key, protected by a passphrase.
     key: Option<String>,
+}
+
+/// The way to a repository.
+#[derive(Debug, PartialEq, Eq)]
+struct Way {
+    /// What the environment must say.
+    variables: Vec<(String, String)>,
+    /// Its URL.
+    url: String,
+    /// Whether a key is needed.
+    is_sealed: bool,
 }
 
 /// Drills every repository of the page.
@@ -48,7 +59,7 @@ pub(super) fn run(session: &Session, env: &Env, args: &Args, page: &Path) -> Res
     };
     let mut results: Vec<Value> = Vec::new();
     let mut worst = 0;
-    for (variables, url, is_sealed) in &kit.repositories {
+    for Way { variables, url, is_sealed } in &kit.repositories {
         let mut command = child(session, args, url, &nothing)?;
         if *is_sealed {
             let mut identities = session.globals.identity.clone();
@@ -145,7 +156,7 @@ fn parse(text: &str) -> Kit {
             && verb == "adopt"
         {
             let is_sealed = rest.iter().any(|word| word == "--identity");
-            kit.repositories.push((variables, url.clone(), is_sealed));
+            kit.repositories.push(Way { variables, url: url.clone(), is_sealed });
         }
     }
     if let (Some(from), Some(to)) = (text.find(KEY_BEGIN), text.find(KEY_END)) {
@@ -201,8 +212,9 @@ mod tests {
         );
         let kit = parse(&text);
         let region = ("AWS_REGION".to_owned(), "eu west".to_owned());
-        assert_eq!(kit.repositories[0], (vec![region], odd.to_owned(), true));
-        assert_eq!(kit.repositories[1], (vec![], "sftp://b@host/x".to_owned(), false));
+        let way = |variables, url: &str, is_sealed| Way { variables, url: url.to_owned(), is_sealed };
+        assert_eq!(kit.repositories[0], way(vec![region], odd, true));
+        assert_eq!(kit.repositories[1], way(vec![], "sftp://b@host/x", false));
         assert_eq!(kit.repositories.len(), 2);
         assert_eq!(kit.key.unwrap(), format!("{KEY_BEGIN}\nabc\n{KEY_END}\n"));
         assert_eq!(parse("nothing\n$ lifeboat adopt x"), Kit::default());
