@@ -212,7 +212,8 @@ mod tests {
         );
         let kit = parse(&text);
         let region = ("AWS_REGION".to_owned(), "eu west".to_owned());
-        let way = |variables, url: &str, is_sealed| Way { variables, url: url.to_owned(), is_sealed };
+        let way =
+            |variables, url: &str, is_sealed| Way { variables, url: url.to_owned(), is_sealed };
         assert_eq!(kit.repositories[0], way(vec![region], odd, true));
         assert_eq!(kit.repositories[1], way(vec![], "sftp://b@host/x", false));
         assert_eq!(kit.repositories.len(), 2);
