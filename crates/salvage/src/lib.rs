@@ -87,7 +87,7 @@ pub fn salvage(env: &Env, request: &Request<'_>) -> Result<Report> {
     let subject = request.to.file_name().unwrap_or_default().to_string_lossy();
     let survey = &look.sight.survey;
     let mut look_again = Vec::new();
-    let mut is_proved = false;
+    let mut verdict = Verdict::Unasked;
     let is_sound = !survey.is_damaged() && look.view.unreadable() == 0;
     if is_sound && !request.deleted {
         copy::write(env, &look.view, &file, &subject)?;
@@ -99,19 +99,35 @@ pub fn salvage(env: &Env, request: &Request<'_>) -> Result<Report> {
                 return Ok(Report { tables, ..look.report(Way::Copied, nowhere, String::new()) });
             }
             None => {
-                is_proved = true;
+                verdict = Verdict::Sound;
                 look_again.push("SQLite finds nothing wrong with its pages".to_owned());
             }
-            Some(line) => look_again.push(format!("SQLite says of it: {line}")),
+            Some(line) => {
+                if line.contains("index") || line.contains("order") {
+                    verdict = Verdict::Contradicted;
+                }
+                look_again.push(format!("SQLite says of it: {line}"));
+            }
         }
         let failed = |error| target::writing(error);
         file.set_len(0).map_err(failed)?;
     }
-    let mut report =
-        rows::salvage(env, request, &look, donor.as_ref(), &place, &subject, is_proved)?;
+    let mut report = rows::salvage(env, request, &look, donor.as_ref(), &place, &subject, verdict)?;
     report.notes.extend(look_again);
     place.publish()?;
     Ok(report)
+}
+
+/// What SQLite said of a database in which we found nothing wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It was not asked, or complains of what is no damage.
+    Unasked,
+    /// It found nothing either.
+    Sound,
+    /// An index holds other values than its table, or keys are out of order: a value was changed,
+    /// and nothing says whose.
+    Contradicted,
 }
 
 /// The donor, looked at like any other.

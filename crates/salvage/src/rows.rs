@@ -15,14 +15,14 @@ use crate::reason::Reason;
 use crate::report::{Report, TableReport, Way};
 use crate::schema::Table;
 use crate::target::{self, Place, Settings, failed};
-use crate::{Request, ranges};
+use crate::{Request, Verdict, ranges};
 
 /// Batches between the two threads.
 const QUEUE: usize = 4;
 /// So many ranges of a table are looked up in the new one.
 const RANGES_MAX: usize = 1_000;
 
-/// Fills the new database, and checks it. `is_proved`: SQLite found nothing wrong with the old one.
+/// Fills the new database, and checks it. `verdict`: what SQLite said of the old one.
 pub(crate) fn salvage(
     env: &Env,
     request: &Request<'_>,
@@ -30,7 +30,7 @@ pub(crate) fn salvage(
     donor: Option<&Look>,
     place: &Place,
     subject: &str,
-    is_proved: bool,
+    verdict: Verdict,
 ) -> Result<Report> {
     let sight = &look.sight;
     let tables = &sight.described.tables;
@@ -40,7 +40,7 @@ pub(crate) fn salvage(
     env.tell(Event::PhaseBegan { subject, phase: "salvaging", bytes_total: None });
     let taken = |name: &str| sight.entries.iter().any(|entry| entry.name == name);
     let names = Names::free(&taken);
-    let filled = fill(env, request, look, donor, &connection, names, is_proved)?;
+    let filled = fill(env, request, look, donor, &connection, names, verdict)?;
     let Filled { counts, donated, names } = filled;
     let mut problems = Vec::new();
     connection.execute_batch("COMMIT").map_err(failed)?;
@@ -67,6 +67,7 @@ pub(crate) fn salvage(
     let nowhere = (names.nowhere, counts[tables.len()]);
     let mut report = look.report(Way::Rows, nowhere, names.marks);
     report.tables = reports;
+    report.is_doubtful |= verdict == Verdict::Contradicted;
     report.merged = request.merge_rows && donor.is_some();
     report.problems.append(&mut problems);
     Ok(report)
@@ -95,15 +96,17 @@ fn fill(
     donor: Option<&Look>,
     connection: &Connection,
     names: Names,
-    is_proved: bool,
+    verdict: Verdict,
 ) -> Result<Filled> {
     let sight = &look.sight;
     let tables = &sight.described.tables[..];
     let gaps = sight.survey.trees[1..].iter().take(tables.len());
     let gaps = gaps.map(|found| found.gaps.clone()).collect();
     let mut filler = Filler::new(connection, tables, names, gaps)?;
-    let is_doubtful = sight.survey.changed_pages > 0 && !is_proved;
-    let is_damaged = sight.survey.has_damaged_pages() && !is_proved;
+    let is_contradicted = verdict == Verdict::Contradicted;
+    let is_doubtful =
+        is_contradicted || sight.survey.changed_pages > 0 && verdict != Verdict::Sound;
+    let is_damaged = sight.survey.has_damaged_pages() && verdict != Verdict::Sound;
     let doubt = |is_so: bool, reason| if is_so { reason } else { Reason::Sound };
     let own = |send| Producer {
         doubt: doubt(is_doubtful, Reason::Unproved),

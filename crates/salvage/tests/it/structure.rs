@@ -418,3 +418,23 @@ fn a_donor_has_what_is_lost_and_gives_it_only_when_asked() {
     }
     assert!(outcome.report.merged && !outcome.report.is_whole());
 }
+
+#[test]
+fn a_value_that_only_an_index_contradicts_is_reported() {
+    let sample = chat();
+    let check = || sample.ask::<String>("PRAGMA integrity_check(1)");
+    let leaves = sample.pages("Message", "leaf");
+    // The last byte of a page is mostly that of the time of its first message, which is indexed.
+    let found = leaves.iter().skip(4).any(|&leaf| {
+        sample.damage_page(leaf, |page| *page.last_mut().unwrap() ^= 1);
+        let is_seen = check() != ["ok"];
+        if !is_seen {
+            sample.damage_page(leaf, |page| *page.last_mut().unwrap() ^= 1);
+        }
+        is_seen
+    });
+    assert!(found);
+    let outcome = sample.salvage().unwrap();
+    assert_eq!(outcome.exact(&sample, "Message"), MESSAGES - 1);
+    assert!(outcome.report.is_doubtful && outcome.report.total().certain == 0);
+}
