@@ -87,11 +87,10 @@ impl Repository {
         objects: &[ObjectInfo],
         wanted: &BTreeMap<&str, Vec<&ObjectInfo>>,
     ) -> Vec<cache::Known> {
-        let of = |(folder, wanted): (&&str, &Vec<&ObjectInfo>)| {
-            let pack = newest(objects, folder).filter(|_| wanted.len() >= MANIFESTS_MIN)?;
-            Some((pack, bytes_of(wanted)))
-        };
-        let packs: Vec<(&ObjectInfo, u64)> = wanted.iter().filter_map(of).collect();
+        let many = wanted.iter().filter(|(_, wanted)| wanted.len() >= MANIFESTS_MIN);
+        let packs: Vec<(&ObjectInfo, u64)> = many
+            .filter_map(|(folder, wanted)| Some((newest(objects, folder)?, bytes_of(wanted))))
+            .collect();
         let unpacked =
             in_parallel(&packs, self.store.readers(), |(pack, bytes)| self.unpack(pack, *bytes));
         unpacked.into_iter().flatten().collect()
