@@ -70,7 +70,8 @@ fn a_tombstone_first_and_the_bytes_after_the_grace_time() {
     assert_eq!(plan.with(Action::Mark).count(), 2);
     assert_eq!(plan.with(Action::Mark).next().unwrap().reasons, ["no rule keeps it"]);
     let pruned = world.prune(None).unwrap();
-    assert_eq!(pruned.marked, ["app-20250109-140000", "app-20250110-140000"]);
+    // The newest first.
+    assert_eq!(pruned.marked, ["app-20250110-140000", "app-20250109-140000"]);
     assert_eq!(pruned.freed_bytes, 0);
     let entry = world.entry();
     assert_eq!((entry.backups.len(), entry.removed.len()), (4, 2));
@@ -84,7 +85,7 @@ fn a_tombstone_first_and_the_bytes_after_the_grace_time() {
     world.pass(1);
     let freed = world.plan().bytes_of(Action::Delete);
     let pruned = world.prune_approved().unwrap();
-    assert_eq!(pruned.deleted, ["app-20250109-140000", "app-20250110-140000"]);
+    assert_eq!(pruned.deleted, ["app-20250110-140000", "app-20250109-140000"]);
     assert!(freed > 0 && pruned.freed_bytes == freed);
     let gone = |name: &String| name.contains("20250109") || name.contains("20250110");
     assert_eq!(world.names().iter().find(|name| gone(name)), None);
