@@ -35,7 +35,7 @@ pub(crate) fn all() -> Result<()> {
         cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])
     })?;
     step("generated pages", tidy::check_generated)?;
-    step("tests", || cargo(&["test", "--workspace", "--locked"]))?;
+    step("tests", tests)?;
     step("documents of the code", || {
         let mut command = Command::new(env!("CARGO"));
         command.args(["doc", "--workspace", "--no-deps", "--locked", "--document-private-items"]);
@@ -43,6 +43,18 @@ pub(crate) fn all() -> Result<()> {
     })?;
     println!("\nall of it holds ({:.0} s)", began.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// Twice as many at once as there are cores: half of a test's time is waiting, for servers that
+/// start, for moments that must pass.
+fn tests() -> Result<()> {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["test", "--workspace", "--locked"]);
+    if std::env::var_os("RUST_TEST_THREADS").is_none() {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        command.env("RUST_TEST_THREADS", (2 * cores).to_string());
+    }
+    run_there(&mut command)
 }
 
 fn step(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
