@@ -312,7 +312,7 @@ impl Repository {
                     host: identity.host.clone(),
                     location: identity.location.clone(),
                 };
-                put_unless_there(&*self.store, object.as_str(), &json(&record))?;
+                self.put_record(&object, &json(&record))?;
             }
             // Two processes may claim at once: what was stored first decides.
             let record = self.read_record_of(identity, &object)?;
@@ -321,6 +321,25 @@ impl Repository {
             }
         }
         Err(Error::new(Kind::Failed, format!("no free folder for `{}`", identity.name)))
+    }
+
+    /// Puts the record of a new folder unless one is there. One that was stored with other bytes
+    /// than were sent goes again: it would be in the way of its source for ever.
+    fn put_record(&self, object: &ObjectName, bytes: &[u8]) -> Result<()> {
+        if !put_unless_there(&*self.store, object.as_str(), bytes)? {
+            return Ok(());
+        }
+        let is_stored =
+            || get_bytes(&*self.store, object, SMALL_BYTES_MAX).map(|stored| stored == bytes);
+        // The second time in case that it was only misread.
+        if is_stored()? || is_stored()? {
+            return Ok(());
+        }
+        self.store.delete(object)?;
+        let message = format!("{object} of {} was stored otherwise than it was sent", self.url());
+        Err(Error::new(Kind::CheckFailed, message).hint(
+            "the storage or the way to it damages what is written: check both, then try again",
+        ))
     }
 
     /// What the names of all objects of a backup's log begin with, before a `/`. They go with it.
