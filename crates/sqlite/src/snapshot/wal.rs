@@ -162,10 +162,8 @@ pub(crate) fn between(
         }
     }
     found.frames.settle();
-    // Of a log that was just begun anew the mark has the checksum of the one before.
-    let is_begun = mark.frame_max == 0;
     let whole = scanner.frame == mark.frame_max && scanner.checksum == mark.checksum;
-    Ok((whole || is_begun && from.frame == 0).then_some(found))
+    Ok(whole.then_some(found))
 }
 
 /// What a log held behind a place when it was begun anew, once, right before `after`: its frames
