@@ -98,7 +98,7 @@ impl<'c> Filler<'c> {
     pub(crate) fn take(&mut self, parcel: &Parcel) -> Result<()> {
         match parcel.to {
             To::Table(index, is_reached) => self.fill_table(index, is_reached, &parcel.batch),
-            To::Donor(index) => self.from_donor(index, &parcel.batch),
+            To::Donor(index) => self.take_from_donor(index, &parcel.batch),
             To::Nowhere => {
                 parcel.batch.rows.iter().try_for_each(|row| self.put_nowhere(&parcel.batch, row))
             }
@@ -143,7 +143,7 @@ impl<'c> Filler<'c> {
 
     /// Rows of a donor: those whose keys lie where this table lost something, and are not there.
     /// The others were deleted since the donor was made, or are there.
-    fn from_donor(&mut self, index: usize, batch: &Batch) -> Result<()> {
+    fn take_from_donor(&mut self, index: usize, batch: &Batch) -> Result<()> {
         let table = &self.tables[index];
         if self.insert.as_ref().is_none_or(|(current, _)| *current != index) {
             self.insert = Some((index, Insert::new(self.connection, table)?));
