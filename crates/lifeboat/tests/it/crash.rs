@@ -26,10 +26,20 @@ fn points(prefix: &str) -> Vec<&'static str> {
 fn every_point_belongs_to_a_run_that_is_tested_here() {
     // Those of a prune are tried in `prune.rs`, those of an increment in `increments.rs`, those of
     // a server's log in `wal.rs`, those of a cluster's restore in `cluster_restore.rs`, those of a
-    // copy in `copy.rs`, of a standby in `standby.rs`, of thinning a log in `thinning.rs`.
+    // copy in `copy.rs`, of a standby in `standby.rs`, of thinning a log in `thinning.rs`, of a
+    // drill in `drill.rs`.
     let ours = ["adopt.", "backup.", "restore.", "undo."];
-    let elsewhere =
-        ["increment.", "prune.", "log.", "wal.", "recovery.", "copy.", "standby.", "merge."];
+    let elsewhere = [
+        "increment.",
+        "prune.",
+        "log.",
+        "wal.",
+        "recovery.",
+        "copy.",
+        "standby.",
+        "merge.",
+        "drill.",
+    ];
     let known = [&ours[..], &elsewhere].concat();
     for point in CRASH_POINTS {
         assert!(known.iter().any(|prefix| point.starts_with(prefix)), "{point}");
