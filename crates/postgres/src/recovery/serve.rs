@@ -182,10 +182,13 @@ impl Worker {
         let is_there = ready.exists() || self.fetch(name)?;
         let wanted = self.folder.join(WANTED).join(name);
         if !is_there {
-            let missing = self.folder.join(MISSING).join(name);
+            // The server's script takes the note away as soon as it sees it: it is complete by then.
+            let note = self.folder.join(INCOMING).join(name);
+            fs::write(&note, b"").map_err(|error| failed("write", &note, error))?;
+            give(&note, self.owner)?;
             fs::remove_file(&wanted).map_err(|error| failed("remove", &wanted, error))?;
-            fs::write(&missing, b"").map_err(|error| failed("write", &missing, error))?;
-            return give(&missing, self.owner);
+            let missing = self.folder.join(MISSING).join(name);
+            return fs::rename(&note, &missing).map_err(|error| failed("move", &note, error));
         }
         fs::remove_file(&wanted).map_err(|error| failed("remove", &wanted, error))?;
         // The server jumps where it likes: what was fetched for another way makes room.

@@ -26,7 +26,7 @@ use super::jobs::{Job, Network, Program};
 
 const PREFIX: &str = "lifeboat-";
 /// How the names of our units go on.
-const JOBS: [&str; 4] = ["backup-", "copy-", "prune.", "verify."];
+const JOBS: [&str; 6] = ["backup-", "copy-", "drill-", "drill.", "prune.", "verify."];
 
 /// What systemd takes as the name of a unit.
 const UNIT_NAME_BYTES_MAX: usize = 255;
