@@ -279,9 +279,10 @@ mod tests {
             let foreseen = Forecast { existing, ..forecast(keep, &moments, 100 * 24) };
             goes_at(foreseen, "new").duration_since(at(0)).as_hours() / 24
         };
-        // The first hour is midnight: the hour before is the newest one of its day.
+        // The first hour is midnight: the hour before is the newest one of its day, which is the
+        // first of the 30 that are kept.
         assert_eq!(at(0).to_string(), "2025-01-08T00:00:00Z");
-        assert_eq!(goes(&keep, -1), 30 + 7);
+        assert_eq!(goes(&keep, -1), 29 + 7);
         assert_eq!(goes(&keep, 0), 2 + 7);
         let forever = Keep { forever: true, ..Keep::default() };
         assert_eq!(goes(&forever, 0), 100, "the end of the forecast");

@@ -182,7 +182,7 @@ impl Worker {
         let is_there = ready.exists() || self.fetch(name)?;
         let wanted = self.folder.join(WANTED).join(name);
         if !is_there {
-            // The server's script takes the note away as soon as it sees it: it is complete by then.
+            // The server's script takes the note away as soon as it sees it: complete by then.
             let note = self.folder.join(INCOMING).join(name);
             fs::write(&note, b"").map_err(|error| failed("write", &note, error))?;
             give(&note, self.owner)?;
