@@ -30,7 +30,7 @@ pub struct FollowBounds {
 pub enum Pace {
     /// When its time has come.
     Calm,
-    /// Sooner, if [`Follower::has_grown`].
+    /// Sooner, if the `-wal` has grown by much.
     Watched,
     /// Within hundredths of a second.
     Hurried,
