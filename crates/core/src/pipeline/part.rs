@@ -98,6 +98,23 @@ impl<'a> PartReader<'a> {
         Ok(())
     }
 
+    /// Plain bytes from `offset` on, at least one and at most `bytes_max`, as they lie here: those
+    /// of one frame. To read much in rising order, without a copy of it.
+    pub fn some(&mut self, offset: u64, bytes_max: usize) -> Result<&[u8]> {
+        let left = self.plain_bytes.saturating_sub(offset);
+        let wanted = left.min(bytes_max as u64) as usize;
+        if wanted == 0 {
+            return Err(self.damaged("it is shorter than what is read of it"));
+        }
+        let frame_bytes = match &self.frames {
+            Frames::None => return self.stored.read(offset..offset + wanted as u64),
+            Frames::Zstd { frame_bytes, .. } => *frame_bytes,
+            Frames::Gzip { .. } => FRAME_BYTES_MAX as u64,
+        };
+        let (at, available) = self.frame(offset, frame_bytes)?;
+        Ok(&self.plain[at..at + available.min(wanted)])
+    }
+
     /// Decompresses the frame that holds a plain offset. Where in it that is, and how many bytes
     /// follow from there.
     fn frame(&mut self, offset: u64, frame_bytes: u64) -> Result<(usize, usize)> {

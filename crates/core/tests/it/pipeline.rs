@@ -295,6 +295,13 @@ fn parts_are_read_without_the_rest_and_damage_is_seen() {
                 assert!(part == plain[offset..offset + part.len()], "{compression} {offset}");
             }
         }
+        let mut at = 0;
+        while at < plain.len() {
+            let some = reader.some(at as u64, 300_000).unwrap();
+            assert!(!some.is_empty() && plain[at..].starts_with(some), "{compression} {at}");
+            at += some.len();
+        }
+        assert_eq!(reader.some(at as u64, 1).unwrap_err().kind(), Kind::CheckFailed);
         let beyond = reader.read(1_000_000, &mut [0; 2]).unwrap_err();
         assert_eq!(beyond.kind(), Kind::CheckFailed);
         if compression != Compression::None {

@@ -39,8 +39,10 @@ use super::plan::RestorePlan;
 use super::sections::{SECTION_AFTER_DATA, SECTION_DATA, Sections, with_rights_last};
 use super::stage::Loaded;
 
-/// So much of the archive is read at once.
+/// So much of the contents is read at once.
 const PIECE_BYTES: usize = 128 << 10;
+/// No more of a table's rows is taken at once.
+const PIECE_BYTES_MAX: u64 = 1 << 20;
 /// What is read of the stored bytes at once, for their hash.
 const STORED_PIECE_BYTES: usize = 1 << 20;
 
@@ -66,8 +68,8 @@ pub(super) struct ByTable<'a> {
     reader: ArchiveReader,
     /// The contents for what runs before and after the rows.
     for_sections: Vec<u8>,
-    /// The same, with nothing among the data that has rows.
-    for_sequences: Vec<u8>,
+    /// The same, with nothing among the data that has rows; nothing where that leaves nothing.
+    for_sequences: Option<Vec<u8>>,
     tables: Vec<Table>,
 }
 
@@ -150,7 +152,7 @@ struct Heads {
     contents: Contents,
     reader: ArchiveReader,
     for_sections: Vec<u8>,
-    for_sequences: Vec<u8>,
+    for_sequences: Option<Vec<u8>>,
 }
 
 /// The contents. Their reader looks at them again when twice as many bytes are there: so it gets
@@ -178,16 +180,19 @@ fn read_head(parts: &mut PartReader<'_>, before_data: u64, all: u64) -> Result<O
     }))
 }
 
-/// The contents without rows among the data: they are loaded by then.
-fn without_rows(head: &Head<'_>, bytes: &[u8]) -> Vec<u8> {
-    let mut bytes = bytes.to_vec();
+/// The contents without rows among the data: they are loaded by then. `None` where the data are
+/// nothing else.
+fn without_rows(head: &Head<'_>, bytes: &[u8]) -> Option<Vec<u8>> {
+    let (mut bytes, mut are_others) = (bytes.to_vec(), false);
     for (entry, place) in head.contents.entries.iter().zip(head.section_places) {
         let number = *place + 1;
-        if entry.has_rows && bytes[number] == SECTION_DATA {
-            bytes[number] = SECTION_AFTER_DATA;
+        match (bytes[number] == SECTION_DATA, entry.has_rows) {
+            (true, true) => bytes[number] = SECTION_AFTER_DATA,
+            (true, false) => are_others = true,
+            (false, _) => {}
         }
     }
-    bytes
+    are_others.then_some(bytes)
 }
 
 /// Loads all of it; the first error ends it.
@@ -220,7 +225,9 @@ pub(super) fn load(sections: Sections<'_>, by_table: &ByTable<'_>) -> Result<Loa
         first.map_or(Ok(()), Err)
     })
     .map_err(nothing_changed)?;
-    sections.beside_data(&sections.keep(&by_table.for_sequences)?)?;
+    if let Some(for_sequences) = &by_table.for_sequences {
+        sections.beside_data(&sections.keep(for_sequences)?)?;
+    }
     sections.after_data(&contents)?;
     env.tell(Event::PhaseEnded { phase });
     let loaded = rows.loaded.into_inner();
@@ -292,16 +299,15 @@ impl Rows<'_> {
         let mut rows = connection.copy_in(frozen.as_deref().unwrap_or(&entry.copy))?;
         let (mut at, end) = (table.begin, table.begin + table.bytes);
         let (mut is_its_own, mut ended) = (false, false);
-        let mut piece = vec![0; PIECE_BYTES];
         while at < end {
             self.sections.env.proceed()?;
             if self.failed.load(Ordering::Relaxed) {
                 return Err(Error::new(Kind::Interrupted, "another table could not be loaded"));
             }
-            let count = PIECE_BYTES.min((end - at) as usize);
-            parts.read(at, &mut piece[..count])?;
-            at += count as u64;
-            reader.push_to(&piece[..count], &mut |found| match found {
+            let piece = parts.some(at, (end - at).min(PIECE_BYTES_MAX) as usize)?;
+            let count = piece.len() as u64;
+            at += count;
+            reader.push_to(piece, &mut |found| match found {
                 Piece::Block(place) => {
                     is_its_own = place == table.place;
                     Ok(())
@@ -313,7 +319,7 @@ impl Rows<'_> {
                 }
                 _ => Ok(()),
             })?;
-            self.sections.env.tell(Event::Advanced { bytes: count as u64 });
+            self.sections.env.tell(Event::Advanced { bytes: count });
         }
         let taken = rows.finish()?;
         let name = entry.table();
