@@ -101,7 +101,14 @@ pub(super) fn find<'a>(
         .filter_map(|(id, offset)| Some((id.parse().ok()?, offset.as_u64()?)))
         .collect();
     offsets.sort_unstable_by_key(|(_, offset)| *offset);
-    let Some((_, first)) = offsets.first().copied() else { return Ok(None) };
+    let (first, last) = match (offsets.first(), offsets.last()) {
+        (Some((_, first)), Some((_, last))) => (*first, *last),
+        _ => return Ok(None),
+    };
+    // What cannot be true is no hint: the archive is read from its beginning.
+    if last >= artifact.plain_bytes {
+        return Ok(None);
+    }
     let object = repository.object(folder, &artifact.name)?;
     let compression = repository.wrapping(artifact)?.compression;
     let sizes = (artifact.stored_bytes, artifact.plain_bytes);

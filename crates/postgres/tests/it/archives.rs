@@ -127,14 +127,18 @@ fn rows_are_loaded_from_where_the_manifest_says_they_are() {
         other.artifacts[0].stored_sha256 = "0".repeat(64);
         let error = restore(&other, "other").unwrap_err();
         assert!(error.to_string().contains("SHA-256"), "{error}");
+        // Places beyond the end are no places.
+        let mut beyond = manifest.clone();
+        beyond.facts["data_begins"][&names[0]] = u64::MAX.into();
+        restore(&beyond, "beyond").unwrap();
         // A manifest from before that says nothing.
         let mut older = manifest.clone();
         older.facts.remove("data_begins");
         restore(&older, "older").unwrap();
         let there = "SELECT string_agg(datname, ',' ORDER BY datname) FROM pg_database \
-                     WHERE datname IN ('straight', 'wrong', 'other', 'older') OR datname ~ '_restore_'";
+                     WHERE datname IN ('straight', 'wrong', 'other', 'beyond', 'older') OR datname ~ '_restore_'";
         let postgres = cluster.client("postgres").unwrap();
-        assert_eq!(text_of(&postgres, there), "older,straight", "PostgreSQL {major}");
+        assert_eq!(text_of(&postgres, there), "beyond,older,straight", "PostgreSQL {major}");
     }
 }
 
