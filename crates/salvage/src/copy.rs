@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
+use lifeboat_core::Result;
 use lifeboat_core::env::Env;
 use lifeboat_core::event::Event;
-use lifeboat_core::{Error, Kind, Result};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::target;
@@ -17,7 +17,6 @@ const PIECE_BYTES: usize = 1 << 20;
 
 /// Writes all pages.
 pub(crate) fn write(env: &Env, view: &View, mut to: &File, subject: &str) -> Result<()> {
-    let failed = |error| Error::io(Kind::Failed, "cannot write the new database", error);
     let pages = view.claimed().unwrap_or(view.page_count());
     let page_bytes = view.page_size();
     let bytes_total = Some(u64::from(pages) * page_bytes as u64);
@@ -34,7 +33,7 @@ pub(crate) fn write(env: &Env, view: &View, mut to: &File, subject: &str) -> Res
                 page.fill(0);
             }
         }
-        to.write_all(piece).map_err(failed)?;
+        to.write_all(piece).map_err(target::writing)?;
         env.tell(Event::Advanced { bytes: piece.len() as u64 });
         next += count as u32;
     }

@@ -8,7 +8,6 @@ use crate::leaf::{Item, Leaf, judge};
 use crate::marks::Marks;
 use crate::page::Kind;
 use crate::payload::Payloads;
-use crate::reason::Reason;
 use crate::text::Encoding;
 use crate::view::View;
 use crate::walk::walk;
@@ -32,14 +31,7 @@ pub(crate) fn statement(
         let Some(page) = stop.page.filter(|page| page.kind == Kind::TableLeaf) else {
             return Ok(());
         };
-        let leaf = Leaf {
-            stop,
-            page,
-            layout: None,
-            encoding,
-            doubt: Reason::Sound,
-            doubt_long: Reason::Sound,
-        };
+        let leaf = Leaf::looked_at(stop, page, encoding);
         judge(&leaf, &mut payloads, &mut |_| false, &mut |item| {
             if let Item::Row(row) = item {
                 columns = columns.max(row.values.len());

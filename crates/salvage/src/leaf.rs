@@ -25,6 +25,14 @@ pub(crate) struct Leaf<'a> {
     pub(crate) doubt_long: Reason,
 }
 
+impl<'a> Leaf<'a> {
+    /// One that is only looked at, for the shape of its rows: they need not be judged.
+    pub(crate) fn looked_at(stop: &'a Stop<'a>, page: Page<'a>, encoding: Encoding) -> Self {
+        let sound = Reason::Sound;
+        Leaf { stop, page, layout: None, encoding, doubt: sound, doubt_long: sound }
+    }
+}
+
 /// What a page gave.
 pub(crate) enum Item<'a> {
     Row(Row<'a>),

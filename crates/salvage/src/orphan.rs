@@ -63,14 +63,7 @@ impl Homes<'_> {
     ) -> Home {
         let mut points: Vec<Option<usize>> = vec![Some(0); self.tables.len()];
         let mut range: Option<(i64, i64)> = None;
-        let leaf = Leaf {
-            stop,
-            page,
-            layout: None,
-            encoding,
-            doubt: Reason::Sound,
-            doubt_long: Reason::Sound,
-        };
+        let leaf = Leaf::looked_at(stop, page, encoding);
         let (mut rows, mut is_short) = (0, vec![false; self.tables.len()]);
         let judged = judge(&leaf, payloads, &mut |_| false, &mut |item| {
             let Item::Row(row) = item else { return Ok(()) };

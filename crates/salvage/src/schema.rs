@@ -144,14 +144,7 @@ fn read_page(
     entries: &mut Vec<Entry>,
 ) -> Result<bool> {
     let mut is_whole = true;
-    let leaf = Leaf {
-        stop,
-        page,
-        layout: None,
-        encoding,
-        doubt: Reason::Sound,
-        doubt_long: Reason::Sound,
-    };
+    let leaf = Leaf::looked_at(stop, page, encoding);
     judge(&leaf, payloads, &mut |_| false, &mut |item| {
         let entry = match &item {
             Item::Row(row) => entry(row.values, row.reason, encoding),

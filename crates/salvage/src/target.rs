@@ -109,7 +109,7 @@ pub(crate) fn failed(error: rusqlite::Error) -> Error {
         Some(rusqlite::ErrorCode::OperationInterrupted) => Kind::Interrupted,
         _ => Kind::Failed,
     };
-    Error::new(kind, "cannot write the new database").caused_by(error)
+    with_way_out(Error::new(kind, "cannot write the new database").caused_by(error))
 }
 
 /// Opens the new database and gives it the settings of the old one.
@@ -217,5 +217,12 @@ fn lines(connection: &Connection, sql: &str) -> rusqlite::Result<Vec<String>> {
 
 /// An error of the file system on the new database.
 pub(crate) fn writing(error: std::io::Error) -> Error {
-    Error::io(Kind::Failed, "cannot write the new database", error)
+    with_way_out(Error::io(Kind::Failed, "cannot write the new database", error))
+}
+
+fn with_way_out(error: Error) -> Error {
+    match error.kind() {
+        Kind::NoSpace => error.hint("make room there, or name another place with --to"),
+        _ => error,
+    }
 }

@@ -47,22 +47,15 @@ fn free_port() -> u16 {
 impl Server {
     /// s3s-fs: checks signatures, checksums and conditions.
     pub(crate) fn s3s() -> Option<Server> {
-        let program = installed().join("s3s-fs/bin/s3s-fs");
-        if !program.exists() {
-            return missing("s3s-fs");
-        }
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir(folder.path().join(BUCKET)).unwrap();
-        Some(Server::start(folder, |folder, port| {
-            let mut command = Command::new(&program);
-            command.args(["--host", "127.0.0.1", "--access-key", KEY, "--secret-key", SECRET]);
-            command.args(["--port", &port.to_string()]).arg(folder);
-            command
-        }))
+        Server::s3s_with(&["--access-key", KEY, "--secret-key", SECRET])
     }
 
     /// The same, which asks nobody who it is.
     pub(crate) fn s3s_for_all() -> Option<Server> {
+        Server::s3s_with(&[])
+    }
+
+    fn s3s_with(arguments: &[&str]) -> Option<Server> {
         let program = installed().join("s3s-fs/bin/s3s-fs");
         if !program.exists() {
             return missing("s3s-fs");
@@ -71,7 +64,8 @@ impl Server {
         std::fs::create_dir(folder.path().join(BUCKET)).unwrap();
         Some(Server::start(folder, |folder, port| {
             let mut command = Command::new(&program);
-            command.args(["--host", "127.0.0.1", "--port", &port.to_string()]).arg(folder);
+            command.args(["--host", "127.0.0.1", "--port", &port.to_string()]);
+            command.args(arguments).arg(folder);
             command
         }))
     }

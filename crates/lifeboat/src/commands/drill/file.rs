@@ -98,8 +98,13 @@ fn restored_by_core(
         service: None,
         scratch_folder: work.scratch.path(),
     };
-    let plan = restore::plan(work.env, &request)?;
-    let outcome = restore::apply(work.env, &request, &plan)?;
+    let planned = restore::plan(work.env, &request);
+    let restored = planned.and_then(|plan| restore::apply(work.env, &request, &plan));
+    let outcome = restored.map_err(|error| match error.kind() {
+        // A drill has no place that one could choose but this.
+        Kind::NoSpace => error.hint("make room, or choose another folder with TMPDIR"),
+        _ => error,
+    })?;
     for warning in &outcome.warnings {
         work.found("restore", Outcome::Noted, warning.clone());
     }
