@@ -315,8 +315,11 @@ impl Rows<'_> {
             let count = piece.len() as u64;
             at += count;
             reader.push_to(piece, &mut |found| match found {
-                Piece::Block(place) => {
-                    is_its_own = place == table.place;
+                // Before any row of it is sent: a server refuses another table's rows in words that
+                // say nothing of the archive.
+                Piece::Block(place) if place != table.place => Err(self.misplaced()),
+                Piece::Block(_) => {
+                    is_its_own = true;
                     Ok(())
                 }
                 Piece::Data(bytes) => rows.put(bytes),
@@ -331,7 +334,7 @@ impl Rows<'_> {
         let taken = rows.finish()?;
         let name = entry.table();
         if !is_its_own || !ended {
-            return Err(self.damaged("its data are not where its manifest says"));
+            return Err(self.misplaced());
         }
         if taken != reader.rows_of(&name) {
             return Err(self.damaged(&format!(
@@ -378,6 +381,10 @@ impl Rows<'_> {
                 Err(self.damaged("the SHA-256 of its stored bytes is not that of its manifest"))
             }
         }
+    }
+
+    fn misplaced(&self) -> Error {
+        self.damaged("its data are not where its manifest says")
     }
 
     fn damaged(&self, why: &str) -> Error {
