@@ -25,6 +25,7 @@ pub mod store;
 pub mod seal;
 pub mod parallel;
 pub mod cache;
+pub mod diff;
 pub mod owner;
 pub mod files;
 pub mod service;

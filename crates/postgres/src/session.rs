@@ -127,6 +127,37 @@ impl Session {
         })
     }
 
+    /// Gives each row of a query as `COPY` writes it, without its end. An error of `take` leaves
+    /// the session unusable.
+    pub(crate) fn copy_out(
+        &mut self,
+        query: &str,
+        take: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        self.questions += 1;
+        // COPY writes a backslash before few letters, and this is none of them.
+        let mark = format!("\\lifeboat {}", self.questions);
+        let sent = writeln!(self.stdin, "COPY ({query}) TO STDOUT\n;\n\\echo '\\{mark}'")
+            .and_then(|()| self.stdin.flush());
+        if sent.is_err() {
+            return Err(self.ended());
+        }
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let read = self.stdout.read_until(b'\n', &mut line);
+            let failed = |error| Error::io(Kind::Failed, "cannot read what psql answers", error);
+            if read.map_err(failed)? == 0 {
+                return Err(self.ended());
+            }
+            let row = line.strip_suffix(b"\n").unwrap_or(&line);
+            if row == mark.as_bytes() {
+                return Ok(());
+            }
+            take(row)?;
+        }
+    }
+
     /// The only row of a query.
     pub fn row(&mut self, query: &str) -> Result<Row> {
         let mut rows = self.rows(query)?;

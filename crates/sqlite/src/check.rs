@@ -253,7 +253,7 @@ fn is_interrupted(error: &rusqlite::Error) -> bool {
 }
 
 /// Whether something that an application brings along is missing here, and nothing is damaged.
-fn is_missing_extension(error: &rusqlite::Error) -> bool {
+pub(crate) fn is_missing_extension(error: &rusqlite::Error) -> bool {
     const MISSING: &[&str] = &[
         "no such module",
         "no such collation sequence",
@@ -267,7 +267,7 @@ fn is_missing_extension(error: &rusqlite::Error) -> bool {
 }
 
 /// What SQLite said, without the statement that it was said of.
-fn text(error: &rusqlite::Error) -> String {
+pub(crate) fn text(error: &rusqlite::Error) -> String {
     match error {
         rusqlite::Error::SqliteFailure(_, Some(message)) => message.clone(),
         rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),

@@ -10,6 +10,7 @@
 mod capture;
 mod check;
 mod checkpoint;
+mod diff;
 mod engine;
 mod facts;
 mod ffi;
@@ -28,8 +29,10 @@ pub mod sample;
 mod schema;
 mod snapshot;
 mod source;
+mod table;
 mod wal_copy;
 
+pub use self::diff::compare;
 pub use self::engine::SqliteEngine;
 pub use self::glance::{Glance, glance};
 pub use self::probe::{Applied, Probe};

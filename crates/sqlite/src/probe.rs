@@ -11,6 +11,7 @@ use lifeboat_core::env::Env;
 use lifeboat_core::manifest::{CheckLevel, SchemaVersion};
 use lifeboat_core::source::CheckReport;
 use lifeboat_core::{Error, Kind, Result};
+use rusqlite::Connection;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::types::ValueRef;
 
@@ -82,7 +83,7 @@ impl Probe {
         };
         let forbid = pinned
             .connection()
-            .execute_batch("PRAGMA query_only = ON")
+            .execute_batch("PRAGMA query_only = ON; PRAGMA temp_store = FILE")
             .and_then(|()| pinned.connection_mut().authorizer(Some(authorize)));
         forbid.map_err(|error| failed(&path, error))?;
         Ok(Probe { path, pinned })
@@ -180,6 +181,16 @@ impl Probe {
         }
     }
 
+    /// Its connection, for questions of this crate.
+    pub(crate) fn connection(&self) -> &Connection {
+        self.pinned.connection()
+    }
+
+    /// Which database it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     fn names_of(&self, sql: &str) -> rusqlite::Result<Vec<String>> {
         let mut statement = self.pinned.connection().prepare(sql)?;
         let names = statement.query_map([], |row| match row.get_ref(0)? {
@@ -208,6 +219,8 @@ fn authorize(context: AuthContext<'_>) -> Authorization {
         "table_list",
         "index_list",
         "index_info",
+        "index_xinfo",
+        "encoding",
         "module_list",
         "page_count",
         "freelist_count",
@@ -220,7 +233,7 @@ fn authorize(context: AuthContext<'_>) -> Authorization {
         | AuthAction::Recursive => Authorization::Allow,
         AuthAction::Pragma { pragma_name, pragma_value } => {
             let known = PRAGMAS.iter().any(|known| known.eq_ignore_ascii_case(pragma_name));
-            let sets = ["user_version", "application_id", "schema_version"]
+            let sets = ["user_version", "application_id", "schema_version", "encoding"]
                 .iter()
                 .any(|name| name.eq_ignore_ascii_case(pragma_name) && pragma_value.is_some());
             if known && !sets { Authorization::Allow } else { Authorization::Deny }
@@ -252,7 +265,6 @@ fn written(value: ValueRef<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rusqlite::Connection;
 
     fn probe(sql: &str) -> (tempfile::TempDir, Probe) {
         let folder = tempfile::tempdir().unwrap();

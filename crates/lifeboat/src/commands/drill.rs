@@ -9,7 +9,7 @@ mod host_keys;
 mod kit;
 mod making;
 mod rows;
-mod scratch;
+pub(crate) mod scratch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -6,6 +6,7 @@ mod completions;
 mod config;
 mod copy;
 mod demo;
+mod diff;
 mod doctor;
 mod drill;
 mod guard;
@@ -52,6 +53,7 @@ pub(crate) enum Command {
     Proof(proof::Args),
     Guard(guard::Args),
     Salvage(salvage::Args),
+    Diff(diff::Args),
     Prune(prune::Args),
     Copy(copy::Args),
     Pin(pin::Args),
@@ -99,6 +101,7 @@ impl Command {
             Command::Proof(args) => proof::run(session, args),
             Command::Guard(args) => guard::run(session, args),
             Command::Salvage(args) => salvage::run(session, args),
+            Command::Diff(args) => diff::run(session, args),
             Command::Prune(args) => prune::run(session, args),
             Command::Copy(args) => copy::run(session, args),
             Command::Pin(args) => pin::run(session, args),

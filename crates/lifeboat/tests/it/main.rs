@@ -25,6 +25,7 @@ mod copy;
 mod crash;
 mod daily;
 mod demo;
+mod diff;
 mod doctor;
 mod drill;
 mod drill_postgres;

@@ -18,7 +18,7 @@ const LOCK: &str = "lock";
 const UNLOCKED_AGE_MAX: Duration = Duration::from_secs(3600);
 
 /// The folder. Removed when dropped.
-pub(super) struct Scratch {
+pub(crate) struct Scratch {
     path: PathBuf,
     keep: bool,
     _lock: File,
@@ -26,7 +26,7 @@ pub(super) struct Scratch {
 
 impl Scratch {
     /// A new one below `parent`, which is made if it is missing.
-    pub(super) fn new(env: &Env, parent: &Path) -> Result<Scratch> {
+    pub(crate) fn new(env: &Env, parent: &Path) -> Result<Scratch> {
         let failed = |error| {
             let message = format!("cannot make a scratch folder in {}", parent.display());
             Error::io(Kind::Failed, message, error).hint("choose another folder with TMPDIR")
@@ -52,7 +52,7 @@ impl Scratch {
     }
 
     /// Where it is.
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
