@@ -15,9 +15,7 @@ use crate::env::Env;
 use crate::error::{Error, Kind, Result};
 
 pub use self::batch::Batch;
-pub use self::tables::{
-    Comparison, Place, SchemaDifference, TableDifference, TableOutcome,
-};
+pub use self::tables::{Comparison, Place, SchemaDifference, TableDifference, TableOutcome};
 pub use self::value::{TextOrder, Value};
 
 use self::value::{compare_keys, values};
@@ -145,7 +143,8 @@ impl Side {
             false => compare_keys(&self.last_key, row, shape),
         };
         if order == std::cmp::Ordering::Greater {
-            let message = format!("the rows of {} do not come in the order of their key", shape.table);
+            let message =
+                format!("the rows of {} do not come in the order of their key", shape.table);
             return Err(Error::new(Kind::CheckFailed, message)
                 .hint("its index may be damaged: check the database with `lifeboat verify`"));
         }

@@ -67,11 +67,7 @@ pub fn compare(
             }
             (None, None) => continue,
         };
-        comparison.tables.push(TableDifference {
-            name: name.clone(),
-            outcome,
-            notes: Vec::new(),
-        });
+        comparison.tables.push(TableDifference { name: name.clone(), outcome, notes: Vec::new() });
     }
     Ok(comparison)
 }
@@ -192,9 +188,10 @@ impl Plan {
         let of = |name: &String| {
             let kinds = [a, b].map(|table| table.column(name).map(|column| column.kind.as_str()));
             let kind = match kinds {
-                [Some("smallint" | "integer" | "bigint"), Some("smallint" | "integer" | "bigint")] => {
-                    KeyKind::Number
-                }
+                [
+                    Some("smallint" | "integer" | "bigint"),
+                    Some("smallint" | "integer" | "bigint"),
+                ] => KeyKind::Number,
                 [Some("uuid"), Some("uuid")] => KeyKind::Natural,
                 _ => KeyKind::Text,
             };
@@ -228,12 +225,8 @@ fn both(
         let why = "its sides have no column in common".to_owned();
         return Ok(TableDifference { name, outcome: TableOutcome::NotCompared(why), notes });
     }
-    let shape = Shape {
-        table: name.clone(),
-        key: plan.key.len(),
-        text_order: TextOrder::Utf8,
-        rows_max,
-    };
+    let shape =
+        Shape { table: name.clone(), key: plan.key.len(), text_order: TextOrder::Utf8, rows_max };
     let (query_a, query_b) = (a.query(of_a, &plan), b.query(of_b, &plan));
     let difference = compare_rows(
         env,

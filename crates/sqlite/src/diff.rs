@@ -43,18 +43,17 @@ pub fn compare(
     names.dedup();
     let is_meant = |name: &str| only.is_empty() || only.iter().any(|it| it.to_lowercase() == *name);
     if let Some(missing) = only.iter().find(|table| !names.contains(&&table.to_lowercase())) {
-        return Err(Error::new(Kind::Usage, format!("neither side has a table `{missing}` with rows"))
-            .hint("leave --table away to see all tables"));
+        return Err(Error::new(
+            Kind::Usage,
+            format!("neither side has a table `{missing}` with rows"),
+        )
+        .hint("leave --table away to see all tables"));
     }
     let mut comparison = Comparison { schema: schema(a, b, only)?, ..Comparison::default() };
     for name in names.into_iter().filter(|name| is_meant(name)) {
         let table = match (of_a.get(name), of_b.get(name)) {
-            (Some(table), None) => {
-                alone(a, table, |rows| TableOutcome::OnlyA { rows })?
-            }
-            (None, Some(table)) => {
-                alone(b, table, |rows| TableOutcome::OnlyB { rows })?
-            }
+            (Some(table), None) => alone(a, table, |rows| TableOutcome::OnlyA { rows })?,
+            (None, Some(table)) => alone(b, table, |rows| TableOutcome::OnlyB { rows })?,
             (Some(ta), Some(tb)) => both(env, (&mut *a, ta), (&mut *b, tb), order, rows_max)?,
             (None, None) => continue,
         };
@@ -66,17 +65,17 @@ pub fn compare(
 /// How texts are ordered on both sides.
 fn text_order(a: &Probe, b: &Probe) -> Result<TextOrder> {
     let encoding = |probe: &Probe| {
-        let encoding = probe.connection().query_row("PRAGMA encoding", [], |row| {
-            row.get::<_, String>(0)
-        });
+        let encoding =
+            probe.connection().query_row("PRAGMA encoding", [], |row| row.get::<_, String>(0));
         encoding.map_err(|error| failed(probe.path(), error))
     };
     let (of_a, of_b) = (encoding(a)?, encoding(b)?);
     if of_a != of_b {
         let message = format!("texts are stored as {of_a} on one side and as {of_b} on the other");
-        return Err(Error::new(Kind::Refused, message)
-            .hint("no two texts are the same to the byte there: load one side into the encoding \
-                   of the other, with `.dump` of sqlite3"));
+        return Err(Error::new(Kind::Refused, message).hint(
+            "no two texts are the same to the byte there: load one side into the encoding \
+                   of the other, with `.dump` of sqlite3",
+        ));
     }
     Ok(match of_a.as_str() {
         "UTF-16le" => TextOrder::Utf16Le,
@@ -145,8 +144,7 @@ fn both(
         let outcome = TableOutcome::NotCompared(why);
         return Ok(TableDifference { name, outcome, notes: Vec::new() });
     };
-    let shape =
-        Shape { table: name.clone(), key: plan.key_columns, text_order: order, rows_max };
+    let shape = Shape { table: name.clone(), key: plan.key_columns, text_order: order, rows_max };
     let (query_a, query_b) = (plan.query(of_a), plan.query(of_b));
     let compared = compare_rows(
         env,
@@ -191,24 +189,22 @@ impl Plan {
         let mut notes = Vec::new();
         if !has_key {
             a.rowid.zip(b.rowid)?;
-            notes.push("no key of its own: rows are compared by rowid, which a VACUUM may change"
-                .to_owned());
+            notes.push(
+                "no key of its own: rows are compared by rowid, which a VACUUM may change"
+                    .to_owned(),
+            );
         }
         let key = if has_key { a.primary_key.clone() } else { Vec::new() };
         let is_key = |name: &str| key.iter().any(|key| key.eq_ignore_ascii_case(name));
         let both = a.columns.iter().filter(|column| b.column(&column.name).is_some());
-        let rest: Vec<String> = both
-            .map(|column| column.name.clone())
-            .filter(|name| !is_key(name))
-            .collect();
+        let rest: Vec<String> =
+            both.map(|column| column.name.clone()).filter(|name| !is_key(name)).collect();
         let is_nullable = |table: &Table| {
             let of = |name: &String| table.column(name).is_none_or(|column| column.is_nullable);
             !table.key_is_rowid && key.iter().any(of)
         };
-        let has_tie = has_key
-            && (is_nullable(a) || is_nullable(b))
-            && a.rowid.is_some()
-            && b.rowid.is_some();
+        let has_tie =
+            has_key && (is_nullable(a) || is_nullable(b)) && a.rowid.is_some() && b.rowid.is_some();
         let mut names = key.clone();
         if !has_key || has_tie {
             names.push("rowid".to_owned());

@@ -85,8 +85,8 @@ fn describe(
             key_is_rowid: false,
         });
     }
-    let mut statement = connection
-        .prepare("SELECT name, \"notnull\", pk, hidden FROM pragma_table_xinfo(?1)")?;
+    let mut statement =
+        connection.prepare("SELECT name, \"notnull\", pk, hidden FROM pragma_table_xinfo(?1)")?;
     let rows = statement.query_map([&name], |row| {
         Ok((
             row.get::<_, String>(0)?,

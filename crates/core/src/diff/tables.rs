@@ -100,9 +100,8 @@ impl Comparison {
 
     /// The tables that could not be compared.
     pub fn not_compared(&self) -> usize {
-        let is_not = |table: &&TableDifference| {
-            matches!(table.outcome, TableOutcome::NotCompared(_))
-        };
+        let is_not =
+            |table: &&TableDifference| matches!(table.outcome, TableOutcome::NotCompared(_));
         self.tables.iter().filter(is_not).count()
     }
 }

@@ -29,11 +29,11 @@ const ROWS_MAX: usize = 100_000;
 ///
 /// Rows belong together by the primary key, by rowid where a table of SQLite has no other, and are
 /// the same where all values are, to the last bit. It is said how many there are in A alone, in B
-/// alone, changed (with the columns) and the same. Columns that are generated follow from others and
-/// are left out. Tables of PostgreSQL without a key are compared as bags of rows.
+/// alone, changed (with the columns) and the same. Columns that are generated follow from others
+/// and are left out. Tables of PostgreSQL without a key are compared as bags of rows.
 ///
-/// Exit code 0: the same. 20: they differ. 3: what could be compared is the same, and not everything
-/// could be.
+/// Exit code 0: the same. 20: they differ. 3: what could be compared is the same, and not
+/// everything could be.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// One side: SOURCE, SOURCE@TIME, the name of a backup, a file, or postgresql://HOST/DATABASE

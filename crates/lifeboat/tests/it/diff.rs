@@ -134,9 +134,10 @@ fn a_dump_and_the_live_database_of_a_server_are_compared() {
         );
         let world = postgres_server::world_of(&server.url("chat"));
         postgres_server::run(&world, &["backup"]).expect(0);
-        let name = world.names("repo").into_iter().find(|name| {
-            world.path("repo").join(name).join("source.json").is_file()
-        });
+        let name = world
+            .names("repo")
+            .into_iter()
+            .find(|name| world.path("repo").join(name).join("source.json").is_file());
         let (name, url) = (name.unwrap(), server.url("chat"));
         let backup = format!("{name}@latest");
         let same = postgres_server::run(&world, &["diff", &backup, &url]).expect(0);

@@ -138,8 +138,7 @@ pub(crate) fn schema(session: &mut Session) -> Result<BTreeMap<(String, String),
          FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace \
          WHERE p.prokind IN ('f', 'p') AND {FOREIGN}"
     ))?;
-    let entries = rows
-        .iter()
-        .map(|row| ((text(row, "kind"), text(row, "name")), text(row, "definition")));
+    let entries =
+        rows.iter().map(|row| ((text(row, "kind"), text(row, "name")), text(row, "definition")));
     Ok(entries.collect())
 }

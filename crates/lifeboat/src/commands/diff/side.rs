@@ -42,8 +42,8 @@ pub(crate) struct Side {
 }
 
 impl Side {
-    /// Finds what an argument means, and brings it where it can be read. What is made for that lives
-    /// as long as the holder.
+    /// Finds what an argument means, and brings it where it can be read. What is made for that
+    /// lives as long as the holder.
     pub(crate) fn open(
         session: &Session,
         env: &Env,
