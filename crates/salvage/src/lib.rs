@@ -1,9 +1,10 @@
 //! Rows out of a corrupt SQLite database: a reader of its pages that trusts nothing.
 //!
 //! [`salvage`] looks at what is there, in every way that it can be seen, and makes a new database
-//! of it. A database that nothing speaks against is copied page for page, and SQLite's own
-//! `integrity_check` must agree. Any other is read row by row; of each row that is not certain the
-//! new database says why. The damaged file is never written.
+//! of it. A database that nothing speaks against is copied page for page: `prove` looks at all that
+//! SQLite's own `integrity_check` would, on all cores, and asks SQLite where something is unusual.
+//! Any other is read row by row; of each row that is not certain the new database says why. The
+//! damaged file is never written.
 //!
 //! From below: `page` and `record` read what may be anything; `view` gives pages of the file with
 //! a `-wal` or a journal over it; `walk` goes through a tree past what is broken; `survey` finds
@@ -25,6 +26,7 @@ mod overlay;
 mod page;
 mod payload;
 mod produce;
+mod prove;
 mod reason;
 mod record;
 mod report;
@@ -39,6 +41,7 @@ mod unpack;
 mod view;
 mod wal;
 mod walk;
+mod whole;
 
 use std::path::Path;
 
@@ -48,7 +51,7 @@ use lifeboat_core::{Kind, Result};
 pub use self::reason::Mark;
 pub use self::report::{Counts, Range, Report, TableReport, Way};
 
-use self::look::{Look, look};
+use self::look::{Look, Opened, look};
 use self::report::Counts as Rows;
 use self::target::Place;
 
@@ -71,8 +74,9 @@ pub struct Request<'a> {
 pub fn examine(env: &Env, request: &Request<'_>) -> Result<Report> {
     let place = Place::new(request.to, id(env))?;
     let donor = donor(env, request, &place)?;
-    let entries = donor.as_ref().map_or(&[][..], |donor| &donor.sight.entries);
-    let look = look(env, request.database, &place.part, entries)?;
+    let opened = look::open(env, request.database, &place.part)?;
+    let (donor, look) = looks(env, request, opened, donor)?;
+    drop(donor);
     let (tables, nowhere) = (look.tables(), ("lost_and_found".to_owned(), Rows::default()));
     Ok(Report { tables, ..look.report(Way::Looked, nowhere, String::new()) })
 }
@@ -81,16 +85,21 @@ pub fn examine(env: &Env, request: &Request<'_>) -> Result<Report> {
 pub fn salvage(env: &Env, request: &Request<'_>) -> Result<Report> {
     let place = Place::new(request.to, id(env))?;
     let donor = donor(env, request, &place)?;
-    let entries = donor.as_ref().map_or(&[][..], |donor| &donor.sight.entries);
-    let look = look(env, request.database, &place.part, entries)?;
-    let file = place.create()?;
     let subject = request.to.file_name().unwrap_or_default().to_string_lossy();
+    let mut opened = look::open(env, request.database, &place.part)?;
+    if !request.deleted
+        && let Some(report) = whole::copied(env, request.database, &mut opened, &place, &subject)?
+    {
+        return Ok(report);
+    }
+    let (donor, look) = looks(env, request, opened, donor)?;
+    let file = place.create()?;
     let survey = &look.sight.survey;
     let mut look_again = Vec::new();
     let mut verdict = Verdict::Unasked;
     let is_sound = !survey.is_damaged() && look.view.unreadable() == 0;
     if is_sound && !request.deleted {
-        copy::write(env, &look.view, &file, &subject)?;
+        copy::write(env, &look.view, &file, &|| true)?;
         match copy::verdict(env, &place.part, &subject)? {
             None if survey.invalid_texts == 0 => {
                 let nowhere = ("lost_and_found".to_owned(), Rows::default());
@@ -130,16 +139,30 @@ pub(crate) enum Verdict {
     Contradicted,
 }
 
-/// The donor, looked at like any other.
-fn donor(env: &Env, request: &Request<'_>, place: &Place) -> Result<Option<Look>> {
+/// The donor, opened: whether it is one is known before anything is read.
+fn donor(env: &Env, request: &Request<'_>, place: &Place) -> Result<Option<Opened>> {
     let Some(path) = request.donor else { return Ok(None) };
-    look(env, path, &place.part, &[]).map(Some).map_err(|error| {
+    look::open(env, path, &place.part).map(Some).map_err(|error| {
         let is_absent = error.kind() == Kind::SourceUnavailable && error.hint_text().is_none();
         match is_absent {
             true => error.hint("restore the backup first: lifeboat restore SOURCE --to FILE"),
             false => error,
         }
     })
+}
+
+/// Looks at the donor, like at any other, and then at the database.
+fn looks(
+    env: &Env,
+    request: &Request<'_>,
+    opened: Opened,
+    donor: Option<Opened>,
+) -> Result<(Option<Look>, Look)> {
+    let path = request.donor.unwrap_or(Path::new(""));
+    let donor = donor.map(|donor| look(env, path, donor, &[])).transpose()?;
+    let entries = donor.as_ref().map_or(&[][..], |donor| &donor.sight.entries);
+    let look = look(env, request.database, opened, entries)?;
+    Ok((donor, look))
 }
 
 fn id(env: &Env) -> u32 {
@@ -170,7 +193,7 @@ impl Look {
     fn report(&self, way: Way, nowhere: (String, Counts), marks: String) -> Report {
         let mut problems = self.sight.described.problems.clone();
         if self.torn {
-            problems.push("a side file is torn: transactions behind that are lost".to_owned());
+            problems.push(whole::TORN.to_owned());
         }
         let mut notes = self.notes.clone();
         if !self.sight.survey.freelist_is_sound {

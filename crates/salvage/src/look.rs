@@ -39,38 +39,65 @@ pub(crate) struct Sight {
     pub(crate) survey: Survey,
 }
 
-/// Opens a file and looks at it. `scratch` is a path for a moment, if it must be unpacked.
-pub(crate) fn look(env: &Env, path: &Path, scratch: &Path, donor: &[Entry]) -> Result<Look> {
-    let mut notes = Vec::new();
-    let mut view = open(env, path, scratch, &mut notes)?;
+/// A database whose pages can be read.
+pub(crate) struct Opened {
+    pub(crate) view: View,
+    pub(crate) notes: Vec<String>,
+}
+
+/// Looks at a database, and at what lies beside it.
+pub(crate) fn look(env: &Env, path: &Path, opened: Opened, donor: &[Entry]) -> Result<Look> {
+    let Opened { mut view, mut notes } = opened;
     let mut sight = see(env, &view, donor)?;
     let mut torn = false;
-    for (ending, read) in [("-journal", journal::read as ReadOverlay), ("-wal", wal::read)] {
-        let Some(file) = open_beside(&with_ending(path, ending))? else { continue };
-        match read(file, view.page_size()) {
-            Err(why) => notes.push(format!("the {ending} beside it was left out: it {why}")),
+    for side in side_files(path, view.page_size())? {
+        match side.overlay {
+            Err(why) => notes.push(why),
             Ok(overlay) => {
-                let (what, is_torn) = (words(&overlay, ending), overlay.torn.is_some());
+                let is_torn = overlay.torn.is_some();
                 let before = view.lay(Some(overlay));
                 let other = see(env, &view, donor)?;
                 // What SQLite would read is read, unless it makes things worse.
                 if other.survey.faults <= sight.survey.faults {
-                    notes.push(format!("the {ending} beside it was read: {what}"));
+                    notes.push(side.words);
                     sight = other;
                     torn |= is_torn;
                 } else {
                     view.lay(before);
                     notes.push(format!(
-                        "the {ending} beside it was left out: it does not belong to this \
-                         database, which contradicts itself with it more than without \
-                         ({} times, and {})",
-                        other.survey.faults, sight.survey.faults
+                        "the {} beside it was left out: it does not belong to this database, \
+                         which contradicts itself with it more than without ({} times, and {})",
+                        side.ending, other.survey.faults, sight.survey.faults
                     ));
                 }
             }
         }
     }
     Ok(Look { view, sight, notes, torn })
+}
+
+/// A file beside a database, whose pages may lie over its own.
+pub(crate) struct SideFile {
+    ending: &'static str,
+    /// What it holds, or why it is of no use.
+    pub(crate) overlay: std::result::Result<Overlay, String>,
+    /// What is said where it is read.
+    pub(crate) words: String,
+}
+
+/// The side files that are there.
+pub(crate) fn side_files(path: &Path, page_size: usize) -> Result<Vec<SideFile>> {
+    let mut found = Vec::new();
+    for (ending, read) in [("-journal", journal::read as ReadOverlay), ("-wal", wal::read)] {
+        let Some(file) = open_beside(&with_ending(path, ending))? else { continue };
+        let overlay = read(file, page_size);
+        let overlay =
+            overlay.map_err(|why| format!("the {ending} beside it was left out: it {why}"));
+        let what = overlay.as_ref().map_or_else(|_| String::new(), |it| words(it, ending));
+        let words = format!("the {ending} beside it was read: {what}");
+        found.push(SideFile { ending, overlay, words });
+    }
+    Ok(found)
 }
 
 type ReadOverlay = fn(File, usize) -> std::result::Result<Overlay, String>;
@@ -83,13 +110,9 @@ fn words(overlay: &Overlay, ending: &str) -> String {
     }
 }
 
-/// Opens the file, unpacked where it is compressed.
-pub(crate) fn open(
-    env: &Env,
-    path: &Path,
-    scratch: &Path,
-    notes: &mut Vec<String>,
-) -> Result<View> {
+/// Opens the file, unpacked where it is compressed. `scratch` is a path for a moment, for that.
+pub(crate) fn open(env: &Env, path: &Path, scratch: &Path) -> Result<Opened> {
+    let mut notes = Vec::new();
     let failed = |error| {
         Error::io(Kind::SourceUnavailable, format!("cannot read {}", path.display()), error)
     };
@@ -98,7 +121,7 @@ pub(crate) fn open(
         let message = format!("{} is no file", path.display());
         return Err(Error::new(Kind::Usage, message).hint("name the file of a database"));
     }
-    let file = unpack(env, File::open(path).map_err(failed)?, scratch, notes)?;
+    let file = unpack(env, File::open(path).map_err(failed)?, scratch, &mut notes)?;
     let length = file.metadata().map_err(failed)?.len();
     if length == 0 {
         let message = format!("{} is empty: no database is in it", path.display());
@@ -119,7 +142,7 @@ pub(crate) fn open(
             found.page_size
         ));
     }
-    Ok(View::new(file, length, found))
+    Ok(Opened { view: View::new(file, length, found), notes })
 }
 
 fn open_beside(path: &Path) -> Result<Option<File>> {
@@ -147,7 +170,7 @@ fn see(env: &Env, view: &View, donor: &[Entry]) -> Result<Sight> {
         let missing: Vec<Entry> = missing.map(|other| Entry { root: 0, ..other.clone() }).collect();
         entries.extend(missing);
     }
-    let mut described = schema::describe(&entries, donor).map_err(describing)?;
+    let mut described = schema::describe(&entries, donor).map_err(schema::describing)?;
     for entry in &entries {
         if !is_undescribed(entry, &described) {
             continue;
@@ -158,10 +181,6 @@ fn see(env: &Env, view: &View, donor: &[Entry]) -> Result<Sight> {
     }
     let survey = survey(env, view, encoding, &trees(view, &entries, &described))?;
     Ok(Sight { encoding, entries, schema_is_whole, described, survey })
-}
-
-fn describing(error: rusqlite::Error) -> Error {
-    Error::new(Kind::Failed, "cannot describe the schema").caused_by(error)
 }
 
 /// Whether an entry is a table with rows whose statement could not be used.

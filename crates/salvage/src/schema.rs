@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use lifeboat_core::Result;
 use lifeboat_core::env::Env;
+use lifeboat_core::{Error, Kind as ErrorKind, Result};
 use rusqlite::Connection;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 
@@ -206,6 +206,11 @@ pub(crate) struct Table {
     /// Empty for a table that SQLite makes by itself.
     pub(crate) sql: String,
     pub(crate) reason: Reason,
+}
+
+/// An error of [`describe`].
+pub(crate) fn describing(error: rusqlite::Error) -> Error {
+    Error::new(ErrorKind::Failed, "cannot describe the schema").caused_by(error)
 }
 
 /// Creates every table in memory. `donor` has statements that stand in for those that fail.

@@ -80,6 +80,11 @@ impl Place {
         sync(folder.unwrap_or(Path::new("."))).map_err(|error| self.failed("write", error))
     }
 
+    /// Removes what was made under the other name.
+    pub(crate) fn discard(&self) -> Result<()> {
+        fs::remove_file(&self.part).map_err(|error| self.failed("remove", error))
+    }
+
     fn failed(&self, what: &str, error: std::io::Error) -> Error {
         Error::io(Kind::Failed, format!("cannot {what} {}", self.to.display()), error)
     }
@@ -179,8 +184,7 @@ pub(crate) fn stoppable(connection: &mut Connection, env: &Env) -> Result<()> {
 /// What SQLite says against a database; nothing where it says "ok".
 pub(crate) fn check(env: &Env, connection: &Connection, most: usize) -> Result<Vec<String>> {
     let most = most.min(LINES_MAX);
-    let said = connection
-        .execute_batch(&format!("PRAGMA cache_size = -{CHECK_CACHE_KIB}"))
+    let said = set_check_cache(connection, 1)
         .and_then(|()| lines(connection, &format!("PRAGMA integrity_check({most})")));
     // A check that was ended by a signal says nothing.
     env.proceed()?;
@@ -192,6 +196,21 @@ pub(crate) fn check(env: &Env, connection: &Connection, most: usize) -> Result<V
     })
 }
 
+/// Gives a connection that checks its share of the memory.
+pub(crate) fn set_check_cache(connection: &Connection, connections: usize) -> rusqlite::Result<()> {
+    let kib = CHECK_CACHE_KIB / u32::try_from(connections.max(1)).unwrap_or(1);
+    connection.execute_batch(&format!("PRAGMA cache_size = -{kib}"))
+}
+
+/// What a check of SQLite says of one table: "ok", or what is wrong.
+pub(crate) fn check_table(
+    connection: &Connection,
+    check: &str,
+    table: &str,
+) -> rusqlite::Result<Vec<String>> {
+    lines(connection, &format!("PRAGMA {check}('{}')", table.replace('\'', "''")))
+}
+
 /// What SQLite says against each table with rows by itself: where it cannot look into a virtual
 /// one, or has no collation, the others are judged without it.
 pub(crate) fn damaged_tables(env: &Env, connection: &Connection) -> Result<Vec<String>> {
@@ -200,8 +219,7 @@ pub(crate) fn damaged_tables(env: &Env, connection: &Connection) -> Result<Vec<S
     let mut damaged = Vec::new();
     for name in lines(connection, sql).map_err(failed)? {
         env.proceed()?;
-        let literal = name.replace('\'', "''");
-        match lines(connection, &format!("PRAGMA integrity_check('{literal}')")) {
+        match check_table(connection, "integrity_check", &name) {
             Ok(lines) if lines == ["ok"] => {}
             Ok(lines) => damaged.extend(lines),
             // It cannot be checked, which is said elsewhere.

@@ -5,6 +5,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::fs::copy_file_range;
+
 use crate::bytes::word;
 use crate::overlay::Overlay;
 use crate::page::SECTOR_BYTES;
@@ -100,6 +102,24 @@ impl View {
             return Got::Whole;
         }
         self.read_sectors(buffer, at)
+    }
+
+    /// Copies whole pages by the kernel, where nothing lies over them; `false` where that cannot
+    /// be, and they have to be read.
+    pub(crate) fn copy_to(&self, first: u32, bytes: usize, to: &File, at: u64) -> bool {
+        let mut from = self.shape.base + u64::from(first - 1) * self.page_size() as u64;
+        if self.overlay.is_some() || from + bytes as u64 > self.length {
+            return false;
+        }
+        let (mut left, mut to_at) = (bytes, at);
+        while left > 0 {
+            let copied = copy_file_range(&self.file, Some(&mut from), to, Some(&mut to_at), left);
+            match copied {
+                Ok(count) if count > 0 => left -= count,
+                _ => return false,
+            }
+        }
+        true
     }
 
     /// Reads what can be read, sector by sector: the file may end here, or the disk be damaged.

@@ -215,7 +215,7 @@ fn page(options: &Options, bytes: u64, rows: &[(&str, Taken, Taken)]) -> String 
         }
     }
     page.push_str(
-        "\nOurs is checked by `integrity_check` before it has its name; theirs is not.\n",
+        "\nOurs is proved before it has its name: what `integrity_check` looks at, by itself; theirs is not.\n",
     );
     page
 }

@@ -4,6 +4,7 @@
 
 mod kinds;
 mod names;
+mod proved;
 mod random;
 mod structure;
 mod world;

@@ -4,7 +4,7 @@
 
 use crate::world::{Dice, Sample};
 
-fn rounds(short: u64, long: u64) -> u64 {
+pub(crate) fn rounds(short: u64, long: u64) -> u64 {
     match std::env::var("LIFEBOAT_LONG_TESTS").is_ok_and(|value| value == "1") {
         true => long,
         false => short,
