@@ -43,7 +43,7 @@ cargo xtask bench postgres-wal  measures us and pgBackRest as archive commands
 cargo xtask bench pagelog  measures us and Litestream following a database under three loads, and
                           increments against restic and borg: some 12 minutes
     --short               a small database, 10 seconds for each load
-    --size-mb N, --seconds N, --no-increments, --only-increments
+    --size-mb N, --seconds N, --rate 20|200|0, --no-increments, --only-increments
 cargo xtask bench postgres-physical  measures us, pgBackRest and pg_basebackup on one cluster
     --scale N|small       scale of pgbench (50); small is 5, with 20 MB of texts and 8 segments
     --text-mb N           size of a table of texts in millions of bytes (500)

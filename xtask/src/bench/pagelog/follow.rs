@@ -41,6 +41,8 @@ pub(super) struct Followed {
     pub(super) who: Who,
     /// Until it followed: seconds, processor seconds, peak memory in bytes, bytes that it stored.
     pub(super) begin: Option<(f64, f64, u64, u64)>,
+    /// The largest file that it had stored then: the whole database.
+    pub(super) first_bytes: u64,
     /// Under each load.
     pub(super) loads: Vec<Load>,
     pub(super) pages: u64,
@@ -61,6 +63,8 @@ pub(super) struct Load {
     pub(super) memory_bytes: u64,
     pub(super) log: (usize, u64),
     pub(super) merged: (usize, u64),
+    /// The largest of these.
+    pub(super) merged_bytes_max: u64,
     pub(super) base: (usize, u64),
 }
 
@@ -89,26 +93,30 @@ pub(super) fn measure(bench: &Bench, who: Who, place: &Path) -> Result<Followed>
     let began = Instant::now();
     let follower = begin(bench, who, place)?;
     let pid = follower.as_ref().map(|follower| follower.0.id());
-    let mut begin = None;
+    let (mut begin, mut first_bytes) = (None, 0);
     if let Some(pid) = pid {
         wait_ready(who, place, &watch)?;
-        let stored = watch.take().0.iter().map(|seen| seen.bytes).sum();
+        let seen = watch.take().0;
+        let stored = seen.iter().map(|seen| seen.bytes).sum();
+        first_bytes = seen.iter().map(|seen| seen.bytes).max().unwrap_or(0);
         let took = (began.elapsed().as_secs_f64(), cpu_s(pid), memory_bytes_peak(pid), stored);
         begin = Some(took);
     }
     let (mut loads, mut middle_us) = (Vec::new(), 0);
-    for (rate, messages) in RATES.into_iter().zip(MESSAGES) {
+    let is_wanted = |rate: u32| bench.options.only_rate.is_none_or(|only| only == rate);
+    for (rate, messages) in RATES.into_iter().zip(MESSAGES).filter(|(rate, _)| is_wanted(*rate)) {
         eprintln!("  {}", shown(rate));
         let from_us = now_us();
         loads.push(load(bench, place, &watch, pid, (rate, messages))?);
-        if rate == 200 {
+        if rate == 200 || bench.options.only_rate.is_some() {
             middle_us = from_us + (now_us() - from_us) / 2;
         }
     }
     drop(follower);
     drop(watch);
     let size = fs::metadata(&database)?.len();
-    let mut followed = Followed { who, begin, loads, pages: size / 4096, restores: Vec::new() };
+    let (pages, restores_made) = (size / 4096, Vec::new());
+    let mut followed = Followed { who, begin, first_bytes, loads, pages, restores: restores_made };
     if who != Who::Nobody {
         restores(bench, who, place, middle_us, &mut followed)?;
     }
@@ -199,6 +207,8 @@ fn load(
         let files = seen.iter().filter(move |seen| seen.role == role);
         (files.clone().count(), files.map(|seen| seen.bytes).sum())
     };
+    let merged = seen.iter().filter(|seen| seen.role == Role::Merged);
+    let merged_bytes_max = merged.map(|seen| seen.bytes).max().unwrap_or(0);
     let mut delays_us: Vec<u64> = commits.iter().map(|(_, took_us)| *took_us).collect();
     delays_us.sort_unstable();
     Ok(Load {
@@ -211,6 +221,7 @@ fn load(
         memory_bytes: pid.map_or(0, memory_bytes_peak),
         log: of(Role::Log),
         merged: of(Role::Merged),
+        merged_bytes_max,
         base: of(Role::Base),
     })
 }

@@ -34,6 +34,8 @@ struct Options {
     rows: [u64; 2],
     with_increments: bool,
     with_loads: bool,
+    /// Only this one of [`RATES`].
+    only_rate: Option<u32>,
 }
 
 impl Options {
@@ -44,6 +46,7 @@ impl Options {
         rows: [1_000, 100_000],
         with_increments: true,
         with_loads: true,
+        only_rate: None,
     };
     const SHORT: Options = Options {
         size_mb: 60,
@@ -121,6 +124,7 @@ fn parse(arguments: &[&str]) -> Result<Options> {
                 match *name {
                     "--size-mb" => options.size_mb = value.parse().context("--size-mb")?,
                     "--seconds" => options.seconds = value.parse().context("--seconds")?,
+                    "--rate" => options.only_rate = Some(value.parse().context("--rate")?),
                     _ => bail!("{name} is not known: see `cargo xtask help`"),
                 }
             }
@@ -129,6 +133,9 @@ fn parse(arguments: &[&str]) -> Result<Options> {
     options.alone_seconds = options.alone_seconds.min(options.seconds);
     if options.size_mb == 0 || options.seconds == 0 {
         bail!("--size-mb and --seconds must be at least 1");
+    }
+    if options.only_rate.is_some_and(|rate| !RATES.contains(&rate)) {
+        bail!("--rate must be 20, 200, or 0 for as many as the writer can");
     }
     Ok(options)
 }
@@ -197,7 +204,7 @@ mod tests {
     fn options_are_read_and_wrong_ones_refused() {
         let options = parse(&["--short", "--seconds", "3"]).unwrap();
         assert_eq!((options.size_mb, options.seconds, options.alone_seconds), (60, 3, 3));
-        for wrong in [&["--seconds"][..], &["--seconds", "0"], &["--what", "1"]] {
+        for wrong in [&["--seconds"][..], &["--seconds", "0"], &["--what", "1"], &["--rate", "7"]] {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }
     }

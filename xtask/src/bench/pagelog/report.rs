@@ -12,6 +12,15 @@ const WAL_BYTES_MAX: u64 = 64 << 20;
 /// How much longer than without a follower the slowest commit may take, in microseconds.
 const DELAY_US_MAX: u64 = 50_000;
 
+/// A load that was measured for less says nothing of an hour: files of Litestream's level 1 span 30
+/// seconds.
+const LOAD_SECONDS_MIN: f64 = 55.0;
+/// From when on a log of ours is followed by a new backup, as the page log has it: files, bytes, and
+/// how many times the backup's.
+const LOG_FILES: f64 = 5_000.0;
+const LOG_BYTES_MIN: f64 = 4_194_304.0;
+const LOG_BYTES_TIMES: f64 = 2.0;
+
 pub(super) fn page(options: &Options, followed: &[Followed], ways: Option<&[Way]>) -> String {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut page = format!(
@@ -97,29 +106,46 @@ fn load_line(who: Who, load: &Load) -> String {
     )
 }
 
-/// Storage after an hour at that rate, in bytes: of ours all that was shipped, as nothing is merged
-/// away within a day; of Litestream level 1, and of level 0 what its five minutes keep. Its levels
-/// 2 and 3, which come on top, are not counted.
-fn hour_bytes(who: Who, load: &Load) -> f64 {
-    let per_second = |bytes: u64| bytes as f64 / load.seconds;
-    match who {
-        Who::Litestream => per_second(load.merged.1) * 3600.0 + per_second(load.log.1) * 300.0,
-        _ => per_second(load.log.1 + load.merged.1) * 3600.0,
+/// Storage after an hour at that rate, in bytes; `None` where it was measured for too short a time.
+fn hour_bytes(one: &Followed, load: &Load) -> Option<f64> {
+    if load.seconds < LOAD_SECONDS_MIN {
+        return None;
     }
+    let per_hour = |bytes: u64| bytes as f64 / load.seconds * 3600.0;
+    let (log, first) = (per_hour(load.log.1), one.first_bytes as f64);
+    Some(match one.who {
+        // Level 0 is kept for five minutes. Of levels 2 and 3, whose files span five minutes and an
+        // hour, each holds at least the pages of the largest file of level 1. The first copy is in
+        // the snapshots and in levels 1 and 2.
+        Who::Litestream => {
+            let wider = load.merged_bytes_max as f64;
+            let levels = per_hour(load.merged.1) + wider * (12.0 + 1.0);
+            first * 3.0 + log / 12.0 + levels
+        }
+        // All that is shipped stays for a day, and each time that a log has grown too long a new
+        // backup begins another.
+        _ => {
+            let files = load.log.0 as f64 / load.seconds * 3600.0;
+            let logs = (log / LOG_BYTES_MIN.max(first * LOG_BYTES_TIMES)).max(files / LOG_FILES);
+            first * (1.0 + logs.floor()) + log + per_hour(load.merged.1)
+        }
+    })
 }
 
 fn hours(followed: &[Followed]) -> String {
     let mut text = String::from(
-        "\nStorage after an hour, extrapolated. Ours: all that is shipped, at full resolution. \
-         Litestream: its level 1 for the hour and its level 0 for the five minutes that it is kept; \
-         its levels 2 and 3, which are kept besides, are not counted, and level 1 only where a \
-         compaction fell into the load.\n\n| transactions | | MB |\n|---|---|--:|\n",
+        "\nStorage after an hour, from what was stored under load. Ours: the backups, and all that is \
+         shipped, as every state stays for a day. Litestream, at least: its first copy in three \
+         levels, its level 1 for the hour, level 0 for the five minutes that it is kept, and of \
+         levels 2 and 3 for each file as much as the largest one of level 1.\n\n\
+         | transactions | | MB |\n|---|---|--:|\n",
     );
     for rate in RATES {
         for one in followed.iter().filter(|one| one.who != Who::Nobody) {
             let Some(load) = of_rate(one, rate) else { continue };
-            let (rate, bytes) = (shown(rate), hour_bytes(one.who, load) / 1e6);
-            text.push_str(&format!("| {rate} | {} | {bytes:.0} |\n", one.who.name()));
+            let bytes = hour_bytes(one, load).map(|bytes| format!("{:.0}", bytes / 1e6));
+            let bytes = bytes.unwrap_or_else(|| "measured for too short a time".to_owned());
+            text.push_str(&format!("| {} | {} | {bytes} |\n", shown(rate), one.who.name()));
         }
     }
     text
@@ -202,9 +228,13 @@ fn bars(followed: &[Followed]) -> String {
         if let Some(their) = theirs.and_then(|theirs| of_rate(theirs, rate)) {
             let times = load.log.1 as f64 / their.log.1.max(1) as f64;
             bar(&at_rate("shipped / L0"), format!("{times:.3}"), "0.2", times <= 0.2);
-            let times =
-                hour_bytes(Who::Lifeboat, load) / hour_bytes(Who::Litestream, their).max(1.0);
-            bar(&at_rate("an hour's storage / theirs"), format!("{times:.3}"), "0.2", times <= 0.2);
+            let hours = theirs.and_then(|theirs| {
+                Some(hour_bytes(ours, load)? / hour_bytes(theirs, their)?.max(1.0))
+            });
+            if let Some(times) = hours {
+                let what = at_rate("an hour's storage / theirs");
+                bar(&what, format!("{times:.3}"), "0.2", times <= 0.2);
+            }
             let per = |load: &Load| load.cpu_s / load.delays_us.len().max(1) as f64;
             let times = per(load) / per(their).max(1e-9);
             bar(&at_rate("CPU for a commit / theirs"), format!("{times:.2}"), "0.5", times <= 0.5);
@@ -277,6 +307,7 @@ mod tests {
         let one = |who, load| Followed {
             who,
             begin: None,
+            first_bytes: 0,
             loads: vec![load],
             pages: 0,
             restores: Vec::new(),
