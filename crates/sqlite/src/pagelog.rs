@@ -26,6 +26,7 @@
 //! | `known` | where in a `-wal` a follower stands, and earlier versions of pages |
 //! | `bounds` | how long and how much a follower holds |
 //! | `copy` | which files another repository lacks |
+//! | `lay` | files laid over a database file: of each page its newest version |
 //! | `replay` | laying a log over a restored backup |
 //! | `in_place` | pages of a database file replaced, all or none, while readers have it open |
 //! | `standby` | a copy for readers that goes from state to state |
@@ -47,6 +48,7 @@ mod levels;
 mod journal;
 mod known;
 mod label;
+mod lay;
 mod layout;
 mod merge;
 mod names;
@@ -90,7 +92,7 @@ const FILES_MAX: usize = 5_000;
 
 /// A log that is larger than both makes the next run a backup: that, and so many times the base.
 const LOG_BYTES_MIN: u64 = 4 << 20;
-const LOG_BYTES_TIMES: u64 = 2;
+const LOG_BYTES_TIMES: u64 = 4;
 
 /// How large the log of a base may be that takes so many bytes.
 fn log_bytes_max(base_bytes: u64) -> u64 {

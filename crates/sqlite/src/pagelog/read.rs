@@ -1,6 +1,7 @@
 //! Reading a log file: its footer, its index, single pages, or all of it to compare its digest.
 
 use std::io::Read;
+use std::ops::Range;
 
 use lifeboat_core::pipeline::StoredParts;
 use lifeboat_core::repository::Repository;
@@ -9,7 +10,7 @@ use lifeboat_core::store::{ObjectName, Store};
 use lifeboat_core::{Error, Kind, Result};
 use zstd_safe::{DCtx, get_error_name};
 
-use super::layout::{Entry, FOOTER_BYTES, Footer, Index, head};
+use super::layout::{Entry, FOOTER_BYTES, Footer, HEAD_BYTES, Index, head};
 use super::names::Span;
 
 /// What is read ahead of each file: a log has many.
@@ -115,18 +116,37 @@ impl LogObject {
         footer: &Footer,
     ) -> Result<LogReader<'a>> {
         let mut parts = self.parts(repository)?;
-        let damaged = |error: Error| self.damaged(error);
-        let first = parts.read(0..head(0).len() as u64)?;
-        if first != head(footer.page_size) {
-            let wrong = "it does not begin as a log file does, or a newer lifeboat made it";
-            return Err(damaged(Error::new(Kind::CheckFailed, wrong)));
-        }
-        let compressed = parts.read(footer.index.clone())?;
-        let plain_bytes = Index::bytes_of(footer.pages as usize);
-        let index = decompress(compressed, plain_bytes)
-            .and_then(|plain| Index::parse(&plain, footer))
-            .map_err(damaged)?;
+        self.require_head(parts.read(0..HEAD_BYTES as u64)?, footer)?;
+        let index = self.index(parts.read(footer.index.clone())?, footer)?;
         Ok(LogReader { parts, index })
+    }
+
+    /// Reads its index and all that is stored of pages, at once: what a file has of them begins
+    /// where the first one is stored.
+    pub(crate) fn load(
+        &self,
+        repository: &Repository,
+        footer: &Footer,
+    ) -> Result<(Index, Vec<u8>)> {
+        let mut bytes = self.parts(repository)?.read(0..footer.index.end)?.to_vec();
+        let compressed = bytes.split_off(footer.index.start as usize);
+        self.require_head(&bytes[..HEAD_BYTES], footer)?;
+        bytes.drain(..HEAD_BYTES);
+        Ok((self.index(&compressed, footer)?, bytes))
+    }
+
+    fn require_head(&self, first: &[u8], footer: &Footer) -> Result<()> {
+        if first == head(footer.page_size) {
+            return Ok(());
+        }
+        let wrong = "it does not begin as a log file does, or a newer lifeboat made it";
+        Err(self.damaged(Error::new(Kind::CheckFailed, wrong)))
+    }
+
+    fn index(&self, compressed: &[u8], footer: &Footer) -> Result<Index> {
+        decompress(compressed, Index::bytes_of(footer.pages as usize))
+            .and_then(|plain| Index::parse(&plain, footer))
+            .map_err(|error| self.damaged(error))
     }
 
     /// Reads all of it and compares the digest that its footer has.
@@ -208,7 +228,12 @@ pub(crate) struct LogReader<'a> {
 impl LogReader<'_> {
     /// What is stored of a page; fastest in rising order.
     pub(crate) fn stored(&mut self, entry: &Entry) -> Result<&[u8]> {
-        self.parts.read(entry.stored.clone())
+        self.range(entry.stored.clone())
+    }
+
+    /// What is stored there: of pages that follow one another.
+    pub(crate) fn range(&mut self, stored: Range<u64>) -> Result<&[u8]> {
+        self.parts.read(stored)
     }
 }
 

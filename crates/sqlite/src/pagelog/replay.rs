@@ -7,15 +7,15 @@ use std::path::Path;
 use jiff::Timestamp;
 use lifeboat_core::env::Env;
 use lifeboat_core::event::Event;
-use lifeboat_core::pipeline::block_hash;
+use lifeboat_core::parallel::in_parallel;
+use lifeboat_core::pipeline::{BlockHash, block_hash};
 use lifeboat_core::repository::Repository;
 use lifeboat_core::restore::Replay;
 use lifeboat_core::{Error, Kind, Result};
 
 use super::chain::{Chain, Grain, Moment, Step, Target};
-use super::delta::{Decoder, Form};
-use super::layout::{Entry, Footer};
-use super::read::LogReader;
+use super::lay;
+use super::layout::Footer;
 use super::state::PageState;
 
 /// What is read at once to take the digest of a restored database.
@@ -54,19 +54,6 @@ impl LogReplay {
 
     fn stored_bytes(&self) -> u64 {
         self.steps.iter().map(|(file, _)| file.bytes).sum()
-    }
-
-    fn apply_all(&self, env: &Env, file: &File, place: &Path) -> Result<()> {
-        let mut pages = Pages { file, place, decoder: Decoder::new(), before: Vec::new() };
-        for (object, footer) in &self.steps {
-            let reader = object.open(&self.repository, footer)?;
-            env.tell(Event::Advanced { bytes: object.bytes });
-            pages.lay(env, reader, footer).map_err(|error| match error.kind() {
-                Kind::CheckFailed => error.context(format!("{} is damaged", object.object)),
-                _ => error,
-            })?;
-        }
-        Ok(())
     }
 }
 
@@ -107,13 +94,14 @@ impl Replay for LogReplay {
     fn apply(&self, env: &Env, file: &mut File, place: &Path) -> Result<()> {
         let (phase, bytes_total) = ("laying the log over it", Some(self.stored_bytes()));
         env.tell(Event::PhaseBegan { subject: &self.base, phase, bytes_total });
-        self.apply_all(env, file, place)?;
+        lay::all(env, &self.repository, &self.steps, (file, place))?;
         env.tell(Event::PhaseEnded { phase });
         let (phase, bytes_total) = ("comparing the digest", Some(self.plain_bytes()));
         env.tell(Event::PhaseBegan { subject: &self.base, phase, bytes_total });
-        let digest = digest_of_file(env, file, &self.last).map_err(|error| unread(place, error))?;
-        env.tell(Event::PhaseEnded { phase });
+        let digest = digest_of_file(env, file, &self.last);
         env.proceed()?;
+        let digest = digest.map_err(|error| unread(place, error))?;
+        env.tell(Event::PhaseEnded { phase });
         match digest == self.last.state_after {
             true => Ok(()),
             false => Err(Error::new(
@@ -130,74 +118,28 @@ impl Replay for LogReplay {
     }
 }
 
-/// A database that is being brought from one state to the next.
-struct Pages<'a> {
-    file: &'a File,
-    place: &'a Path,
-    decoder: Decoder,
-    before: Vec<u8>,
-}
-
-impl Pages<'_> {
-    fn lay(&mut self, env: &Env, mut reader: LogReader<'_>, footer: &Footer) -> Result<()> {
-        let page_bytes = footer.page_size as usize;
-        self.before.resize(page_bytes, 0);
-        for at in 0..reader.index.len() {
-            if at % 256 == 0 {
-                env.proceed()?;
-            }
-            let entry = reader.index.entry(at);
-            let stored = reader.stored(&entry)?;
-            self.page(&entry, stored, footer)?;
-        }
-        let bytes = u64::from(footer.page_count.1) * page_bytes as u64;
-        self.file.set_len(bytes).map_err(|error| unwritten(self.place, error))
-    }
-
-    fn page(&mut self, entry: &Entry, stored: &[u8], footer: &Footer) -> Result<()> {
-        let page_bytes = footer.page_size as usize;
-        let offset = u64::from(entry.page - 1) * page_bytes as u64;
-        let is_difference = matches!(entry.form, Form::Difference(_));
-        if is_difference {
-            if entry.page > footer.page_count.0 {
-                let message = format!("page {} is a difference from none", entry.page);
-                return Err(Error::new(Kind::CheckFailed, message));
-            }
-            let read = self.file.read_exact_at(&mut self.before, offset);
-            read.map_err(|error| unread(self.place, error))?;
-        }
-        let before = is_difference.then_some(&self.before[..]);
-        let page = self.decoder.decode(entry.form, stored, before, page_bytes)?;
-        if block_hash(page) != entry.hash {
-            let message = format!("page {} is not the page that was stored", entry.page);
-            return Err(Error::new(Kind::CheckFailed, message));
-        }
-        self.file.write_all_at(page, offset).map_err(|error| unwritten(self.place, error))
-    }
-}
-
 /// The digest of a database file's state.
 fn digest_of_file(env: &Env, file: &File, footer: &Footer) -> std::io::Result<[u8; 32]> {
     let page_bytes = footer.page_size as usize;
     let bytes = u64::from(footer.page_count.1) * page_bytes as u64;
-    let mut hashes = Vec::with_capacity(footer.page_count.1 as usize);
-    let mut buffer = vec![0; READ_BYTES];
-    let mut offset = 0;
-    while offset < bytes && env.proceed().is_ok() {
-        let length = buffer.len().min(usize::try_from(bytes - offset).unwrap_or(usize::MAX));
-        file.read_exact_at(&mut buffer[..length], offset)?;
-        hashes.extend(buffer[..length].chunks(page_bytes).map(block_hash));
+    let parts: Vec<u64> = (0..bytes).step_by(READ_BYTES).collect();
+    let hashed = in_parallel(&parts, env.threads, |&offset| {
+        let length = (bytes - offset).min(READ_BYTES as u64) as usize;
+        let mut buffer = vec![0; length];
+        file.read_exact_at(&mut buffer, offset)?;
+        env.proceed().map_err(std::io::Error::other)?;
         env.tell(Event::Advanced { bytes: length as u64 });
-        offset += length as u64;
-    }
-    Ok(PageState::new(footer.page_size, hashes).digest())
+        Ok(buffer.chunks(page_bytes).map(block_hash).collect())
+    });
+    let hashes: std::io::Result<Vec<Vec<BlockHash>>> = hashed.into_iter().collect();
+    Ok(PageState::new(footer.page_size, hashes?.concat()).digest())
 }
 
-fn unread(place: &Path, error: std::io::Error) -> Error {
+pub(super) fn unread(place: &Path, error: std::io::Error) -> Error {
     Error::io(Kind::Failed, format!("cannot read what was staged for {}", place.display()), error)
 }
 
-fn unwritten(place: &Path, error: std::io::Error) -> Error {
+pub(super) fn unwritten(place: &Path, error: std::io::Error) -> Error {
     let kind = match error.kind() {
         std::io::ErrorKind::StorageFull => Kind::NoSpace,
         _ => Kind::Failed,

@@ -1,0 +1,249 @@
+//! Laying files of a log over a database file: of each page only the newest version is written.
+//!
+//! Files are taken some at a time, as many as memory is meant for, while those before are laid. Of
+//! a page with several versions among them the way from the one before to the last is walked in
+//! memory, on all cores; what comes out must have the hash of the last.
+
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::mpsc::{SyncSender, sync_channel};
+
+use lifeboat_core::env::Env;
+use lifeboat_core::event::Event;
+use lifeboat_core::parallel::in_parallel;
+use lifeboat_core::pipeline::block_hash;
+use lifeboat_core::repository::Repository;
+use lifeboat_core::{Error, Kind, Result};
+
+use super::chain::Step;
+use super::delta::{Decoder, Form};
+use super::layout::{Entry, Footer, HEAD_BYTES, Index};
+use super::read::LogObject;
+use super::replay::{unread, unwritten};
+
+/// What is taken at once of the files of a log: three of these are in memory at a time.
+const BATCH_BYTES: u64 = 12 << 20;
+const BATCH_PAGES: usize = 100_000;
+/// Pages that one thread lays in a row.
+const TASK_PAGES: usize = 512;
+
+/// Pages of a file, as they are stored there.
+struct Part<'a> {
+    object: &'a LogObject,
+    footer: &'a Footer,
+    entries: Vec<Entry>,
+    /// Where in the file the bytes begin.
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Part<'_> {
+    fn stored(&self, entry: &Entry) -> &[u8] {
+        let at = |place: u64| (place - self.start) as usize;
+        &self.bytes[at(entry.stored.start)..at(entry.stored.end)]
+    }
+}
+
+/// Lays all of these files over a database file, in their order.
+pub(super) fn all(
+    env: &Env,
+    repository: &Repository,
+    steps: &[Step],
+    (file, place): (&File, &Path),
+) -> Result<()> {
+    let (sender, receiver) = sync_channel(1);
+    let (taken, laid) = std::thread::scope(|scope| {
+        let taker = scope.spawn(move || take(env, repository, steps, &sender));
+        let mut laid = Ok(());
+        for parts in &receiver {
+            laid = lay(env, &parts, file, place);
+            if laid.is_err() {
+                break;
+            }
+        }
+        // Where laying failed, the taker ends as nobody receives any more.
+        drop(receiver);
+        let panicked = |_| Err(Error::new(Kind::Failed, "the reading thread panicked"));
+        (taker.join().unwrap_or_else(panicked), laid)
+    });
+    laid.and(taken)
+}
+
+/// Reads the files, and sends them some at a time.
+fn take<'a>(
+    env: &Env,
+    repository: &Repository,
+    steps: &'a [Step],
+    sender: &SyncSender<Vec<Part<'a>>>,
+) -> Result<()> {
+    let mut rest = steps;
+    while !rest.is_empty() {
+        env.proceed()?;
+        let (now, later) = rest.split_at(together(rest));
+        rest = later;
+        let sent = match now {
+            [one] if !is_small(&one.1) => take_in_parts(repository, one, sender)?,
+            several => {
+                let readers = repository.store().readers();
+                let several: Vec<&Step> = several.iter().collect();
+                let parts = in_parallel(&several, readers, |step| part(repository, step));
+                sender.send(parts.into_iter().collect::<Result<_>>()?).is_ok()
+            }
+        };
+        if !sent {
+            return Ok(());
+        }
+        let bytes = now.iter().map(|(object, _)| object.bytes).sum();
+        env.tell(Event::Advanced { bytes });
+    }
+    Ok(())
+}
+
+fn is_small(footer: &Footer) -> bool {
+    footer.index.end <= BATCH_BYTES && footer.pages as usize <= BATCH_PAGES
+}
+
+/// How many of the next files are taken at once.
+fn together(steps: &[Step]) -> usize {
+    let (mut bytes, mut pages) = (0, 0);
+    let fits = |(_, footer): &&Step| {
+        bytes += footer.index.end;
+        pages += footer.pages as usize;
+        bytes <= BATCH_BYTES && pages <= BATCH_PAGES
+    };
+    steps.iter().take_while(fits).count().max(1)
+}
+
+fn part<'a>(repository: &Repository, (object, footer): &'a Step) -> Result<Part<'a>> {
+    let (index, bytes) = object.load(repository, footer)?;
+    let entries = index.entries().collect();
+    Ok(Part { object, footer, entries, start: HEAD_BYTES as u64, bytes })
+}
+
+/// Sends a file that is too large for that, some pages at a time. `false` where nobody takes them.
+fn take_in_parts<'a>(
+    repository: &Repository,
+    (object, footer): &'a Step,
+    sender: &SyncSender<Vec<Part<'a>>>,
+) -> Result<bool> {
+    let mut reader = object.open(repository, footer)?;
+    let mut from = 0;
+    while from < reader.index.len() {
+        let entries = some(&reader.index, from);
+        from += entries.len();
+        let ends = entries.first().zip(entries.last());
+        let Range { start, end } = ends.map_or(0..0, |(a, b)| a.stored.start..b.stored.end);
+        let bytes = reader.range(start..end)?.to_vec();
+        if sender.send(vec![Part { object, footer, entries, start, bytes }]).is_err() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Entries from there on, as many as are taken at once.
+fn some(index: &Index, from: usize) -> Vec<Entry> {
+    let start = index.entry(from).stored.start;
+    let entries = (from..index.len()).map(|at| index.entry(at)).take(BATCH_PAGES);
+    entries.take_while(|entry| entry.stored.end - start <= BATCH_BYTES).collect()
+}
+
+/// A version of a page: its number, and where it is among the parts.
+type Version = (u32, usize, usize);
+
+/// Lays parts over the file, which is in the state that the first of them follows.
+fn lay(env: &Env, parts: &[Part<'_>], file: &File, place: &Path) -> Result<()> {
+    let Some(last) = parts.last().map(|part| part.footer) else { return Ok(()) };
+    let page_bytes = u64::from(last.page_size);
+    let resize = |pages: u32| {
+        let sized = file.set_len(u64::from(pages) * page_bytes);
+        sized.map_err(|error| unwritten(place, error))
+    };
+    // What was cut off in between comes back with new pages only.
+    let counts = parts.iter().map(|part| part.footer.page_count.1);
+    let least = counts.min().unwrap_or(0).min(parts[0].footer.page_count.0);
+    // A large file comes in several parts, and what the first one brought stays.
+    if parts[0].start == HEAD_BYTES as u64 {
+        resize(least)?;
+    }
+    let versions = versions(parts)?;
+    let pages: Vec<&[Version]> = versions.chunk_by(|a, b| a.0 == b.0).collect();
+    let tasks: Vec<&[&[Version]]> = pages.chunks(TASK_PAGES).collect();
+    let laid = in_parallel(&tasks, env.threads, |task| {
+        env.proceed()?;
+        let mut layer = Layer { parts, file, place, decoder: Decoder::new(), before: Vec::new() };
+        task.iter().try_for_each(|versions| layer.page(versions))
+    });
+    laid.into_iter().collect::<Result<()>>()?;
+    resize(last.page_count.1)
+}
+
+/// The versions that count, sorted by page, and those of a page in their order.
+fn versions(parts: &[Part<'_>]) -> Result<Vec<Version>> {
+    let mut versions = Vec::with_capacity(parts.iter().map(|part| part.entries.len()).sum());
+    let mut pages_max = u32::MAX;
+    for (at, part) in parts.iter().enumerate().rev() {
+        for (number, entry) in part.entries.iter().enumerate() {
+            let is_difference = matches!(entry.form, Form::Difference(_));
+            if is_difference && entry.page > part.footer.page_count.0 {
+                let why = format!("page {} is a difference from none", entry.page);
+                return Err(damaged(part, &why));
+            }
+            if entry.page <= pages_max {
+                versions.push((entry.page, at, number));
+            }
+        }
+        pages_max = pages_max.min(part.footer.page_count.1);
+    }
+    versions.sort_unstable();
+    Ok(versions)
+}
+
+/// A thread that lays pages.
+struct Layer<'a> {
+    parts: &'a [Part<'a>],
+    file: &'a File,
+    place: &'a Path,
+    decoder: Decoder,
+    before: Vec<u8>,
+}
+
+impl Layer<'_> {
+    /// Writes the last of a page's versions.
+    fn page(&mut self, versions: &[Version]) -> Result<()> {
+        let entry = |&(_, part, number): &Version| &self.parts[part].entries[number];
+        let begins = versions.iter().rposition(|one| entry(one).form.depth() == 0);
+        let versions = &versions[begins.unwrap_or(0)..];
+        let Some(&(page, last, number)) = versions.last() else { return Ok(()) };
+        let page_bytes = self.parts[last].footer.page_size as usize;
+        let offset = u64::from(page - 1) * page_bytes as u64;
+        self.before.resize(page_bytes, 0);
+        if begins.is_none() {
+            let read = self.file.read_exact_at(&mut self.before, offset);
+            read.map_err(|error| unread(self.place, error))?;
+        }
+        for &(_, part, number) in versions {
+            let part = &self.parts[part];
+            let (entry, before) = (&part.entries[number], Some(&self.before[..]));
+            let stored = part.stored(entry);
+            let content = self
+                .decoder
+                .decode(entry.form, stored, before, page_bytes)
+                .map_err(|error| error.context(format!("{} is damaged", part.object.object)))?;
+            self.before.copy_from_slice(content);
+        }
+        let part = &self.parts[last];
+        if block_hash(&self.before) != part.entries[number].hash {
+            return Err(damaged(part, &format!("page {page} is not the page that was stored")));
+        }
+        let written = self.file.write_all_at(&self.before, offset);
+        written.map_err(|error| unwritten(self.place, error))
+    }
+}
+
+fn damaged(part: &Part<'_>, why: &str) -> Error {
+    let error = Error::new(Kind::CheckFailed, why.to_owned());
+    error.context(format!("{} is damaged", part.object.object))
+}
