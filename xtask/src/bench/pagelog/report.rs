@@ -15,8 +15,8 @@ const DELAY_US_MAX: u64 = 50_000;
 /// A load that was measured for less says nothing of an hour: files of Litestream's level 1 span 30
 /// seconds.
 const LOAD_SECONDS_MIN: f64 = 55.0;
-/// From when on a log of ours is followed by a new backup, as the page log has it: files, bytes, and
-/// how many times the backup's.
+/// From when on a log of ours is followed by a new backup, as the page log has it: files, bytes,
+/// and how many times the backup's.
 const LOG_FILES: f64 = 5_000.0;
 const LOG_BYTES_MIN: f64 = 4_194_304.0;
 const LOG_BYTES_TIMES: f64 = 4.0;
