@@ -5,6 +5,7 @@
 //! a database is, this module does not know: [`Batch`] takes values, first those of the key.
 
 mod batch;
+mod put;
 mod tables;
 mod value;
 
@@ -15,6 +16,7 @@ use crate::env::Env;
 use crate::error::{Error, Kind, Result};
 
 pub use self::batch::Batch;
+pub use self::put::{Conflict, PutOutcome, PutPlan, PutRequest};
 pub use self::tables::{Comparison, Place, SchemaDifference, TableDifference, TableOutcome};
 pub use self::value::{TextOrder, Value};
 

@@ -158,6 +158,42 @@ impl Session {
         }
     }
 
+    /// Puts rows, as `COPY` writes them, into a table: `schema.table (a, b)`.
+    pub(crate) fn copy_in(
+        &mut self,
+        target: &str,
+        give: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()>,
+    ) -> Result<()> {
+        let begun = writeln!(self.stdin, "COPY {target} FROM stdin;");
+        let given = match begun {
+            Ok(()) => give(&mut |row| {
+                let written = self.stdin.write_all(row).and_then(|()| self.stdin.write_all(b"\n"));
+                written.map_err(|error| Error::io(Kind::Failed, "psql takes no more rows", error))
+            }),
+            Err(error) => Err(Error::io(Kind::Failed, "psql takes no rows", error)),
+        };
+        if let Err(error) = given {
+            // Within the rows nothing else can be said to it.
+            return Err(match error.message().starts_with("psql takes no") {
+                true => self.ended(),
+                false => error,
+            });
+        }
+        match writeln!(self.stdin, "\\.") {
+            Ok(()) => self.execute("SELECT 1 WHERE false"),
+            Err(_) => Err(self.ended()),
+        }
+    }
+
+    /// Runs a statement that changes rows, and gives their number.
+    pub(crate) fn changed(&mut self, statement: &str) -> Result<u64> {
+        let answer = self.ask(&format!("{statement}\n;\n\\echo :ROW_COUNT"))?;
+        answer.trim().parse().map_err(|error| {
+            Error::new(Kind::Failed, "psql does not say how many rows were changed")
+                .caused_by(error)
+        })
+    }
+
     /// The only row of a query.
     pub fn row(&mut self, query: &str) -> Result<Row> {
         let mut rows = self.rows(query)?;

@@ -24,6 +24,7 @@ mod lock_proof;
 pub mod pagelog;
 mod pinned_check;
 mod probe;
+mod put_rows;
 mod rows;
 pub mod sample;
 mod schema;
@@ -36,6 +37,7 @@ pub use self::diff::compare;
 pub use self::engine::SqliteEngine;
 pub use self::glance::{Glance, glance};
 pub use self::probe::{Applied, Probe};
+pub use self::put_rows::{copy_aside, plan_rows, put_rows};
 pub use self::source::SqliteSource;
 pub use self::wal_copy::WalCopy;
 

@@ -31,6 +31,15 @@ pub(crate) struct Column {
     pub(crate) is_nullable: bool,
 }
 
+/// An index that lets no two rows be equal in its columns.
+#[derive(Clone, Debug)]
+pub(crate) struct Unique {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its columns.
+    pub(crate) columns: Vec<String>,
+}
+
 impl Table {
     /// The column of that name, whatever its case.
     pub(crate) fn column(&self, name: &str) -> Option<&Column> {
@@ -122,4 +131,24 @@ fn describe(
         rowid,
         name,
     })
+}
+
+/// The indexes of a table that forbid equal rows, but for that of its primary key, and for those
+/// of some rows or of expressions.
+pub(crate) fn uniques(connection: &Connection, table: &str) -> rusqlite::Result<Vec<Unique>> {
+    let mut statement = connection.prepare(
+        "SELECT name FROM pragma_index_list(?1)
+         WHERE \"unique\" AND NOT partial AND origin <> 'pk' ORDER BY name",
+    )?;
+    let names = statement.query_map([table], |row| row.get::<_, String>(0))?;
+    let names: Vec<String> = names.collect::<rusqlite::Result<_>>()?;
+    let mut statement =
+        connection.prepare("SELECT name FROM pragma_index_info(?1) ORDER BY seqno")?;
+    let mut found = Vec::new();
+    for name in names {
+        let columns = statement.query_map([&name], |row| row.get::<_, Option<String>>(0))?;
+        let columns: Option<Vec<String>> = columns.collect::<rusqlite::Result<_>>()?;
+        found.extend(columns.map(|columns| Unique { name, columns }));
+    }
+    Ok(found)
 }

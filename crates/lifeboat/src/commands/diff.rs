@@ -1,6 +1,6 @@
 //! `lifeboat diff A B`: two databases compared by table and key.
 
-mod say;
+pub(crate) mod say;
 pub(crate) mod side;
 
 use std::process::ExitCode;

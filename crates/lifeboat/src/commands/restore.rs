@@ -4,6 +4,7 @@ mod all;
 mod cluster;
 mod follow;
 mod replica;
+mod rows;
 mod server;
 mod wal_copy;
 
@@ -63,6 +64,12 @@ use crate::ui::units;
 ///
 /// A dump of PostgreSQL is loaded into a new database beside the old one, counted, and then takes
 /// its name; the old one stays as NAME_before_restore_TIME, and `lifeboat undo` goes back to it.
+///
+/// With --rows-from, what is named is a live database, and rows go back into it while its application
+/// runs: those of --table whose keys it lacks, all in one transaction, with foreign keys checked before
+/// it commits. Rows that are in the way are listed and left alone. Before that a copy is kept, as
+/// NAME.before_restore.TIME beside a file (`lifeboat undo` goes back to it), as a backup that is
+/// pinned for a server's database. Columns that are generated follow, sequences are set.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// What: SOURCE, SOURCE@TIME, the name of a backup, BACKUP+POSITION of its log, the path of one
@@ -106,6 +113,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "LEVEL")]
     check: Option<CheckWord>,
     #[command(flatten)]
+    rows: rows::RowsArgs,
+    #[command(flatten)]
     mapping: MappingArgs,
     #[command(flatten)]
     server: server::ServerArgs,
@@ -128,6 +137,9 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     let env = session.env()?;
     let (at, to) = (args.at.as_deref(), args.to.as_deref());
     let Some(what) = &args.what else { return all::run(session, &env, &args) };
+    if let Some(from) = args.rows.source() {
+        return rows::run(session, &args, what, from);
+    }
     if let Some(named) = replicas::find(session, &env, what)? {
         return replica::run(session, &env, &args, &named);
     }

@@ -65,6 +65,7 @@ mod rebuild;
 mod restore;
 mod restore_all;
 mod rotation;
+mod rows_from;
 mod round_trip;
 mod salvage;
 mod sealed;

@@ -22,7 +22,7 @@ use crate::ui::units;
 #[derive(Default)]
 pub(crate) struct Holder {
     scratch: RefCell<Option<Scratch>>,
-    dumps: RefCell<Vec<Box<LoadedDump>>>,
+    dumps: RefCell<Vec<LoadedDump>>,
 }
 
 /// A database that can be read.
@@ -30,7 +30,7 @@ pub(crate) enum Database {
     /// A file of SQLite, held at one moment.
     Sqlite(Probe),
     /// A database of a server.
-    Postgres(Client),
+    Postgres(Box<Client>),
 }
 
 /// One side.
@@ -88,7 +88,7 @@ fn live(target: &Target) -> Result<Side> {
 
 fn live_server(database: &postgres::Database) -> Result<Side> {
     let label = database.address().label();
-    Ok(Side { label, database: Database::Postgres(database.client()?) })
+    Ok(Side { label, database: Database::Postgres(Box::new(database.client()?)) })
 }
 
 fn of_database(path: &Path, label: String) -> Result<Side> {
@@ -176,8 +176,8 @@ fn loaded(
     match load(env, &postgres::options(), origin, &session.folders.scratch)? {
         Loading::Loaded(dump) => {
             let client = dump.client()?;
-            holder.dumps.borrow_mut().push(dump);
-            Ok(Side { label, database: Database::Postgres(client) })
+            holder.dumps.borrow_mut().push(*dump);
+            Ok(Side { label, database: Database::Postgres(Box::new(client)) })
         }
         Loading::NotHere(why) => {
             Err(Error::new(Kind::SourceUnavailable, format!("{label} cannot be loaded here"))

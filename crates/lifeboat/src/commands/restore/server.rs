@@ -39,8 +39,9 @@ pub(crate) struct ServerArgs {
     /// PostgreSQL: only this schema, into a new database (--to)
     #[arg(long, value_name = "SCHEMA", requires = "to")]
     schema: Vec<String>,
-    /// PostgreSQL: only this table, into a new database (--to)
-    #[arg(long, value_name = "TABLE", requires = "to")]
+    /// PostgreSQL: only this table, into a new database (--to). With --rows-from: the table whose
+    /// rows are put back; several go in one transaction
+    #[arg(long, value_name = "TABLE")]
     table: Vec<String>,
     /// PostgreSQL: go on although the database that is there cannot be backed up first; it stays
     /// under another name all the same
@@ -51,6 +52,11 @@ pub(crate) struct ServerArgs {
 impl ServerArgs {
     fn is_part(&self) -> bool {
         !self.schema.is_empty() || !self.table.is_empty()
+    }
+
+    /// The tables that are meant.
+    pub(super) fn tables(&self) -> &[String] {
+        &self.table
     }
 
     /// None of them means anything for a file.
@@ -87,6 +93,11 @@ pub(super) fn run(
     origin: Origin<'_>,
     target: Option<&Target>,
 ) -> Result<ExitCode> {
+    if !args.server.table.is_empty() && args.to.is_none() {
+        return Err(Error::new(Kind::Usage, "--table alone goes into a new database").hint(
+            "name one with --to; or put rows back into the live one with --rows-from",
+        ));
+    }
     let database = destination(session, args, origin, target)?;
     let client = database.client()?;
     let request = RestoreRequest {
@@ -256,7 +267,8 @@ fn safety_backup(
     if args.server.without_safety_backup {
         return Ok(None);
     }
-    let made = make_safety_backup(session, env, database, target, plan);
+    let names = (plan.database.as_str(), plan.what.as_str());
+    let made = make_safety_backup(session, env, database, target, names);
     made.map(Some).map_err(|error| {
         let hint = error.hint_text().map(|hint| format!("{hint}; or ")).unwrap_or_default();
         let message =
@@ -268,12 +280,13 @@ fn safety_backup(
     })
 }
 
-fn make_safety_backup(
+/// A backup of a database as it is now, pinned, before that is restored to it. Its name.
+pub(super) fn make_safety_backup(
     session: &Session,
     env: &Env,
     database: &Database,
     target: Option<&Target>,
-    plan: &RestorePlan,
+    (name, what): (&str, &str),
 ) -> Result<String> {
     let label = database.address().label();
     let is_it = |target: &&Target| {
@@ -283,7 +296,7 @@ fn make_safety_backup(
     let target = match target.filter(is_it) {
         Some(target) => target,
         None => {
-            other = Target::server(source_name(&plan.database), database.clone());
+            other = Target::server(source_name(name), database.clone());
             &other
         }
     };
@@ -292,7 +305,7 @@ fn make_safety_backup(
         Error::new(Kind::NoRepository, "no repository takes the backup").hint("name one: --repo")
     })?;
     let pin = Hold {
-        reason: format!("before the restore of {}", plan.what),
+        reason: format!("before the restore of {what}"),
         until: env.clock.now().checked_add(jiff::SignedDuration::from_hours(SAFETY_PIN_HOURS)).ok(),
     };
     let purpose = Some(Purpose::BeforeRestore);
