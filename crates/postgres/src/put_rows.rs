@@ -2,8 +2,8 @@
 //!
 //! The rows that are wanted go from one server to the other as COPY writes them, into a temporary
 //! table; the server itself finds out which are missing, the same or in the way. To look at it that
-//! transaction is rolled back; to do it, it goes on with one `INSERT ... ON CONFLICT DO NOTHING` for
-//! each table. Sequences behind the columns are set to their highest value, never back.
+//! transaction is rolled back; to do it, it goes on with one `INSERT ... ON CONFLICT DO NOTHING`
+//! for each table. Sequences behind the columns are set to their highest value, never back.
 
 use lifeboat_core::diff::{Conflict, PutOutcome, PutPlan, PutRequest, Value};
 use lifeboat_core::env::Env;
@@ -102,9 +102,8 @@ impl Shape {
         }
         let key = table.key.clone();
         let rest = other.columns.iter().map(|column| column.name.clone());
-        let (both, gone): (Vec<String>, Vec<String>) = rest
-            .filter(|name| !key.contains(name))
-            .partition(|name| table.column(name).is_some());
+        let (both, gone): (Vec<String>, Vec<String>) =
+            rest.filter(|name| !key.contains(name)).partition(|name| table.column(name).is_some());
         let mut notes = Vec::new();
         if !gone.is_empty() {
             notes.push(format!("not put back, as the table has them no more: {}", gone.join(", ")));
@@ -223,7 +222,8 @@ impl Shape {
         ))?;
         let count = |name: &str| counted.get(name).and_then(Json::as_u64).unwrap_or_default();
         let texts = |columns: &[String]| -> String {
-            let parts = columns.iter().map(|name| format!("w.{}::pg_catalog.text", identifier(name)));
+            let parts =
+                columns.iter().map(|name| format!("w.{}::pg_catalog.text", identifier(name)));
             format!("ARRAY[{}]", parts.collect::<Vec<_>>().join(", "))
         };
         let missing = live.rows(&format!(

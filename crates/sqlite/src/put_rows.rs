@@ -160,8 +160,8 @@ struct Writer {
 impl Writer {
     fn open(live: &Path) -> Result<Writer> {
         let wrong = |error| writing(live, error);
-        let identity = Identity::of_path(live)
-            .map_err(|error| crate::snapshot::missing(live, error))?;
+        let identity =
+            Identity::of_path(live).map_err(|error| crate::snapshot::missing(live, error))?;
         let announced = held::announce(identity);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(live, flags).map_err(wrong)?;
@@ -199,7 +199,8 @@ impl Shape {
         };
         let (table, other) = (table_of(live)?, table_of(from)?);
         if table.is_virtual || other.is_virtual {
-            let message = format!("{} is a virtual table, which has no rows of its own", table.name);
+            let message =
+                format!("{} is a virtual table, which has no rows of its own", table.name);
             return Err(Error::new(Kind::Refused, message).hint(
                 "put the rows back that it is made of, then build it anew: \
                  INSERT INTO t(t) VALUES('rebuild') for FTS5",
@@ -214,9 +215,11 @@ impl Shape {
         let key = match (has_key, table.rowid, other.rowid) {
             (true, ..) => table.primary_key.clone(),
             (false, Some(rowid), Some(_)) => {
-                notes.push("no key of its own: rows are told apart by rowid, which a VACUUM may \
+                notes.push(
+                    "no key of its own: rows are told apart by rowid, which a VACUUM may \
                             have changed"
-                    .to_owned());
+                        .to_owned(),
+                );
                 vec![rowid.to_owned()]
             }
             _ => {
@@ -386,7 +389,8 @@ impl<'a> Finder<'a> {
             return Ok(match differing.is_empty() {
                 true => Found::Same,
                 false => {
-                    let why = format!("the row of that key has other values in {}", differing.join(", "));
+                    let why =
+                        format!("the row of that key has other values in {}", differing.join(", "));
                     Found::Other { why, has_key: true }
                 }
             });
@@ -443,11 +447,12 @@ fn not_taken(shape: &Shape, row: &[Value], error: rusqlite::Error) -> Error {
     let pairs = shape.key.iter().zip(row);
     let key: Vec<String> =
         pairs.map(|(name, value)| format!("{name}={}", value.to_sql(60))).collect();
-    let message =
-        format!("{} does not take the row {}: nothing was changed", shape.table.name, key.join(" "));
-    Error::new(Kind::Refused, message)
-        .caused_by(error)
-        .hint("leave such rows out with --where")
+    let message = format!(
+        "{} does not take the row {}: nothing was changed",
+        shape.table.name,
+        key.join(" ")
+    );
+    Error::new(Kind::Refused, message).caused_by(error).hint("leave such rows out with --where")
 }
 
 fn writing(path: &Path, error: rusqlite::Error) -> Error {

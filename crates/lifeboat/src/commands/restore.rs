@@ -65,11 +65,12 @@ use crate::ui::units;
 /// A dump of PostgreSQL is loaded into a new database beside the old one, counted, and then takes
 /// its name; the old one stays as NAME_before_restore_TIME, and `lifeboat undo` goes back to it.
 ///
-/// With --rows-from, what is named is a live database, and rows go back into it while its application
-/// runs: those of --table whose keys it lacks, all in one transaction, with foreign keys checked before
-/// it commits. Rows that are in the way are listed and left alone. Before that a copy is kept, as
-/// NAME.before_restore.TIME beside a file (`lifeboat undo` goes back to it), as a backup that is
-/// pinned for a server's database. Columns that are generated follow, sequences are set.
+/// With --rows-from, what is named is a live database, and rows go back into it while its
+/// application runs: those of --table whose keys it lacks, all in one transaction, with foreign
+/// keys checked before it commits. Rows that are in the way are listed and left alone. Before that
+/// a copy is kept, as NAME.before_restore.TIME beside a file (`lifeboat undo` goes back to it), as
+/// a backup that is pinned for a server's database. Columns that are generated follow, sequences
+/// are set.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// What: SOURCE, SOURCE@TIME, the name of a backup, BACKUP+POSITION of its log, the path of one

@@ -1,4 +1,5 @@
-//! `lifeboat restore PLACE --rows-from X --table T`: partial loss, mended while the application runs.
+//! `lifeboat restore PLACE --rows-from X --table T`: partial loss, mended while the application
+//! runs.
 
 use std::fs;
 
@@ -67,8 +68,15 @@ fn missing_rows_go_back_while_the_application_runs_and_nothing_is_replaced() {
     assert_eq!(done["tables"][0]["left"], 2);
     assert_eq!(one(&application, "SELECT count(*) FROM post"), 501);
     assert_eq!(one(&application, "SELECT count(*) FROM post WHERE body IN ('new', 'edited')"), 2);
-    assert_eq!(one(&application, "SELECT count(*) FROM log WHERE line <> 'post 150'
-        AND line <> 'post 900'"), 0, "no trigger ran");
+    assert_eq!(
+        one(
+            &application,
+            "SELECT count(*) FROM log WHERE line <> 'post 150'
+        AND line <> 'post 900'"
+        ),
+        0,
+        "no trigger ran"
+    );
     drop(application);
     // A second time there is nothing to do, and no copy is made.
     world.run(&posts(&[&all[..], &["--yes"]].concat())).expect(0);
@@ -208,8 +216,20 @@ fn rows_of_a_dump_go_back_into_the_live_database_of_a_server() {
         go(&["--yes"]).expect(23).says("the triggers noted");
         go(&["--yes", "--triggers", "skip"]).expect(23).says("nothing was changed");
         assert_eq!(server.ask("chat", "SELECT count(*) AS n FROM public.post"), ["200"]);
-        let room = ["restore", &url, "--rows-from", &name, "--yes", "--table", "room", "--table",
-            "post", "--triggers", "skip", "--json"];
+        let room = [
+            "restore",
+            &url,
+            "--rows-from",
+            &name,
+            "--yes",
+            "--table",
+            "room",
+            "--table",
+            "post",
+            "--triggers",
+            "skip",
+            "--json",
+        ];
         let done = run(&room).expect(0).json();
         assert_eq!(done["tables"][1]["inserted"], 200, "{done}");
         assert_eq!(done["tables"][1]["left"], 1);

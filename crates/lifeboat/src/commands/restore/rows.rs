@@ -33,8 +33,8 @@ const VALUE_BYTES: usize = 60;
 /// The options of putting rows back.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct RowsArgs {
-    /// Put rows of this one back that the live database lacks, and replace nothing: a backup, a file
-    /// or what salvage made, as `lifeboat diff` takes them. With --table
+    /// Put rows of this one back that the live database lacks, and replace nothing: a backup, a
+    /// file or what salvage made, as `lifeboat diff` takes them. With --table
     #[arg(long, value_name = "X", requires = "table", conflicts_with_all = ["all", "to", "files",
           "at", "wal", "follow"])]
     rows_from: Option<String>,
@@ -53,7 +53,8 @@ pub(crate) struct RowsArgs {
 enum TriggersWord {
     /// They run, as for any new row: a search index is kept up to date, and a log gets a line
     Run,
-    /// They do not run: rows come back as they were, and what triggers made then comes back by itself
+    /// They do not run: rows come back as they were, and what triggers made then comes back by
+    /// itself
     Skip,
 }
 
@@ -172,8 +173,10 @@ fn requests(args: &Args) -> Result<Vec<PutRequest<'_>>> {
     let filter = args.rows.r#where.as_deref();
     if filter.is_some() && tables.len() > 1 {
         return Err(Error::new(Kind::Usage, "--where is for one table, and several are named")
-            .hint("put the rows of one table back after the other, those first that others refer \
-                   to"));
+            .hint(
+                "put the rows of one table back after the other, those first that others refer \
+                   to",
+            ));
     }
     let request = |table| PutRequest {
         table,
@@ -297,14 +300,16 @@ fn plan_text(args: &Args, (name, from): (&str, &str), plans: &[PutPlan]) -> Stri
         }
         for row in &plan.missing_rows {
             let pairs = plan.columns.iter().zip(row);
-            let pairs: Vec<String> =
-                pairs.map(|(name, value)| format!("{name}={}", value.to_sql(VALUE_BYTES))).collect();
+            let pairs: Vec<String> = pairs
+                .map(|(name, value)| format!("{name}={}", value.to_sql(VALUE_BYTES)))
+                .collect();
             text.push_str(&format!("    + {}\n", units::one_line(&pairs.join(" "))));
         }
         for conflict in &plan.conflict_rows {
             let pairs = plan.key.iter().zip(&conflict.key);
-            let key: Vec<String> =
-                pairs.map(|(name, value)| format!("{name}={}", value.to_sql(VALUE_BYTES))).collect();
+            let key: Vec<String> = pairs
+                .map(|(name, value)| format!("{name}={}", value.to_sql(VALUE_BYTES)))
+                .collect();
             let line = format!("    ! {}: {}", key.join(" "), conflict.why);
             text.push_str(&format!("{}\n", units::one_line(&line)));
         }

@@ -94,9 +94,8 @@ pub(super) fn run(
     target: Option<&Target>,
 ) -> Result<ExitCode> {
     if !args.server.table.is_empty() && args.to.is_none() {
-        return Err(Error::new(Kind::Usage, "--table alone goes into a new database").hint(
-            "name one with --to; or put rows back into the live one with --rows-from",
-        ));
+        return Err(Error::new(Kind::Usage, "--table alone goes into a new database")
+            .hint("name one with --to; or put rows back into the live one with --rows-from"));
     }
     let database = destination(session, args, origin, target)?;
     let client = database.client()?;
