@@ -12,6 +12,7 @@ pub(crate) mod stage;
 mod swap;
 mod files;
 mod undo;
+mod set_aside;
 
 use std::path::PathBuf;
 
@@ -26,6 +27,7 @@ use crate::verify::row_differences;
 pub use mapping::Mapping;
 pub use plan::{RestorePlan, plan};
 pub use request::{FilesChoice, FilesPlace, Origin, Replay, RestoreRequest};
+pub use set_aside::set_aside;
 pub use undo::{UndoPlan, UndoRequest, undo, undo_plan};
 
 /// How long after its service was stopped a process may still have the database open.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
-use lifeboat_core::{Error, Kind};
+use lifeboat_core::{Error, Kind, Result};
 
 use crate::commands::Command;
 use crate::commands::wal::exit::Rule;
@@ -121,6 +121,26 @@ fn run_by(arguments: &[OsString], rule: Rule) -> ExitCode {
             report::report(&session.printer, &error);
             ExitCode::from(rule.code(error.kind()))
         }
+    }
+}
+
+/// Runs another command within this one, with the same options of every command and without its
+/// questions: whoever calls it has asked. Each of its words was chosen by us.
+pub(crate) fn within(session: &Session, words: &[String]) -> Result<()> {
+    let words = std::iter::once("lifeboat").chain(words.iter().map(String::as_str));
+    let parsed = Cli::try_parse_from(words).map_err(|error| {
+        Error::new(Kind::Failed, "a step is no command of this program").caused_by(error)
+    })?;
+    let repo = parsed.globals.repo.or_else(|| session.globals.repo.clone());
+    let globals = Globals { repo, yes: true, ..session.globals.clone() };
+    let surroundings = Surroundings::read();
+    let printer = Printer::new(&surroundings, globals.level(), globals.color, globals.json);
+    let inner = Session::new(surroundings, printer, globals);
+    let done = parsed.command.run(&inner);
+    inner.progress.clear();
+    match done? {
+        ExitCode::SUCCESS => Ok(()),
+        _ => Err(Error::new(Kind::Failed, "a step did not succeed; what it said is above")),
     }
 }
 

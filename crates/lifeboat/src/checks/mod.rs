@@ -3,15 +3,23 @@
 //! A check is a function in a file of its own and a line in [`CHECKS`]. It changes nothing, and it
 //! never ends early: what cannot be found out is a finding as well.
 
+mod clock;
 mod configuration;
 mod drills;
+mod file_systems;
 mod host;
+mod leftovers;
+mod libraries;
+mod links;
 mod postgres;
 mod repositories;
+mod rights;
+mod room;
 mod schedules;
 mod services;
 mod sources;
 mod tools;
+mod unprotected;
 mod wal;
 
 use std::path::{Path, PathBuf};
@@ -203,8 +211,16 @@ const CHECKS: &[Check] = &[
     of_host(host::state_folder),
     of_host(host::scratch_folder),
     of_host(host::time_zone),
+    of_host(clock::kept_right),
     online(repositories::places),
     online(sources::readable),
+    of_configuration(file_systems::of_databases),
+    of_configuration(links::of_databases),
+    of_configuration(leftovers::beside),
+    of_configuration(rights::too_wide),
+    of_configuration(room::beside),
+    of_configuration(libraries::of_applications),
+    of_host(unprotected::databases),
     online(postgres::servers),
     online(wal::archivers),
     online(services::named),

@@ -322,7 +322,7 @@ fn no_result(command: &str) -> Error {
 }
 
 /// A path that starts this very program, also when its file was replaced by a newer one.
-fn own_program() -> Result<PathBuf> {
+pub(super) fn own_program() -> Result<PathBuf> {
     let running = Path::new("/proc/self/exe");
     match running.exists() {
         true => Ok(running.to_owned()),

@@ -17,6 +17,11 @@ use crate::session::Session;
 /// passwords of roles and for a restore), at the services that the configuration names, at the
 /// schedules that should be installed, and at the tools for restores by hand.
 ///
+/// Of SQLite databases it says what harms them: a network file system, several names, a
+/// transaction that was cut off or a -wal without its database beside it, rights that are too
+/// wide, no room for a restore, and an application whose SQLite is known to corrupt databases. It
+/// looks for databases of this host that no source protects, and for what keeps the clock right.
+///
 /// It changes nothing. Each line is good, a warning, or bad, with the command that mends it. The
 /// exit code is 0 where nothing is bad; else that of the failure, or 1 where there are several
 /// kinds.

@@ -20,7 +20,9 @@ mod pin;
 mod proof;
 mod prune;
 mod reference;
+mod rehearse;
 mod replica;
+mod rescue;
 mod restore;
 mod run;
 mod salvage;
@@ -51,7 +53,9 @@ pub(crate) enum Command {
     Adopt(adopt::Args),
     Drill(drill::Args),
     Proof(proof::Args),
+    Rehearse(rehearse::Args),
     Guard(guard::Args),
+    Rescue(rescue::Args),
     Salvage(salvage::Args),
     Diff(diff::Args),
     Prune(prune::Args),
@@ -98,8 +102,10 @@ impl Command {
             Command::Undo(args) => undo::run(session, args),
             Command::Adopt(args) => adopt::run(session, args),
             Command::Drill(args) => drill::run(session, args),
+            Command::Rehearse(args) => rehearse::run(session, &args),
             Command::Proof(args) => proof::run(session, args),
             Command::Guard(args) => guard::run(session, args),
+            Command::Rescue(args) => rescue::run(session, &args),
             Command::Salvage(args) => salvage::run(session, args),
             Command::Diff(args) => diff::run(session, args),
             Command::Prune(args) => prune::run(session, args),

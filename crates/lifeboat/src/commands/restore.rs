@@ -8,7 +8,7 @@ mod rows;
 mod server;
 mod wal_copy;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use lifeboat_core::env::Env;
@@ -160,7 +160,7 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
         file => (file, None),
     };
     let (wanted, replay) = wanted;
-    let target = target(session, &env, &wanted)?;
+    let target = target(session, &env, &wanted, to)?;
     let keys = session.keys()?;
     let keys = keys.as_deref();
     let (origin, kind) = match &wanted {
@@ -206,7 +206,7 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
         check_memory_bytes: target
             .as_ref()
             .map_or(CHECK_MEMORY_BYTES, |target| target.options.check_memory_bytes),
-        service: service(target.as_ref(), args.to.is_none()),
+        service: service(target.as_ref(), args.to.as_deref()),
         scratch_folder: &session.folders.scratch,
     };
     carry_out(session, &env, &request, args.dry_run, &name(&wanted))
@@ -262,9 +262,14 @@ fn plain_request<'a>(
     })
 }
 
-/// The configured source to which the backup belongs.
-fn target(session: &Session, env: &Env, wanted: &Wanted) -> Result<Option<Target>> {
-    let Wanted::Backup(selected) = wanted else { return Ok(None) };
+/// The configured source to which the backup belongs, or at whose place a file goes.
+fn target(
+    session: &Session,
+    env: &Env,
+    wanted: &Wanted,
+    to: Option<&Path>,
+) -> Result<Option<Target>> {
+    let Wanted::Backup(selected) = wanted else { return target_at(session, to) };
     let record = &selected.manifest.source;
     // A source that cannot be looked at, such as a glob whose folder is gone, is not this one.
     let targets = Target::all(&session.loaded()?.config).unwrap_or_default();
@@ -281,9 +286,21 @@ fn target(session: &Session, env: &Env, wanted: &Wanted) -> Result<Option<Target
     Ok(None)
 }
 
-/// The service is concerned only where the place is its own.
-fn service(target: Option<&Target>, in_place: bool) -> Option<&Service> {
-    target.filter(|_| in_place)?.service.as_ref()
+/// The configured database of a place.
+fn target_at(session: &Session, place: Option<&Path>) -> Result<Option<Target>> {
+    let Some(path) = place else { return Ok(None) };
+    let place = sources::place_of(path)?;
+    let Some(text) = place.to_str() else { return Ok(None) };
+    let target = sources::configured_at(&session.loaded()?.config, text)?;
+    Ok(target.filter(|target| target.is_at(&place)))
+}
+
+/// The service is concerned only where the place is its own, whether it was named or not.
+fn service<'a>(target: Option<&'a Target>, to: Option<&Path>) -> Option<&'a Service> {
+    let is_its_own = |to: &Path| {
+        sources::place_of(to).is_ok_and(|place| target.is_some_and(|target| target.is_at(&place)))
+    };
+    target.filter(|_| to.is_none_or(is_its_own))?.service.as_ref()
 }
 
 /// The name that answers the question, beside `yes`.

@@ -37,7 +37,7 @@ fn expect(report: &Value, check: &str, outcome: &str, said: &str) {
 
 fn healthy() -> World {
     let world = World::new();
-    world.database("app.db", 10);
+    set_mode(&world.database("app.db", 10), 0o640);
     world.configure(
         "[repository.local]\nurl = \"file://$REPO\"\n\
          [source.app]\nsqlite = \"$DATA/app.db\"\nschedule = \"hourly\"\n",

@@ -34,8 +34,10 @@ pub(super) fn run(
     let (keys, mapping) = (session.keys()?, Mapping::default());
     let origin = Origin::File { path, keys: keys.as_deref() };
     let request = plain_request(session, args, origin, &copy, &mapping)?;
+    let target = super::target_at(session, args.to.as_deref())?;
+    let service = super::service(target.as_ref(), args.to.as_deref());
     // A -wal of another time shows in indexes and their tables, which a quick check passes over.
-    let request = RestoreRequest { check: CheckLevel::Full, ..request };
+    let request = RestoreRequest { check: CheckLevel::Full, service, ..request };
     let restored = carry_out(session, env, &request, args.dry_run, &sources::name_of(path));
     restored.map_err(|error| match error.kind() {
         Kind::CheckFailed => {
