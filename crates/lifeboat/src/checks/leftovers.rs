@@ -28,7 +28,9 @@ pub(super) fn beside(subject: &Subject<'_>) -> Vec<Finding> {
         findings.extend(of_one(&target.name, &place));
     }
     match findings.is_empty() && looked {
-        true => vec![Finding::good(CHECK, "", "nothing beside the databases that tells of trouble")],
+        true => {
+            vec![Finding::good(CHECK, "", "nothing beside the databases that tells of trouble")]
+        }
         false => findings,
     }
 }

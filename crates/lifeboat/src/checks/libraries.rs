@@ -167,13 +167,17 @@ mod tests {
 
     #[test]
     fn a_source_id_is_found_across_pieces_and_nothing_else_is_one() {
-        let id = b"2022-12-28 14:03:47 df5c253c0b3dd24916e4ec7cf77d3db5294cc9fd45ae7b9c5e82ad8195f3";
+        let id =
+            b"2022-12-28 14:03:47 df5c253c0b3dd24916e4ec7cf77d3db5294cc9fd45ae7b9c5e82ad8195f3";
         for before in [0, 1, PIECE_BYTES - 10, PIECE_BYTES, PIECE_BYTES + 54] {
             let mut bytes = vec![b'-'; before];
             bytes.extend_from_slice(id);
             bytes.extend_from_slice(&[0; 100]);
             assert_eq!(date_in(&bytes[..]).as_deref(), Some("2022-12-28"), "{before}");
         }
-        assert_eq!(date_in(&b"2022-12-28 14:03:47 is a date, and no source id of SQLite at all"[..]), None);
+        assert_eq!(
+            date_in(&b"2022-12-28 14:03:47 is a date, and no source id of SQLite at all"[..]),
+            None
+        );
     }
 }

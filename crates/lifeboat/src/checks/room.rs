@@ -18,19 +18,21 @@ pub(super) fn beside(subject: &Subject<'_>) -> Vec<Finding> {
         let folder = existing(path.parent().unwrap_or(path));
         let free = match free_bytes(&folder) {
             Ok(free) => free,
-            Err(error) => return Some(Finding::bad(CHECK, &target.name, &error).at_most_a_warning()),
+            Err(error) => {
+                return Some(Finding::bad(CHECK, &target.name, &error).at_most_a_warning());
+            }
         };
         let (has, needs) = (units::bytes(free), units::bytes(needed));
         Some(match free < needed {
             true => {
-                let message = format!(
-                    "a restore beside {} needs {needs}, {has} are free there",
-                    shown(path)
-                );
+                let message =
+                    format!("a restore beside {} needs {needs}, {has} are free there", shown(path));
                 let hint = "lifeboat rescue --disk-full says what may go";
                 Finding::warning(CHECK, &target.name, message, hint)
             }
-            false => Finding::good(CHECK, &target.name, format!("it needs {needs}, {has} are free")),
+            false => {
+                Finding::good(CHECK, &target.name, format!("it needs {needs}, {has} are free"))
+            }
         })
     };
     paths.filter_map(one).collect()

@@ -54,7 +54,8 @@ pub(super) fn databases(subject: &Subject<'_>) -> Vec<Finding> {
             let user = database.openers.first().map_or(String::new(), |opener| {
                 format!(", open in {} ({})", opener.name, opener.pid)
             });
-            let message = format!("no source is this database of {}{user}", units::bytes(database.bytes));
+            let message =
+                format!("no source is this database of {}{user}", units::bytes(database.bytes));
             let hint = format!(
                 "lifeboat backup {}; or add it to the configuration: lifeboat init --dry-run",
                 units::shell_word(&path)
@@ -66,15 +67,15 @@ pub(super) fn databases(subject: &Subject<'_>) -> Vec<Finding> {
         let message = format!("and {} databases more", without.len() - NAMED_MAX);
         findings.push(Finding::warning(CHECK, "", message, "lifeboat init --dry-run"));
     }
-    let has_server = subject
-        .targets
-        .iter()
-        .any(|target| target.database.is_some() || target.is_cluster());
+    let has_server =
+        subject.targets.iter().any(|target| target.database.is_some() || target.is_cluster());
     if !has_server {
-        findings.extend(found.clusters.iter().filter(|cluster| cluster.is_running).map(|cluster| {
-            let message = format!("no source is on this server: {}", cluster.describe());
-            Finding::warning(CHECK, "PostgreSQL", message, "lifeboat init --dry-run")
-        }));
+        findings.extend(found.clusters.iter().filter(|cluster| cluster.is_running).map(
+            |cluster| {
+                let message = format!("no source is on this server: {}", cluster.describe());
+                Finding::warning(CHECK, "PostgreSQL", message, "lifeboat init --dry-run")
+            },
+        ));
     }
     findings.extend(
         found

@@ -158,12 +158,7 @@ fn chosen(
 }
 
 /// Nothing was taken.
-fn conclude(
-    session: &Session,
-    args: &Args,
-    facts: &Facts,
-    verdict: &Verdict,
-) -> Result<ExitCode> {
+fn conclude(session: &Session, args: &Args, facts: &Facts, verdict: &Verdict) -> Result<ExitCode> {
     if verdict.offers.first().is_some_and(|offer| offer.way == Way::Leave) {
         return Ok(ExitCode::SUCCESS);
     }
@@ -178,7 +173,9 @@ fn conclude(
     let message = format!("{}: {}", facts.place, verdict.diagnosis);
     Err(Error::new(Kind::CheckFailed, message).hint(match verdict.recommended {
         Some(index) => format!("lifeboat rescue {} --take {} --yes", words.join(" "), index + 1),
-        None => "nothing can be had here: look for copies on other disks, then --look-in DIR".into(),
+        None => {
+            "nothing can be had here: look for copies on other disks, then --look-in DIR".into()
+        }
     }))
 }
 

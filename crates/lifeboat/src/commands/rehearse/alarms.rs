@@ -144,9 +144,9 @@ fn wal_gap(env: &Env, yard: &Yard) -> Result<Alarm> {
         yard.prepare(&["backup", &database, "--incremental", "--repo", &repo])?;
     }
     let files = files_below(&yard.path("gap/made/log"));
-    let middle = files.get(files.len() / 2).ok_or_else(|| {
-        Error::new(Kind::Failed, "the incremental backups made up left no log")
-    })?;
+    let middle = files
+        .get(files.len() / 2)
+        .ok_or_else(|| Error::new(Kind::Failed, "the incremental backups made up left no log"))?;
     let ran = without(middle, || {
         yard.run(&["restore", "made@latest", "--to", &yard.text("gap.db"), "--repo", &repo])
     })?;
@@ -230,7 +230,12 @@ fn sealed_up(yard: &Yard) -> Result<String> {
         );
         fs::write(&config, text).map_err(|error| failed("write in", &error))?;
         let database = yard.made()?;
-        yard.prepare(&["backup", &database.to_string_lossy(), "--config", &config.to_string_lossy()])?;
+        yard.prepare(&[
+            "backup",
+            &database.to_string_lossy(),
+            "--config",
+            &config.to_string_lossy(),
+        ])?;
     }
     newest_of(&yard.path("sealed/made"))
 }

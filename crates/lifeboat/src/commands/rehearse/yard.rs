@@ -130,7 +130,10 @@ impl Yard {
             0 => Ok(()),
             code => Err(Error::new(
                 Kind::Failed,
-                format!("`{}` ended with {code} before anything was broken: {}", ran.command, ran.said),
+                format!(
+                    "`{}` ended with {code} before anything was broken: {}",
+                    ran.command, ran.said
+                ),
             )),
         }
     }

@@ -130,7 +130,8 @@ fn alone(env: &Env, place: &Path, memory_bytes: u64) -> Live {
 
 /// When the database or its `-wal` was written last.
 fn written(place: &Path) -> Option<Timestamp> {
-    let modified = |path: &Path| Timestamp::try_from(fs::metadata(path).ok()?.modified().ok()?).ok();
+    let modified =
+        |path: &Path| Timestamp::try_from(fs::metadata(path).ok()?.modified().ok()?).ok();
     let sides = SqliteEngine.side_files(place);
     // A reader writes to the -shm.
     let kept = sides.iter().filter(|side| !side.to_string_lossy().ends_with("-shm"));

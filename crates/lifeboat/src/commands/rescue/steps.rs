@@ -91,6 +91,7 @@ impl Step {
 }
 
 fn remove(path: &Path) -> Result<()> {
-    fs::remove_file(path)
-        .map_err(|error| Error::io(Kind::Failed, format!("cannot remove {}", path.display()), error))
+    fs::remove_file(path).map_err(|error| {
+        Error::io(Kind::Failed, format!("cannot remove {}", path.display()), error)
+    })
 }
