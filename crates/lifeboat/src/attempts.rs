@@ -5,8 +5,6 @@
 //! be written or read is left out, and never the reason of a failure.
 
 use std::fs;
-use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -15,6 +13,7 @@ use lifeboat_core::{Error, Kind, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::private;
 use crate::session::Session;
 use crate::sources::Target;
 use crate::ui::report;
@@ -106,7 +105,8 @@ pub(crate) fn note(
         missed_since: absent
             .then(|| before.and_then(|before| before.missed_since).unwrap_or(begun_at)),
     };
-    if let Err(error) = write(&path, &attempt) {
+    let text = serde_json::to_vec_pretty(&attempt).map_err(std::io::Error::from);
+    if let Err(error) = text.and_then(|text| private::replace(&path, &text)) {
         let message =
             format!("how this run ended is not written down: {}: {error}", path.display());
         session.printer.detail(&message);
@@ -116,20 +116,6 @@ pub(crate) fn note(
 fn in_one(error: &Error) -> String {
     let causes: String = report::causes(error).iter().map(|cause| format!(": {cause}")).collect();
     format!("{error}{causes}")
-}
-
-/// Whole or not at all: another run may read or write it now.
-fn write(path: &std::path::Path, attempt: &Attempt) -> std::io::Result<()> {
-    let folder = path.parent().unwrap_or(path);
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let part = path.with_extension(format!("{}.part", std::process::id()));
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let text = serde_json::to_vec_pretty(attempt)?;
-    let written = options.open(&part).and_then(|mut file| file.write_all(&text));
-    written.and_then(|()| fs::rename(&part, path)).inspect_err(|_| {
-        let _ = fs::remove_file(&part);
-    })
 }
 
 /// How the last backup of a source in a repository ended, where that is known.

@@ -8,6 +8,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use lifeboat_core::{Error, Kind, Result};
 
+use crate::agent;
 use crate::commands::Command;
 use crate::commands::wal::exit::Rule;
 use crate::session::Session;
@@ -114,6 +115,7 @@ fn run_by(arguments: &[OsString], rule: Rule) -> ExitCode {
     let Cli { globals, command } = cli;
     let printer = Printer::new(&surroundings, globals.level(), globals.color, globals.json);
     let session = Session::new(surroundings, printer, globals);
+    agent::end_with_parent(&session.surroundings);
     match command.run(&session) {
         Ok(code) => code,
         Err(error) => {

@@ -340,7 +340,7 @@ impl Lines {
 }
 
 /// The next line without its end, of a bounded length; what is beyond is read and left out.
-fn next_line(reader: &mut impl std::io::BufRead) -> Option<String> {
+pub(crate) fn next_line(reader: &mut impl std::io::BufRead) -> Option<String> {
     let mut line = Vec::new();
     reader.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line).ok()?;
     if line.is_empty() {

@@ -1,4 +1,4 @@
-//! Files of our own that nobody else may read, made whole or not at all, and never over another.
+//! Files of our own that nobody else may read, made whole or not at all.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -34,6 +34,20 @@ pub(crate) fn write_new(path: &Path, content: &str) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(exists(path)),
         written => written.map_err(failed),
     }
+}
+
+/// Writes a file of our state, 0600, over what it was before; whole or not at all, as another run
+/// may read or write it now.
+pub(crate) fn replace(path: &Path, content: &[u8]) -> std::io::Result<()> {
+    let folder = path.parent().unwrap_or(path);
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let part = path.with_extension(format!("{}.part", std::process::id()));
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let written = options.open(&part).and_then(|mut file| file.write_all(content));
+    written.and_then(|()| fs::rename(&part, path)).inspect_err(|_| {
+        let _ = fs::remove_file(&part);
+    })
 }
 
 /// Refuses a place that is taken, before any work is done for it.

@@ -281,7 +281,7 @@ pub(crate) fn lock_as_planned(
     let later = |by: SignedDuration| now.checked_add(by).unwrap_or(Timestamp::MAX);
     let (own_zone, until) = (&session.surroundings.time_zone, later(FORESEEN));
     let schedule = schedule.and_then(|text| Schedule::read(text).ok());
-    let moments = schedule.and_then(|schedule| schedule.moments(now, until, own_zone, MOMENTS_MAX));
+    let moments = schedule.map(|schedule| schedule.moments(now, until, own_zone, MOMENTS_MAX));
     let Some(moments) = moments.filter(|moments| moments.len() < MOMENTS_MAX) else {
         // Nobody knows when what follows it is made: what was promised to itself is known.
         return match backup.pin_until.filter(|until| *until > later(period)) {

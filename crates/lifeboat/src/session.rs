@@ -48,6 +48,20 @@ impl Session {
         Session { surroundings, printer, progress, globals, folders, loaded, keys }
     }
 
+    /// The same run with the configuration read anew.
+    pub(crate) fn again(&self) -> Self {
+        let surroundings = Surroundings::read();
+        Session {
+            folders: surroundings.folders(),
+            surroundings,
+            printer: Arc::clone(&self.printer),
+            progress: Arc::clone(&self.progress),
+            globals: self.globals.clone(),
+            loaded: OnceCell::new(),
+            keys: OnceCell::new(),
+        }
+    }
+
     /// The configuration: of a file, else of the variables, else an empty one.
     pub(crate) fn loaded(&self) -> Result<&Loaded> {
         if let Some(loaded) = self.loaded.get() {

@@ -2,11 +2,11 @@
 //! `lifeboat install` writes.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::{Finding, Subject, has_program};
-use crate::commands::install::{Job, MARK, cron_words, jobs_of, timer_of};
+use crate::commands::install::{AGENT, Job, MARK, cron_words, jobs_of, timer_of};
 
 const CHECK: &str = "schedule";
 
@@ -38,6 +38,9 @@ pub(super) fn installed(subject: &Subject<'_>) -> Vec<Finding> {
 }
 
 fn one(subject: &Subject<'_>, job: &Job, lines: &[(String, String)]) -> Finding {
+    if let Some(finding) = agent(subject, job) {
+        return finding;
+    }
     match timer(subject, job) {
         Ok(Some(finding)) => return finding,
         Ok(None) => {}
@@ -62,14 +65,37 @@ fn runs(line: &str, words: &str) -> bool {
     !line.trim_start().starts_with('#') && line.contains(&format!(" {words}"))
 }
 
+/// What is found of the service that runs all of them.
+fn agent(subject: &Subject<'_>, job: &Job) -> Option<Finding> {
+    for (folder, user) in folders(subject) {
+        let Some(path) = folder.map(|folder| folder.join(AGENT)).filter(|path| path.is_file())
+        else {
+            continue;
+        };
+        if subject.root == Path::new("/") && !is_active(AGENT, user) {
+            let flag = if user { " --user" } else { "" };
+            let message = format!("{} is there, but not active", path.display());
+            let hint = format!("systemctl{flag} enable --now {AGENT}");
+            return Some(Finding::warning(CHECK, &job.name, message, hint));
+        }
+        let message = format!("{} runs it", path.display());
+        return Some(Finding::good(CHECK, &job.name, message));
+    }
+    None
+}
+
+/// Where units may be: of the system, and of the user.
+fn folders(subject: &Subject<'_>) -> [(Option<PathBuf>, bool); 2] {
+    let of_user = subject.session.surroundings.config_folder();
+    let of_user = of_user.as_deref().and_then(Path::parent).map(|above| above.join("systemd/user"));
+    [(Some(subject.root.join("etc/systemd/system")), false), (of_user, true)]
+}
+
 /// What is found of its timer: of the system, else of the user.
 fn timer(subject: &Subject<'_>, job: &Job) -> lifeboat_core::Result<Option<Finding>> {
     let (name, text) = timer_of(job)?;
     let wanted = format!("{MARK}\n{text}");
-    let of_user = subject.session.surroundings.config_folder();
-    let of_user = of_user.as_deref().and_then(Path::parent).map(|above| above.join("systemd/user"));
-    let folders = [(Some(subject.root.join("etc/systemd/system")), false), (of_user, true)];
-    for (folder, user) in folders {
+    for (folder, user) in folders(subject) {
         let Some(path) = folder.map(|folder| folder.join(&name)) else { continue };
         let Ok(found) = fs::read_to_string(&path) else { continue };
         let again =

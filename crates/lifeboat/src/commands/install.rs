@@ -19,7 +19,7 @@ pub(crate) use self::cron::words as cron_words;
 pub(crate) use self::files::MARK;
 use self::files::Plan;
 pub(crate) use self::jobs::{Job, Program, of as jobs_of};
-pub(crate) use self::systemd::{argument, timer_of};
+pub(crate) use self::systemd::{AGENT, argument, timer_of};
 use crate::config::diagnose::shown;
 use crate::session::Session;
 use crate::ui::confirm::confirm;
@@ -43,7 +43,8 @@ enum Action {
 /// Write a service and a timer for each source that has a `schedule`
 ///
 /// Besides, backups are pruned every day, where `keep` says what stays, all are verified every
-/// week, and a repository elsewhere, or on a drive, gets what it missed.
+/// week, and a repository elsewhere, or on a drive, gets what it missed. With --agent one service
+/// does all that without timers, and follows databases.
 ///
 /// The services run as root, or as the user with --user, with just the rights that the
 /// configuration needs. Units that an earlier run wrote for sources which are gone are removed.
@@ -56,7 +57,10 @@ enum Action {
 struct SystemdArgs {
     #[command(flatten)]
     common: CommonArgs,
-    /// The unit that is started when a backup fails
+    /// One service for all, `lifeboat run`, instead of a timer for each
+    #[arg(long)]
+    agent: bool,
+    /// The unit that is started when a backup fails, or the agent ends by itself
     #[arg(long, value_name = "UNIT", value_parser = unit_name)]
     on_failure: Option<String>,
 }
@@ -135,16 +139,28 @@ fn systemd_files(session: &Session, args: &SystemdArgs) -> Result<ExitCode> {
     let (mut wanted, mut folders) = (Vec::new(), Vec::new());
     if !common.uninstall {
         let program = Program::of(session)?;
-        for job in jobs(session)? {
+        let failure = args.on_failure.as_deref();
+        let mut jobs = jobs(session)?;
+        if args.agent {
+            jobs = vec![jobs::agent(session, jobs)?];
+        }
+        for job in jobs {
             folders.extend(job.made.iter().cloned());
-            let failure = args.on_failure.as_deref();
-            wanted.extend(systemd::units(&program, &job, common.user, failure)?);
+            match args.agent {
+                true => {
+                    let agent = session.loaded()?.config.agent.clone().unwrap_or_default();
+                    let drain_s = agent.drain_ms().div_ceil(1000);
+                    wanted.push(systemd::agent(&program, &job, drain_s, common.user, failure));
+                }
+                false => wanted.extend(systemd::units(&program, &job, common.user, failure)?),
+            }
         }
     }
     let plan = Plan::of(&below(common, folder), wanted, systemd::is_ours)?.making(folders);
-    let timers: Vec<String> = plan.names().filter(|name| name.ends_with(".timer")).collect();
+    let is_begun = |name: &String| name.ends_with(".timer") || name == systemd::AGENT;
+    let timers: Vec<String> = plan.names().filter(is_begun).collect();
     if !carry_out(session, common, &plan, |plan| {
-        let gone: Vec<String> = plan.removed().filter(|name| name.ends_with(".timer")).collect();
+        let gone: Vec<String> = plan.removed().filter(is_begun).collect();
         let system = systemd::Manager { user: common.user, there: common.root.is_none() };
         system.disable(&gone)?;
         plan.apply()?;

@@ -1,4 +1,5 @@
-//! `lifeboat run`: follows SQLite databases, so that new commits are in the repositories at once.
+//! `lifeboat run`: the agent, and the follower of SQLite databases, by which new commits are in the
+//! repositories at once.
 
 mod thinning;
 mod turns;
@@ -20,6 +21,7 @@ use serde_json::{Value, json};
 use self::thinning::Thinning;
 use self::turns::Turns;
 use super::backup::{Choices, chosen, request};
+use crate::agent;
 use crate::config::values::Period;
 use crate::repositories::{self, Place};
 use crate::session::Session;
@@ -34,9 +36,18 @@ const CURRENT_EVERY_LOOKS: u32 = 60;
 /// How long a database that failed is left alone: doubled each time, up to the second.
 const RETRY_MS: (u64, u64) = (1_000, 60_000);
 
-/// Follow SQLite databases
+/// Run all that is scheduled, and follow SQLite databases
 ///
-/// New commits are in the repository within a second, as states of the log that follows the newest
+/// Without arguments it is one process for everything: it makes the backups of each source's
+/// `schedule`, prunes, copies, verifies and drills when the timers of `lifeboat install` would, follows
+/// the SQLite databases, and receives the log of clusters with `receive`. What was missed while it
+/// did not run is caught up once. What fails is tried again, what hangs is ended, and neither keeps
+/// anything else waiting; `agent` of the configuration has the numbers. SIGTERM lets runs end first,
+/// SIGHUP reads the configuration anew if it is right. `lifeboat install systemd --agent` makes a
+/// service of it.
+///
+/// With names or paths, or with --follow or --once, databases are followed and nothing else is done:
+/// new commits are in the repository within a second, as states of the log that follows the newest
 /// backup; where there is no backup yet, or its log has grown too large, one is made. `lifeboat
 /// restore SOURCE --at TIME` goes back to any of these states, and `lifeboat status` says how old
 /// the newest one is.
@@ -48,7 +59,7 @@ const RETRY_MS: (u64, u64) = (1_000, 60_000);
 /// Every hour the logs are thinned out as `log` and `keep` of the configuration say, where the
 /// credentials suffice; without both, every state stays.
 ///
-/// Without arguments every SQLite database of the configuration is followed, those of globs as they
+/// Without names every SQLite database of the configuration is followed, those of globs as they
 /// come and go. It runs until it gets a signal. One database that fails is told of and tried again;
 /// the others go on.
 #[derive(Debug, clap::Args)]
@@ -79,6 +90,9 @@ pub(crate) struct Args {
     /// Look at each database once, thin out its log, then end
     #[arg(long)]
     once: bool,
+    /// Follow databases, and run no schedules
+    #[arg(long)]
+    follow: bool,
 }
 
 /// A database in a repository.
@@ -118,6 +132,31 @@ struct Rpo {
 }
 
 pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
+    let is_agent = args.sources.is_empty() && !args.once && !args.follow;
+    // Without a file there are no schedules: what variables name is followed.
+    if is_agent && !session.config_files()?.is_empty() {
+        return agent::run(session, &args.options());
+    }
+    follow_all(session, args)
+}
+
+impl Args {
+    /// The options as a follower gets them that runs beside the schedules.
+    fn options(&self) -> Vec<String> {
+        let numbers = [
+            ("--wal-max", self.wal_max),
+            ("--compare-max", self.compare_max),
+            ("--hurry-from", self.hurry_from),
+            ("--pin-from", self.pin_from),
+        ];
+        let periods = [("--interval", self.interval), ("--heartbeat", self.heartbeat)];
+        let numbers = numbers.map(|(name, number)| [name.to_owned(), number.to_string()]);
+        let periods = periods.map(|(name, period)| [name.to_owned(), period.to_string()]);
+        numbers.into_iter().chain(periods).flatten().collect()
+    }
+}
+
+fn follow_all(session: &Session, args: Args) -> Result<ExitCode> {
     let mut env = session.env()?;
     env.stop = signals::catch();
     allow_files();

@@ -16,6 +16,7 @@ use lifeboat_sqlite::pagelog::Resolution;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::agent::AgentConfig;
 use super::drill::{DrillConfig, DrillSchedules};
 use super::keys::IdentityConfig;
 use super::postgres::PostgresConfig;
@@ -119,12 +120,19 @@ pub(crate) struct SourceConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"on-change")]
     pub(crate) when: Option<When>,
-    /// When `install systemd` and `install cron` have a backup made: "hourly", "daily", "weekly",
-    /// "monthly", "daily 02:00", five fields as cron has them, or what systemd takes after
-    /// OnCalendar=. In the host's local time.
+    /// When `lifeboat run`, or the timers of `install systemd` or the lines of `install cron`, have
+    /// a backup made: "hourly", "daily", "weekly", "monthly", "daily 02:00", five fields as cron
+    /// has them, or what systemd takes after OnCalendar=. In the host's local time, or in that of a
+    /// zone behind it: "daily 02:00 Europe/Berlin".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"hourly")]
     pub(crate) schedule: Option<String>,
+    /// How far the moment is moved, the same for a host and a source, so that not all begin at
+    /// once; cron does without. Default: up to "5m" for "hourly", "15m" for the other words, "30s"
+    /// where a time is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"10m")]
+    pub(crate) random_delay: Option<Text<Period>>,
     /// How old the newest backup may be before `status` calls the source stale.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"1h")]
@@ -342,16 +350,6 @@ pub(crate) struct LogConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"30d")]
     pub(crate) hourly: Option<Text<Period>>,
-}
-
-/// The long-running process.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct AgentConfig {
-    /// The address of its web page.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(example = &"127.0.0.1:6464")]
-    pub(crate) listen: Option<String>,
 }
 
 /// When a source is pruned.

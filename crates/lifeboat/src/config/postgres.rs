@@ -86,6 +86,11 @@ pub(crate) struct PostgresConfig {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     #[schemars(example = true)]
     pub(crate) physical: bool,
+    /// Of a whole cluster: whether `lifeboat run` receives the log as the server writes it, as
+    /// `lifeboat wal receive` does, by a replication slot that stays. Default: false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(example = true)]
+    pub(crate) receive: bool,
     /// Of a physical backup: how the server makes the checkpoint before it, "fast" or "spread" over
     /// minutes. Default: "fast".
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -3,7 +3,8 @@
 //!
 //! Pure. A schedule is read once, with a clear error, and written as either of the two. Cron's
 //! fields become lists of numbers for systemd, so that nothing is lost on the way; a calendar
-//! expression has no equal in cron and is refused there. Times are local times of the host.
+//! expression, or a time zone, has no equal in cron and is refused there. Times without a zone are
+//! local times of the host.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -11,6 +12,9 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
+
+use super::calendar::{Calendar, WEEKDAYS};
+use super::moments::Pattern;
 
 /// When to back up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,8 +25,10 @@ pub(crate) enum Schedule {
     DailyAt(u8, u8),
     /// Five fields of cron, as they were written and as what they stand for.
     Cron(String, Box<CronFields>),
-    /// A calendar expression of systemd.
-    Calendar(String),
+    /// A calendar expression of systemd, as it was written and as what it stands for.
+    Calendar(String, Box<Calendar>),
+    /// Any of these by the clocks of another zone than the host's.
+    In(Box<Schedule>, String, TimeZone),
 }
 
 /// The words.
@@ -41,22 +47,27 @@ pub(crate) enum Every {
 /// What the fields of a cron expression stand for; `None` is every value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CronFields {
-    minutes: Option<BTreeSet<u8>>,
-    hours: Option<BTreeSet<u8>>,
-    days: Option<BTreeSet<u8>>,
-    months: Option<BTreeSet<u8>>,
-    weekdays: Option<BTreeSet<u8>>,
+    minutes: Option<BTreeSet<u16>>,
+    hours: Option<BTreeSet<u16>>,
+    days: Option<BTreeSet<u16>>,
+    months: Option<BTreeSet<u16>>,
+    weekdays: Option<BTreeSet<u16>>,
     /// Cron's rule: with both days restricted, either suffices.
     either_day: bool,
 }
 
-const WEEKDAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
 const MONTHS: [&str; 12] =
     ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
-const MONTH_DAYS_MAX: [u8; 12] = [31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+const MONTH_DAYS_MAX: [u16; 12] = [31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
 
 /// What systemd knows by a word and we have no word for.
-const CALENDAR_WORDS: &[&str] = &["minutely", "quarterly", "semiannually", "yearly", "annually"];
+const CALENDAR_WORDS: &[(&str, [&str; 2])] = &[
+    ("minutely", ["*-*-*", "*:*:00"]),
+    ("quarterly", ["*-01,04,07,10-01", "00:00:00"]),
+    ("semiannually", ["*-01,07-01", "00:00:00"]),
+    ("yearly", ["*-01-01", "00:00:00"]),
+    ("annually", ["*-01-01", "00:00:00"]),
+];
 
 impl Schedule {
     /// Reads it, or says what is wrong with it.
@@ -65,7 +76,17 @@ impl Schedule {
         if text.chars().any(char::is_control) {
             return Err("a schedule is one line".to_owned());
         }
-        match parts.as_slice() {
+        if let Some((last, rest)) = parts.split_last().filter(|(_, rest)| !rest.is_empty())
+            && let Some(zone) = zone_of(last)
+        {
+            let inner = Schedule::read_local(&rest.join(" "), rest)?;
+            return Ok(Schedule::In(Box::new(inner), (*last).to_owned(), zone));
+        }
+        Schedule::read_local(text, &parts)
+    }
+
+    fn read_local(text: &str, parts: &[&str]) -> Result<Self, String> {
+        match parts {
             [] => Err("the schedule is empty: write \"hourly\" or \"daily 02:00\"".to_owned()),
             ["hourly"] => Ok(Schedule::Every(Every::Hour)),
             ["daily"] => Ok(Schedule::Every(Every::Day)),
@@ -74,23 +95,26 @@ impl Schedule {
             ["daily", time] => {
                 let wrong = || format!("`{time}` is not a time of day such as 02:00");
                 let (hour, minute) = time.split_once(':').ok_or_else(wrong)?;
-                let hour = number(hour, 0, 23).map_err(|_| wrong())?;
-                Ok(Schedule::DailyAt(hour, number(minute, 0, 59).map_err(|_| wrong())?))
+                let hour = number(hour, 0, 23).map_err(|()| wrong())?;
+                let minute = number(minute, 0, 59).map_err(|()| wrong())?;
+                let small = |value: u16| u8::try_from(value).map_err(|_| wrong());
+                Ok(Schedule::DailyAt(small(hour)?, small(minute)?))
             }
             [minute, hour, day, month, weekday] => {
                 let fields = CronFields::read([minute, hour, day, month, weekday])?;
                 Ok(Schedule::Cron(parts.join(" "), Box::new(fields)))
             }
-            [word] if CALENDAR_WORDS.contains(word) => Ok(Schedule::Calendar((*word).to_owned())),
             parts => {
-                check_calendar(parts).map_err(|why| {
+                let word = CALENDAR_WORDS.iter().find(|(word, _)| [*word] == *parts);
+                let meant = word.map_or(parts, |(_, meant)| &meant[..]);
+                let calendar = Calendar::read(meant).map_err(|why| {
                     format!(
                         "`{text}` is no schedule: {why}; write hourly, daily, weekly, monthly, \
                          \"daily 02:00\", five fields as cron has them, or what systemd takes \
                          after OnCalendar="
                     )
                 })?;
-                Ok(Schedule::Calendar(parts.join(" ")))
+                Ok(Schedule::Calendar(parts.join(" "), Box::new(calendar)))
             }
         }
     }
@@ -109,7 +133,10 @@ impl Schedule {
             ],
             Schedule::DailyAt(hour, minute) => vec![format!("*-*-* {hour:02}:{minute:02}:00")],
             Schedule::Cron(_, fields) => fields.on_calendar(),
-            Schedule::Calendar(text) => vec![text.clone()],
+            Schedule::Calendar(text, _) => vec![text.clone()],
+            Schedule::In(inner, zone, _) => {
+                inner.on_calendar().iter().map(|moment| format!("{moment} {zone}")).collect()
+            }
         }
     }
 
@@ -122,23 +149,69 @@ impl Schedule {
             Schedule::Every(Every::Month) => Ok("0 0 1 * *".to_owned()),
             Schedule::DailyAt(hour, minute) => Ok(format!("{minute} {hour} * * *")),
             Schedule::Cron(text, _) => Ok(text.clone()),
-            Schedule::Calendar(text) => Err(format!("cron has no equal of `{text}`")),
+            Schedule::Calendar(text, _) => Err(format!("cron has no equal of `{text}`")),
+            Schedule::In(_, zone, _) => {
+                Err(format!("cron knows no time zone `{zone}` beside the host's"))
+            }
         }
     }
 
-    /// The moments after `from` up to `until`, as that zone's clocks show them, but no more than
-    /// `count_max`; `None` for an expression that only systemd can read.
+    /// The moments after `from` up to `until`, by that zone's clocks if it has none of its own, but
+    /// no more than `count_max`.
     pub(crate) fn moments(
         &self,
         from: Timestamp,
         until: Timestamp,
         zone: &TimeZone,
         count_max: usize,
-    ) -> Option<Vec<Timestamp>> {
-        let cron = self.cron().ok()?;
-        let parts: Vec<&str> = cron.split_ascii_whitespace().collect();
-        let fields = CronFields::read(parts.try_into().ok()?).ok()?;
-        Some(fields.moments(from, until, zone, count_max))
+    ) -> Vec<Timestamp> {
+        self.with(zone, |pattern, zone| pattern.moments(from, until, zone, count_max))
+    }
+
+    /// The first moment after that one.
+    pub(crate) fn next(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+        self.with(zone, |pattern, zone| pattern.next(after, zone))
+    }
+
+    /// The last moment after `from` up to `until`.
+    pub(crate) fn newest(
+        &self,
+        from: Timestamp,
+        until: Timestamp,
+        zone: &TimeZone,
+    ) -> Option<Timestamp> {
+        self.with(zone, |pattern, zone| pattern.newest(from, until, zone))
+    }
+
+    fn with<T>(&self, zone: &TimeZone, work: impl FnOnce(&Pattern<'_>, &TimeZone) -> T) -> T {
+        match self {
+            Schedule::In(inner, _, own) => inner.with(own, work),
+            Schedule::Calendar(_, calendar) => calendar.with(|pattern| work(pattern, zone)),
+            Schedule::Cron(_, fields) => fields.with(|pattern| work(pattern, zone)),
+            Schedule::Every(_) | Schedule::DailyAt(..) => {
+                self.fields().with(|pattern| work(pattern, zone))
+            }
+        }
+    }
+
+    /// What a word stands for.
+    fn fields(&self) -> CronFields {
+        let one = |value: u16| Some(BTreeSet::from([value]));
+        let (minute, hour, day, weekday) = match self {
+            Schedule::Every(Every::Hour) => (0, None, None, None),
+            Schedule::Every(Every::Week) => (0, one(0), None, one(1)),
+            Schedule::Every(Every::Month) => (0, one(0), one(1), None),
+            Schedule::DailyAt(hour, minute) => (u16::from(*minute), one((*hour).into()), None, None),
+            _ => (0, one(0), None, None),
+        };
+        CronFields {
+            minutes: one(minute),
+            hours: hour,
+            days: day,
+            months: None,
+            weekdays: weekday,
+            either_day: false,
+        }
     }
 
     /// How far systemd may move the moment, in seconds, so that hosts do not all begin at once:
@@ -147,6 +220,7 @@ impl Schedule {
         match self {
             Schedule::Every(Every::Hour) => 300,
             Schedule::Every(_) => 900,
+            Schedule::In(inner, ..) => inner.random_delay_s(),
             _ => 30,
         }
     }
@@ -154,8 +228,8 @@ impl Schedule {
 
 impl CronFields {
     fn read([minute, hour, day, month, weekday]: [&str; 5]) -> Result<Self, String> {
-        let months: Vec<(&str, u8)> = MONTHS.into_iter().zip(1..).collect();
-        let weekdays: Vec<(&str, u8)> = WEEKDAYS.into_iter().zip(0..).collect();
+        let months: Vec<(&str, u16)> = MONTHS.into_iter().zip(1..).collect();
+        let weekdays: Vec<(&str, u16)> = WEEKDAYS.into_iter().zip(0..).collect();
         let mut fields = CronFields {
             minutes: cron_field("minute", minute, 0, 59, &[])?,
             hours: cron_field("hour", hour, 0, 23, &[])?,
@@ -182,9 +256,9 @@ impl CronFields {
     }
 
     fn is_on(&self, date: Date) -> bool {
-        let has = |set: &Option<BTreeSet<u8>>, value: i8| {
+        let has = |set: &Option<BTreeSet<u16>>, value: i8| {
             set.as_ref()
-                .is_none_or(|set| u8::try_from(value).is_ok_and(|value| set.contains(&value)))
+                .is_none_or(|set| u16::try_from(value).is_ok_and(|value| set.contains(&value)))
         };
         let day = has(&self.days, date.day());
         let weekday = has(&self.weekdays, date.weekday().to_sunday_zero_offset());
@@ -192,39 +266,18 @@ impl CronFields {
         fits && has(&self.months, date.month())
     }
 
-    fn moments(
-        &self,
-        from: Timestamp,
-        until: Timestamp,
-        zone: &TimeZone,
-        count_max: usize,
-    ) -> Vec<Timestamp> {
-        let all = |set: &Option<BTreeSet<u8>>, end: i8| -> Vec<i8> {
-            let some = set.iter().flatten().filter_map(|value| i8::try_from(*value).ok());
-            if set.is_some() { some.collect() } else { (0..end).collect() }
-        };
-        let (hours, minutes) = (all(&self.hours, 24), all(&self.minutes, 60));
-        let mut moments: Vec<Timestamp> = Vec::new();
-        let mut date = Some(from.to_zoned(zone.clone()).date());
-        let last = until.to_zoned(zone.clone()).date();
-        while let Some(day) = date.filter(|day| *day <= last && moments.len() < count_max) {
-            for hour in hours.iter().filter(|_| self.is_on(day)) {
-                let times = minutes.iter().map(|minute| day.at(*hour, *minute, 0, 0));
-                // A time that a clock skips comes when it has skipped it.
-                let found = times.filter_map(|time| time.to_zoned(zone.clone()).ok());
-                let found = found.map(|moment| moment.timestamp());
-                moments.extend(found.filter(|moment| *moment > from && *moment <= until));
-            }
-            date = day.tomorrow().ok();
-        }
-        moments.sort_unstable();
-        moments.dedup();
-        moments.truncate(count_max);
-        moments
+    fn with<T>(&self, work: impl FnOnce(&Pattern<'_>) -> T) -> T {
+        let seconds = BTreeSet::from([0]);
+        work(&Pattern {
+            is_on: &|date| self.is_on(date),
+            hours: self.hours.as_ref(),
+            minutes: self.minutes.as_ref(),
+            seconds: Some(&seconds),
+        })
     }
 
     fn on_calendar(&self) -> Vec<String> {
-        let list = |set: &Option<BTreeSet<u8>>| match set {
+        let list = |set: &Option<BTreeSet<u16>>| match set {
             None => "*".to_owned(),
             Some(set) => {
                 let numbers: Vec<String> = set.iter().map(|n| format!("{n:02}")).collect();
@@ -253,10 +306,10 @@ impl CronFields {
 fn cron_field(
     what: &str,
     text: &str,
-    least: u8,
-    most: u8,
-    names: &[(&str, u8)],
-) -> Result<Option<BTreeSet<u8>>, String> {
+    least: u16,
+    most: u16,
+    names: &[(&str, u16)],
+) -> Result<Option<BTreeSet<u16>>, String> {
     if text == "*" {
         return Ok(None);
     }
@@ -290,104 +343,17 @@ fn cron_field(
     Ok(Some(values))
 }
 
-fn number(text: &str, least: u8, most: u8) -> Result<u8, ()> {
+/// The zone that a word names; a field of cron is none.
+fn zone_of(word: &str) -> Option<TimeZone> {
+    let is_name = word.starts_with(|c: char| c.is_ascii_alphabetic());
+    let is_meant = word == "UTC" || word.contains('/');
+    (is_name && is_meant).then(|| TimeZone::get(word).ok()).flatten()
+}
+
+fn number(text: &str, least: u16, most: u16) -> Result<u16, ()> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let value: u8 = text.parse().map_err(|_| ())?;
+    let value: u16 = text.parse().map_err(|_| ())?;
     if digits && (least..=most).contains(&value) { Ok(value) } else { Err(()) }
-}
-
-/// Whether systemd will read it: `[weekdays] [date] [time] [time zone]`.
-fn check_calendar(parts: &[&str]) -> Result<(), String> {
-    let mut rest = parts;
-    let mut seen = 0;
-    if let Some((first, after)) = rest.split_first()
-        && first.split(',').flat_map(|range| range.split("..")).all(is_weekday)
-    {
-        (rest, seen) = (after, seen + 1);
-    }
-    if let Some((date, after)) = rest.split_first()
-        && (date.contains('~') || date.contains('-'))
-        && !date.contains(':')
-    {
-        check_date(date)?;
-        (rest, seen) = (after, seen + 1);
-    }
-    if let Some((time, after)) = rest.split_first()
-        && time.contains(':')
-    {
-        check_time(time)?;
-        (rest, seen) = (after, seen + 1);
-    }
-    match rest {
-        [zone] if seen > 0 && (*zone == "UTC" || TimeZone::get(zone).is_ok()) => Ok(()),
-        [] if seen > 0 => Ok(()),
-        [other, ..] => Err(format!("`{other}` has no meaning here")),
-        [] => Err("nothing is said".to_owned()),
-    }
-}
-
-fn is_weekday(word: &str) -> bool {
-    let long =
-        ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"].iter();
-    long.chain(&WEEKDAYS).any(|name| word.eq_ignore_ascii_case(name))
-}
-
-fn check_date(date: &str) -> Result<(), String> {
-    let (months, days, from_end) = match date.rsplit_once('~') {
-        Some((months, days)) => (months, days, true),
-        None => {
-            let (months, days) = date.rsplit_once('-').ok_or("a date is year-month-day")?;
-            (months, days, false)
-        }
-    };
-    calendar_field("day", days, 1, if from_end { 28 } else { 31 })?;
-    match months.rsplit_once('-') {
-        Some((year, month)) => {
-            calendar_field("year", year, 1970, 2199)?;
-            calendar_field("month", month, 1, 12)
-        }
-        None => calendar_field("month", months, 1, 12),
-    }
-}
-
-fn check_time(time: &str) -> Result<(), String> {
-    let parts: Vec<&str> = time.split(':').collect();
-    let (hour, minute, second) = match parts.as_slice() {
-        [hour, minute] => (hour, minute, "0"),
-        [hour, minute, second] => (hour, minute, *second),
-        _ => return Err(format!("`{time}` is not a time")),
-    };
-    calendar_field("hour", hour, 0, 23)?;
-    calendar_field("minute", minute, 0, 59)?;
-    calendar_field("second", second, 0, 59)
-}
-
-fn calendar_field(what: &str, text: &str, least: u16, most: u16) -> Result<(), String> {
-    let wrong = || format!("`{text}` is no {what}");
-    let value = |word: &str| -> Result<u16, String> {
-        let digits = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
-        let value = word.parse().ok().filter(|value| digits && (least..=most).contains(value));
-        value.ok_or_else(wrong)
-    };
-    for item in text.split(',') {
-        let (range, step) = match item.split_once('/') {
-            Some((range, step)) => (range, Some(step)),
-            None => (item, None),
-        };
-        if let Some(step) = step {
-            let number: u16 = step.parse().map_err(|_| wrong())?;
-            if number == 0 || number > most || !step.bytes().all(|byte| byte.is_ascii_digit()) {
-                return Err(wrong());
-            }
-        }
-        match range.split_once("..") {
-            _ if range == "*" => {}
-            Some((first, last)) if value(first)? > value(last)? => return Err(wrong()),
-            Some(_) => {}
-            None => drop(value(range)?),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -36,6 +36,9 @@ pub(crate) fn mistakes(loaded: &Loaded) -> Vec<String> {
             }
         }
     }
+    for (key, message) in config.agent.iter().flat_map(|agent| agent.mistakes()) {
+        found.push(places.point(&["agent", key], &message));
+    }
     for (name, source) in &config.source {
         let mut add = |key: &[&str], message: &str| {
             let mut path = vec!["source", name.as_str()];
@@ -100,6 +103,10 @@ fn check_kind(source: &SourceConfig, add: &mut Add<'_>) {
     if let Some(postgres) = &source.postgres {
         if source.sqlite.is_some() {
             add(&["postgres"], "`sqlite` and `postgres` exclude each other: make two sources");
+        }
+        if postgres.0.receive && !postgres.0.physical {
+            let message = "it is for whole clusters: set `physical = true` as well";
+            add(&["postgres", "receive"], message);
         }
         for (key, message) in postgres.0.mistakes() {
             add(&["postgres", key], &message);
@@ -220,8 +227,8 @@ fn check_repositories(config: &Config, source: &SourceConfig, add: &mut Add<'_>)
 pub(crate) fn used_later(loaded: &Loaded) -> Vec<String> {
     let Loaded { config, places } = loaded;
     let mut keys: Vec<Vec<&str>> = Vec::new();
-    if config.agent.is_some() {
-        keys.push(vec!["agent"]);
+    if config.agent.as_ref().is_some_and(|agent| agent.listen.is_some()) {
+        keys.push(vec!["agent", "listen"]);
     }
     let line = |key: Vec<&str>| match places.line_of(&key) {
         Some((path, line)) => format!("{} ({}:{line})", key.join("."), diagnose::shown(path)),

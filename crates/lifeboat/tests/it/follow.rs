@@ -133,7 +133,7 @@ impl Agent {
 
     /// One that follows what is configured.
     pub(crate) fn configured(world: &World, arguments: &[&str]) -> Agent {
-        Agent::of(world, world.command(&["run"]), arguments)
+        Agent::of(world, world.command(&["run", "--follow"]), arguments)
     }
 
     fn of(world: &World, mut command: Command, arguments: &[&str]) -> Agent {

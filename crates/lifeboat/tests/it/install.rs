@@ -362,3 +362,27 @@ fn a_socket_in_a_temporary_folder_is_not_hidden() {
     let backup = ran.out.split("==>").find(|text| text.contains("backup-tmp.service")).unwrap();
     assert!(backup.contains("PrivateTmp=no\n"), "{backup}");
 }
+
+/// One service instead of timers: it may do what all of them may, and no more.
+#[test]
+fn the_agent_is_a_service_that_systemd_reads() {
+    let world = configured();
+    install(&world, &["systemd", "--yes"]).expect(0);
+    install(&world, &["systemd", "--agent", "--yes", "--on-failure", "alert@%n.service"]).expect(0);
+    let units = units(&world);
+    let names: Vec<_> = units.iter().map(|unit| unit.file_name().unwrap()).collect();
+    assert_eq!(names, ["lifeboat-agent.service"], "timers and a service would do all of it twice");
+    let service = text(&units[0]);
+    for line in ["Type=notify\n", "WatchdogSec=60s\n", "TimeoutStopSec=210s\n", "OnFailure=alert"] {
+        assert!(service.contains(line), "{line} is missing in {service}");
+    }
+    assert!(service.contains("WantedBy=multi-user.target\n"), "{service}");
+    let Some(output) = analyze(&["verify", "--man=no"], &units) else { return };
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !said.contains("lifeboat"), "{said}");
+    // One source has commands of its own, which keep their capabilities.
+    let output = analyze(&["security", "--offline=true", "--threshold=45"], &units).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    install(&world, &["systemd", "--yes"]).expect(0);
+    assert!(!world.names("root/etc/systemd/system").contains(&"lifeboat-agent.service".to_owned()));
+}

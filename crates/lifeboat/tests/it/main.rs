@@ -10,6 +10,7 @@
 )]
 
 mod adopt;
+mod agent;
 mod bad_input;
 mod cache;
 mod cluster;

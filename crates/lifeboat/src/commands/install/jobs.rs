@@ -90,6 +90,8 @@ pub(crate) struct Job {
     pub(crate) arguments: Vec<String>,
     /// When it runs.
     pub(crate) schedule: Schedule,
+    /// How far its moment may be moved, in seconds.
+    pub(crate) random_delay_s: u64,
     /// The folders that it writes to.
     pub(crate) writes: Vec<String>,
     /// All places that it must see, for what hides a part of the file system.
@@ -137,6 +139,34 @@ pub(crate) fn of(session: &Session) -> Result<(Vec<Job>, Vec<String>)> {
         jobs.extend(drills(session, &places)?);
     }
     Ok((jobs, left_out))
+}
+
+/// The agent as one job: it runs all of them, and what never ends.
+pub(crate) fn agent(session: &Session, jobs: Vec<Job>) -> Result<Job> {
+    let places = repositories::places(session)?;
+    let mut all = of_repositories(session, "run", "Lifeboat", "hourly", &places)?;
+    let config = &session.loaded()?.config;
+    // Followed databases and received logs need what a backup of theirs needs.
+    for (name, source) in config.source.iter().filter(|(_, source)| source.schedule.is_none()) {
+        let schedule = all.schedule.clone();
+        add(&mut all, backup(session, name, source, schedule, &places)?);
+    }
+    jobs.into_iter().for_each(|job| add(&mut all, job));
+    for texts in [&mut all.writes, &mut all.credentials] {
+        texts.sort();
+        texts.dedup();
+    }
+    Ok(all)
+}
+
+fn add(all: &mut Job, one: Job) {
+    all.writes.extend(one.writes);
+    all.sees.extend(one.sees);
+    all.made.extend(one.made);
+    all.credentials.extend(one.credentials);
+    all.stops |= one.stops;
+    all.runs_commands |= one.runs_commands;
+    all.network = all.network.max(one.network);
 }
 
 /// The prune of every day, unless nobody says what to keep, or backups are pruned as they are made.
@@ -247,6 +277,7 @@ fn of_repositories(
         name: name.to_owned(),
         title: title.to_owned(),
         arguments: vec![name.to_owned()],
+        random_delay_s: schedule.random_delay_s().into(),
         schedule,
         writes: texts_of(&kept)?,
         sees,
@@ -325,6 +356,10 @@ fn backup(
         name: format!("backup-{name}"),
         title: format!("Backup of {name}"),
         arguments: vec!["backup".to_owned(), name.to_owned()],
+        random_delay_s: match source.random_delay {
+            Some(delay) => delay.0.milliseconds / 1000,
+            None => schedule.random_delay_s().into(),
+        },
         schedule,
         writes: texts_of(&writes)?,
         sees,

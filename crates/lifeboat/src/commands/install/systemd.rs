@@ -26,7 +26,14 @@ use super::jobs::{Job, Network, Program};
 
 const PREFIX: &str = "lifeboat-";
 /// How the names of our units go on.
-const JOBS: [&str; 6] = ["backup-", "copy-", "drill-", "drill.", "prune.", "verify."];
+const JOBS: [&str; 7] = ["agent.", "backup-", "copy-", "drill-", "drill.", "prune.", "verify."];
+
+/// The unit of `lifeboat run`.
+pub(crate) const AGENT: &str = "lifeboat-agent.service";
+/// The agent tells that it is alive twice in that time.
+const WATCHDOG_S: u64 = 60;
+/// What the agent takes to end beyond the time that its runs get.
+const STOP_MARGIN_S: u64 = 150;
 
 /// What systemd takes as the name of a unit.
 const UNIT_NAME_BYTES_MAX: usize = 255;
@@ -93,19 +100,61 @@ fn unit_name(job: &Job) -> Result<String> {
 }
 
 fn service(program: &Program, job: &Job, user: bool, on_failure: Option<&str>) -> String {
-    let mut text = format!("\n[Unit]\nDescription={}\n", plain(&job.title));
-    if let Some(unit) = on_failure {
-        let _ = writeln!(text, "OnFailure={unit}");
-    }
+    let mut text = begin(job, on_failure);
     let command: Vec<String> = program.command(job).iter().map(|w| argument(w)).collect();
     let _ = write!(text, "\n[Service]\nType=oneshot\nExecStart={}\n", command.join(" "));
-    for (name, value) in &program.environment {
-        let _ = writeln!(text, "Environment={}", quoted(&format!("{name}={value}")));
-    }
     let timeout = job.timeout_s.map_or("infinity".to_owned(), |seconds| format!("{seconds}s"));
     let _ = writeln!(text, "TimeoutStartSec={timeout}");
     if job.may_be_absent {
         text.push_str("SuccessExitStatus=75\n");
+    }
+    what_it_may(&mut text, program, job, user);
+    text
+}
+
+/// The name and the text of the service of `lifeboat run`, which may do what all of its jobs may.
+/// `drain_s` is how long its runs may go on when it is to end.
+pub(crate) fn agent(
+    program: &Program,
+    job: &Job,
+    drain_s: u64,
+    user: bool,
+    on_failure: Option<&str>,
+) -> (String, String) {
+    let mut text = begin(job, on_failure);
+    if !user && job.network == Network::Any {
+        text.push_str("Wants=network-online.target\nAfter=network-online.target\n");
+    }
+    let command: Vec<String> = program.command(job).iter().map(|w| argument(w)).collect();
+    // An end by SIGTERM is the code 143. SIGTERM is for the agent alone: it ends its runs itself.
+    let _ = write!(
+        text,
+        "\n[Service]\nType=notify\nNotifyAccess=main\nExecStart={}\n\
+         ExecReload=kill -HUP $MAINPID\nSuccessExitStatus=143\nRestart=on-failure\n\
+         RestartSec=10s\nWatchdogSec={WATCHDOG_S}s\nTimeoutStopSec={}s\n",
+        command.join(" "),
+        drain_s.saturating_add(STOP_MARGIN_S),
+    );
+    if !job.stops {
+        text.push_str("KillMode=mixed\n");
+    }
+    what_it_may(&mut text, program, job, user);
+    let target = if user { "default.target" } else { "multi-user.target" };
+    let _ = write!(text, "\n[Install]\nWantedBy={target}\n");
+    (AGENT.to_owned(), text)
+}
+
+fn begin(job: &Job, on_failure: Option<&str>) -> String {
+    let mut text = format!("\n[Unit]\nDescription={}\n", plain(&job.title));
+    if let Some(unit) = on_failure {
+        let _ = writeln!(text, "OnFailure={unit}");
+    }
+    text
+}
+
+fn what_it_may(text: &mut String, program: &Program, job: &Job, user: bool) {
+    for (name, value) in &program.environment {
+        let _ = writeln!(text, "Environment={}", quoted(&format!("{name}={value}")));
     }
     text.push_str("Nice=10\nIOSchedulingClass=best-effort\n");
     text.push_str("IOSchedulingPriority=7\nUMask=0077\n");
@@ -123,9 +172,8 @@ fn service(program: &Program, job: &Job, user: bool, on_failure: Option<&str>) -
         let _ = writeln!(text, "LoadCredential={}", name.replace('%', "%%"));
     }
     if !user {
-        sandbox(&mut text, program, job);
+        sandbox(text, program, job);
     }
-    text
 }
 
 fn sandbox(text: &mut String, program: &Program, job: &Job) {
@@ -158,7 +206,7 @@ fn timer(job: &Job) -> String {
     for moment in job.schedule.on_calendar() {
         let _ = writeln!(text, "OnCalendar={moment}");
     }
-    let delay_s = job.schedule.random_delay_s();
+    let delay_s = job.random_delay_s;
     let _ = write!(
         text,
         "Persistent=true\nRandomizedDelaySec={delay_s}s\nAccuracySec=15s\n\n\
@@ -216,7 +264,7 @@ pub(crate) struct Manager {
 }
 
 impl Manager {
-    /// Stops timers whose files will go.
+    /// Stops timers, and an agent, whose files will go.
     pub(crate) fn disable(&self, timers: &[String]) -> Result<()> {
         match timers.is_empty() {
             true => Ok(()),

@@ -128,10 +128,7 @@ fn moments(
         .hint("add --every 1h, or a `schedule` to the configuration"));
     };
     let read = Schedule::read(schedule).map_err(|why| Error::new(Kind::Usage, why))?;
-    let moments = read.moments(now, until, zone, MOMENTS_MAX + 1).ok_or_else(|| {
-        let message = format!("the moments of the schedule `{schedule}` are known to systemd only");
-        Error::new(Kind::Usage, message).hint("add --every 1h, or how often that is")
-    })?;
+    let moments = read.moments(now, until, zone, MOMENTS_MAX + 1);
     match moments.len() > MOMENTS_MAX {
         true => Err(too_many()),
         false => Ok((moments, format!("by the schedule \"{schedule}\""))),

@@ -1,0 +1,383 @@
+//! The loop: sees what ended, asks the scheduler, does what it says, tells of it.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use jiff::Timestamp;
+use lifeboat_core::backup::lock::SourceLock;
+use lifeboat_core::env::Env;
+use lifeboat_core::{Error, Kind, Result};
+use serde_json::json;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use super::child::Run;
+use super::kept::{self, LastRun, State};
+use super::lasting::AllLasting;
+use super::plan::Plan;
+use super::scheduler::{Action, Event, Now, Outcome, Scheduler, Why};
+use super::systemd::Systemd;
+use crate::session::Session;
+use crate::ui::units;
+
+/// Between two looks at everything.
+const LOOK_MS: u64 = 200;
+/// Between two looks whether runs get on.
+const GET_ON_MS: u64 = 10_000;
+/// How long what a run said is waited for after its end.
+const HEARD_MS: u64 = 2_000;
+/// What an end takes beyond the time that runs may take: being asked, being killed.
+const END_MS: u64 = 120_000;
+
+/// Which signals came.
+struct Signals {
+    term: Arc<AtomicBool>,
+    int: Arc<AtomicBool>,
+    hup: Arc<AtomicBool>,
+}
+
+/// A run that goes on.
+struct Going {
+    run: Run,
+    begun_at: Timestamp,
+    begun_ms: u64,
+    /// When it was first seen to have ended, before all was heard.
+    ended_ms: Option<u64>,
+}
+
+/// The agent.
+struct Agent<'a> {
+    session: &'a Session,
+    env: Env,
+    plan: Plan,
+    scheduler: Scheduler,
+    going: BTreeMap<String, Going>,
+    lasting: AllLasting,
+    systemd: Systemd,
+    state: State,
+    state_is_lost: bool,
+    looked_ms: u64,
+    /// The signal by which it was told to end.
+    ending: Option<Kind>,
+    is_finished: bool,
+}
+
+/// Runs until it is told to end. `follow` are the options of the follower.
+pub(crate) fn run(session: &Session, follow: &[String]) -> Result<ExitCode> {
+    let env = session.env()?;
+    let signals = Signals::catch()?;
+    let locks = session.folders.locks.as_deref();
+    let _lock = SourceLock::named(&env, locks, "agent", "", "another `lifeboat run`")?;
+    let plan = Plan::of(session, &env, follow)?;
+    let path = kept::path(session);
+    let state = kept::read(session, path.as_deref());
+    // What spreads the moments of hosts.
+    let seed = env.host.bytes().fold(7_u64, |seed, byte| {
+        seed.wrapping_mul(0x0100_0000_01b3) ^ u64::from(byte)
+    });
+    let now = Now { wall: env.clock.now(), steady_ms: env.clock.monotonic_ms() };
+    let scheduler = Scheduler::new(plan.specs.clone(), plan.limits, &state.jobs, seed, now);
+    let mut agent = Agent {
+        session,
+        env,
+        plan,
+        scheduler,
+        going: BTreeMap::new(),
+        lasting: AllLasting::default(),
+        systemd: Systemd::of(&session.surroundings),
+        state,
+        state_is_lost: false,
+        looked_ms: now.steady_ms,
+        ending: None,
+        is_finished: false,
+    };
+    agent.lasting.want(&agent.plan.lasting, now.steady_ms);
+    agent.save();
+    agent.greet();
+    agent.systemd.ready();
+    while !(agent.is_finished && agent.lasting.is_over()) {
+        agent.look(&signals, follow);
+        agent.env.clock.sleep_ms(LOOK_MS);
+    }
+    agent.save();
+    let kind = agent.ending.unwrap_or(Kind::Terminated);
+    let word = if kind == Kind::Interrupted { "interrupted" } else { "ended by SIGTERM" };
+    Err(Error::new(kind, format!("{word}, with nothing left running")))
+}
+
+impl Signals {
+    fn catch() -> Result<Self> {
+        let of = |signal| {
+            let came = Arc::new(AtomicBool::new(false));
+            signal_hook::flag::register(signal, Arc::clone(&came))
+                .map_err(|error| Error::io(Kind::Failed, "cannot receive signals", error))?;
+            Ok(came)
+        };
+        Ok(Signals { term: of(SIGTERM)?, int: of(SIGINT)?, hup: of(SIGHUP)? })
+    }
+
+    fn end(&self) -> Option<Kind> {
+        let came = |signal: &AtomicBool| signal.swap(false, Ordering::Relaxed);
+        match (came(&self.term), came(&self.int)) {
+            (true, _) => Some(Kind::Terminated),
+            (_, true) => Some(Kind::Interrupted),
+            _ => None,
+        }
+    }
+}
+
+impl Agent<'_> {
+    fn now(&self) -> Now {
+        Now { wall: self.env.clock.now(), steady_ms: self.env.clock.monotonic_ms() }
+    }
+
+    fn look(&mut self, signals: &Signals, follow: &[String]) {
+        if let Some(kind) = signals.end() {
+            self.begin_end(kind);
+        }
+        if signals.hup.swap(false, Ordering::Relaxed) && self.ending.is_none() {
+            self.reload(follow);
+        }
+        self.see_ended();
+        self.see_getting_on();
+        self.tell_scheduler(Event::Tick);
+        self.lasting.look(self.session, &self.env);
+        let steady_ms = self.env.clock.monotonic_ms();
+        self.systemd.alive(steady_ms);
+        let status = self.status();
+        self.systemd.status(status);
+    }
+
+    fn begin_end(&mut self, kind: Kind) {
+        let now = self.now();
+        if self.ending.is_none() {
+            let runs = self.scheduler.running();
+            let drain = units::duration(self.plan.limits.drain_ms);
+            let waits = match runs {
+                0 => String::new(),
+                _ => format!(": {runs} runs may go on for {drain}"),
+            };
+            self.session.printer.note(&format!("ending{waits}"));
+            self.systemd.stopping(self.plan.limits.drain_ms + END_MS);
+            self.lasting.end(now.steady_ms);
+        }
+        self.ending = Some(kind);
+        self.tell_scheduler(Event::Drain);
+    }
+
+    /// Takes the configuration as it is now, if it can be taken.
+    fn reload(&mut self, follow: &[String]) {
+        self.systemd.reloading(monotonic_us());
+        let session = self.session.again();
+        match Plan::of(&session, &self.env, follow) {
+            Ok(plan) => {
+                self.plan = plan;
+                let now_ms = self.env.clock.monotonic_ms();
+                self.lasting.want(&self.plan.lasting, now_ms);
+                let reload = Event::Reload(self.plan.specs.clone(), self.plan.limits);
+                self.tell_scheduler(reload);
+                self.greet();
+            }
+            Err(error) => {
+                let message = format!("the configuration is not taken, the one before holds: {error}");
+                self.session.printer.warning("", &message);
+            }
+        }
+        self.systemd.ready();
+    }
+
+    /// Says what there is to do.
+    fn greet(&self) {
+        let count = self.plan.specs.len();
+        let next = self.scheduler.next().map(|(name, at)| {
+            let at = units::moment(at, &self.session.surroundings.time_zone);
+            format!(", the next is {} at {at}", units::one_line(name))
+        });
+        let lasting: Vec<&str> = self.plan.lasting.keys().map(String::as_str).collect();
+        let lasting = match lasting.is_empty() {
+            true => String::new(),
+            false => format!("; all the time: {}", units::one_line(&lasting.join(", "))),
+        };
+        let next = next.unwrap_or_default();
+        self.session.printer.note(&format!("scheduled: {count} jobs{next}{lasting}"));
+    }
+
+    fn status(&self) -> String {
+        let mut parts = Vec::new();
+        if self.ending.is_some() {
+            parts.push("ending".to_owned());
+        }
+        let running: Vec<&str> = self.going.keys().map(String::as_str).collect();
+        if !running.is_empty() {
+            parts.push(format!("running {}", running.join(", ")));
+        }
+        let failing: Vec<&str> = self.scheduler.failing().collect();
+        if !failing.is_empty() {
+            parts.push(format!("failed last: {}", failing.join(", ")));
+        }
+        if let Some((name, at)) = self.scheduler.next() {
+            let at = units::moment(at, &self.session.surroundings.time_zone);
+            parts.push(format!("next {name} at {at}"));
+        }
+        units::one_line(&parts.join("; "))
+    }
+
+    fn see_ended(&mut self) {
+        let now = self.now();
+        for name in self.going.keys().cloned().collect::<Vec<_>>() {
+            let Some(going) = self.going.get_mut(&name) else { continue };
+            // Asked again after its end, it says the same, but for what it was heard to say.
+            let since_ms = match going.ended_ms {
+                Some(since_ms) => since_ms,
+                None if !going.run.is_over() => continue,
+                None => *going.ended_ms.insert(now.steady_ms),
+            };
+            if !going.run.is_heard() && now.steady_ms.saturating_sub(since_ms) < HEARD_MS {
+                continue;
+            }
+            let Some((outcome, exit_code, error)) = going.run.ended() else { continue };
+            let took_ms = now.steady_ms.saturating_sub(going.begun_ms);
+            let last = LastRun {
+                begun_at: going.begun_at,
+                ended_at: now.wall,
+                outcome: match outcome {
+                    Outcome::Done => "done",
+                    Outcome::Absent => "absent",
+                    Outcome::Failed { .. } => "failed",
+                }
+                .to_owned(),
+                exit_code,
+                error,
+            };
+            self.going.remove(&name);
+            self.tell_ended(&name, &last, took_ms);
+            self.state.runs.insert(name.clone(), last);
+            self.tell_scheduler(Event::Ended(name, outcome));
+        }
+    }
+
+    fn tell_ended(&self, name: &str, last: &LastRun, took_ms: u64) {
+        let (printer, took) = (&self.session.printer, units::duration(took_ms));
+        let subject = units::one_line(name);
+        if printer.json() {
+            let mut line = json!(last);
+            line["job"] = name.into();
+            // Nobody reads any more: that ends nothing.
+            let _ = printer.data(&format!("{line}\n"));
+        }
+        match last.error.as_deref() {
+            Some(error) => printer.warning(&subject, &format!("failed after {took}: {error}")),
+            None if last.outcome == "absent" => {
+                printer.note(&format!("{subject}: its repository is not there for now"));
+            }
+            None => printer.note(&format!("{subject}: done in {took}")),
+        }
+    }
+
+    fn see_getting_on(&mut self) {
+        let now_ms = self.env.clock.monotonic_ms();
+        if now_ms.saturating_sub(self.looked_ms) < GET_ON_MS {
+            return;
+        }
+        self.looked_ms = now_ms;
+        let mut alive = Vec::new();
+        for (name, going) in &mut self.going {
+            if going.run.has_got_on(now_ms) {
+                alive.push(name.clone());
+            }
+        }
+        alive.into_iter().for_each(|name| self.tell_scheduler(Event::Alive(name)));
+    }
+
+    fn tell_scheduler(&mut self, event: Event) {
+        let now = self.now();
+        for action in self.scheduler.step(now, event) {
+            self.act(action);
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        let printer = Arc::clone(&self.session.printer);
+        match action {
+            Action::Start { job, late_ms, attempt } => self.start(job, late_ms, attempt),
+            Action::Terminate { job, why } => {
+                let hang = units::duration(self.plan.limits.hang_ms);
+                let why = match why {
+                    Why::Limit => "it takes too long".to_owned(),
+                    Why::Hang => format!("it did nothing for {hang}"),
+                    Why::Drain => "the time for that is over".to_owned(),
+                };
+                printer.warning(&units::one_line(&job), &format!("asked to end: {why}"));
+                if let Some(going) = self.going.get(&job) {
+                    going.run.terminate();
+                }
+            }
+            Action::Kill { job } => {
+                printer.warning(&units::one_line(&job), "killed: it did not end when asked to");
+                if let Some(going) = self.going.get(&job) {
+                    going.run.kill();
+                }
+            }
+            Action::GiveUp { job } => {
+                let message = "not even killed it ends (a disk or a file server may be gone): \
+                               others go on, it is not begun again before";
+                printer.warning(&units::one_line(&job), message);
+            }
+            Action::Retry { job, in_ms } => {
+                let when = units::duration(in_ms);
+                printer.note(&format!("{}: tried again in {when}", units::one_line(&job)));
+            }
+            Action::SetBack { by_ms } => {
+                let by = units::coarse(by_ms);
+                printer.warning("", &format!("the clock went back by {by}: schedules follow it"));
+            }
+            Action::Save => self.save(),
+            Action::Finished => self.is_finished = true,
+        }
+    }
+
+    fn start(&mut self, job: String, late_ms: u64, attempt: u32) {
+        let printer = Arc::clone(&self.session.printer);
+        let subject = units::one_line(&job);
+        match (late_ms, attempt) {
+            (0, 0) => printer.detail(&format!("{subject}: begins")),
+            (0, _) => printer.note(&format!("{subject}: attempt {}", attempt + 1)),
+            (late_ms, _) => {
+                let late = units::coarse(late_ms);
+                printer.note(&format!("{subject}: begins, {late} late"));
+            }
+        }
+        let now = self.now();
+        let words = self.plan.commands.get(&job).cloned().unwrap_or_default();
+        let begun = match words.is_empty() {
+            true => Err(std::io::Error::other("its source is gone")),
+            false => Run::begin(&words, &subject, &printer, now.steady_ms),
+        };
+        match begun {
+            Ok(run) => {
+                let (begun_at, begun_ms) = (now.wall, now.steady_ms);
+                self.going.insert(job, Going { run, begun_at, begun_ms, ended_ms: None });
+            }
+            Err(error) => {
+                printer.warning(&subject, &format!("cannot be begun: {error}"));
+                self.tell_scheduler(Event::Ended(job, Outcome::Failed { may_pass: true }));
+            }
+        }
+    }
+
+    fn save(&mut self) {
+        self.state.jobs = self.scheduler.kept();
+        let wanted = &self.state.jobs;
+        self.state.runs.retain(|name, _| wanted.contains_key(name));
+        let path = kept::path(self.session);
+        kept::write(self.session, path.as_deref(), &self.state, &mut self.state_is_lost);
+    }
+}
+
+/// The clock by which the service manager orders a reload.
+fn monotonic_us() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    seconds * 1_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1000
+}

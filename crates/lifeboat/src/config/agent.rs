@@ -1,0 +1,77 @@
+//! What a configuration says of the agent.
+
+use lifeboat_core::retry::Retry;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::runs::RetryConfig;
+use super::values::{Period, Text};
+
+/// So many backups run at once, however few processors there are: one that hangs must not keep all
+/// others waiting.
+const AT_ONCE_MIN: usize = 2;
+const HANG_MS: u64 = 30 * 60_000;
+const DRAIN_MS: u64 = 60_000;
+const RETRY: Retry = Retry { times: 3, delay_ms: 60_000, delay_ms_max: 15 * 60_000 };
+
+/// The long-running process, `lifeboat run`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AgentConfig {
+    /// The address of its web page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"127.0.0.1:6464")]
+    pub(crate) listen: Option<String>,
+    /// How many backups run at once. Default: as many as there are processors, and 2 at least.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = 2)]
+    pub(crate) at_once: Option<usize>,
+    /// How long a run may neither get on nor use the processor; then it is ended and tried again.
+    /// Default: "30m".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"30m")]
+    pub(crate) hang: Option<Text<Period>>,
+    /// How a run is tried again that failed for a reason that may pass by itself, until its next
+    /// moment comes. Default: 3 times, the first after "1m", the longest delay "15m".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) retry: Option<RetryConfig>,
+    /// How long runs may go on when the agent is told to end. Default: "1m".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"10m")]
+    pub(crate) drain: Option<Text<Period>>,
+}
+
+impl AgentConfig {
+    /// How many backups run at once.
+    pub(crate) fn at_once(&self, processors: usize) -> usize {
+        self.at_once.unwrap_or(processors.max(AT_ONCE_MIN))
+    }
+
+    /// How long a run may do nothing.
+    pub(crate) fn hang_ms(&self) -> u64 {
+        self.hang.map_or(HANG_MS, |hang| hang.0.milliseconds)
+    }
+
+    /// How long runs may go on at the end.
+    pub(crate) fn drain_ms(&self) -> u64 {
+        self.drain.map_or(DRAIN_MS, |drain| drain.0.milliseconds)
+    }
+
+    /// How a run is tried again.
+    pub(crate) fn retry(&self) -> Retry {
+        self.retry.as_ref().map_or(RETRY, RetryConfig::retry)
+    }
+
+    /// The mistakes in it, each with its key.
+    pub(crate) fn mistakes(&self) -> Vec<(&'static str, String)> {
+        let mut found = Vec::new();
+        if self.at_once == Some(0) {
+            found.push(("at_once", "no backup would ever run: write 1 or more".to_owned()));
+        }
+        if self.hang.is_some_and(|hang| hang.0.milliseconds < 60_000) {
+            let message = "a run may be quiet for a minute: write \"1m\" or more".to_owned();
+            found.push(("hang", message));
+        }
+        found
+    }
+}

@@ -1,0 +1,251 @@
+//! `lifeboat run` as one process for all that is scheduled: what it runs, what it survives, and
+//! what it tells the service manager.
+
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::{sleep, spawn};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::follow::wait_for;
+use crate::support::{World, mode};
+
+/// The whole agent, with a service manager that listens.
+struct Agent {
+    child: Child,
+    told: Arc<Mutex<Vec<String>>>,
+    log: PathBuf,
+}
+
+impl Agent {
+    /// Begins it at that moment, or now.
+    fn start(world: &World, at: Option<&str>) -> Agent {
+        let socket = world.path("notify");
+        let _ = fs::remove_file(&socket);
+        let listener = UnixDatagram::bind(&socket).unwrap();
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&told);
+        spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(count) = listener.recv(&mut buffer) {
+                heard.lock().unwrap().push(String::from_utf8_lossy(&buffer[..count]).into_owned());
+            }
+        });
+        let mut command = world.command(&["run", "--verbose", "--interval", "100ms"]);
+        command.env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", "1000000");
+        if let Some(at) = at {
+            command.env("LIFEBOAT_CLOCK_AT", at);
+        }
+        let log = world.path("agent.log");
+        let file = fs::File::options().create(true).append(true).open(&log).unwrap();
+        let child = command.stdout(Stdio::null()).stderr(file).spawn().unwrap();
+        let agent = Agent { child, told, log };
+        agent.wait("READY=1", || agent.heard("READY=1") > 0);
+        agent
+    }
+
+    fn said(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    fn heard(&self, text: &str) -> usize {
+        self.told.lock().unwrap().iter().filter(|told| told.contains(text)).count()
+    }
+
+    #[track_caller]
+    fn wait(&self, what: &str, holds: impl FnMut() -> bool) {
+        let (log, what) = (self.log.clone(), what.to_owned());
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| wait_for(&what, holds)));
+        assert!(result.is_ok(), "{what}\n{}", fs::read_to_string(log).unwrap_or_default());
+    }
+
+    fn signal(&self, signal: i32) {
+        // SAFETY: a signal to a child of ours that was not waited for.
+        unsafe { libc::kill(self.child.id() as i32, signal) };
+    }
+
+    fn end(&mut self) -> i32 {
+        self.signal(libc::SIGTERM);
+        let status = self.child.wait().unwrap();
+        status.code().unwrap_or_else(|| 128 + status.signal().unwrap())
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn backups(world: &World, source: &str) -> usize {
+    let names = world.names(&format!("repo/{source}"));
+    names.iter().filter(|name| name.ends_with(".json") && name.starts_with(source)).count()
+}
+
+fn state(world: &World) -> Value {
+    let bytes = fs::read(world.path("state/lifeboat/agent/state.json")).unwrap_or_default();
+    serde_json::from_slice(&bytes).unwrap_or(Value::Null)
+}
+
+/// A good source, one whose file is not there, and one whose hook fails.
+fn configured(world: &World, more: &str) {
+    world.configure(&format!(
+        "[repository.main]\nurl = \"file://$REPO\"\n\
+         [source.good]\nfiles = [\"$DATA/good.txt\"]\nschedule = \"* * * * *\"\n\
+         random_delay = \"0s\"\n\
+         [source.gone]\nsqlite = \"$DATA/gone.db\"\nschedule = \"* * * * *\"\nrandom_delay = \"0s\"\n\
+         [source.wrong]\nfiles = [\"$DATA/good.txt\"]\nschedule = \"* * * * *\"\n\
+         random_delay = \"0s\"\nhooks = {{ before = \"exit 7\" }}\n{more}"
+    ));
+    fs::write(world.path("data/good.txt"), "good").unwrap();
+}
+
+#[test]
+fn what_is_scheduled_runs_and_what_fails_keeps_nobody_waiting() {
+    let world = World::new();
+    configured(&world, "");
+    // A second before a full minute.
+    let mut agent = Agent::start(&world, Some("2026-03-02T10:00:58Z"));
+    agent.wait("the backup", || backups(&world, "good") == 1);
+    agent.wait("its end", || state(&world)["runs"]["backup-good"]["outcome"] == "done");
+    agent.wait("failures", || {
+        let said = agent.said();
+        said.contains("backup-gone: tried again in") && said.contains("backup-wrong: failed after")
+    });
+    let said = agent.said();
+    assert!(said.contains("backup-gone: failed after") && said.contains("gone.db"), "{said}");
+    // What a hook says is no reason to try again.
+    assert!(!said.contains("backup-wrong: tried again"), "{said}");
+    agent.wait("its status", || agent.heard("failed last: backup-gone") > 0);
+    agent.wait("the watchdog", || agent.heard("WATCHDOG=1") > 1);
+    assert_eq!(agent.end(), 143, "{}", agent.said());
+    assert!(agent.heard("STOPPING=1") == 1 && agent.heard("next backup-") > 0);
+    assert_eq!(mode(&world.path("state/lifeboat/agent/state.json")), 0o600);
+    assert_eq!(mode(&world.path("state/lifeboat/agent")), 0o700);
+}
+
+#[test]
+fn what_was_missed_is_caught_up_once_after_a_restart() {
+    let world = World::new();
+    configured(&world, "");
+    let mut agent = Agent::start(&world, Some("2026-03-02T10:00:01Z"));
+    // A second agent for the same state has no place beside it.
+    world.run(&["run"]).expect(11).says("another `lifeboat run`");
+    assert_eq!(agent.end(), 143);
+    assert_eq!(backups(&world, "good"), 0);
+    let mut later = Agent::start(&world, Some("2026-03-05T10:00:05Z"));
+    later.wait("what was missed", || state(&world)["runs"]["backup-good"]["outcome"] == "done");
+    assert!(later.said().contains("backup-good: begins, 2 d"), "{}", later.said());
+    assert_eq!(later.end(), 143);
+    assert_eq!(backups(&world, "good"), 1, "three days are one backup");
+}
+
+/// Whatever becomes of its process, the schedule goes on: here the kernel kills it at each backup.
+#[test]
+fn killed_in_the_middle_it_begins_that_run_again() {
+    let world = World::new();
+    configured(&world, "[source.slow]\nfiles = [\"$DATA/good.txt\"]\nschedule = \"* * * * *\"\n\
+        random_delay = \"0s\"\nhooks = { before = \"touch $DATA/begun; exec sleep 60\" }\n");
+    let mut agent = Agent::start(&world, Some("2026-03-02T10:00:58Z"));
+    agent.wait("the slow one", || world.path("data/begun").exists());
+    agent.wait("the good one", || state(&world)["runs"]["backup-good"]["outcome"] == "done");
+    agent.child.kill().unwrap();
+    agent.child.wait().unwrap();
+    // Its children end with it: the lock of the agent and of the source are free.
+    let configured = fs::read_to_string(world.path("home/config/lifeboat/config.toml")).unwrap();
+    let configured = configured.replace("exec sleep 60", "true");
+    fs::write(world.path("home/config/lifeboat/config.toml"), configured).unwrap();
+    let mut again = Agent::start(&world, Some("2026-03-02T10:01:20Z"));
+    again.wait("the slow one", || state(&world)["runs"]["backup-slow"]["outcome"] == "done");
+    assert_eq!(again.end(), 143);
+    assert_eq!((backups(&world, "slow"), backups(&world, "good")), (1, 1));
+}
+
+#[test]
+fn a_configuration_that_is_wrong_is_not_taken() {
+    let world = World::new();
+    configured(&world, "");
+    let mut agent = Agent::start(&world, Some("2026-03-02T10:00:01Z"));
+    let path = world.path("home/config/lifeboat/config.toml");
+    let right = fs::read_to_string(&path).unwrap();
+    fs::write(&path, right.replace("schedule = \"* * * * *\"", "schedule = \"sometimes\"")).unwrap();
+    agent.signal(libc::SIGHUP);
+    agent.wait("the refusal", || agent.said().contains("the one before holds"));
+    agent.wait("to be ready again", || agent.heard("READY=1") == 2);
+    assert_eq!(agent.heard("RELOADING=1\nMONOTONIC_USEC="), 1);
+    fs::write(&path, right.replace("source.good", "source.better")).unwrap();
+    agent.signal(libc::SIGHUP);
+    agent.wait("the other schedule", || agent.heard("READY=1") == 3);
+    agent.wait("its next job", || agent.heard("next backup-better") > 0);
+    assert_eq!(agent.end(), 143);
+}
+
+/// Runs may go on for the time that the configuration gives them; then they are asked to end, and
+/// leave nothing.
+#[test]
+fn an_end_lets_runs_end() {
+    let world = World::new();
+    let slow = |seconds: u32| {
+        format!(
+            "[source.slow]\nfiles = [\"$DATA/good.txt\"]\nschedule = \"* * * * *\"\n\
+             random_delay = \"0s\"\nhooks = {{ before = \"touch $DATA/begun; exec sleep {seconds}\" }}\n"
+        )
+    };
+    configured(&world, &slow(3));
+    let mut agent = Agent::start(&world, Some("2026-03-02T10:00:58Z"));
+    agent.wait("the slow one", || world.path("data/begun").exists());
+    assert_eq!(agent.end(), 143);
+    assert_eq!(backups(&world, "slow"), 1, "{}", agent.said());
+
+    fs::remove_file(world.path("data/begun")).unwrap();
+    configured(&world, &format!("{}[agent]\ndrain = \"1s\"\n", slow(600)));
+    let mut agent = Agent::start(&world, Some("2026-03-02T10:01:58Z"));
+    agent.wait("the slow one", || world.path("data/begun").exists());
+    assert_eq!(agent.end(), 143);
+    assert!(agent.said().contains("backup-slow: asked to end"), "{}", agent.said());
+    assert_eq!(backups(&world, "slow"), 1, "{}", agent.said());
+}
+
+#[test]
+fn databases_are_followed_beside_the_schedules_and_again_after_a_fault() {
+    let world = World::new();
+    world.database("app.db", 10);
+    world.configure(
+        "[repository.main]\nurl = \"file://$REPO\"\n\
+         [source.app]\nsqlite = \"$DATA/app.db\"\nschedule = \"daily 02:00\"\n",
+    );
+    let mut agent = Agent::start(&world, None);
+    agent.wait("the follower", || agent.said().contains("following app in"));
+    let follower = children_of(agent.child.id());
+    assert_eq!(follower.len(), 1, "{follower:?}");
+    // SAFETY: a signal to a process that this test began, by way of the agent.
+    unsafe { libc::kill(follower[0] as i32, libc::SIGKILL) };
+    agent.wait("another one", || agent.said().matches("following app in").count() == 2);
+    assert!(agent.said().contains("follow: it ended (signal: 9"), "{}", agent.said());
+    assert_eq!(agent.end(), 143);
+    sleep(Duration::from_millis(50));
+    assert!(agent.said().contains("ending"), "{}", agent.said());
+}
+
+fn children_of(parent: u32) -> Vec<u32> {
+    let path = format!("/proc/{parent}/task/{parent}/children");
+    let text = fs::read_to_string(path).unwrap();
+    text.split_ascii_whitespace().map(|id| id.parse().unwrap()).collect()
+}
+
+#[test]
+fn the_agent_needs_a_configuration_and_takes_no_repository() {
+    let world = World::new();
+    configured(&world, "");
+    world.run(&["--repo", "main", "run"]).expect(2).says("--repo has no meaning");
+    configured(&world, "[agent]\nat_once = 0\n");
+    world.run(&["run"]).expect(2).says("at_once").says("no backup would ever run");
+    configured(&world, "[agent]\nhang = \"1s\"\n");
+    world.run(&["run"]).expect(2).says("hang");
+}
