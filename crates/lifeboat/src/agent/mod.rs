@@ -3,9 +3,9 @@
 //! Everything that touches a database or a repository is a child process, the same command that a
 //! person or a timer would run. So whatever happens to one (a fault, a store that hangs, all memory
 //! gone) happens to no other, and what hangs can be killed. `scheduler` decides what runs when and
-//! is pure; `plan` makes its jobs of the configuration, `child` is a process that runs one, `supervisor`
-//! carries out what the scheduler says, `lasting` keeps followers and receivers alive, `kept` is what
-//! outlives the process, `systemd` tells the service manager.
+//! is pure; `plan` makes its jobs of the configuration, `child` is a process that runs one,
+//! `supervisor` carries out what the scheduler says, `lasting` keeps followers and receivers alive,
+//! `kept` is what outlives the process, `systemd` tells the service manager.
 
 mod child;
 mod kept;

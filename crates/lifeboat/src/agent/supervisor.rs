@@ -73,9 +73,10 @@ pub(crate) fn run(session: &Session, follow: &[String]) -> Result<ExitCode> {
     let path = kept::path(session);
     let state = kept::read(session, path.as_deref());
     // What spreads the moments of hosts.
-    let seed = env.host.bytes().fold(7_u64, |seed, byte| {
-        seed.wrapping_mul(0x0100_0000_01b3) ^ u64::from(byte)
-    });
+    let seed = env
+        .host
+        .bytes()
+        .fold(7_u64, |seed, byte| seed.wrapping_mul(0x0100_0000_01b3) ^ u64::from(byte));
     let now = Now { wall: env.clock.now(), steady_ms: env.clock.monotonic_ms() };
     let scheduler = Scheduler::new(plan.specs.clone(), plan.limits, &state.jobs, seed, now);
     let mut agent = Agent {
@@ -180,7 +181,8 @@ impl Agent<'_> {
                 self.greet();
             }
             Err(error) => {
-                let message = format!("the configuration is not taken, the one before holds: {error}");
+                let message =
+                    format!("the configuration is not taken, the one before holds: {error}");
                 self.session.printer.warning("", &message);
             }
         }

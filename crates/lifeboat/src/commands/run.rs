@@ -39,18 +39,18 @@ const RETRY_MS: (u64, u64) = (1_000, 60_000);
 /// Run all that is scheduled, and follow SQLite databases
 ///
 /// Without arguments it is one process for everything: it makes the backups of each source's
-/// `schedule`, prunes, copies, verifies and drills when the timers of `lifeboat install` would, follows
-/// the SQLite databases, and receives the log of clusters with `receive`. What was missed while it
-/// did not run is caught up once. What fails is tried again, what hangs is ended, and neither keeps
-/// anything else waiting; `agent` of the configuration has the numbers. SIGTERM lets runs end first,
-/// SIGHUP reads the configuration anew if it is right. `lifeboat install systemd --agent` makes a
-/// service of it.
+/// `schedule`, prunes, copies, verifies and drills when the timers of `lifeboat install` would,
+/// follows the SQLite databases, and receives the log of clusters with `receive`. What was missed
+/// while it did not run is caught up once. What fails is tried again, what hangs is ended, and
+/// neither keeps anything else waiting; `agent` of the configuration has the numbers. SIGTERM lets
+/// runs end first, SIGHUP reads the configuration anew if it is right. `lifeboat install systemd
+/// --agent` makes a service of it.
 ///
-/// With names or paths, or with --follow or --once, databases are followed and nothing else is done:
-/// new commits are in the repository within a second, as states of the log that follows the newest
-/// backup; where there is no backup yet, or its log has grown too large, one is made. `lifeboat
-/// restore SOURCE --at TIME` goes back to any of these states, and `lifeboat status` says how old
-/// the newest one is.
+/// With names or paths, or with --follow or --once, databases are followed and nothing else is
+/// done: new commits are in the repository within a second, as states of the log that follows the
+/// newest backup; where there is no backup yet, or its log has grown too large, one is made.
+/// `lifeboat restore SOURCE --at TIME` goes back to any of these states, and `lifeboat status` says
+/// how old the newest one is.
 ///
 /// The application goes on writing: its database gets no table, no checkpoint and no other journal
 /// mode. In WAL mode only what was written is read. Where the `-wal` began anew, and in the other

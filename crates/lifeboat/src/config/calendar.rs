@@ -175,9 +175,7 @@ fn field(what: &str, text: &str, bounds: (u16, u16)) -> Result<Option<BTreeSet<u
             return Err(format!("`{item}` is no {what}: a step needs a beginning, such as 0/15"));
         }
         let (first, last) = match (range.split_once(".."), step) {
-            (Some((first, last)), _) => {
-                (number(what, first, bounds)?, number(what, last, bounds)?)
-            }
+            (Some((first, last)), _) => (number(what, first, bounds)?, number(what, last, bounds)?),
             (None, Some(_)) => (number(what, range, bounds)?, bounds.1),
             (None, None) => (number(what, range, bounds)?, number(what, range, bounds)?),
         };

@@ -8,8 +8,8 @@
 //! `keys` to whom backups are sealed and what opens them, `repository` where backups live,
 //! `runs` how (hooks, retries, overlap), `trust` who else can write what is run, `postgres` where
 //! a server is and what of it is dumped,
-//! `agent` what the long-running process does, `example` writes the example and the reference from the doc comments, `origin` shows what is in
-//! force.
+//! `agent` what the long-running process does, `example` writes the example and the reference from
+//! the doc comments, `origin` shows what is in force.
 
 pub(crate) mod diagnose;
 pub(crate) mod agent;

@@ -67,9 +67,8 @@ impl Pattern<'_> {
         let (hours, minutes) = (all(self.hours, 24), all(self.minutes, 60));
         let seconds = all(self.seconds, 60);
         let mut found = Vec::new();
-        let within = |hour: &i8| {
-            day.at(*hour, 59, 59, 0) >= first && day.at(*hour, 0, 0, 0) <= last
-        };
+        let within =
+            |hour: &i8| day.at(*hour, 59, 59, 0) >= first && day.at(*hour, 0, 0, 0) <= last;
         for hour in hours.into_iter().filter(within) {
             for minute in &minutes {
                 for second in &seconds {

@@ -201,7 +201,9 @@ impl Schedule {
             Schedule::Every(Every::Hour) => (0, None, None, None),
             Schedule::Every(Every::Week) => (0, one(0), None, one(1)),
             Schedule::Every(Every::Month) => (0, one(0), one(1), None),
-            Schedule::DailyAt(hour, minute) => (u16::from(*minute), one((*hour).into()), None, None),
+            Schedule::DailyAt(hour, minute) => {
+                (u16::from(*minute), one((*hour).into()), None, None)
+            }
             _ => (0, one(0), None, None),
         };
         CronFields {

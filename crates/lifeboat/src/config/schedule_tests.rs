@@ -160,7 +160,19 @@ fn systemd_agrees() {
         "2027-06-01 12:00",
         "*:*:0/30",
     ];
-    let bad = ["*:*/15", "*-*/2-01", "Fri..Mon 10:00", "*-*~28..30", "Mon..", "*-*-* 24:00", "*-*-32", "02:60", "1:2:3:4", "*-*-*~1", "foo"];
+    let bad = [
+        "*:*/15",
+        "*-*/2-01",
+        "Fri..Mon 10:00",
+        "*-*~28..30",
+        "Mon..",
+        "*-*-* 24:00",
+        "*-*-32",
+        "02:60",
+        "1:2:3:4",
+        "*-*-*~1",
+        "foo",
+    ];
     let agrees = |expression: &str| {
         Command::new("systemd-analyze").args(["calendar", expression]).output().unwrap()
     };

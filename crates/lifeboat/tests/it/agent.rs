@@ -60,7 +60,8 @@ impl Agent {
     #[track_caller]
     fn wait(&self, what: &str, holds: impl FnMut() -> bool) {
         let (log, what) = (self.log.clone(), what.to_owned());
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| wait_for(&what, holds)));
+        let result =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| wait_for(&what, holds)));
         assert!(result.is_ok(), "{what}\n{}", fs::read_to_string(log).unwrap_or_default());
     }
 
@@ -150,8 +151,11 @@ fn what_was_missed_is_caught_up_once_after_a_restart() {
 #[test]
 fn killed_in_the_middle_it_begins_that_run_again() {
     let world = World::new();
-    configured(&world, "[source.slow]\nfiles = [\"$DATA/good.txt\"]\nschedule = \"* * * * *\"\n\
-        random_delay = \"0s\"\nhooks = { before = \"touch $DATA/begun; exec sleep 60\" }\n");
+    configured(
+        &world,
+        "[source.slow]\nfiles = [\"$DATA/good.txt\"]\nschedule = \"* * * * *\"\n\
+        random_delay = \"0s\"\nhooks = { before = \"touch $DATA/begun; exec sleep 60\" }\n",
+    );
     let mut agent = Agent::start(&world, Some("2026-03-02T10:00:58Z"));
     agent.wait("the slow one", || world.path("data/begun").exists());
     agent.wait("the good one", || state(&world)["runs"]["backup-good"]["outcome"] == "done");
@@ -174,7 +178,8 @@ fn a_configuration_that_is_wrong_is_not_taken() {
     let mut agent = Agent::start(&world, Some("2026-03-02T10:00:01Z"));
     let path = world.path("home/config/lifeboat/config.toml");
     let right = fs::read_to_string(&path).unwrap();
-    fs::write(&path, right.replace("schedule = \"* * * * *\"", "schedule = \"sometimes\"")).unwrap();
+    fs::write(&path, right.replace("schedule = \"* * * * *\"", "schedule = \"sometimes\""))
+        .unwrap();
     agent.signal(libc::SIGHUP);
     agent.wait("the refusal", || agent.said().contains("the one before holds"));
     agent.wait("to be ready again", || agent.heard("READY=1") == 2);

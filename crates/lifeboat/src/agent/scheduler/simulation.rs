@@ -177,7 +177,8 @@ fn jobs() -> Vec<(Spec, Manner)> {
 #[test]
 fn no_moment_is_missed_and_none_comes_twice_in_years_with_clock_changes() {
     let is_long = std::env::var_os("LIFEBOAT_LONG_TESTS").is_some();
-    let (seeds, until) = if is_long { (6, "2029-03-15T00:00:00Z") } else { (1, "2027-04-15T00:00:00Z") };
+    let (seeds, until) =
+        if is_long { (6, "2029-03-15T00:00:00Z") } else { (1, "2027-04-15T00:00:00Z") };
     let (begin, until) = (at("2026-01-01T00:00:00Z"), at(until));
     for seed in 1..=seeds {
         let mut world = World::new(seed, jobs(), LIMITS, begin);
@@ -232,8 +233,7 @@ fn check(
 #[test]
 fn a_clock_that_was_years_ahead_stops_nothing() {
     let job = spec("job", "hourly", "UTC", Lane::Backup);
-    let mut world =
-        World::new(1, vec![(job, Manner::Good)], LIMITS, at("2026-01-01T00:30:00Z"));
+    let mut world = World::new(1, vec![(job, Manner::Good)], LIMITS, at("2026-01-01T00:30:00Z"));
     world.now.wall = at("2036-01-01T00:30:00Z");
     world.look();
     world.pass(3600);

@@ -114,9 +114,9 @@ impl Scheduler {
     /// Ends what takes too long.
     fn look_at_running(&mut self, now: Now, actions: &mut Vec<Action>) {
         let Limits { hang_ms, drain_ms, .. } = self.limits;
-        let drains = self.draining_since_ms.is_some_and(|since_ms| {
-            now.steady_ms.saturating_sub(since_ms) >= drain_ms
-        });
+        let drains = self
+            .draining_since_ms
+            .is_some_and(|since_ms| now.steady_ms.saturating_sub(since_ms) >= drain_ms);
         for (name, job) in &mut self.jobs {
             let limit_ms = job.spec.limit_ms.unwrap_or(u64::MAX);
             let Some(running) = &mut job.running else { continue };
