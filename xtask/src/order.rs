@@ -17,8 +17,9 @@ const CRATES: &[(&str, &[&str])] = &[
     ("salvage", &["core"]),
     ("guard", &[]),
     ("postgres", &["core"]),
+    ("migrate", &["core", "sqlite", "postgres"]),
     ("sim", &["core", "stores", "sqlite"]),
-    ("lifeboat", &["core", "stores", "sqlite", "salvage", "postgres"]),
+    ("lifeboat", &["core", "stores", "sqlite", "salvage", "postgres", "migrate"]),
 ];
 
 /// One line for each wrong arrow.

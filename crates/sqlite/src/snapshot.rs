@@ -30,12 +30,12 @@ use std::sync::Arc;
 
 use lifeboat_core::{Error, Kind, Result};
 
-pub(crate) use self::pinned::{Attempt, Glimpse, Pinned, failed, missing, pin};
+pub(crate) use self::pinned::{Attempt, Glimpse, Pinned, busy, failed, missing, pin};
 
 use self::journal::Journal;
 use self::lock::SharedLock;
 use self::offline::Watch;
-use self::pinned::{busy, log_is_foreign};
+use self::pinned::log_is_foreign;
 use self::wal::{Scan, Wal, read_up_to};
 use crate::ffi;
 use crate::header::{self, HEADER_BYTES, Header};

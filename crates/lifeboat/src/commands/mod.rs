@@ -16,6 +16,7 @@ mod key;
 mod kit;
 mod list;
 mod man;
+mod migrate;
 mod pin;
 mod proof;
 mod prune;
@@ -58,6 +59,7 @@ pub(crate) enum Command {
     Rescue(rescue::Args),
     Salvage(salvage::Args),
     Diff(diff::Args),
+    Migrate(Box<migrate::Args>),
     Prune(prune::Args),
     Copy(copy::Args),
     Pin(pin::Args),
@@ -108,6 +110,7 @@ impl Command {
             Command::Rescue(args) => rescue::run(session, &args),
             Command::Salvage(args) => salvage::run(session, args),
             Command::Diff(args) => diff::run(session, args),
+            Command::Migrate(args) => migrate::run(session, *args),
             Command::Prune(args) => prune::run(session, args),
             Command::Copy(args) => copy::run(session, args),
             Command::Pin(args) => pin::run(session, args),

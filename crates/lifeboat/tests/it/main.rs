@@ -48,6 +48,7 @@ mod kit;
 mod litestream;
 mod lease;
 mod lost_backups;
+mod migrate;
 mod object_storage;
 mod off_site;
 mod output;

@@ -8,6 +8,7 @@ use lifeboat_core::Result;
 use lifeboat_core::env::Env;
 
 use super::connection::{ReplicationConnection, text};
+use super::copy_out::CopyOut;
 use super::parameters::Parameters;
 use super::startup::{self, Purpose};
 use crate::client::Client;
@@ -18,31 +19,46 @@ const MESSAGE_BYTES: usize = 64 << 10;
 const HEAD_BYTES: usize = 5;
 
 /// A session that loads rows. Its open transaction is rolled back when it is dropped.
-pub(crate) struct LoadingConnection(ReplicationConnection);
+pub struct LoadingConnection(ReplicationConnection);
 
 impl LoadingConnection {
     /// Connects to the database of the client's address, with settings of the session: `-c
     /// name=value`.
-    pub(crate) fn open(env: &Env, client: &Client, settings: &str, what: &str) -> Result<Self> {
+    pub fn open(env: &Env, client: &Client, settings: &str, what: &str) -> Result<Self> {
         let parameters = Parameters::of(client.address(), client.options())?;
         let purpose = Purpose::Statements { settings };
         startup::open(env, &parameters, client.options(), purpose, what).map(LoadingConnection)
     }
 
     /// Runs a statement whose answer nobody needs.
-    pub(crate) fn execute(&mut self, statement: &str) -> Result<()> {
+    pub fn execute(&mut self, statement: &str) -> Result<()> {
         self.0.query(statement).map(drop)
     }
 
     /// The only number of the only row of a query.
-    pub(crate) fn number(&mut self, query: &str) -> Result<u64> {
+    pub fn number(&mut self, query: &str) -> Result<u64> {
         let rows = self.0.query(query)?;
         let number = rows.first().and_then(|row| text(row, 0)?.parse().ok());
         number.ok_or_else(|| self.0.nonsense(query))
     }
 
+    /// The rows of a query, as text.
+    pub fn rows(&mut self, query: &str) -> Result<Vec<Vec<Option<String>>>> {
+        self.0.query(query)
+    }
+
+    /// The server's major version: 15.
+    pub fn server_major(&self) -> u32 {
+        self.0.server_major()
+    }
+
+    /// Begins to read rows with that `COPY ... TO stdout`.
+    pub fn copy_out(&mut self, statement: &str) -> Result<CopyOut<'_>> {
+        CopyOut::begin(&mut self.0, statement)
+    }
+
     /// Begins to load rows with that `COPY ... FROM stdin`.
-    pub(crate) fn copy_in(&mut self, statement: &str) -> Result<CopyIn<'_>> {
+    pub fn copy_in(&mut self, statement: &str) -> Result<CopyIn<'_>> {
         self.0.send_query(statement)?;
         match self.0.message()? {
             b'G' => {
@@ -56,13 +72,13 @@ impl LoadingConnection {
 }
 
 /// Rows on their way to the server.
-pub(crate) struct CopyIn<'a> {
+pub struct CopyIn<'a> {
     connection: &'a mut ReplicationConnection,
 }
 
 impl CopyIn<'_> {
-    /// Takes rows, or a part of one, as the text form of COPY has them.
-    pub(crate) fn put(&mut self, bytes: &[u8]) -> Result<()> {
+    /// Takes rows, or a part of one, as the form of COPY that was asked for has them.
+    pub fn put(&mut self, bytes: &[u8]) -> Result<()> {
         let outbox = self.connection.outbox();
         outbox.put_slice(bytes);
         match outbox.len() >= MESSAGE_BYTES {
@@ -72,7 +88,7 @@ impl CopyIn<'_> {
     }
 
     /// Ends the rows. How many the server took.
-    pub(crate) fn finish(mut self) -> Result<u64> {
+    pub fn finish(mut self) -> Result<u64> {
         self.send()?;
         let outbox = self.connection.outbox();
         outbox.clear();

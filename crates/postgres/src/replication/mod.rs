@@ -9,6 +9,7 @@ mod base_backup;
 mod connection;
 mod copy_both;
 mod copy_in;
+mod copy_out;
 mod lsn;
 mod parameters;
 mod passfile;
@@ -22,5 +23,6 @@ pub use base_backup::{
 pub(crate) use connection::ServerMessage;
 pub use connection::{ReplicationConnection, SlotState, SystemIdentity};
 pub use copy_both::{ReplicationEnd, WalMessage};
-pub(crate) use copy_in::LoadingConnection;
+pub use copy_in::{CopyIn, LoadingConnection};
+pub use copy_out::CopyOut;
 pub use lsn::Lsn;

@@ -1,0 +1,101 @@
+//! `lifeboat migrate` as a person runs it: planned, loaded, compared, reported.
+
+use std::fs;
+
+use crate::postgres_server::Server;
+use crate::support::{World, make_database};
+
+const SHOP: &str = "CREATE TABLE item(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL,
+                      made DATETIME DEFAULT CURRENT_TIMESTAMP, sold BOOLEAN DEFAULT 0);
+                    INSERT INTO item(name, made) VALUES ('one', '2024-01-01 10:00:00'),
+                      ('two', '2024-01-02 10:00:00');
+                    CREATE TABLE note(id TEXT PRIMARY KEY, item INT REFERENCES item(id), body TEXT);
+                    INSERT INTO note VALUES ('a', 1, 'x'), ('b', 2, NULL);
+                    CREATE INDEX note_item ON note(item)";
+
+fn shop(world: &World, more: &str) {
+    let connection = rusqlite::Connection::open(world.path("data/shop.db")).unwrap();
+    connection.execute_batch("PRAGMA journal_mode = wal").unwrap();
+    connection.execute_batch(SHOP).unwrap();
+    connection.execute_batch(more).unwrap();
+}
+
+/// The second guide's nine steps in one command: T20.
+#[test]
+fn t20_one_command_backs_up_makes_the_database_loads_and_proves_it() {
+    for major in [15, 18] {
+        let (world, server) = (World::new(), Server::new(major));
+        shop(&world, "");
+        let url = server.url("shop_admin");
+        let report = world.text("data/report.md");
+        let ran =
+            world.repo(&["migrate", "shop.db", &url, "--json", "--report", &report]).expect(0);
+        let value = ran.json();
+        assert_eq!(value["outcome"], "migrated");
+        assert_eq!((&value["done"]["rows"], &value["done"]["verified"]), (&4.into(), &true.into()));
+        assert_eq!(server.databases(), ["postgres", "shop_admin"]);
+        let rows = server.ask("shop_admin", "SELECT name, made, sold FROM item ORDER BY id");
+        assert_eq!(rows[0], "one|2024-01-01 10:00:00+00|f");
+        let keys =
+            server.ask("shop_admin", "SELECT contype FROM pg_constraint WHERE contype = 'f'");
+        assert_eq!(keys, ["f"]);
+        let backup = value["backups"][0].as_str().unwrap().to_owned();
+        let shown = world.repo(&["show", &backup]).expect(0);
+        assert!(shown.out.contains("before the migration to"), "{}", shown.out);
+        let text = fs::read_to_string(report).unwrap();
+        assert!(
+            text.contains("Every row was read back") && text.contains("| item | 2 | 0 |"),
+            "{text}"
+        );
+        world.run(&["migrate", "verify", "shop.db", &url]).expect(0);
+        server.sql("shop_admin", "UPDATE public.note SET body = 'y' WHERE id = 'b'");
+        let ran = world.run(&["migrate", "verify", "shop.db", &url]).expect(20);
+        assert!(ran.out.contains("1 not the same: id 'b'"), "{}", ran.out);
+        // Again: nothing there is touched.
+        world.repo(&["migrate", "shop.db", &url]).expect(23).says("--replace");
+    }
+}
+
+#[test]
+fn a_dry_run_tells_every_value_that_does_not_fit_and_touches_nothing() {
+    let (world, server) = (World::new(), Server::new(15));
+    shop(&world, "INSERT INTO item(id, name, sold) VALUES (7, CAST(x'ff' AS TEXT), 2)");
+    let before = fs::read(world.path("data/shop.db")).unwrap();
+    let ran = world.run(&["migrate", "shop.db", "--dry-run"]).expect(23).says("--misfits");
+    assert!(ran.out.contains("rowid 7: '\u{fffd}': not UTF-8"), "{}", ran.out);
+    assert!(
+        ran.out.contains("sold BOOLEAN -> bigint: 1 values are neither 0 nor 1"),
+        "{}",
+        ran.out
+    );
+    let url = server.url("postgres");
+    world.run(&["migrate", "shop.db", &url, "--no-backup"]).expect(23);
+    assert_eq!(
+        server.ask("postgres", "SELECT count(*) FROM pg_class WHERE relname = 'item'"),
+        ["0"]
+    );
+    assert_eq!(fs::read(world.path("data/shop.db")).unwrap(), before);
+    let aside = ["migrate", "shop.db", &url, "--no-backup", "--misfits", "quarantine"];
+    world.run(&aside).expect(3).says("_lifeboat_rejects");
+    assert_eq!(server.ask("postgres", "SELECT count(*) FROM item"), ["2"]);
+    let script =
+        world.run(&["migrate", "shop.db", "--schema-only", "--misfits", "widen"]).expect(0);
+    assert!(script.out.contains("CREATE TABLE \"item\" ("), "{}", script.out);
+}
+
+#[test]
+fn wrong_words_are_told() {
+    let world = World::new();
+    make_database(&world.path("data/app.db"), 3);
+    let secret = "postgresql://ann:secret@localhost/x";
+    let ran = world.run(&["migrate", "app.db", secret]).expect(2);
+    assert!(!ran.err.contains("secret@"), "{}", ran.err);
+    world.run(&["migrate", "app.db", "postgresql://localhost"]).expect(2).says("names no database");
+    world.run(&["migrate", "nothere.db", "--dry-run"]).expect(15);
+    assert!(!world.path("data/nothere.db").exists());
+    fs::write(world.path("data/m.toml"), "[table.x]\nskipp = 1\n").unwrap();
+    world
+        .run(&["migrate", "app.db", "--dry-run", "--mapping", "m.toml"])
+        .expect(2)
+        .says("m.toml:2:1");
+}
