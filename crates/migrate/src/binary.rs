@@ -1,6 +1,7 @@
 //! Values as the binary form of COPY has them, and back.
 //!
-//! The two directions share nothing: what one of them got wrong, the comparison of the tables shows.
+//! The two directions share nothing: what one of them got wrong, the comparison of the tables
+//! shows.
 
 use std::borrow::Cow;
 

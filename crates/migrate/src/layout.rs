@@ -1,5 +1,5 @@
-//! How the rows of a table go to the server: which columns, as which types. It is kept on the server
-//! beside the tables, so that a later comparison knows what was agreed.
+//! How the rows of a table go to the server: which columns, as which types. It is kept on the
+//! server beside the tables, so that a later comparison knows what was agreed.
 
 use lifeboat_core::env::Env;
 use lifeboat_core::{Error, Kind, Result};

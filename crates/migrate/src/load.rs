@@ -108,8 +108,8 @@ pub fn load(
     Ok(Done { tables, refused: untranslated, set_aside, verified: options.verify })
 }
 
-/// Makes the schema and its record, or takes those of an earlier run; what of it is not the same any
-/// more is dropped.
+/// Makes the schema and its record, or takes those of an earlier run; what of it is not the same
+/// any more is dropped.
 fn begin(
     control: &mut LoadingConnection,
     server: &Server<'_>,

@@ -1,5 +1,5 @@
-//! Triggers. One kind is certain: after a row was updated, its own columns get constants or the time
-//! of now, such as `updated_at`. All others are listed with their text.
+//! Triggers. One kind is certain: after a row was updated, its own columns get constants or the
+//! time of now, such as `updated_at`. All others are listed with their text.
 
 use lifeboat_postgres::{identifier, literal};
 

@@ -29,16 +29,16 @@ const WORKERS_MAX: usize = 4;
 
 /// Migrate a SQLite database to PostgreSQL, verified to the last value
 ///
-/// Reads one moment of the database while its application goes on. First everything is read once and
-/// nothing is loaded: what the values of each column really are decides its type. A value that does
-/// not fit, or a row whose foreign key leads nowhere, stops it before anything is loaded, and is
-/// named with its row.
+/// Reads one moment of the database while its application goes on. First everything is read once
+/// and nothing is loaded: what the values of each column really are decides its type. A value that
+/// does not fit, or a row whose foreign key leads nowhere, stops it before anything is loaded, and
+/// is named with its row.
 ///
 /// Then, by default, the database is backed up, and that backup pinned. The rows are loaded into a
-/// schema beside the one that is meant, with several workers; keys, indexes and checks follow; every
-/// row is read back and compared; and in one transaction all of it takes its place. A failure leaves
-/// the target as it was, and the next run goes on with the tables that were finished. A database
-/// that is not there is made.
+/// schema beside the one that is meant, with several workers; keys, indexes and checks follow;
+/// every row is read back and compared; and in one transaction all of it takes its place. A failure
+/// leaves the target as it was, and the next run goes on with the tables that were finished. A
+/// database that is not there is made.
 ///
 /// What has no counterpart in PostgreSQL, or none that is certain (other triggers than those that
 /// set columns of the updated row, some views and checks), is listed with its text.
@@ -71,11 +71,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "HOW")]
     names: Option<NamesWord>,
     /// What becomes of values that do not fit what was declared: nothing is loaded, the column gets
-    /// a type that takes them all, or their rows go to the table _lifeboat_rejects [default: refuse]
+    /// a type that takes them all, or their rows go to the table _lifeboat_rejects [default:
+    /// refuse]
     #[arg(long, value_name = "HOW")]
     misfits: Option<MisfitsWord>,
-    /// What becomes of rows whose foreign keys lead nowhere: nothing is loaded, or they are, and the
-    /// key is NOT VALID [default: refuse]
+    /// What becomes of rows whose foreign keys lead nowhere: nothing is loaded, or they are, and
+    /// the key is NOT VALID [default: refuse]
     #[arg(long, value_name = "HOW")]
     orphans: Option<OrphansWord>,
     /// The schema that the tables go to
