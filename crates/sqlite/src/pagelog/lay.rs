@@ -23,9 +23,10 @@ use super::layout::{Entry, Footer, HEAD_BYTES, Index};
 use super::read::LogObject;
 use super::replay::{unread, unwritten};
 
-/// What is taken at once of the files of a log: three of these are in memory at a time.
-const BATCH_BYTES: u64 = 12 << 20;
-const BATCH_PAGES: usize = 100_000;
+/// What is taken at once of the files of a log: two of these are in memory at a time. The more it
+/// is, the fewer pages are written more than once.
+const BATCH_BYTES: u64 = 24 << 20;
+const BATCH_PAGES: usize = 200_000;
 /// Pages that one thread lays in a row.
 const TASK_PAGES: usize = 512;
 
@@ -53,7 +54,7 @@ pub(super) fn all(
     steps: &[Step],
     (file, place): (&File, &Path),
 ) -> Result<()> {
-    let (sender, receiver) = sync_channel(1);
+    let (sender, receiver) = sync_channel(0);
     let (taken, laid) = std::thread::scope(|scope| {
         let taker = scope.spawn(move || take(env, repository, steps, &sender));
         let mut laid = Ok(());
