@@ -3,7 +3,7 @@
 //! (a marker) and how that ended (an outcome), how its last drill went.
 //!
 //! They lie outside the source's folder, under `tombstones/`, `pins/`, `prunes/`, `markers/`,
-//! `outcomes/` and `drilled/`, so that nothing in the folder is ever rewritten. Each names the
+//! `outcomes/`, `drilled/` and `levels/`, so that nothing in the folder is ever rewritten. Each names the
 //! source's id, and the backup's: a name that another backup took meanwhile is not meant.
 
 use jiff::{SignedDuration, Timestamp};
@@ -81,6 +81,31 @@ pub struct PruneRecord {
     pub marked: Vec<String>,
     /// Names of those whose bytes were deleted.
     pub deleted: Vec<String>,
+}
+
+/// By which rule the logs of a source were thinned out last: the next time compares.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LevelsRecord {
+    /// Version of this description.
+    pub format: u32,
+    /// The source's id.
+    pub source: Uuid,
+    /// When that was said.
+    pub said_at: Timestamp,
+    /// The rule.
+    #[serde(flatten)]
+    pub rule: LevelRule,
+}
+
+/// For how long states of a log can be told apart how finely, in milliseconds of their age.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LevelRule {
+    /// For so long every state stays.
+    pub all_ms: u64,
+    /// For so long the last state of each minute stays.
+    pub minutely_ms: u64,
+    /// For so long the last state of each hour stays.
+    pub hourly_ms: u64,
 }
 
 /// Says that a migration, or any risky command, was begun behind a backup.
@@ -239,10 +264,12 @@ pub enum MarkKind {
     Proof,
     /// `drilled/<folder>/<backup>.json`
     Drilled,
+    /// `levels/<folder>/<time>.json`
+    Levels,
 }
 
 impl MarkKind {
-    const ALL: [MarkKind; 8] = [
+    const ALL: [MarkKind; 9] = [
         MarkKind::Tombstone,
         MarkKind::Pin,
         MarkKind::Record,
@@ -251,6 +278,7 @@ impl MarkKind {
         MarkKind::Begun,
         MarkKind::Proof,
         MarkKind::Drilled,
+        MarkKind::Levels,
     ];
 
     fn word(self) -> &'static str {
@@ -263,6 +291,7 @@ impl MarkKind {
             MarkKind::Begun => "begun",
             MarkKind::Proof => "proofs",
             MarkKind::Drilled => "drilled",
+            MarkKind::Levels => "levels",
         }
     }
 

@@ -7,11 +7,12 @@
 //!
 //! Gates: nothing goes unless a newer good backup exists than at the last prune, nor while the
 //! clock is behind it. A plan that takes more than half of the good backups, or that follows
-//! another policy than the last one, needs the plan's id as an approval.
+//! another policy than the last one, or that keeps less of logs, needs the plan's id as an approval.
 
 mod apply;
 mod garbage;
 mod hold;
+mod level_rule;
 mod levels;
 mod log_plan;
 mod plan;

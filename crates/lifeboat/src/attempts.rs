@@ -62,7 +62,12 @@ pub(crate) fn key(env: &Env, target: &Target, url: &str) -> String {
     let id = target.id.map(|id| id.to_string()).unwrap_or_default();
     // A set of files is known by its name, as its list of paths may grow.
     let place = if target.path.is_some() { &location } else { &target.name };
-    let text = [target.source.kind(), &env.host, &id, place, url].join("\0");
+    digest(&[target.source.kind(), &env.host, &id, place, url])
+}
+
+/// What stands for those words in the name of a file: 16 hexadecimal digits.
+pub(crate) fn digest(words: &[&str]) -> String {
+    let text = words.join("\0");
     // FNV-1a: the same in every version of the program.
     let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)

@@ -16,6 +16,7 @@ mod clusters;
 mod commands;
 mod config;
 mod discover;
+mod following;
 mod hooks;
 mod keys;
 mod logs;

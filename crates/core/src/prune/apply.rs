@@ -5,6 +5,7 @@ use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::level_rule;
 use super::levels;
 use super::log_plan;
 use super::plan::{plan_at, staying};
@@ -112,6 +113,7 @@ pub fn apply(
         let work = (plan.folder.as_str(), &plan.thinned[..]);
         match levels::thin(env, repository, log_levels, (work, &backups), hold) {
             Ok(thinned) => {
+                level_rule::note(env, repository, (&plan.folder, plan.source), log_levels)?;
                 pruned.freed_bytes += thinned.freed_bytes;
                 pruned.thinned = thinned;
             }

@@ -3,7 +3,7 @@
 //! A log that belongs to one backup is nothing without it: so a backup stays as long as its log
 //! holds a state that is to stay. Of older states fewer stay: files of a log are merged, and go
 //! when what takes their place was read back. That frees space and takes no backup away, so it asks
-//! for no newer backup and no approval; which states are to stay is counted from the newest one
+//! for no newer backup, and for an approval only where a rule keeps less than the one before; which states are to stay is counted from the newest one
 //! and not from the clock, so that neither a wrong clock nor a source that stopped loses anything.
 
 use std::collections::HashMap;
@@ -12,16 +12,20 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Action, Item, PrunePlan};
+use super::{Action, Item, PrunePlan, level_rule};
 use crate::backup::lock::SourceLock;
 use crate::env::Env;
 use crate::error::{Kind, Result};
 use crate::manifest::Manifest;
+use crate::marks::LevelRule;
 use crate::repository::Repository;
 use crate::store::Store;
 
 /// Who knows how the logs of a source are thinned out. Made by the crate that knows the database.
 pub trait LogLevels: std::fmt::Debug + Send + Sync {
+    /// The rule by which they are.
+    fn rule(&self) -> LevelRule;
+
     /// Which of those backups must stay for their logs, by their names, and why. `backups` are all
     /// that are listed, oldest first.
     fn holds(
@@ -117,9 +121,10 @@ pub(super) fn hold(plan: &mut PrunePlan, holds: &HashMap<String, String>) {
 }
 
 /// Thins out the logs of a source, and does nothing else: no backup goes, so it needs no newer one
-/// and no approval. It holds the lease of the source's folder.
+/// and no approval, unless the rule keeps less than the one before. It holds the lease of the
+/// source's folder.
 ///
-/// [`Kind::Locked`] during a backup or a prune.
+/// [`Kind::Locked`] during a backup or a prune, [`Kind::Refused`] where an approval is needed.
 pub fn thin_logs(
     env: &Env,
     repository: &Repository,
@@ -130,14 +135,21 @@ pub fn thin_logs(
     let (entry, _) = repository.source_entry(folder)?;
     let backups: Vec<&Manifest> = entry.backups.iter().collect();
     let planned = levels.plan(env.clock.now(), repository, folder, &backups)?;
+    let source = (folder, entry.record.id);
     if !planned.iter().any(Thinning::has_work) {
+        // By which rule they stay, whoever makes it shorter is to be asked for.
+        if !planned.is_empty() && level_rule::gate(repository, folder, levels)?.is_none() {
+            level_rule::note(env, repository, source, levels)?;
+        }
         return Ok(Thinned::default());
     }
+    level_rule::require_no_less(repository, folder, levels)?;
     let lock = SourceLock::take(env, lock_folder, &entry.record, repository.header().id)?;
     let mut lease = super::turn::take(env, repository, folder, &entry.record, &lock)?;
     let work = (folder, &planned[..]);
     let thinned = thin(env, repository, levels, (work, &backups), &mut || lease.hold())?;
     lease.hold()?;
+    level_rule::note(env, repository, source, levels)?;
     lease.end();
     Ok(thinned)
 }

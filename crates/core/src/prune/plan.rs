@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use super::garbage::{self, Leftover};
+use super::level_rule;
 use super::levels;
 use super::log_plan::{self, LogItem};
 use super::{Action, GRACE_MIN, Gate, Item, PrunePlan, PruneRequest, Thinning};
@@ -52,9 +53,11 @@ pub(super) fn plan_at(
     plan.begun_over = begun_over(now, request, &begun, &files);
     plan.log = log_of(now, repository, request, &plan, &entry)?;
     plan.thinned = thinned(now, repository, request, &plan, &entry)?;
-    plan.id = digest(&(repository.header().id, plan.source, &plan.policy, marked(&plan)));
+    let rule = request.levels.as_ref().map(|levels| levels.rule());
+    plan.id = digest(&(repository.header().id, plan.source, &plan.policy, marked(&plan), rule));
     let last = last_record(repository, request.folder)?;
     plan.gates = gates(now, &plan, last.as_ref());
+    plan.gates.extend(gate_of_logs(repository, request, &plan)?);
     Ok(plan)
 }
 
@@ -70,7 +73,14 @@ pub fn waiting(
     let mut plan = of_entry(now, repository, request, entry, &[])?;
     hold_logged(now, repository, request, entry, &mut plan)?;
     let last = last_record(repository, request.folder)?;
-    let gates = gates(now, &plan, last.as_ref());
+    let mut gates = gates(now, &plan, last.as_ref());
+    // Logs are looked at only where something may stand against thinning them out.
+    if let Some(levels) = &request.levels
+        && level_rule::gate(repository, request.folder, &**levels)?.is_some()
+    {
+        plan.thinned = thinned(now, repository, request, &plan, entry)?;
+        gates.extend(gate_of_logs(repository, request, &plan)?);
+    }
     Ok(gates.into_iter().filter(|gate| gate.opens_with_approval).collect())
 }
 
@@ -528,6 +538,19 @@ fn garbage_items(
         items.push(item(unclear, Action::Leave, reason));
     }
     items
+}
+
+/// What stands against what is done to logs, and to backups that were kept for them.
+fn gate_of_logs(
+    repository: &Repository,
+    request: &PruneRequest<'_>,
+    plan: &PrunePlan,
+) -> Result<Option<Gate>> {
+    let takes = plan.thins() || plan.with(Action::Mark).any(|item| item.id.is_some());
+    match &request.levels {
+        Some(levels) if takes => level_rule::gate(repository, request.folder, &**levels),
+        _ => Ok(None),
+    }
 }
 
 /// What gets a tombstone, for the plan's id.

@@ -207,11 +207,10 @@ impl Repository {
             Some((MarkKind::Drilled, _)) => {
                 return Ok(Said::Drilled(Box::new(self.read_mark(name)?)));
             }
-            // Only a prune, or who asks for one backup, wants them.
-            Some((MarkKind::Record | MarkKind::Begun | MarkKind::Proof, _)) => {
+            Some((kind, _)) if is_read_apart(kind) => {
                 return Err(Error::new(Kind::NotCovered, format!("{name} is not read")));
             }
-            None => {}
+            _ => {}
         }
         // What of the cache cannot be read says nothing: the store does.
         if let Some((bytes, origin)) = known.bytes_of(wanted.object)
@@ -231,6 +230,12 @@ impl Repository {
     }
 }
 
+/// Whether only a prune, or who asks for one backup, wants them.
+fn is_read_apart(kind: MarkKind) -> bool {
+    use MarkKind::{Begun, Levels, Proof, Record};
+    matches!(kind, Record | Levels | Begun | Proof)
+}
+
 /// The manifests, tombstones and pins of the sources.
 fn wanted<'a>(catalog: &Catalog, objects: &'a [ObjectInfo]) -> Vec<Wanted<'a>> {
     let numbered = catalog.sources.iter().enumerate();
@@ -240,8 +245,7 @@ fn wanted<'a>(catalog: &Catalog, objects: &'a [ObjectInfo]) -> Vec<Wanted<'a>> {
     for object in objects {
         let name = object.name.as_str();
         let (mark, folder) = match (MarkKind::of_object(name), name.split_once('/')) {
-            // Only a prune, or who asks for one backup, wants them.
-            (Some((MarkKind::Record | MarkKind::Begun | MarkKind::Proof, _, _)), _) => continue,
+            (Some((kind, _, _)), _) if is_read_apart(kind) => continue,
             (Some((kind, folder, backup)), _) => (Some((kind, backup)), folder),
             // A file `*.json` right in a source's folder is a manifest.
             (None, Some((folder, file)))

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::replica;
 use super::wal::moments;
+use crate::following::{self, Following};
 use crate::logs::{self, Reach};
 use crate::replicas;
 use crate::repositories::{self, Opened};
@@ -92,7 +93,7 @@ fn rows(entry: &SourceEntry, all: bool) -> Vec<Row<'_>> {
 }
 
 fn manifests(session: &Session, env: &Env, found: &[Found<'_>], all: bool) -> Result<Vec<Value>> {
-    let mut list = Vec::new();
+    let (mut list, now) = (Vec::new(), env.clock.now());
     for Found { opened, entry } in found {
         let moments = moments::of_entry(session, env, opened, entry)?;
         let logged = logs::logged(&opened.repository, &entry.folder)?;
@@ -107,7 +108,9 @@ fn manifests(session: &Session, env: &Env, found: &[Found<'_>], all: bool) -> Re
                 false => None,
             };
             value["log"] = json!(reach.map(|reach| {
+                let following = following_of(session, opened, entry, manifest, &reach, now);
                 json!({
+                    "following": following.as_ref().map(Following::as_json),
                     "states": reach.states,
                     "stored_bytes": reach.stored_bytes,
                     "position": reach.newest.as_ref().map(|newest| newest.position),
@@ -168,8 +171,23 @@ fn notes(
     notes.extend(entry.story(manifest));
     if is_logged && let Some(reach) = logs::reach(&opened.repository, &entry.folder, manifest)? {
         notes.push(told(&reach, zone));
+        let following = following_of(session, opened, entry, manifest, &reach, now);
+        notes.extend(following.as_ref().map(Following::told));
     }
     Ok(units::one_line(&notes.join("; ")))
+}
+
+/// What this host says of a log that it adds to.
+fn following_of(
+    session: &Session,
+    opened: &Opened,
+    entry: &SourceEntry,
+    manifest: &Manifest,
+    reach: &Reach,
+    now: Timestamp,
+) -> Option<Following> {
+    let held = reach.newest.as_ref()?.held;
+    following::of(session, (&opened.place.url, &entry.folder), &manifest.name, (held, now))
 }
 
 /// How far a log reaches, in words.

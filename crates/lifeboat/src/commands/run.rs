@@ -23,6 +23,8 @@ use self::turns::Turns;
 use super::backup::{Choices, chosen, request};
 use crate::agent;
 use crate::config::values::Period;
+use crate::following::{self, Following};
+use crate::private;
 use crate::repositories::{self, Place};
 use crate::session::Session;
 use crate::signals;
@@ -112,23 +114,17 @@ struct Followed {
     looks: u32,
     /// The last thing that was done was a backup.
     is_backed_up: bool,
+    /// What was written down of how much may be lost.
+    noted: Option<Following>,
 }
 
 /// What a look led to, for people.
 enum Told {
     Nothing,
-    Began(Increment, Rpo),
-    Added(Increment),
+    Began(Increment, Following),
+    Added(Increment, Following),
     BackedUp(String),
     Failed(Error),
-}
-
-/// How much may be lost.
-#[derive(Clone, Copy)]
-struct Rpo {
-    ms: u64,
-    /// The database is not in WAL mode: all pages are compared each time.
-    is_compared: bool,
 }
 
 pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
@@ -284,6 +280,7 @@ fn follow(
         }
         drop(sender);
         for (at, told) in receiver {
+            note(session, &jobs[at], &told);
             if let Some(result) = tell(session, &jobs[at], &told)
                 && session.printer.json()
             {
@@ -368,7 +365,10 @@ impl Job<'_> {
             if followed.looks > 0 || follower.is_current()? {
                 return match follower.step(env)? {
                     Step::Unchanged => Ok(Told::Nothing),
-                    Step::Added(increment) => Ok(Told::Added(increment)),
+                    Step::Added(increment) => {
+                        let following = following_of(follower, bounds, &increment.base);
+                        Ok(Told::Added(increment, following))
+                    }
                     Step::BackupNeeded(why) => {
                         followed.follower = None;
                         self.back_up(env, why, followed)
@@ -389,10 +389,10 @@ impl Job<'_> {
         };
         match Follower::begin(env, &repository, request)? {
             Ok((follower, increment)) => {
-                let rpo = Rpo { ms: follower.rpo_ms(), is_compared: follower.is_compared() };
+                let following = following_of(&follower, bounds, &increment.base);
                 followed.follower = Some(follower);
                 followed.is_backed_up = false;
-                Ok(Told::Began(increment, rpo))
+                Ok(Told::Began(increment, following))
             }
             // Backup upon backup would fill the disk.
             Err(why) if followed.is_backed_up => {
@@ -413,6 +413,37 @@ impl Job<'_> {
     }
 }
 
+/// How much may be lost, by what a follower says.
+fn following_of(follower: &Follower, bounds: FollowBounds, base: &str) -> Following {
+    Following {
+        base: base.to_owned(),
+        rpo_ms: follower.rpo_ms(),
+        is_compared: follower.is_compared(),
+        heartbeat_ms: bounds.heartbeat_ms,
+    }
+}
+
+/// Writes down how much may be lost, where that is news. What cannot be written is left out: it is
+/// for `status` and `list`.
+fn note(session: &Session, job: &Job<'_>, told: &Told) {
+    let (Told::Began(increment, following) | Told::Added(increment, following)) = told else {
+        return;
+    };
+    let mut followed = job.followed.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_known = followed.noted.as_ref().is_some_and(|noted| noted.is_as(following));
+    let path = following::path(session, &job.place.url, &increment.folder);
+    if let Some(path) = path.filter(|_| !is_known) {
+        let text = serde_json::to_vec_pretty(following).map_err(std::io::Error::from);
+        match text.and_then(|text| private::replace(&path, &text)) {
+            Ok(()) => followed.noted = Some(following.clone()),
+            Err(error) => {
+                let what = "how much may be lost is not written down";
+                session.printer.detail(&format!("{what}: {}: {error}", path.display()));
+            }
+        }
+    }
+}
+
 /// Says what a look led to; the result for programs, where there is one.
 fn tell(session: &Session, job: &Job<'_>, told: &Told) -> Option<Value> {
     let name = units::one_line(&job.target.name);
@@ -422,11 +453,11 @@ fn tell(session: &Session, job: &Job<'_>, told: &Told) -> Option<Value> {
     let (outcome, increment) = match told {
         Told::Nothing => return None,
         Told::Began(increment, rpo) => {
-            rpo_ms = Some(rpo.ms);
+            rpo_ms = Some(rpo.rpo_ms);
             let every = match rpo.is_compared {
                 true => format!(
                     "; it is not in WAL mode: its pages are compared, about every {}",
-                    units::duration(rpo.ms)
+                    units::duration(rpo.rpo_ms)
                 ),
                 false => String::new(),
             };
@@ -437,7 +468,7 @@ fn tell(session: &Session, job: &Job<'_>, told: &Told) -> Option<Value> {
             ));
             ("following", increment)
         }
-        Told::Added(increment) => {
+        Told::Added(increment, _) => {
             let (pages, bytes) = (increment.pages.0, units::bytes(increment.stored_bytes));
             printer.detail(&format!(
                 "{name}: {}+{}, {pages} pages in {bytes}",

@@ -15,13 +15,14 @@ use lifeboat_core::status::{self, Verdict};
 use lifeboat_core::{Error, Kind, Result};
 use lifeboat_postgres::wal::Complaint;
 use lifeboat_sqlite::pagelog::Moment;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use self::disk::Disk;
 use self::drills::Drills;
 use super::wal;
 use crate::attempts::{self, Attempt};
 use crate::config::values::Period;
+use crate::following::{self, Following};
 use crate::logs;
 use crate::repositories::{self, Opened};
 use crate::rotation::Rule;
@@ -83,6 +84,9 @@ struct Row {
     /// The newest state of its log, where that is newer, as `restore` takes it; and its moment.
     log_state: Option<String>,
     log_held: Option<Timestamp>,
+    /// How much may be lost, where this host follows it.
+    #[serde(serialize_with = "as_json")]
+    following: Option<Following>,
     age_ms: Option<u64>,
     age_ms_max: Option<u64>,
     backups: usize,
@@ -109,6 +113,13 @@ enum State {
     Fresh,
     Stale,
     Never,
+}
+
+fn as_json<S: Serializer>(
+    following: &Option<Following>,
+    to: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    following.as_ref().map(Following::as_json).serialize(to)
 }
 
 pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
@@ -200,7 +211,7 @@ fn rows(session: &Session, env: &Env, opened: &[Opened], args: &Args) -> Result<
         }
         for entry in &one.catalog.sources {
             if !seen.contains(&entry.folder) {
-                rows.push(row_of_entry(&entry.folder, one, Some(entry), max_age_ms, now)?);
+                rows.push(row_of_entry(session, &entry.folder, one, Some(entry), max_age_ms, now)?);
             }
         }
     }
@@ -229,7 +240,7 @@ fn rows_of_argument(
         return Ok(());
     }
     for Found { opened, entry } in selection::entries(session, env, opened, argument)? {
-        rows.push(row_of_entry(&entry.folder, opened, Some(entry), max_age_ms, now)?);
+        rows.push(row_of_entry(session, &entry.folder, opened, Some(entry), max_age_ms, now)?);
     }
     Ok(())
 }
@@ -253,7 +264,7 @@ fn row_of_target(
     max_age_ms: Option<u64>,
 ) -> Result<Row> {
     let age_ms_max = target.rpo_ms.or(max_age_ms);
-    let mut row = row_of_entry(&target.name, opened, entry, age_ms_max, env.clock.now())?;
+    let mut row = row_of_entry(session, &target.name, opened, entry, age_ms_max, env.clock.now())?;
     row.drills = row.drills.promised(&target.drill);
     let last = attempts::last(session, env, target, &opened.place.url);
     // One that was made in another way since then is the better news.
@@ -275,6 +286,7 @@ fn row_of_target(
 
 /// The same with the log that follows its newest backups: a state of it counts as one of theirs.
 fn row_of_entry(
+    session: &Session,
     name: &str,
     opened: &Opened,
     entry: Option<&SourceEntry>,
@@ -294,6 +306,9 @@ fn row_of_entry(
             true => State::Stale,
             false => State::Fresh,
         };
+        let place = (&*opened.place.url, entry.map_or("", |entry| &*entry.folder));
+        let base = state.rsplit_once('+').map_or("", |(base, _)| base);
+        row.following = following::of(session, place, base, (moment.held, now));
         (row.log_state, row.log_held) = (Some(state), Some(moment.held));
         row.age_ms = Some(age_ms);
     }
@@ -322,6 +337,7 @@ fn row(
         taken_at: status.newest_good.map(|newest| newest.taken_at),
         log_state: None,
         log_held: None,
+        following: None,
         age_ms: status.age.and_then(|age| u64::try_from(age.as_millis()).ok()),
         age_ms_max,
         backups: status.backups,
@@ -349,6 +365,10 @@ fn print(session: &Session, rows: &[Row], several: bool) -> Result<()> {
         ("stored", Align::Right),
         ("proven", Align::Right),
     ];
+    let is_followed = rows.iter().any(|row| row.following.is_some());
+    if is_followed {
+        columns.push(("followed", Align::Left));
+    }
     if several {
         columns.push(("repository", Align::Left));
     }
@@ -366,6 +386,10 @@ fn print(session: &Session, rows: &[Row], several: bool) -> Result<()> {
             (units::bytes(row.stored_bytes), None),
             row.drills.cell(),
         ];
+        if is_followed {
+            let told = row.following.as_ref().map(Following::told);
+            cells.push((told.unwrap_or_default(), None));
+        }
         if several {
             cells.push((row.repository.clone(), None));
         }

@@ -374,8 +374,27 @@ fn a_database_in_rollback_mode_is_compared() {
         sleep(Duration::from_millis(700));
         let committed = writer.end().len();
         wait_for("the last state", || restored(&world, &[]) == committed);
+        let status = world.repo(&["status", "--json"]).expect(0).json();
+        let following = &status[0]["following"];
+        assert!(following["rpo_ms"].as_u64() >= Some(200), "{status}");
+        assert_eq!(following["pages_are_compared"], true, "{status}");
+        for command in ["status", "list"] {
+            let shown = world.repo(&[command]).expect(0).out;
+            assert!(shown.contains("RPO ") && shown.contains("its pages are compared"), "{shown}");
+        }
+        assert_eq!(log(&world, "app")["following"], *following);
         agent.terminate();
     }
+    // Where nothing is compared it is the time between two looks.
+    let world = World::new();
+    make(&world.path("data/app.db"), "WAL");
+    let agent = Agent::start(&world, &["app.db"]);
+    let expected = serde_json::json!({ "rpo_ms": 100, "pages_are_compared": false });
+    wait_for("what may be lost", || {
+        let status = world.repo(&["status", "--json"]);
+        status.code == 0 && status.json()[0]["following"] == expected
+    });
+    agent.terminate();
 }
 
 #[test]

@@ -116,6 +116,42 @@ fn old_states_are_told_apart_less_finely_and_come_back_to_the_byte() {
 }
 
 #[test]
+fn a_rule_that_keeps_less_of_a_log_waits_for_an_approval() {
+    let world = World::new();
+    let log = |all: &str| {
+        world.configure(&format!(
+            "{CONFIG}log = {{ all = \"{all}\", minutely = \"0s\", hourly = \"9d\" }}\n"
+        ));
+    };
+    log("8d");
+    let (base, images) = history(&world, 4);
+    // The rule is known from the first look on, also where nothing is to be done by it.
+    world.run(&["run", "--once"]).expect(0);
+    let before = files(&world, &base);
+    log("0s");
+    let plan = world.run(&["prune", "--dry-run", "--json"]).expect(0).json()[0]["plan"].clone();
+    let gate = "less of its logs is to be kept";
+    assert!(plan["gates"][0]["message"].as_str().unwrap().contains(gate), "{plan}");
+    world.run(&["prune", "--yes"]).expect(23).says(gate).says("--approve");
+    world.run(&["run", "--once"]).expect(0).says(gate);
+    let kept = files(&world, &base);
+    assert!(before.iter().all(|file| kept.contains(file)), "{before:?} {kept:?}");
+    world.run(&["restore", &format!("{base}+2"), "--to", "back.db", "--yes"]).expect(0);
+    assert!(fs::read(world.path("data/back.db")).unwrap() == images[2]);
+    // As before, or approved, it goes on; then the new rule is the one to compare with.
+    log("9d");
+    world.run(&["run", "--once"]).expect(0);
+    log("0s");
+    let plan = world.run(&["prune", "--dry-run", "--json"]).expect(0).json()[0]["plan"].clone();
+    world.run(&["prune", "--yes", "--approve", plan["id"].as_str().unwrap()]).expect(0);
+    assert!(files(&world, &base).len() < before.len());
+    add(&world, &mut images.clone(), 9);
+    world.run(&["run", "--once"]).expect(0);
+    assert_eq!(pruned(&world)["outcome"], "nothing-to-do");
+    world.run(&["verify", "--level", "full"]).expect(0);
+}
+
+#[test]
 fn killed_while_a_log_is_thinned_out() {
     let points: Vec<&str> =
         CRASH_POINTS.iter().copied().filter(|point| point.starts_with("merge.")).collect();

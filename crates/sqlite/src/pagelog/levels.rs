@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use jiff::{SignedDuration, Timestamp};
 use lifeboat_core::env::Env;
 use lifeboat_core::manifest::Manifest;
+use lifeboat_core::marks::LevelRule;
 use lifeboat_core::parallel::in_parallel;
 use lifeboat_core::prune::{LogLevels, Thinned, Thinning, discard_unfinished};
 use lifeboat_core::repository::Repository;
@@ -38,6 +39,11 @@ struct Judged<'a> {
 }
 
 impl LogLevels for LogThinner {
+    fn rule(&self) -> LevelRule {
+        let Resolution { all_ms, minutely_ms, hourly_ms } = self.resolution;
+        LevelRule { all_ms, minutely_ms, hourly_ms }
+    }
+
     fn holds(
         &self,
         now: Timestamp,

@@ -11,6 +11,7 @@ use lifeboat_core::catalog::SourceEntry;
 use lifeboat_core::env::{CRASH_POINTS, Clock, CrashPoints, Env, Random};
 use lifeboat_core::files::{FileEntry, FilesEngine, FilesSource};
 use lifeboat_core::manifest::{CheckLevel, Manifest, Method};
+use lifeboat_core::marks::LevelRule;
 use lifeboat_core::names::NamePattern;
 use lifeboat_core::pipeline::Compression;
 use lifeboat_core::policy::{Floors, Hold, Keep};
@@ -31,6 +32,10 @@ pub(super) const FOLDER: &str = "app";
 pub(super) struct Holding(pub(super) &'static [&'static str]);
 
 impl LogLevels for Holding {
+    fn rule(&self) -> LevelRule {
+        LevelRule { all_ms: 0, minutely_ms: 0, hourly_ms: 0 }
+    }
+
     fn holds(
         &self,
         _now: Timestamp,

@@ -170,6 +170,7 @@ mod tests {
             taken_at: None,
             log_state: None,
             log_held: None,
+            following: None,
             age_ms: (state != State::Never).then_some(7_200_000),
             age_ms_max: Some(3_600_000),
             backups: 1,
