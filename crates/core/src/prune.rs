@@ -7,7 +7,8 @@
 //!
 //! Gates: nothing goes unless a newer good backup exists than at the last prune, nor while the
 //! clock is behind it. A plan that takes more than half of the good backups, or that follows
-//! another policy than the last one, or that keeps less of logs, needs the plan's id as an approval.
+//! another policy than the last one, or that keeps less of logs, needs the plan's id as an
+//! approval.
 
 mod apply;
 mod garbage;

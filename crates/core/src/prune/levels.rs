@@ -3,8 +3,9 @@
 //! A log that belongs to one backup is nothing without it: so a backup stays as long as its log
 //! holds a state that is to stay. Of older states fewer stay: files of a log are merged, and go
 //! when what takes their place was read back. That frees space and takes no backup away, so it asks
-//! for no newer backup, and for an approval only where a rule keeps less than the one before; which states are to stay is counted from the newest one
-//! and not from the clock, so that neither a wrong clock nor a source that stopped loses anything.
+//! for no newer backup, and for an approval only where a rule keeps less than the one before; which
+//! states are to stay is counted from the newest one and not from the clock, so that neither a
+//! wrong clock nor a source that stopped loses anything.
 
 use std::collections::HashMap;
 use std::path::Path;
