@@ -135,7 +135,7 @@ impl Side {
         let (mut batch, mut count) = (Batch::default(), 0_u64);
         self.session.copy_out(query, &mut |row| {
             count += 1;
-            if count % ROWS_PER_LOOK == 0 {
+            if count.is_multiple_of(ROWS_PER_LOOK) {
                 env.proceed()?;
             }
             for (index, field) in fields(row).enumerate() {

@@ -31,6 +31,7 @@ mod rehearse;
 pub mod replication;
 pub mod restore;
 mod rights;
+pub mod salvage;
 mod script;
 pub mod server_manifest;
 mod session;

@@ -148,7 +148,7 @@ impl Shape {
         live.copy_in(&target, |line| {
             from.copy_out(&query, &mut |row| {
                 count += 1;
-                if count % ROWS_PER_LOOK == 0 {
+                if count.is_multiple_of(ROWS_PER_LOOK) {
                     env.proceed()?;
                 }
                 line(row)

@@ -253,7 +253,7 @@ fn read(env: &Env, probe: &mut Probe, query: &str, sink: Sink<'_>) -> Result<()>
             push(&mut batch, row.get_ref(column).map_err(wrong)?);
         }
         count += 1;
-        if count % ROWS_PER_LOOK == 0 {
+        if count.is_multiple_of(ROWS_PER_LOOK) {
             env.proceed()?;
         }
         if batch.end_row() {

@@ -333,7 +333,7 @@ fn each_row(
     let mut count = 0_u64;
     while let Some(row) = rows.next().map_err(wrong)? {
         count += 1;
-        if count % ROWS_PER_LOOK == 0 {
+        if count.is_multiple_of(ROWS_PER_LOOK) {
             env.proceed()?;
         }
         let values = (0..columns).map(|column| row.get_ref(column).map(value));

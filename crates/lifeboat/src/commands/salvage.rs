@@ -1,4 +1,7 @@
-//! `lifeboat salvage`: rows out of a corrupt SQLite database, each with how sure it is.
+//! `lifeboat salvage`: rows out of a corrupt SQLite database, each with how sure it is; and what can
+//! be had of PostgreSQL.
+
+mod server;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -15,7 +18,7 @@ use crate::ui::units;
 /// So many lines of a kind are printed; all are in the result of --json.
 const LINES_MAX: usize = 20;
 
-/// Get the rows out of a corrupt SQLite database
+/// Get the rows out of a corrupt database
 ///
 /// Reads the damaged file page by page, never writes to it, and makes a new database of everything
 /// that can be read. It takes what no other tool opens: a header, a schema or the root of a table
@@ -30,13 +33,24 @@ const LINES_MAX: usize = 20;
 /// SQLite keeps no checksums: a text that was changed into another text shows nothing by itself.
 /// Where single bytes were found changed, all rows without proof are therefore uncertain.
 ///
+/// Of PostgreSQL a database of a running server is read, by its name or URL, or a data directory
+/// whose server is stopped. --to becomes a folder: the statements of the schema, the rows of each
+/// table, and load.sql, which loads them into a new database (`psql -d NEW -f load.sql`). Where the
+/// server refuses a damaged page, the rows around it are read, and the block is named. A data
+/// directory is copied first, beside --to, and only read; on the copy a server of ours looks past
+/// wrong checksums too, and what comes so is kept apart as uncertain. With --dry-run the damaged
+/// blocks of a data directory are named, and nothing is made. What is damaged but for its schema and
+/// rows (indexes) is named and lost nothing. The newest backup is named, too: it mostly is better.
+///
 /// Exit code 0: everything came back, for certain. 3: the new database is there, but rows are
 /// lost, or not certain. 20: nothing could be read, and there is no new database.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The damaged database
+    /// The damaged database: a file of SQLite; the data directory of PostgreSQL; or a source or URL
+    /// of PostgreSQL
+    #[arg(value_name = "DATABASE")]
     database: PathBuf,
-    /// Where the new database goes. Nothing may be there
+    /// Where the new database goes, or the folder for PostgreSQL. Nothing may be there
     #[arg(long, value_name = "NEW")]
     to: PathBuf,
     /// A backup of the same database, compressed or not: the statements of its tables stand in for
@@ -59,6 +73,9 @@ pub(crate) struct Args {
 pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     let mut env = session.env()?;
     env.stop = signals::catch();
+    if let Some(done) = server::run(session, &env, &args)? {
+        return Ok(done);
+    }
     let Args { database, to, donor, deleted, .. } = &args;
     let request = Request {
         database,

@@ -73,6 +73,7 @@ mod rotation;
 mod rows_from;
 mod round_trip;
 mod salvage;
+mod salvage_postgres;
 mod sealed;
 mod silent_failures;
 mod silent_failures_setup;

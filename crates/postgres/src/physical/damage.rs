@@ -21,7 +21,7 @@ const BLOCKS_MAX: usize = 8;
 const UPPER_OFFSET: usize = 14;
 
 /// A page: a file relative to the data directory, and the block in it.
-pub(super) type PageName = (String, u32);
+pub(crate) type PageName = (String, u32);
 
 /// What was found among the pages that went by.
 #[derive(Clone, Debug, Default)]
@@ -112,7 +112,7 @@ fn of_remark(remark: &str) -> Option<PageName> {
 }
 
 /// The pages for people: a line for each file, with the relation where its name is known.
-pub(super) fn lines(pages: &BTreeSet<PageName>, names: &BTreeMap<String, String>) -> Vec<String> {
+pub(crate) fn lines(pages: &BTreeSet<PageName>, names: &BTreeMap<String, String>) -> Vec<String> {
     let mut files: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
     for (path, block) in pages {
         files.entry(path).or_default().push(*block);

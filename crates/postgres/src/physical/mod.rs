@@ -11,8 +11,10 @@ mod rewrite;
 mod source;
 mod watch;
 
+pub(crate) use damage::{PageName, lines};
 pub use engine::ClusterEngine;
 pub use parent::Parent;
+pub(crate) use relations::names;
 pub use source::{CLUSTER_KIND, ClusterSource, PhysicalOptions};
 
 /// The main data directory, as a tar archive.

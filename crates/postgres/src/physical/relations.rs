@@ -41,7 +41,7 @@ impl Place {
 }
 
 /// The relations of damaged pages, by file: `public.item of the database shop`.
-pub(super) fn names(client: &Client, pages: &BTreeSet<PageName>) -> BTreeMap<String, String> {
+pub(crate) fn names(client: &Client, pages: &BTreeSet<PageName>) -> BTreeMap<String, String> {
     let files: BTreeSet<&str> = pages.iter().map(|(path, _)| path.as_str()).collect();
     let mut found = BTreeMap::new();
     let Some(databases) = databases(client) else { return found };

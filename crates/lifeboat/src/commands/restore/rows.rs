@@ -68,7 +68,7 @@ impl RowsArgs {
 /// A live database.
 enum Live {
     File(PathBuf),
-    Server(Box<Client>, postgres::Database),
+    Server(Box<Client>, Box<postgres::Database>),
 }
 
 /// Plans, asks, does and says.
@@ -190,7 +190,7 @@ fn requests(args: &Args) -> Result<Vec<PutRequest<'_>>> {
 
 fn live(what: &str, target: Option<&Target>) -> Result<(Live, String)> {
     let of_server = |database: postgres::Database, name: String| -> Result<(Live, String)> {
-        Ok((Live::Server(Box::new(database.client()?), database), name))
+        Ok((Live::Server(Box::new(database.client()?), Box::new(database)), name))
     };
     if postgres::is_address(what) {
         let typed = postgres::typed(what)?;
