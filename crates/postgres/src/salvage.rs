@@ -151,7 +151,9 @@ fn large_objects(session: &mut Session, report: &mut SalvageReport) {
     let query = "SELECT count(*) AS count FROM pg_catalog.pg_largeobject_metadata";
     let count = session.row(query).ok().and_then(|row| row.get("count")?.as_u64());
     if let Some(count) = count.filter(|count| *count > 0) {
-        report.problems.push(format!("{count} large objects are not read: pg_dump --large-objects"));
+        report
+            .problems
+            .push(format!("{count} large objects are not read: pg_dump --large-objects"));
     }
 }
 
@@ -194,7 +196,9 @@ fn amcheck(
         let text = |name: &str| row.get(name).and_then(|it| it.as_str()).unwrap_or_default();
         let (name, is_index) = (text("name").to_owned(), text("kind") == "i");
         let query = match is_index {
-            true => format!("SELECT 1 AS blkno, '' AS msg FROM {place}.bt_index_check({oid}, true)"),
+            true => {
+                format!("SELECT 1 AS blkno, '' AS msg FROM {place}.bt_index_check({oid}, true)")
+            }
             false => format!("SELECT blkno, msg FROM {place}.verify_heapam({oid}) LIMIT 20"),
         };
         match session.rows(&query) {

@@ -1,5 +1,5 @@
-//! `lifeboat salvage`: rows out of a corrupt SQLite database, each with how sure it is; and what can
-//! be had of PostgreSQL.
+//! `lifeboat salvage`: rows out of a corrupt SQLite database, each with how sure it is; and what
+//! can be had of PostgreSQL.
 
 mod server;
 
@@ -39,8 +39,9 @@ const LINES_MAX: usize = 20;
 /// server refuses a damaged page, the rows around it are read, and the block is named. A data
 /// directory is copied first, beside --to, and only read; on the copy a server of ours looks past
 /// wrong checksums too, and what comes so is kept apart as uncertain. With --dry-run the damaged
-/// blocks of a data directory are named, and nothing is made. What is damaged but for its schema and
-/// rows (indexes) is named and lost nothing. The newest backup is named, too: it mostly is better.
+/// blocks of a data directory are named, and nothing is made. What is damaged but for its schema
+/// and rows (indexes) is named and lost nothing. The newest backup is named, too: it mostly is
+/// better.
 ///
 /// Exit code 0: everything came back, for certain. 3: the new database is there, but rows are
 /// lost, or not certain. 20: nothing could be read, and there is no new database.

@@ -71,8 +71,11 @@ fn rows_around_damaged_blocks_come_back_and_the_blocks_are_named() {
         cluster.ask(5432, TABLES);
         let files: Vec<String> =
             ["message", "by_body"].iter().map(|name| file_of(&cluster, name)).collect();
-        let toast = cluster.ask(5432, "SELECT pg_relation_filepath(reltoastrelid) FROM pg_class
-            WHERE relname = 'long'");
+        let toast = cluster.ask(
+            5432,
+            "SELECT pg_relation_filepath(reltoastrelid) FROM pg_class
+            WHERE relname = 'long'",
+        );
         let in_block = "SELECT count(*) FROM message WHERE ctid >= '(3,0)' AND ctid < '(4,0)'";
         let in_block: u64 = cluster.ask(5432, in_block).parse().unwrap();
         cluster.stop();
@@ -186,7 +189,8 @@ fn a_cluster_that_cannot_replay_its_log_is_read_without_it() {
             fs::write(entry.path(), vec![0x5a; 16 << 20]).unwrap();
         }
     }
-    let ran = lifeboat(&yard, &["salvage", "data", "--to", "new"]).expect(3).says("the log is lost");
+    let ran =
+        lifeboat(&yard, &["salvage", "data", "--to", "new"]).expect(3).says("the log is lost");
     assert!(ran.out.contains("was started without it"), "{}", ran.out);
     assert!(ran.out.contains("3 tables are whole, with 5,070 rows"), "{}", ran.out);
 }

@@ -1,6 +1,7 @@
 //! A data directory whose server is stopped, or does not start: a server of ours on a copy of it.
 //!
-//! The directory itself is only read. On the copy the server may look past wrong checksums, may have
+//! The directory itself is only read. On the copy the server may look past wrong checksums, may
+//! have
 //! `amcheck` installed, and may start without a log that it cannot replay.
 
 use std::fs;
@@ -20,12 +21,15 @@ use crate::client::{Client, ClientOptions};
 use crate::cluster::{RunAs, as_user, run_as};
 use crate::control::Control;
 use crate::recovery::recover::running_server;
-use crate::recovery::server::{FolderServer, ServerPrograms, Standing, scratch_folder, server_folder};
+use crate::recovery::server::{
+    FolderServer, ServerPrograms, Standing, scratch_folder, server_folder,
+};
 use crate::session::Session;
 
 const OUTPUT_BYTES_MAX: usize = 64 << 20;
 /// What a running server or a standby leaves there, and a copy must not have.
-const LEFT_OUT: &[&str] = &["postmaster.pid", "postmaster.opts", "standby.signal", "recovery.signal"];
+const LEFT_OUT: &[&str] =
+    &["postmaster.pid", "postmaster.opts", "standby.signal", "recovery.signal"];
 
 /// What came of a data directory.
 #[derive(Clone, Debug, Default)]
@@ -47,9 +51,7 @@ pub struct FolderSalvage {
 impl FolderSalvage {
     /// Whether everything came back.
     pub fn is_whole(&self) -> bool {
-        self.damaged == 0
-            && !self.without_log
-            && self.databases.iter().all(SalvageReport::is_whole)
+        self.damaged == 0 && !self.without_log && self.databases.iter().all(SalvageReport::is_whole)
     }
 }
 
@@ -69,8 +71,8 @@ pub fn from_folder(
     let programs = ServerPrograms::find(options, major)?;
     let blocks = scan(env, data)?;
     let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let parent = fs::canonicalize(parent.unwrap_or(Path::new(".")))
-        .map_err(|error| writing(to, error))?;
+    let parent =
+        fs::canonicalize(parent.unwrap_or(Path::new("."))).map_err(|error| writing(to, error))?;
     let scratch = scratch_folder(&parent)?;
     let owner = rustix::process::geteuid().is_root().then(run_as);
     let owner = owner.as_ref();
@@ -161,7 +163,8 @@ fn read(
             }),
         }
     }
-    match found.databases.iter().all(|database| database.tables.is_empty() && !database.is_whole()) {
+    match found.databases.iter().all(|database| database.tables.is_empty() && !database.is_whole())
+    {
         true => Err(Error::new(Kind::CheckFailed, "no table of any database can be read")
             .hint("restore a backup: lifeboat list")),
         false => Ok(found),

@@ -50,7 +50,9 @@ pub struct LostRow {
 impl TableReport {
     /// Whether every row of it was read, without doubt.
     pub fn is_whole(&self) -> bool {
-        self.uncertain == 0 && self.lost_blocks.is_empty() && self.lost_rows.is_empty()
+        self.uncertain == 0
+            && self.lost_blocks.is_empty()
+            && self.lost_rows.is_empty()
             && self.why.is_none()
     }
 }

@@ -8,8 +8,8 @@ use std::io::{BufWriter, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use lifeboat_core::env::Env;
 use lifeboat_core::Result;
+use lifeboat_core::env::Env;
 
 use super::report::{LostRow, TableReport};
 use super::writing;
@@ -170,7 +170,9 @@ impl<'a> Reader<'a> {
             self.report.rows += rows;
             return Ok(());
         }
-        if self.manner.is_copy && let Ok(rows) = self.copy(&it, true)? {
+        if self.manner.is_copy
+            && let Ok(rows) = self.copy(&it, true)?
+        {
             self.report.uncertain += rows;
             return Ok(());
         }

@@ -211,7 +211,8 @@ fn incomplete(args: &Args, found: &FolderSalvage) -> Error {
 
 fn text(session: &Session, args: &Args, found: &FolderSalvage, advice: &[String]) -> String {
     let mark = session.printer.paint_out(Style::Doubtful, "!");
-    let mut text = format!("{}: what could be read of {}\n", shown(&args.to), shown(&args.database));
+    let mut text =
+        format!("{}: what could be read of {}\n", shown(&args.to), shown(&args.database));
     let mut line = |words: &str| {
         let _ = writeln!(text, "  {words}");
     };
