@@ -23,6 +23,7 @@
 //! | `increment` | a run that adds one file |
 //! | `follow` | adding to a log while the application writes |
 //! | `rush` | the same where the application writes so fast that no state may be held |
+//! | `catch_up` | comparing all pages of such a database |
 //! | `known` | where in a `-wal` a follower stands, and earlier versions of pages |
 //! | `bounds` | how long and how much a follower holds |
 //! | `copy` | which files another repository lacks |
@@ -36,6 +37,7 @@
 //! | `levels` | thinning out a log by both |
 
 mod bounds;
+mod catch_up;
 mod chain;
 mod compare;
 mod copy;

@@ -17,6 +17,7 @@
 //! Reading goes forward only, and each batch is proved before it is handed on, so bytes that
 //! were streamed need never be taken back.
 
+pub(crate) mod behind;
 pub(crate) mod frames;
 mod journal;
 mod lock;

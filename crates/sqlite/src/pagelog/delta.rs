@@ -5,7 +5,7 @@
 //! 661 kB, but then one page cannot be read without the others. Frames lack the four bytes of
 //! their magic, which are always the same.
 
-use lifeboat_core::pipeline::{BlockHash, block_hash};
+use lifeboat_core::pipeline::BlockHash;
 use lifeboat_core::{Error, Kind, Result};
 use zstd_safe::{CCtx, CParameter, DCtx, get_error_name};
 
@@ -15,6 +15,8 @@ const FRAME_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// How a dictionary with a head begins.
 const DICTIONARY_MAGIC: [u8; 4] = [0x37, 0xa4, 0x30, 0xec];
 const LEVEL: i32 = 3;
+/// For a writer in a hurry: a third less time for two per cent more bytes.
+const HURRIED_LEVEL: i32 = 1;
 
 /// How a page is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,10 +86,19 @@ pub(crate) struct Encoded {
 
 /// Encodes pages, and decodes each again to prove that it can be.
 pub(crate) fn encode(pages: &[Changed]) -> Result<Vec<Encoded>> {
+    encode_at(LEVEL, pages)
+}
+
+/// The same in less time, for a writer in a hurry.
+pub(crate) fn encode_hurried(pages: &[Changed]) -> Result<Vec<Encoded>> {
+    encode_at(HURRIED_LEVEL, pages)
+}
+
+fn encode_at(level: i32, pages: &[Changed]) -> Result<Vec<Encoded>> {
     let failed = |code| Error::new(Kind::Failed, "zstd failed").caused_by(get_error_name(code));
     // A prefix is lent to the context, which therefore lives no longer than these pages.
     let mut context = CCtx::create();
-    context.set_parameter(CParameter::CompressionLevel(LEVEL)).map_err(failed)?;
+    context.set_parameter(CParameter::CompressionLevel(level)).map_err(failed)?;
     context.set_parameter(CParameter::ContentSizeFlag(false)).map_err(failed)?;
     let mut decoder = Decoder::new();
     let mut frame = Vec::new();
@@ -108,7 +119,8 @@ pub(crate) fn encode(pages: &[Changed]) -> Result<Vec<Encoded>> {
         }
         let prefix = before.map(|(before, _)| before.as_slice());
         let again = decoder.decode(form, &stored, prefix, page_bytes)?;
-        if again != changed.content || block_hash(again) != changed.hash {
+        // Its hash is that of what is compared here.
+        if again != changed.content {
             let message = format!("page {} does not come back from its difference", changed.page);
             return Err(Error::new(Kind::Failed, message));
         }
@@ -192,6 +204,8 @@ fn with_prefix(
 
 #[cfg(test)]
 mod tests {
+    use lifeboat_core::pipeline::block_hash;
+
     use super::*;
     use proptest::prelude::*;
 

@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use lifeboat_core::Result;
 use lifeboat_core::backup::lock::SourceLock;
@@ -27,7 +28,7 @@ use super::bounds::{FollowBounds, Pace};
 use super::delta::{Before, Changed, encode};
 use super::history::History;
 use super::increment::{Increment, IncrementOutcome, Ready, base_of, compare, ready};
-use super::known::{Known, Versions, is_wal, known_at, known_of, limit_of};
+use super::known::{Known, KnownFrames, News, Versions, is_wal, known_at, known_of, limit_of};
 use super::open::{Looked, OpenLog};
 use super::rush::Rush;
 use super::{FILES_MAX, history, log_bytes_max};
@@ -35,8 +36,8 @@ use crate::ffi::{self, Mark};
 use crate::held::{self, HeldFile};
 use crate::holders::side_file;
 use crate::lock_proof::LockProof;
-use crate::snapshot::frames::{Keep, PageMap};
-use crate::snapshot::wal::{self, Between, WalHeader};
+use crate::snapshot::behind::{self, Between};
+use crate::snapshot::wal::{self, WalHeader};
 use crate::snapshot::{Attempt, Pinned, missing, pin};
 use crate::source::SqliteSource;
 
@@ -46,6 +47,8 @@ const BATCH_PAGES: usize = 256;
 const HURRIED_MS: u64 = 2_000;
 /// How often a header is looked for that is about to be written.
 const HEADER_LOOKS: usize = 20;
+/// How much larger than else a log may grow while its writer is in a hurry.
+const HURRIED_TIMES: u64 = 4;
 /// A `-wal` that grew by so much since a look is looked at again.
 const GROWN_BYTES: u64 = 2 << 20;
 /// A file that was written so short a time ago may have been written again without a newer time.
@@ -99,7 +102,7 @@ pub struct Follower {
     /// Until then states are held, however fast it is, by the clock that never goes back.
     pub(super) calm_until_ms: u64,
     /// One descriptor for all looks: each that is closed while a state is held would be kept.
-    pub(super) database: Option<HeldFile>,
+    pub(super) database: Option<Arc<HeldFile>>,
     /// How the files stood at the last look.
     stamp: Option<Stamp>,
     /// Until then the `-wal` is likely to begin anew, by the clock that never goes back.
@@ -283,7 +286,7 @@ impl Follower {
         };
         if self.database.as_ref().is_none_or(|file| file.identity() != pinned.identity()) {
             let opened = held::open(&self.path).map_err(|error| missing(&self.path, error))?;
-            self.database = Some(opened);
+            self.database = Some(Arc::new(opened));
         }
         let is_worth = self.is_worth(env, &mark);
         if self.is_fast && self.begin_rush(env, &mark, looked)? {
@@ -291,14 +294,14 @@ impl Follower {
             return Ok(Step::Unchanged);
         }
         let mut pinned = Some(pinned);
-        let step = match self.frames(env, &mark)? {
-            Some((file, header, between)) => {
+        let step = match self.news(env, &mark)? {
+            Some(news) => {
                 let is_missed = env.clock.monotonic_ms() < self.calm_until_ms;
-                if !is_worth && !is_missed && self.has_all(&between, mark.page_count) {
+                if !is_worth && !is_missed && self.has_all(&news.between, mark.page_count) {
                     // What is read outlasts it: the sooner the `-wal` begins anew, the better.
                     (self.pin, pinned) = (None, None);
                 }
-                self.add_frames(env, looked, (&file, header), &mark, between)?
+                self.add_news(env, looked, news)?
             }
             None => None,
         };
@@ -320,14 +323,18 @@ impl Follower {
         }
     }
 
-    /// The frames that are new at that mark, where it is proved that nothing else is.
-    pub(super) fn frames(
-        &self,
-        env: &Env,
-        mark: &Mark,
-    ) -> Result<Option<(fs::File, WalHeader, Between)>> {
+    /// What is new at that mark, where it is proved that nothing else is.
+    pub(super) fn news(&self, env: &Env, mark: &Mark) -> Result<Option<News>> {
         let Some(known) = &self.known else { return Ok(None) };
         let Some(file) = wal::open(&side_file(&self.path, "-wal"))? else { return Ok(None) };
+        if let Some(end) = behind::ended(&file, &known.header, known.place, mark)? {
+            let (header, next) = (known.header, Some(mark.salts));
+            let between = behind::between(&file, &header, known.place, &end)?;
+            return Ok(between.map(|between| {
+                let between = between.outlasting(&header, known.place);
+                News { file, header, mark: end, between, next }
+            }));
+        }
         let Some(header) = header_of(env, &file, mark)? else { return Ok(None) };
         if header.salts() != mark.salts || header.page_size != self.log.state.page_size() {
             return Ok(None);
@@ -335,50 +342,53 @@ impl Follower {
         let from = match header == known.header {
             true if mark.frame_max >= known.place.frame => known.place,
             true => return Ok(None),
+            // That it was begun anew was seen.
+            false if known.next == Some(mark.salts) => header.start(),
             // Begun anew while we held the state before: that is possible only if the database file
             // was that very state, and only once.
             false if self.pin.as_ref().is_some_and(|pin| pin.proof.is_held()) => header.start(),
             // Else what it held behind our place must still be there, and be all.
             false if mark.frame_max > known.place.frame => return Ok(None),
             false => {
-                let tail = wal::tail(&file, &known.header, known.place, &header)?;
-                let new = wal::between(&file, &header, header.start(), mark)?;
+                let tail = behind::tail(&file, &known.header, known.place, &header)?;
+                let new = behind::between(&file, &header, header.start(), mark)?;
                 let both = tail.zip(new).map(|(tail, new)| tail.and_then(new));
-                return Ok(both.map(|between| (file, header, between)));
+                let news = |between| News { file, header, mark: *mark, between, next: None };
+                return Ok(both.map(news));
             }
         };
-        let between = wal::between(&file, &header, from, mark)?;
+        let between = behind::between(&file, &header, from, mark)?;
         Ok(between.map(|between| {
             let between = between.outlasting(&header, from);
-            (file, header, between)
+            News { file, header, mark: *mark, between, next: None }
         }))
     }
 
-    /// Adds the pages of those frames. `None` where the `-wal` began anew while they were read.
-    fn add_frames(
-        &mut self,
-        env: &Env,
-        looked: Looked,
-        (file, header): (&fs::File, WalHeader),
-        mark: &Mark,
-        between: Between,
-    ) -> Result<Option<Step>> {
-        let is_same = self.known.as_ref().is_some_and(|known| known.header == header);
-        let before = match is_same {
-            true => self.known.take().map(|known| known.frames),
-            false => None,
-        };
-        let frames = before.unwrap_or_else(|| PageMap::new(Keep::Last));
+    /// Where pages were before that.
+    pub(super) fn take_known_frames(&mut self, news: &News) -> KnownFrames {
+        match self.known.take() {
+            Some(known) if known.header == news.header => known.frames,
+            Some(known) => known.frames.older(),
+            None => KnownFrames::none(),
+        }
+    }
+
+    /// Adds what is new. `None` where the `-wal` began anew while it was read.
+    fn add_news(&mut self, env: &Env, looked: Looked, mut news: News) -> Result<Option<Step>> {
+        let frames = self.take_known_frames(&news);
+        let (page_count, before_count) = (news.mark.page_count, self.log.state.page_count());
         let Some(database) = &self.database else { return Ok(None) };
-        let versions = Versions { file, frames: &frames, database };
-        let wanted = between.wanted(mark.page_count, self.log.state.page_count(), &frames);
+        let wanted = news.between.wanted(page_count, before_count, frames.newest());
         let mut writer = self.log.begin_file(looked)?;
-        let mut is_whole = true;
+        let (mut is_whole, mut has_read_frames) = (true, false);
         for pages in wanted.chunks(BATCH_PAGES) {
             env.proceed()?;
             let mut batch = Vec::with_capacity(pages.len());
             for &(page, frame) in pages {
-                match self.changed(&versions, page, frame)? {
+                let copied = news.between.take(page);
+                has_read_frames |= copied.is_none() && frame > 0;
+                let versions = Versions { file: &news.file, frames: &frames, database };
+                match self.changed(&versions, (page, frame), copied)? {
                     Some(Ok(changed)) => batch.push(changed),
                     Some(Err(Gone)) => is_whole = false,
                     None => {}
@@ -386,17 +396,17 @@ impl Follower {
             }
             writer.add(&encode(&batch)?)?;
         }
-        is_whole &= between.is_unchanged(file, &header)?;
+        is_whole &= news.between.is_unchanged(&news.file, &news.header, has_read_frames)?;
         if !is_whole {
             return Ok(None);
         }
-        let has_changed = writer.pages() > 0 || mark.page_count != self.log.state.page_count();
-        self.known = Some(Known::at(header, mark, &between, frames));
+        let has_changed = writer.pages() > 0 || page_count != before_count;
+        self.known = Some(Known::after(&news, frames));
         if !has_changed {
             return Ok(Some(Step::Unchanged));
         }
-        let commits = between.commits;
-        let stored = self.log.end_file(env, writer, mark.page_count, looked, commits)?;
+        let commits = news.between.commits;
+        let stored = self.log.end_file(env, writer, page_count, looked, commits)?;
         self.grow(stored.bytes);
         Ok(Some(self.added(Increment::of(&self.log, &stored))))
     }
@@ -406,17 +416,13 @@ impl Follower {
     fn changed(
         &self,
         versions: &Versions<'_>,
-        page: u32,
-        frame: u32,
+        (page, frame): (u32, u32),
+        copied: Option<Vec<u8>>,
     ) -> Result<Option<Result<Changed, Gone>>> {
-        let mut content = vec![0; self.log.state.page_size() as usize];
-        let is_there = match frame {
-            0 => versions.read_database(page, &mut content)?,
-            frame => wal::read_frame(versions.file, frame, &mut content)?,
-        };
-        if !is_there {
+        let page_bytes = self.log.state.page_size() as usize;
+        let Some(content) = versions.content((page, frame), copied, page_bytes)? else {
             return Ok(Some(Err(Gone)));
-        }
+        };
         let hash = block_hash(&content);
         let before_hash = self.log.state.hash(page).copied();
         if before_hash == Some(hash) {
@@ -553,7 +559,10 @@ impl Follower {
         let base = self.log.base.artifact(history::DATABASE);
         let base_bytes = base.map_or(0, |artifact| artifact.stored_bytes);
         let (name, (files, bytes)) = (&self.log.base.name, self.log_size);
-        if bytes > log_bytes_max(base_bytes) || files >= FILES_MAX {
+        // A backup holds a state for as long as it reads: it waits for a calmer writer, up to a
+        // bound.
+        let times = if self.is_fast { HURRIED_TIMES } else { 1 };
+        if bytes > log_bytes_max(base_bytes).saturating_mul(times) || files >= FILES_MAX {
             let why = format!("the log of {name} has grown to {bytes} bytes in {files} files");
             return Step::BackupNeeded(why);
         }

@@ -11,34 +11,69 @@ use super::delta::Before;
 use crate::ffi::{self, Mark};
 use crate::held::HeldFile;
 use crate::holders::side_file;
-use crate::snapshot::frames::PageMap;
-use crate::snapshot::wal::{self, Between, Place, WalHeader};
+use crate::snapshot::behind::{self, Between};
+use crate::snapshot::frames::{Keep, PageMap};
+use crate::snapshot::wal::{self, Place, WalHeader};
 use crate::snapshot::{Attempt, Pinned, pin};
 
 /// How far a `-wal` was read.
 pub(super) struct Known {
     pub(super) header: WalHeader,
     pub(super) place: Place,
-    /// The last frame of each page up to there, as far as it was read.
-    pub(super) frames: PageMap,
+    /// The salts of the log that was begun anew right behind that place, where that was seen.
+    pub(super) next: Option<[u8; 8]>,
+    pub(super) frames: KnownFrames,
+}
+
+/// Where pages are in a `-wal` up to a place.
+pub(super) struct KnownFrames {
+    /// The last frame of each page in this log, as far as it was read.
+    newest: PageMap,
+    /// Frames of the log before that may still be there, behind those of this one.
+    older: PageMap,
+}
+
+/// What is new in a `-wal`.
+pub(super) struct News {
+    pub(super) file: fs::File,
+    pub(super) header: WalHeader,
+    /// The place up to which it goes: that of the mark, or the end of a log that was begun anew.
+    pub(super) mark: Mark,
+    pub(super) between: Between,
+    /// See [`Known::next`].
+    pub(super) next: Option<[u8; 8]>,
 }
 
 impl Known {
-    /// Up to a mark, with what stands before it and what was known.
-    pub(super) fn at(
-        header: WalHeader,
-        mark: &Mark,
-        between: &Between,
-        mut frames: PageMap,
-    ) -> Self {
-        // What stood before the log was begun anew will be written over.
+    /// Up to there, with what was known.
+    pub(super) fn after(news: &News, mut frames: KnownFrames) -> Self {
+        let News { header, mark, between, next, .. } = news;
         for &(page, frame) in between.frames.entries() {
-            if frame <= mark.frame_max {
-                frames.push(page, frame);
+            // What stood before the log was begun anew will be written over.
+            match frame <= mark.frame_max {
+                true => frames.newest.push(page, frame),
+                false => frames.older.push(page, frame),
             }
         }
-        frames.settle();
-        Known { place: header.place(mark), header, frames }
+        frames.newest.settle();
+        frames.older.settle();
+        Known { header: *header, place: header.place(mark), next: *next, frames }
+    }
+}
+
+impl KnownFrames {
+    pub(super) fn none() -> Self {
+        KnownFrames { newest: PageMap::new(Keep::Last), older: PageMap::new(Keep::Last) }
+    }
+
+    /// The same, as far as it is of use for a log that was begun anew.
+    pub(super) fn older(self) -> Self {
+        KnownFrames { newest: PageMap::new(Keep::Last), older: self.newest }
+    }
+
+    /// The last frame of each page in this log.
+    pub(super) fn newest(&self) -> &PageMap {
+        &self.newest
     }
 }
 
@@ -46,7 +81,7 @@ impl Known {
 pub(super) struct Versions<'a> {
     pub(super) file: &'a fs::File,
     /// The last frame of each page before the new ones.
-    pub(super) frames: &'a PageMap,
+    pub(super) frames: &'a KnownFrames,
     pub(super) database: &'a HeldFile,
 }
 
@@ -59,14 +94,33 @@ impl Versions<'_> {
         is_right: impl Fn(&[u8]) -> bool,
     ) -> Result<Before> {
         let mut old = vec![0; page_bytes];
-        if let Some(frame) = self.frames.position(page)
-            && wal::read_frame(self.file, frame, &mut old)?
-            && is_right(&old)
-        {
-            return Ok(Some((old, 0)));
+        let KnownFrames { newest, older } = self.frames;
+        for frame in [newest.position(page), older.position(page)].into_iter().flatten() {
+            if wal::read_frame(self.file, frame, &mut old)? && is_right(&old) {
+                return Ok(Some((old, 0)));
+            }
         }
         let is_there = self.read_database(page, &mut old)? && is_right(&old);
         Ok(is_there.then_some((old, 0)))
+    }
+
+    /// What a page became: as it was copied, else of its frame, or of the database file where that
+    /// is 0. `None` where it is not there any more.
+    pub(super) fn content(
+        &self,
+        (page, frame): (u32, u32),
+        copied: Option<Vec<u8>>,
+        page_bytes: usize,
+    ) -> Result<Option<Vec<u8>>> {
+        if copied.is_some() {
+            return Ok(copied);
+        }
+        let mut content = vec![0; page_bytes];
+        let is_there = match frame {
+            0 => self.read_database(page, &mut content)?,
+            frame => wal::read_frame(self.file, frame, &mut content)?,
+        };
+        Ok(is_there.then_some(content))
     }
 
     /// A page of the database file; zeros behind its end.
@@ -113,7 +167,8 @@ pub(super) fn known_at(path: &Path, pinned: &Pinned) -> Result<Option<Known>> {
     if header.salts() != mark.salts {
         return Ok(None);
     }
-    let between = wal::between(&file, &header, header.start(), &mark)?;
-    let place = header.place(&mark);
-    Ok(between.map(|between| Known { header, place, frames: between.frames }))
+    let between = behind::between(&file, &header, header.start(), &mark)?;
+    Ok(between.map(|between| {
+        Known::after(&News { file, header, mark, between, next: None }, KnownFrames::none())
+    }))
 }

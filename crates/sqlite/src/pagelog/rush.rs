@@ -6,30 +6,38 @@
 //! in it is looked at so often that no turn of it is missed: the pages of new frames are copied
 //! into memory, with the versions that they had before, as long as these are still there. Now and
 //! then what was collected is stored as one file of the log, by a thread of its own, while the
-//! looking goes on. A state is held for the few milliseconds of a look. What is missed after all is
-//! seen, as the chain of checksums does not lead there: then all pages are compared.
+//! looking goes on. A state is held for no longer than it takes to see how far it reaches. What is
+//! missed after all is seen, as the chain of checksums does not lead there: then all pages are
+//! compared, by `catch_up`, while the looking goes on as well.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
 
 use lifeboat_core::env::Env;
 use lifeboat_core::event::Event;
 use lifeboat_core::pipeline::{BlockHash, block_hash};
 use lifeboat_core::{Error, Kind, Result};
 
-use super::delta::{Changed, encode};
+use super::delta::{Changed, encode_hurried};
 use super::follow::{Follower, Step};
 use super::increment::Increment;
-use super::known::{Known, Versions};
+use super::known::{Known, News, Versions};
 use super::open::{self, Ended, Looked};
+use super::state::PageState;
 use super::write::LogWriter;
 use crate::ffi::Mark;
-use crate::held::HeldFile;
 use crate::snapshot::frames::{Keep, PageMap};
 use crate::snapshot::wal;
 use crate::snapshot::{Attempt, Glimpse, pin};
 
-/// The time between two looks.
-const LOOK_MS: u64 = 10;
+/// The time between two looks, as long as enough is new.
+pub(super) const LOOK_MS: u64 = 4;
+/// So many frames are enough; fewer wait for so long.
+const FRAMES_DUE: u32 = 48;
+const LOOK_MS_MAX: u64 = 20;
+/// How often a look is tried that falls on the moment in which the `-wal` is begun anew.
+const TRIES: usize = 4;
 /// What is collected is stored when it is so much, sooner than when its time has come, in bytes.
 const BYTES_DUE: usize = 8 << 20;
 /// While something is being stored, no more than that is collected beside it.
@@ -40,35 +48,43 @@ const BYTES_FOUND_MAX: usize = 32 << 20;
 const BATCH_PAGES: usize = 128;
 /// How fast a writer is, is told by what it wrote within so long.
 const WINDOW_MS: u64 = 1_000;
-/// A turn was missed: for so long states are held again.
+/// A turn was missed and not caught up with: for so long states are held again.
 const MISSED_MS: u64 = 10_000;
 
 /// A writer in a hurry, and what was collected of it.
 pub(super) struct Rush {
     glimpse: Glimpse,
-    collected: Collected,
-    /// When something was stored last, by the clock that never goes back.
+    pub(super) collected: Collected,
+    /// The `-wal` as it was looked at last, and when that was, by the clock that never goes back.
+    file: Option<File>,
+    looked_ms: u64,
+    /// When something was stored last, by the same clock.
     stored_ms: u64,
     /// Since when it is counted how many bytes were written, and how many there were.
     window: (u64, u64),
     is_calm: bool,
-    is_missed: bool,
+    pub(super) is_missed: bool,
+    /// Pages were read from the database file though no state was held: they are those of the state
+    /// only when the next look has found what was written meanwhile.
+    is_unsettled: bool,
 }
 
 /// Pages that changed since the state at the end of the log.
-struct Collected {
-    pages: BTreeMap<u32, Page>,
+pub(super) struct Collected {
+    pub(super) pages: BTreeMap<u32, Page>,
     /// Pages of the database after the last look.
-    page_count: u32,
+    pub(super) page_count: u32,
     commits: u64,
     looked: Looked,
 }
 
 /// A page in its newest version, and in that of the log's state where it could be read.
-struct Page {
-    hash: BlockHash,
-    content: Vec<u8>,
-    before: Option<Vec<u8>>,
+#[derive(Default)]
+pub(super) struct Page {
+    /// Known when it is stored.
+    pub(super) hash: BlockHash,
+    pub(super) content: Vec<u8>,
+    pub(super) before: Option<Vec<u8>>,
 }
 
 impl Follower {
@@ -82,7 +98,7 @@ impl Follower {
         });
         let Attempt::Pinned(pinned) = pin(&self.path)? else { return Ok(false) };
         let glimpse = Glimpse::of(&self.path, pinned)?;
-        let is_it = self.database.as_ref().map(HeldFile::identity) == Some(glimpse.identity());
+        let is_it = self.database.as_ref().map(|file| file.identity()) == Some(glimpse.identity());
         if !is_small || !is_it {
             return Ok(false);
         }
@@ -90,10 +106,13 @@ impl Follower {
         let mut rush = Rush {
             glimpse,
             collected: Collected::none(self.log.state.page_count(), looked),
+            file: None,
+            looked_ms: 0,
             stored_ms: now_ms,
             window: (now_ms, 0),
             is_calm: false,
             is_missed: false,
+            is_unsettled: false,
         };
         self.collect(env, &mut rush, None)?;
         let is_begun = !rush.is_missed;
@@ -103,13 +122,26 @@ impl Follower {
 
     /// A look at a writer in a hurry.
     pub(super) fn rush(&mut self, env: &Env, mut rush: Rush) -> Result<Step> {
-        self.collect(env, &mut rush, None)?;
-        if rush.is_missed {
-            return self.end_missed(env, rush);
-        }
         let now_ms = env.clock.monotonic_ms();
         let is_due = now_ms.saturating_sub(rush.stored_ms) >= self.bounds.store_every_ms
             || self.collected_bytes(&rush) >= BYTES_DUE;
+        if !is_due && !self.is_worth_a_look(&rush, now_ms) {
+            self.rush = Some(rush);
+            return Ok(Step::Unchanged);
+        }
+        self.collect(env, &mut rush, None)?;
+        for _ in 0..TRIES {
+            if !is_due || rush.is_missed || !rush.is_unsettled {
+                break;
+            }
+            self.collect(env, &mut rush, None)?;
+        }
+        if rush.is_missed || is_due && rush.is_unsettled {
+            self.catch_up(env, &mut rush)?;
+        }
+        if rush.is_missed {
+            return self.end_missed(env, rush);
+        }
         if !is_due {
             self.rush = Some(rush);
             return Ok(Step::Unchanged);
@@ -122,10 +154,20 @@ impl Follower {
         Ok(step)
     }
 
-    /// What was collected so far is no state: all pages are compared.
+    /// Whether enough is new in the `-wal`, or enough time is over.
+    pub(super) fn is_worth_a_look(&self, rush: &Rush, now_ms: u64) -> bool {
+        let (Some(known), Some(file)) = (&self.known, &rush.file) else { return true };
+        let frame = known.place.frame.saturating_add(FRAMES_DUE);
+        let is_same = wal::header(file).is_ok_and(|header| header == Some(known.header));
+        now_ms.saturating_sub(rush.looked_ms) >= LOOK_MS_MAX
+            || !is_same
+            || wal::has_frame(file, &known.header, frame)
+    }
+
+    /// What was collected so far is no state: all pages are compared while one is held.
     fn end_missed(&mut self, env: &Env, rush: Rush) -> Result<Step> {
         drop(rush);
-        let message = "its -wal began anew unseen: all pages are compared";
+        let message = "its -wal began anew unseen: a state is held while all pages are compared";
         env.tell(Event::Detail { message });
         self.calm_until_ms = env.clock.monotonic_ms().saturating_add(MISSED_MS);
         self.known = None;
@@ -136,26 +178,24 @@ impl Follower {
     }
 
     /// Looks once, and copies what is new. `stored` is what is being stored meanwhile.
-    fn collect(&mut self, env: &Env, rush: &mut Rush, stored: Option<&Collected>) -> Result<()> {
-        let (mark, looked) = Looked::around(env, || rush.glimpse.take(&self.path))?;
-        // Where it has become large all the same, because we are slow, it is held no longer than it
-        // takes to see how far it reaches.
-        let frame_bytes = u64::from(self.log.state.page_size()) + 24;
-        let is_large = mark.as_ref().is_none_or(|mark| {
-            u64::from(mark.frame_max) * frame_bytes > self.bounds.pinned_wal_bytes_max
-        });
-        if is_large {
-            rush.glimpse.let_go(&self.path)?;
+    pub(super) fn collect(
+        &mut self,
+        env: &Env,
+        rush: &mut Rush,
+        stored: Option<&Collected>,
+    ) -> Result<()> {
+        rush.is_missed = true;
+        for _ in 0..TRIES {
+            let (mark, looked) = rush.take_mark(env, &self.path)?;
+            let Some(mark) = mark else { return Ok(()) };
+            rush.looked_ms = env.clock.monotonic_ms();
+            if self.collect_to(env, &mark, (rush, stored))? {
+                rush.collected.looked = looked;
+                rush.is_missed = false;
+                return Ok(());
+            }
+            env.pause_ms(1)?;
         }
-        let is_whole = match mark {
-            Some(mark) => self.collect_to(env, &mark, !is_large, (rush, stored))?,
-            None => false,
-        };
-        if !is_large {
-            rush.glimpse.let_go(&self.path)?;
-        }
-        rush.is_missed = !is_whole;
-        rush.collected.looked = looked;
         Ok(())
     }
 
@@ -163,73 +203,84 @@ impl Follower {
         rush.collected.pages.len() * self.log.state.page_size() as usize
     }
 
-    /// Whether everything up to that mark, whose state may be held, was collected.
+    /// Whether everything up to that mark was collected.
     fn collect_to(
         &mut self,
         env: &Env,
         mark: &Mark,
-        is_held: bool,
         (rush, stored): (&mut Rush, Option<&Collected>),
     ) -> Result<bool> {
-        let Some((file, header, between)) = self.frames(env, mark)? else { return Ok(false) };
+        let Some(news) = self.news(env, mark)? else { return Ok(false) };
+        self.collect_news(env, news, (rush, stored))
+    }
+
+    /// Whether what is new was collected. Where not, what was known stays known.
+    pub(super) fn collect_news(
+        &mut self,
+        env: &Env,
+        mut news: News,
+        (rush, stored): (&mut Rush, Option<&Collected>),
+    ) -> Result<bool> {
+        let frame_bytes = u64::from(news.header.page_size) + 24;
         // A VACUUM, say: comparing takes less memory.
-        if between.frames.len() * header.page_size as usize > BYTES_FOUND_MAX {
+        if news.between.frames.len() as u64 * frame_bytes > BYTES_FOUND_MAX as u64 {
             return Ok(false);
         }
-        let is_same = self.known.as_ref().is_some_and(|known| known.header == header);
-        let known = self.known.take().filter(|_| is_same).map(|known| known.frames);
-        let frames = known.unwrap_or_else(|| PageMap::new(Keep::Last));
+        let page_count = news.mark.page_count;
+        let Some(known) = &self.known else { return Ok(false) };
+        let (is_same, newest) = (known.header == news.header, known.frames.newest());
+        let none = PageMap::new(Keep::Last);
+        let positions = if is_same { newest } else { &none };
+        let wanted = news.between.wanted(page_count, rush.collected.page_count, positions);
         let Some(database) = &self.database else { return Ok(false) };
-        let versions = Versions { file: &file, frames: &frames, database };
-        let collected = &mut rush.collected;
-        for (page, frame) in between.wanted(mark.page_count, collected.page_count, &frames) {
-            // What is in no frame is only in the file while a state is held.
-            let is_there = (frame > 0 || is_held)
-                && self.collect_page(&versions, (page, frame), collected, stored)?;
-            if !is_there {
-                return Ok(false);
+        let versions = Versions { file: &news.file, frames: &known.frames, database };
+        let page_bytes = news.header.page_size as usize;
+        let mut pages = Vec::with_capacity(wanted.len());
+        let (mut has_read_frames, mut has_read_file) = (false, false);
+        for (page, frame) in wanted {
+            let copied = news.between.take(page);
+            has_read_frames |= copied.is_none() && frame > 0;
+            has_read_file |= copied.is_none() && frame == 0;
+            match versions.content((page, frame), copied, page_bytes)? {
+                Some(content) => pages.push((page, content)),
+                None => return Ok(false),
             }
         }
-        if !between.is_unchanged(&file, &header)? {
+        if !news.between.is_unchanged(&news.file, &news.header, has_read_frames)? {
             return Ok(false);
         }
+        let collected = &mut rush.collected;
+        for (page, content) in pages {
+            self.add_page(&versions, (page, content), collected, stored)?;
+        }
         // What was cut off is no page of the state, whatever it becomes later.
-        collected.pages.retain(|page, _| *page <= mark.page_count);
-        collected.page_count = mark.page_count;
-        collected.commits += between.commits;
-        let bytes = between.frame_count * (u64::from(header.page_size) + 24);
-        rush.count(env, bytes, self.bounds.rush_from_bytes);
-        self.known = Some(Known::at(header, mark, &between, frames));
+        collected.pages.retain(|page, _| *page <= page_count);
+        collected.page_count = page_count;
+        collected.commits += news.between.commits;
+        rush.is_unsettled = has_read_file;
+        rush.count(env, news.between.frame_count * frame_bytes, self.bounds.rush_from_bytes);
+        let frames = self.take_known_frames(&news);
+        self.known = Some(Known::after(&news, frames));
+        rush.file = Some(news.file);
         Ok(true)
     }
 
-    /// Copies a page of a frame, or of the database file where that is 0. `false` where it is not
-    /// there any more.
-    fn collect_page(
+    /// Adds a page to what was collected, with its version in the log's state where that is still
+    /// to be had.
+    fn add_page(
         &self,
         versions: &Versions<'_>,
-        (page, frame): (u32, u32),
+        (page, content): (u32, Vec<u8>),
         collected: &mut Collected,
         stored: Option<&Collected>,
-    ) -> Result<bool> {
-        let mut content = vec![0; self.log.state.page_size() as usize];
-        let is_there = match frame {
-            0 => versions.read_database(page, &mut content)?,
-            frame => wal::read_frame(versions.file, frame, &mut content)?,
-        };
-        if !is_there {
-            return Ok(false);
+    ) -> Result<()> {
+        if let Some(there) = collected.pages.get_mut(&page) {
+            there.content = content;
+            return Ok(());
         }
-        let hash = block_hash(&content);
-        let earlier = collected.pages.remove(&page);
-        let hash_before = self.log.state.hash(page).copied();
-        if hash_before == Some(hash) {
-            return Ok(true);
-        }
-        let before = match (earlier, hash_before) {
-            (Some(earlier), _) => earlier.before,
-            (None, None) => None,
-            (None, Some(before)) => {
+        let before = match self.log.state.hash(page).copied() {
+            None => None,
+            Some(before) => {
                 let stored = stored.and_then(|stored| stored.pages.get(&page));
                 match stored.filter(|stored| stored.hash == before) {
                     Some(stored) => Some(stored.content.clone()),
@@ -239,18 +290,20 @@ impl Follower {
                 }
             }
         };
-        collected.pages.insert(page, Page { hash, content, before });
-        Ok(true)
+        collected.pages.insert(page, Page { content, before, ..Page::default() });
+        Ok(())
     }
 
     /// Stores what was collected, and looks on meanwhile.
     fn store(&mut self, env: &Env, rush: &mut Rush) -> Result<Step> {
         let Collected { looked, page_count, commits, .. } = rush.collected;
         rush.stored_ms = env.clock.monotonic_ms();
-        if rush.collected.pages.is_empty() && page_count == self.log.state.page_count() {
+        let none = Collected::none(page_count, looked);
+        let mut batch = std::mem::replace(&mut rush.collected, none);
+        batch.hash(&self.log.state);
+        if batch.pages.is_empty() && page_count == self.log.state.page_count() {
             return self.beat(env, looked);
         }
-        let batch = std::mem::replace(&mut rush.collected, Collected::none(page_count, looked));
         let depths: Vec<u8> = batch.pages.keys().map(|&page| self.log.depth(page)).collect();
         let writer = self.log.begin_file(looked)?;
         let changed: Vec<(u32, BlockHash)> =
@@ -271,7 +324,9 @@ impl Follower {
             // When the hurry is over, nothing is collected that would make it go on.
             while !storing.is_finished() && looked.is_ok() && !rush.is_missed && !rush.is_calm {
                 looked = env.pause_ms(LOOK_MS);
-                if looked.is_ok() && self.collected_bytes(rush) < BYTES_MAX {
+                let now_ms = env.clock.monotonic_ms();
+                let is_worth = self.is_worth_a_look(rush, now_ms);
+                if looked.is_ok() && is_worth && self.collected_bytes(rush) < BYTES_MAX {
                     looked = self.collect(env, rush, Some(&batch));
                 }
             }
@@ -290,9 +345,24 @@ impl Collected {
     fn none(page_count: u32, looked: Looked) -> Self {
         Collected { pages: BTreeMap::new(), page_count, commits: 0, looked }
     }
+
+    /// Hashes its pages, and leaves those that differ from a state.
+    fn hash(&mut self, state: &PageState) {
+        self.pages.retain(|&page, of| {
+            of.hash = block_hash(&of.content);
+            state.hash(page) != Some(&of.hash)
+        });
+    }
 }
 
 impl Rush {
+    /// The mark of the newest state, which is not held any more.
+    pub(super) fn take_mark(&self, env: &Env, path: &Path) -> Result<(Option<Mark>, Looked)> {
+        let taken = Looked::around(env, || self.glimpse.take(path))?;
+        self.glimpse.let_go(path)?;
+        Ok(taken)
+    }
+
     /// Whether something was collected and not stored.
     pub(super) fn is_behind(&self) -> bool {
         !self.collected.pages.is_empty()
@@ -324,10 +394,10 @@ fn encode_all(
         some.push(Changed { page, hash: of.hash, content: of.content.clone(), before });
         if some.len() == BATCH_PAGES {
             env.proceed()?;
-            writer.add(&encode(&some)?)?;
+            writer.add(&encode_hurried(&some)?)?;
             some.clear();
         }
     }
-    writer.add(&encode(&some)?)?;
+    writer.add(&encode_hurried(&some)?)?;
     Ok(writer)
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use self::abuse::{Abuse, Dice, require_whole};
-use super::{Overlay, Snapshot};
+use super::{Overlay, Snapshot, behind};
 use crate::ffi::Mark;
 
 /// How long each kind of abuse is borne: longer with `LIFEBOAT_LONG=1`.
@@ -257,7 +257,7 @@ fn what_a_wal_held_before_it_was_begun_anew_is_found_as_long_as_it_is_there() {
     let end = end_of(&file, &before);
     checkpoint("RESTART");
     insert(1);
-    let tail = wal::tail(&file, &before, known, &header()).unwrap().unwrap();
+    let tail = behind::tail(&file, &before, known, &header()).unwrap().unwrap();
     assert_eq!(tail.commits, 3);
     let database = std::fs::read(&path).unwrap();
     for &(page, frame) in tail.frames.entries() {
@@ -270,7 +270,7 @@ fn what_a_wal_held_before_it_was_begun_anew_is_found_as_long_as_it_is_there() {
     let (now, at) = (header(), end_of(&file, &header()));
     let salts = now.salts().try_into().unwrap();
     let mark = Mark { frame_max: at.frame, page_count: 0, checksum: at.checksum, salts };
-    let new = wal::between(&file, &now, now.start(), &mark).unwrap().unwrap();
+    let new = behind::between(&file, &now, now.start(), &mark).unwrap().unwrap();
     assert!(new.frames.entries().iter().any(|(page, _)| tail.frames.contains(*page)));
     let mut reader = Connection::open(&path).unwrap();
     let (both, image) = (tail.and_then(new), reader.serialize("main").unwrap().to_vec());
@@ -285,7 +285,9 @@ fn what_a_wal_held_before_it_was_begun_anew_is_found_as_long_as_it_is_there() {
         insert(1);
     }
     assert!(!both.is_intact(&file).unwrap());
-    assert!(wal::tail(&file, &before, known, &header()).unwrap().is_none());
+    assert!(behind::tail(&file, &before, known, &header()).unwrap().is_none());
+
+    a_log_that_is_just_begun_anew_says_where_the_one_before_ended(&path, &file, &insert);
 
     // Begun anew twice, or cut: nobody knows what was in between.
     for kinds in [&["RESTART", "RESTART"][..], &["TRUNCATE"]] {
@@ -296,6 +298,49 @@ fn what_a_wal_held_before_it_was_begun_anew_is_found_as_long_as_it_is_there() {
             checkpoint(kind);
         }
         insert(1);
-        assert!(wal::tail(&file, &before, known, &header()).unwrap().is_none(), "{kinds:?}");
+        assert!(behind::tail(&file, &before, known, &header()).unwrap().is_none(), "{kinds:?}");
     }
+}
+
+/// `TRUNCATE` begins it anew without a first frame.
+fn a_log_that_is_just_begun_anew_says_where_the_one_before_ended(
+    path: &Path,
+    file: &std::fs::File,
+    insert: &dyn Fn(u32),
+) {
+    use super::wal;
+    insert(5);
+    let before = wal::header(file).unwrap().unwrap();
+    let known = end_of(file, &before);
+    insert(3);
+    let end = end_of(file, &before);
+    let copy = tempfile::tempfile().unwrap();
+    std::io::copy(&mut std::fs::File::open(side(path)).unwrap(), &mut &copy).unwrap();
+    let writer = Connection::open(path).unwrap();
+    writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    writer.execute_batch("BEGIN; SELECT * FROM t").unwrap();
+    let mark = crate::ffi::snapshot_mark(&writer).unwrap();
+    assert_eq!((mark.frame_max, mark.checksum), (0, end.checksum));
+    for place in [known, end] {
+        let ended = behind::ended(&copy, &before, place, &mark).unwrap().unwrap();
+        assert_eq!((ended.frame_max, &ended.salts[..]), (end.frame, before.salts()));
+        assert_eq!(ended.page_count, mark.page_count);
+    }
+    // What was committed in between is not there any more; nor does another mark say anything.
+    assert!(behind::ended(file, &before, known, &mark).unwrap().is_none());
+    assert!(behind::ended(file, &before, end, &mark).unwrap().is_some());
+    let others = [
+        Mark { checksum: (mark.checksum.0 ^ 1, mark.checksum.1), ..mark },
+        Mark { salts: before.salts().try_into().unwrap(), ..mark },
+        Mark { frame_max: 1, ..mark },
+        // As after a recovery.
+        Mark { page_count: 0, checksum: (0, 0), ..mark },
+    ];
+    for other in others {
+        assert!(behind::ended(&copy, &before, known, &other).unwrap().is_none(), "{other:?}");
+    }
+}
+
+fn side(path: &Path) -> std::path::PathBuf {
+    crate::holders::side_file(path, "-wal")
 }

@@ -55,10 +55,16 @@ impl WalHeader {
 
     /// Whether it is the header with which a log with that other one was begun anew, by SQLite's
     /// rule for that.
-    fn is_next_of(&self, before: &WalHeader) -> bool {
+    pub(super) fn is_next_of(&self, before: &WalHeader) -> bool {
         let word = |header: &WalHeader, at| be_word(&header.raw, at);
         let is_one_more = |at| word(self, at) == word(before, at).wrapping_add(1);
         self.page_size == before.page_size && is_one_more(12) && is_one_more(16)
+    }
+
+    /// Whether a log with this header was begun anew with those salts, by SQLite's rule: the first
+    /// one counts, the second one is random.
+    pub(super) fn is_before(&self, salts: [u8; 8]) -> bool {
+        be_word(&salts, 0) == be_word(&self.raw, 16).wrapping_add(1)
     }
 
     /// How often the log was begun anew before, as far as its writers counted.
@@ -119,189 +125,9 @@ pub(crate) struct Place {
     pub(crate) checksum: (u32, u32),
 }
 
-/// What stands between two places of a log.
-pub(crate) struct Between {
-    /// The last frame of each page.
-    pub(crate) frames: PageMap,
-    /// How many there are in all.
-    pub(crate) frame_count: u64,
-    /// How many commits.
-    pub(crate) commits: u64,
-    /// The fewest pages that the database had after one of them.
-    pub(crate) page_count_min: u32,
-    /// Where frames of a log that was begun anew are among them: from there on new ones may be
-    /// written over them.
-    overwritten_from: Option<(WalHeader, Place)>,
-    /// Whether all of them are behind that place, so that a log begun anew takes none at first.
-    outlasts: bool,
-}
-
 /// The header of a log; `None` where it has none, or a damaged one.
 pub(crate) fn header(file: &File) -> Result<Option<WalHeader>> {
     Ok(read_header(file)?.and_then(WalHeader::parse))
-}
-
-/// Reads the frames behind a place, up to a mark. `None` where the chain of checksums does not lead
-/// from one to the other.
-pub(crate) fn between(
-    file: &File,
-    header: &WalHeader,
-    from: Place,
-    mark: &Mark,
-) -> Result<Option<Between>> {
-    let mut scanner = Scanner::new(file, header);
-    (scanner.frame, scanner.checksum) = (from.frame, from.checksum);
-    let mut found = Between::none();
-    while scanner.frame < mark.frame_max {
-        let Some(frame) = scanner.next()? else { return Ok(None) };
-        found.frames.push(frame.page, scanner.frame);
-        found.frame_count += 1;
-        if frame.commit_pages != 0 {
-            found.commits += 1;
-            found.page_count_min = found.page_count_min.min(frame.commit_pages);
-        }
-    }
-    found.frames.settle();
-    let whole = scanner.frame == mark.frame_max && scanner.checksum == mark.checksum;
-    Ok(whole.then_some(found))
-}
-
-/// What a log held behind a place when it was begun anew, once, right before `after`: its frames
-/// stay in the file until new ones reach them, and the database file has all of them. `None` where
-/// that is not so, or it cannot be proved that these are all.
-pub(crate) fn tail(
-    file: &File,
-    before: &WalHeader,
-    from: Place,
-    after: &WalHeader,
-) -> Result<Option<Between>> {
-    if !after.is_next_of(before) || !is_intact(file, before, from)? {
-        return Ok(None);
-    }
-    let mut scanner = Scanner::new(file, before);
-    (scanner.frame, scanner.checksum) = (from.frame, from.checksum);
-    let mut found = Between { overwritten_from: Some((*before, from)), ..Between::none() };
-    let mut uncommitted = Vec::new();
-    while let Some(frame) = scanner.next()? {
-        uncommitted.push((frame.page, scanner.frame));
-        if frame.commit_pages != 0 {
-            found.frame_count += uncommitted.len() as u64;
-            uncommitted.drain(..).for_each(|(page, frame)| found.frames.push(page, frame));
-            found.commits += 1;
-            found.page_count_min = found.page_count_min.min(frame.commit_pages);
-        }
-    }
-    found.frames.settle();
-    Ok(is_end(file, before, scanner.frame)?.then_some(found))
-}
-
-/// Whether nothing of that log can have stood behind a frame: what stands there is older, or
-/// nothing ever did. A file that was cut to a size that people choose proves nothing.
-fn is_end(file: &File, header: &WalHeader, frame: u32) -> Result<bool> {
-    let offset = frame_offset(header.page_size, frame + 1);
-    let mut next = [0; FRAME_HEADER_BYTES];
-    match file.read_exact_at(&mut next, offset) {
-        Ok(()) => Ok(&next[8..16] != header.salts()),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            let bytes = file.metadata().map_err(unreadable)?.len();
-            let is_chosen = bytes.is_multiple_of(1_000) || bytes.is_multiple_of(1_024);
-            Ok(bytes == offset && !is_chosen)
-        }
-        Err(error) => Err(unreadable(error)),
-    }
-}
-
-/// Whether a frame of a log is still where it was. Frames are written in their order: then so are
-/// all behind it.
-fn is_intact(file: &File, header: &WalHeader, at: Place) -> Result<bool> {
-    if at.frame == 0 {
-        return Ok(false);
-    }
-    let mut head = [0; FRAME_HEADER_BYTES];
-    match file.read_exact_at(&mut head, frame_offset(header.page_size, at.frame)) {
-        Ok(()) => {
-            let checksum = (be_word(&head, 16), be_word(&head, 20));
-            Ok(&head[8..16] == header.salts() && checksum == at.checksum)
-        }
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-        Err(error) => Err(unreadable(error)),
-    }
-}
-
-impl Between {
-    fn none() -> Self {
-        Between {
-            frames: PageMap::new(Keep::Last),
-            frame_count: 0,
-            commits: 0,
-            page_count_min: u32::MAX,
-            overwritten_from: None,
-            outlasts: false,
-        }
-    }
-
-    /// The pages that may have changed, each with its frame: those of new frames, and those by
-    /// which a database of so many pages grew without writing them; 0 where they are in its file.
-    /// `known` has the last frames before.
-    pub(crate) fn wanted(
-        &self,
-        page_count: u32,
-        page_count_before: u32,
-        known: &PageMap,
-    ) -> Vec<(u32, u32)> {
-        let entries = self.frames.entries().iter().copied();
-        let mut wanted: Vec<(u32, u32)> = entries.filter(|&(page, _)| page <= page_count).collect();
-        // What was cut off meanwhile may have come back as something else.
-        let kept = page_count_before.min(self.page_count_min);
-        for page in kept + 1..=page_count {
-            if self.frames.position(page).is_none() {
-                wanted.push((page, known.position(page).unwrap_or(0)));
-            }
-        }
-        wanted.sort_unstable();
-        wanted
-    }
-
-    /// The same, which stays readable when the log is begun anew, until new frames come over the
-    /// place that it begins behind.
-    pub(crate) fn outlasting(mut self, header: &WalHeader, from: Place) -> Self {
-        self.outlasts = from.frame > 0;
-        self.overwritten_from = Some((*header, from)).filter(|_| self.outlasts);
-        self
-    }
-
-    /// Whether what was read of it is what it was, after `header` was found the log's.
-    pub(crate) fn is_unchanged(&self, file: &File, header: &WalHeader) -> Result<bool> {
-        let is_same = self::header(file)?.as_ref() == Some(header);
-        Ok((is_same || self.outlasts) && self.is_intact(file)?)
-    }
-
-    /// Whether everything that it names is still there, where the log may be written over.
-    pub(crate) fn is_intact(&self, file: &File) -> Result<bool> {
-        match &self.overwritten_from {
-            None => Ok(true),
-            Some((header, place)) => is_intact(file, header, *place),
-        }
-    }
-
-    /// What came after it, though its frames stand before those of the log that was begun anew.
-    pub(crate) fn and_then(self, later: Between) -> Self {
-        let mut frames = PageMap::new(Keep::Last);
-        for &(page, frame) in self.frames.entries() {
-            if later.frames.position(page).is_none() {
-                frames.push(page, frame);
-            }
-        }
-        later.frames.entries().iter().for_each(|&(page, frame)| frames.push(page, frame));
-        frames.settle();
-        Between {
-            frames,
-            frame_count: self.frame_count + later.frame_count,
-            commits: self.commits + later.commits,
-            page_count_min: self.page_count_min.min(later.page_count_min),
-            ..self
-        }
-    }
 }
 
 /// The frames of a log that nobody writes any more, up to its last commit.
@@ -323,7 +149,7 @@ pub(crate) fn committed_frames(file: &File, header: &WalHeader) -> Result<Frames
         Frames { frames: Vec::new(), page_count: 0, page_count_min: u32::MAX, damaged: None };
     let mut committed = 0;
     while let Some(frame) = scanner.next()? {
-        found.frames.push((frame.page, scanner.frame));
+        found.frames.push((frame.page, scanner.place.frame));
         if frame.commit_pages != 0 {
             found.page_count = frame.commit_pages;
             found.page_count_min = found.page_count_min.min(frame.commit_pages);
@@ -332,7 +158,7 @@ pub(crate) fn committed_frames(file: &File, header: &WalHeader) -> Result<Frames
     }
     found.frames.truncate(committed);
     // The last frame may have been half written when it was copied: none of this log is behind it.
-    let bad = scanner.frame + 1;
+    let bad = scanner.place.frame + 1;
     let mut salts = [0; 8];
     let behind = frame_offset(header.page_size, bad + 1) + 8;
     let is_read = file.read_exact_at(&mut salts, behind).is_ok();
@@ -388,17 +214,17 @@ pub(crate) fn scan_to_mark(file: File, page_size: u32, mark: &Mark) -> Result<Sc
     }
     let mut scanner = Scanner::new(&file, &header);
     let mut frames = PageMap::new(Keep::Last);
-    while scanner.frame < mark.frame_max {
+    while scanner.place.frame < mark.frame_max {
         match scanner.next()? {
-            Some(frame) => frames.push(frame.page, scanner.frame),
+            Some(frame) => frames.push(frame.page, scanner.place.frame),
             None => break,
         }
     }
-    let whole = scanner.frame == mark.frame_max && scanner.checksum == mark.checksum;
+    let whole = scanner.place.frame == mark.frame_max && scanner.place.checksum == mark.checksum;
     if !whole && read_header(&file)? != Some(raw) {
         return Ok(Scan::Reset);
     }
-    let bad_frame = scanner.frame + 1;
+    let bad_frame = scanner.place.frame + 1;
     if !whole {
         frames = unchecked_frames(&file, &header, mark.frame_max)?;
     }
@@ -422,7 +248,7 @@ pub(crate) fn scan_committed(file: File, page_size: u32) -> Result<Committed> {
     let mut uncommitted = Vec::new();
     let mut page_count = None;
     while let Some(frame) = scanner.next()? {
-        uncommitted.push((frame.page, scanner.frame));
+        uncommitted.push((frame.page, scanner.place.frame));
         if frame.commit_pages != 0 {
             page_count = Some(frame.commit_pages);
             for (page, position) in uncommitted.drain(..) {
@@ -503,19 +329,17 @@ fn unchecked_frames(file: &File, header: &WalHeader, frame_max: u32) -> Result<P
     Ok(frames)
 }
 
-struct Frame {
-    page: u32,
-    commit_pages: u32,
+pub(super) struct Frame {
+    pub(super) page: u32,
+    pub(super) commit_pages: u32,
 }
 
 /// Goes through the frames of a log as long as their chain of checksums holds.
-struct Scanner<'a> {
+pub(super) struct Scanner<'a> {
     file: &'a File,
     header: &'a WalHeader,
-    /// The number of the last frame that was good.
-    frame: u32,
-    /// The cumulative checksum after it.
-    checksum: (u32, u32),
+    /// The last frame that was good, and the cumulative checksum after it.
+    pub(super) place: Place,
     buffer: Vec<u8>,
     filled: usize,
     consumed: usize,
@@ -523,16 +347,26 @@ struct Scanner<'a> {
 
 impl<'a> Scanner<'a> {
     fn new(file: &'a File, header: &'a WalHeader) -> Self {
-        let frame_bytes = FRAME_HEADER_BYTES + header.page_size as usize;
-        let buffer = vec![0; SCAN_BYTES.max(frame_bytes) / frame_bytes * frame_bytes];
-        let checksum = header.checksum();
-        Scanner { file, header, frame: 0, checksum, buffer, filled: 0, consumed: 0 }
+        Scanner::from(file, header, header.start(), u32::MAX)
     }
 
-    fn next(&mut self) -> Result<Option<Frame>> {
+    /// From a place on, where about so many frames are wanted.
+    pub(super) fn from(file: &'a File, header: &'a WalHeader, place: Place, frames: u32) -> Self {
+        let frame_bytes = FRAME_HEADER_BYTES + header.page_size as usize;
+        let frames = (SCAN_BYTES / frame_bytes).min(frames as usize).max(1);
+        let buffer = vec![0; frames * frame_bytes];
+        Scanner { file, header, place, buffer, filled: 0, consumed: 0 }
+    }
+
+    /// The page of the frame that was found last.
+    pub(super) fn content(&self) -> &[u8] {
+        &self.buffer[self.consumed - self.header.page_size as usize..self.consumed]
+    }
+
+    pub(super) fn next(&mut self) -> Result<Option<Frame>> {
         let frame_bytes = FRAME_HEADER_BYTES + self.header.page_size as usize;
         if self.consumed == self.filled {
-            let offset = frame_offset(self.header.page_size, self.frame + 1);
+            let offset = frame_offset(self.header.page_size, self.place.frame + 1);
             let read = read_up_to(self.file, &mut self.buffer, offset).map_err(unreadable)?;
             self.filled = read / frame_bytes * frame_bytes;
             self.consumed = 0;
@@ -545,20 +379,19 @@ impl<'a> Scanner<'a> {
         if page == 0 || &raw[8..16] != self.header.salts() {
             return Ok(None);
         }
-        let sum = checksum(self.header.big_endian, self.checksum, &raw[..8]);
+        let sum = checksum(self.header.big_endian, self.place.checksum, &raw[..8]);
         let sum = checksum(self.header.big_endian, sum, &raw[FRAME_HEADER_BYTES..]);
         if sum != (be_word(raw, 16), be_word(raw, 20)) {
             return Ok(None);
         }
         let commit_pages = be_word(raw, 4);
-        self.checksum = sum;
-        self.frame += 1;
+        self.place = Place { frame: self.place.frame + 1, checksum: sum };
         self.consumed += frame_bytes;
         Ok(Some(Frame { page, commit_pages }))
     }
 }
 
-fn frame_offset(page_size: u32, frame: u32) -> u64 {
+pub(super) fn frame_offset(page_size: u32, frame: u32) -> u64 {
     let frame_bytes = FRAME_HEADER_BYTES as u64 + u64::from(page_size);
     WAL_HEADER_BYTES as u64 + u64::from(frame - 1) * frame_bytes
 }
@@ -586,11 +419,11 @@ pub(crate) fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Res
     Ok(filled)
 }
 
-fn unreadable(error: io::Error) -> Error {
+pub(super) fn unreadable(error: io::Error) -> Error {
     Error::io(Kind::SourceUnavailable, "cannot read the -wal of the database", error)
 }
 
-fn be_word(bytes: &[u8], at: usize) -> u32 {
+pub(super) fn be_word(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 

@@ -6,7 +6,7 @@ use lifeboat_core::env::Env;
 use lifeboat_sqlite::pagelog::Pace;
 
 /// The time between two looks at a database whose writer is in a hurry, in milliseconds.
-const HURRIED_MS: u64 = 10;
+const HURRIED_MS: u64 = 4;
 /// The time after which it is seen whether one has grown.
 const WATCHED_MS: u64 = 100;
 /// No sleep is longer: then a signal is seen.
