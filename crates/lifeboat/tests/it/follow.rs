@@ -483,14 +483,28 @@ fn hundreds_of_databases_in_one_process_with_bounded_files_and_threads() {
 
 #[test]
 fn killed_at_each_point_under_a_writer() {
+    killed_at_each_point(&[]);
+}
+
+/// The same where no state is held, and what was collected is stored beside the looking.
+#[test]
+fn killed_at_each_point_under_a_writer_in_a_hurry() {
+    killed_at_each_point(&["--hurry-from", "0", "--pin-from", "0"]);
+}
+
+fn killed_at_each_point(arguments: &[&str]) {
     let points = CRASH_POINTS.iter().filter(|point| point.starts_with("increment."));
     let world = World::new();
     let path = world.path("data/app.db");
     make(&path, "WAL");
     world.repo(&["backup", "app.db"]).expect(0);
-    let writer = Writer::start(&path, Duration::from_millis(2), false);
+    let writer = match arguments.is_empty() {
+        true => Writer::start(&path, Duration::from_millis(2), false),
+        false => Writer::at_full_speed(&path),
+    };
     for point in points.filter(|point| **point != "increment.begin") {
         let mut command = world.repo_command(&["run", "app.db", "--interval", "50ms"]);
+        command.args(arguments);
         let output = command.env("LIFEBOAT_CRASH_AT", point).output().unwrap();
         assert_eq!(output.status.signal(), Some(9), "{point} is never passed");
         let shown = restored(&world, &[]);

@@ -197,7 +197,8 @@ fn load(
     output(writer.args(["--seconds", &seconds.to_string()]))?;
     let seconds = began.elapsed().as_secs_f64();
     let commits = commits(&times)?;
-    let last_us = commits.last().map_or(0, |(at_us, _)| *at_us);
+    // Its checkpoint is a part of a commit, and comes when others see it.
+    let last_us = commits.last().map_or(0, |(at_us, took_us)| at_us.saturating_sub(*took_us));
     if pid.is_some() {
         drain(watch, last_us);
     }
@@ -248,8 +249,8 @@ fn commits(times: &Path) -> Result<Vec<(u64, u64)>> {
 }
 
 /// How old each commit was when the first file with it was seen, sorted. A file's own time is that
-/// of its look; what was committed within the last look and is in no later file is as old as that
-/// file was when it was seen.
+/// of its look; what was being committed at the last look and is in no later file is as old as that
+/// file was when it was seen: a restore afterwards shows that nothing is missing.
 fn lags(commits: &[(u64, u64)], seen: &[Seen], ended_us: u64) -> Vec<u64> {
     let logs: Vec<&Seen> = seen.iter().filter(|seen| seen.role == Role::Log).collect();
     if logs.is_empty() {
@@ -258,11 +259,12 @@ fn lags(commits: &[(u64, u64)], seen: &[Seen], ended_us: u64) -> Vec<u64> {
     let mut next = 0;
     let mut lags: Vec<u64> = commits
         .iter()
-        .map(|(at_us, _)| {
+        .map(|(at_us, took_us)| {
             while next + 1 < logs.len() && logs[next].held_us < *at_us {
                 next += 1;
             }
-            let is_near = logs[next].held_us + 10_000 >= *at_us;
+            let begun_us = at_us.saturating_sub(*took_us);
+            let is_near = logs[next].held_us + 10_000 >= begun_us;
             let safe_us = if is_near { logs[next].at_us } else { ended_us };
             safe_us.saturating_sub(*at_us)
         })
