@@ -18,6 +18,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("gunzip", "gzip"),
     ("tar", "tar"),
     ("systemd-analyze", "systemd"),
+    ("promtool", "prometheus"),
     ("age", "age"),
     ("ssh-keygen", "openssh-client"),
     ("/usr/sbin/sshd", "openssh-server"),

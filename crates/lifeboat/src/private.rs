@@ -41,9 +41,18 @@ pub(crate) fn write_new(path: &Path, content: &str) -> Result<()> {
 pub(crate) fn replace(path: &Path, content: &[u8]) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(path);
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    replaced(path, content, 0o600)
+}
+
+/// The same for a file that others are to read, 0644, in a folder that is there.
+pub(crate) fn replace_for_all(path: &Path, content: &[u8]) -> std::io::Result<()> {
+    replaced(path, content, 0o644)
+}
+
+fn replaced(path: &Path, content: &[u8], mode: u32) -> std::io::Result<()> {
     let part = path.with_extension(format!("{}.part", std::process::id()));
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
+    options.write(true).create(true).truncate(true).mode(mode);
     let written = options.open(&part).and_then(|mut file| file.write_all(content));
     written.and_then(|()| fs::rename(&part, path)).inspect_err(|_| {
         let _ = fs::remove_file(&part);

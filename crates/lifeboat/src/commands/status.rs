@@ -3,8 +3,10 @@
 mod copies;
 mod disk;
 mod drills;
+mod metrics;
 mod nagios;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use jiff::{SignedDuration, Timestamp};
@@ -19,12 +21,14 @@ use serde::{Serialize, Serializer};
 
 use self::disk::Disk;
 use self::drills::Drills;
+use self::metrics::Measured;
 use super::wal;
 use crate::attempts::{self, Attempt};
 use crate::config::values::Period;
 use crate::following::{self, Following};
 use crate::logs;
-use crate::repositories::{self, Opened};
+use crate::private;
+use crate::repositories::{self, Opened, Place};
 use crate::rotation::Rule;
 use crate::selection::{self, Found};
 use crate::session::Session;
@@ -52,6 +56,10 @@ use crate::ui::units;
 /// 1 (WARNING: a doubt, or a disk that is 80 % full), 2 (CRITICAL: stale, or never backed up) or 3
 /// (UNKNOWN: it could not be found out). An archiver that fails is a WARNING; CRITICAL when files
 /// have waited for ten minutes, or the disk of pg_wal fills.
+///
+/// With `--format prometheus` it is metrics in the text format of Prometheus, and the exit code is 0
+/// whatever they say; --textfile writes them for node_exporter's textfile collector, whole or not at
+/// all. Alert rules and a dashboard for them are in packaging/ of the source.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Names of sources, or paths of databases; all without any
@@ -63,6 +71,24 @@ pub(crate) struct Args {
     /// How it is said
     #[arg(long, value_name = "FORMAT", default_value = "table")]
     format: Format,
+    /// Write the metrics to this file, such as
+    /// /var/lib/prometheus/node-exporter/lifeboat.prom
+    #[arg(long, value_name = "FILE")]
+    textfile: Option<PathBuf>,
+    /// Metrics under a second set of names as well, as alert rules of a chatbot have them:
+    /// PREFIX_last_backup_timestamp_seconds, PREFIX_backup_status, PREFIX_last_backup_size_bytes,
+    /// PREFIX_backup_count, PREFIX_offsite_backup_status
+    #[arg(long, value_name = "PREFIX", value_parser = prefix)]
+    also_as: Option<String>,
+}
+
+fn prefix(text: &str) -> Result<String, String> {
+    let good = text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    match good {
+        true => Ok(text.to_owned()),
+        false => Err("a prefix has lower-case letters, digits and _, such as chatbot".to_owned()),
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -71,6 +97,8 @@ enum Format {
     Table,
     /// One line and the exit codes of a check plugin
     Nagios,
+    /// Metrics in the text format of Prometheus
+    Prometheus,
 }
 
 /// A source in one repository.
@@ -105,6 +133,9 @@ struct Row {
     last_attempt: Option<Attempt>,
     /// What drills showed.
     drills: Drills,
+    /// What metrics tell besides.
+    #[serde(skip)]
+    measured: Measured,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -125,6 +156,9 @@ fn as_json<S: Serializer>(
 pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     if args.format == Format::Nagios {
         return as_plugin(session, &args);
+    }
+    if args.format == Format::Prometheus || args.textfile.is_some() {
+        return as_metrics(session, &args);
     }
     let Standing { rows, disks, failures, repositories } = standing(session, &args)?;
     match session.printer.json() {
@@ -186,6 +220,50 @@ fn as_plugin(session: &Session, args: &Args) -> Result<ExitCode> {
     };
     session.printer.data(&format!("{line}\n"))?;
     Ok(ExitCode::from(verdict.exit_code()))
+}
+
+/// What cannot be read is a metric, too.
+fn as_metrics(session: &Session, args: &Args) -> Result<ExitCode> {
+    let now = session.env()?.clock.now();
+    let (rows, disks, unreadable) = match standing(session, args) {
+        Ok(standing) => (standing.rows, standing.disks, standing.failures.len()),
+        // Before the first backup there is none: then that is what is told.
+        Err(error) if error.kind() == Kind::NoRepository => {
+            (rows_without_repository(session, args, now)?, Vec::new(), 0)
+        }
+        Err(error) if error.kind() == Kind::Usage => return Err(error),
+        Err(error) => {
+            session.printer.warning("", &error.to_string());
+            (Vec::new(), Vec::new(), repositories::places(session)?.len())
+        }
+    };
+    let text = metrics::text(&rows, &disks, unreadable, (now, args.also_as.as_deref()));
+    match &args.textfile {
+        None => session.printer.data(&text)?,
+        Some(path) => private::replace_for_all(path, text.as_bytes()).map_err(|error| {
+            Error::io(Kind::Failed, format!("cannot write {}", path.display()), error)
+        })?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The configured sources, none of which was ever backed up.
+fn rows_without_repository(session: &Session, args: &Args, now: Timestamp) -> Result<Vec<Row>> {
+    let places = repositories::places(session)?;
+    let zone = &session.surroundings.time_zone;
+    let mut rows = Vec::new();
+    for target in sources::named(&session.loaded()?.config, &args.sources)? {
+        let takes = |place: &&Place| match (&target.repositories, &place.name) {
+            (Some(names), Some(name)) => names.contains(name),
+            _ => true,
+        };
+        for place in places.iter().filter(takes) {
+            let mut row = row(&target.name, place.url.clone(), None, target.rpo_ms, now);
+            row.measured = row.measured.promised(&target, now, zone);
+            rows.push(row);
+        }
+    }
+    Ok(rows)
 }
 
 fn rows(session: &Session, env: &Env, opened: &[Opened], args: &Args) -> Result<Vec<Row>> {
@@ -266,6 +344,8 @@ fn row_of_target(
     let age_ms_max = target.rpo_ms.or(max_age_ms);
     let mut row = row_of_entry(session, &target.name, opened, entry, age_ms_max, env.clock.now())?;
     row.drills = row.drills.promised(&target.drill);
+    let zone = &session.surroundings.time_zone;
+    row.measured = row.measured.promised(target, env.clock.now(), zone);
     let last = attempts::last(session, env, target, &opened.place.url);
     // One that was made in another way since then is the better news.
     row.last_attempt = last.filter(|last| row.taken_at.is_none_or(|at| at <= last.ended_at));
@@ -293,7 +373,7 @@ fn row_of_entry(
     age_ms_max: Option<u64>,
     now: Timestamp,
 ) -> Result<Row> {
-    let mut row = row(name, opened, entry, age_ms_max, now);
+    let mut row = row(name, opened.repository.url(), entry, age_ms_max, now);
     let logged = entry.map(|entry| logs::newest(&opened.repository, entry)).transpose()?.flatten();
     let is_newer =
         |(_, moment): &(String, Moment)| moment.held <= now && row.taken_at < Some(moment.held);
@@ -317,7 +397,7 @@ fn row_of_entry(
 
 fn row(
     name: &str,
-    opened: &Opened,
+    repository: String,
     entry: Option<&SourceEntry>,
     age_ms_max: Option<u64>,
     now: Timestamp,
@@ -327,7 +407,7 @@ fn row(
     let status = status::of_source(entry, now, age_max);
     Row {
         source: name.to_owned(),
-        repository: opened.repository.url(),
+        repository,
         state: match status.verdict {
             Verdict::Fresh => State::Fresh,
             Verdict::Stale => State::Stale,
@@ -351,6 +431,7 @@ fn row(
         lacking: 0,
         last_attempt: None,
         drills: Drills::of(entry, now),
+        measured: Measured::of(entry, &status),
     }
 }
 

@@ -140,8 +140,8 @@ fn weekdays(text: &str) -> Result<BTreeSet<u16>, String> {
     // Monday is the first: a range from Friday to Monday is none.
     let day = |word: &str| {
         let is_it = |name: &&str| word.eq_ignore_ascii_case(name);
-        let short = WEEKDAYS.iter().position(|name| is_it(&name));
-        let found = short.or_else(|| WEEKDAYS_LONG.iter().position(|name| is_it(&name)));
+        let short = WEEKDAYS.iter().position(is_it);
+        let found = short.or_else(|| WEEKDAYS_LONG.iter().position(is_it));
         found.map(|day| (day + 6) % 7).ok_or_else(|| format!("`{word}` is no day of the week"))
     };
     let mut days = BTreeSet::new();

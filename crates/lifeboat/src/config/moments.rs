@@ -76,7 +76,7 @@ impl Pattern<'_> {
                     let ambiguous = zone.to_ambiguous_timestamp(at);
                     let is_twice = matches!(ambiguous.offset(), AmbiguousOffset::Fold { .. });
                     if is_twice && self.hours.is_none() {
-                        found.extend(ambiguous.clone().later());
+                        found.extend(ambiguous.later());
                     }
                     found.extend(ambiguous.compatible());
                 }

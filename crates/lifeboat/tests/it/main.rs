@@ -49,6 +49,7 @@ mod litestream;
 mod lease;
 mod lost_backups;
 mod migrate;
+mod metrics;
 mod object_storage;
 mod off_site;
 mod output;

@@ -63,6 +63,26 @@ impl Drills {
         Drills { every_ms, overdue, required: config.required, ..self }
     }
 
+    /// How long the restore of the last one took.
+    pub(super) fn restore_ms(&self) -> Option<u64> {
+        self.restore_ms
+    }
+
+    /// Whether the last one passed.
+    pub(super) fn has_passed(&self) -> Option<bool> {
+        self.passed
+    }
+
+    /// When one passed last.
+    pub(super) fn proven_at(&self) -> Option<Timestamp> {
+        self.proven_at
+    }
+
+    /// How often one must pass, in milliseconds.
+    pub(super) fn every_ms(&self) -> Option<u64> {
+        self.every_ms
+    }
+
     /// Whether it is overdue, and that counts as an old backup does.
     pub(super) fn is_required(&self) -> bool {
         self.overdue && self.required

@@ -184,6 +184,7 @@ mod tests {
             lacking: 0,
             last_attempt: None,
             drills: Default::default(),
+            measured: Default::default(),
         }
     }
 
