@@ -57,9 +57,9 @@ use crate::ui::units;
 /// (UNKNOWN: it could not be found out). An archiver that fails is a WARNING; CRITICAL when files
 /// have waited for ten minutes, or the disk of pg_wal fills.
 ///
-/// With `--format prometheus` it is metrics in the text format of Prometheus, and the exit code is 0
-/// whatever they say; --textfile writes them for node_exporter's textfile collector, whole or not at
-/// all. Alert rules and a dashboard for them are in packaging/ of the source.
+/// With `--format prometheus` it is metrics in the text format of Prometheus, and the exit code is
+/// 0 whatever they say; --textfile writes them for node_exporter's textfile collector, whole or not
+/// at all. Alert rules and a dashboard for them are in packaging/ of the source.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Names of sources, or paths of databases; all without any

@@ -1,4 +1,5 @@
-//! Metrics for Prometheus: true ones, of all that the shipped alert rules and the dashboard ask for.
+//! Metrics for Prometheus: true ones, of all that the shipped alert rules and the dashboard ask
+//! for.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -36,8 +37,8 @@ fn packaging(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging").join(name)
 }
 
-/// Runs promtool with that on its standard input; `None`, with the reason on the screen, where there
-/// is none.
+/// Runs promtool with that on its standard input; `None`, with the reason on the screen, where
+/// there is none.
 fn promtool(arguments: &[&str], input: &str) -> Option<Output> {
     let mut command = Command::new("promtool");
     command.args(arguments).current_dir(packaging("prometheus"));
@@ -99,7 +100,8 @@ fn a_failure_is_no_success_whatever_lies_in_the_repository() {
     fs::write(world.path("repo/app/app-29990101-000000.db.zst"), words).unwrap();
     fs::write(world.path("repo/app/app-29990101-000000.json"), words).unwrap();
     let after = metrics(&world, &["--also-as", "chatbot"]);
-    for name in ["last_success_timestamp_seconds", "last_backup_bytes", "newest_point_timestamp_seconds"]
+    for name in
+        ["last_success_timestamp_seconds", "last_backup_bytes", "newest_point_timestamp_seconds"]
     {
         let name = format!("lifeboat_{name}");
         assert_eq!(value(&before, &name, "app"), value(&after, &name, "app"), "{after}");
@@ -164,7 +166,8 @@ fn no_rule_asks_for_a_metric_that_nobody_emits() {
     let board = fs::read_to_string(packaging("grafana/lifeboat.json")).unwrap();
     let board: serde_json::Value = serde_json::from_str(&board).unwrap();
     assert_eq!(board["panels"].as_array().unwrap().len(), 12);
-    for arguments in [["check", "rules", "lifeboat.rules.yml"], ["test", "rules", "lifeboat.rules.test.yml"]]
+    for arguments in
+        [["check", "rules", "lifeboat.rules.yml"], ["test", "rules", "lifeboat.rules.test.yml"]]
     {
         let Some(output) = promtool(&arguments, "") else { return };
         let said = String::from_utf8_lossy(&output.stdout).into_owned();

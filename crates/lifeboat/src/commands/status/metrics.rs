@@ -127,9 +127,11 @@ const OF_ROWS: &[OfRow] = &[
     ("prune_waits", "1 if a prune waits for an approval.", |row| {
         Some(f64::from(row.prune_waits.is_some()))
     }),
-    ("stale", "1 if the newest restorable moment is older than promised, or there is none.", |row| {
-        Some(f64::from(row.state != State::Fresh))
-    }),
+    (
+        "stale",
+        "1 if the newest restorable moment is older than promised, or there is none.",
+        |row| Some(f64::from(row.state != State::Fresh)),
+    ),
 ];
 
 /// What is told of a repository's disk.
