@@ -186,6 +186,7 @@ pub(crate) fn default_for(piece: &Piece, target: Target) -> Result<String, Reaso
         (Type::Integer | Type::Real, Type::Text) if constant.is_some() => {
             Ok(literal(constant.unwrap_or_default()))
         }
+        (Type::Text, Type::Bytes) => Ok(format!("convert_to({}, 'UTF8')", piece.sql)),
         (Type::Integer, Type::Instant) | (Type::Text, Type::Instant | Type::Date) => {
             constant_moment(piece, target)
         }

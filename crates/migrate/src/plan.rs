@@ -18,6 +18,7 @@ use crate::read;
 use crate::scan::{rowid_name, scan, shown, unreadable};
 use crate::schema::{LeftOut, Schema, Table};
 use crate::statements::{self, Statements};
+use crate::target::Target;
 
 /// So many misfits of a column are kept with their rows.
 const MISFITS_KEPT: usize = 1_000;
@@ -150,6 +151,7 @@ pub fn plan(env: &Env, moment: &mut Moment, options: Options) -> Result<Plan> {
     let mut tables: Vec<(usize, TablePlan)> = order.iter().copied().zip(tables).collect();
     tables.sort_by_key(|(place, _)| *place);
     let mut tables: Vec<TablePlan> = tables.into_iter().map(|(_, table)| table).collect();
+    follow_keys(&schema, &mut tables);
     let orphans = orphans::find(moment.reader(), &schema)?;
     let statements = statements::write(&schema, &names, &mut tables, &orphans, &options);
     env.tell(Event::PhaseEnded { phase });
@@ -166,6 +168,34 @@ fn leave_out(schema: &mut Schema, mapping: &Mapping) {
         why: "the mapping leaves it out".into(),
         sql: String::new(),
     }));
+}
+
+/// A column of integers that refers to a key of texts becomes texts: SQLite compares it so, and
+/// PostgreSQL makes no foreign key of two kinds.
+fn follow_keys(schema: &Schema, tables: &mut [TablePlan]) {
+    for (place, child) in schema.tables.iter().enumerate() {
+        for key in &child.foreign_keys {
+            let named = |table: &Table| table.name.eq_ignore_ascii_case(&key.table);
+            let Some(parent) = schema.tables.iter().position(named) else { continue };
+            let of_parent = &schema.tables[parent];
+            let to: Vec<usize> = match key.to.is_empty() {
+                true => of_parent.primary_key.clone(),
+                false => key.to.iter().filter_map(|name| of_parent.column(name)).collect(),
+            };
+            for (from, to) in key.from.iter().zip(to) {
+                let target = tables[parent].columns[to].choice.target;
+                let Some(from) = child.column(from) else { continue };
+                let seen = &tables[place].profile.columns[from];
+                let only_integers = seen.integers == seen.values();
+                let choice = &mut tables[place].columns[from].choice;
+                if target == Target::Text && choice.target == Target::BigInt && only_integers {
+                    choice.target = target;
+                    choice.loose = true;
+                    choice.why = format!("texts, as the key of {} is", of_parent.name);
+                }
+            }
+        }
+    }
 }
 
 /// The tables in the order in which they are taken, by their greatest rowid.

@@ -7,9 +7,11 @@ use lifeboat_postgres::replication::LoadingConnection;
 use lifeboat_postgres::{identifier, literal};
 
 use crate::load::{LoadOptions, comment_statements, run_step};
+use crate::mapping::Orphans;
 use crate::plan::Plan;
 use crate::schema::LeftOut;
 use crate::server::{Occupied, REJECTS, Server};
+use crate::statements::Step;
 
 /// Does it. The name of what was set aside, if anything was.
 pub(crate) fn finish(
@@ -23,8 +25,11 @@ pub(crate) fn finish(
     // This commit is on the disk when it is answered, and with it all before it.
     control.execute("BEGIN; SET LOCAL synchronous_commit = on")?;
     let statements = &plan.statements;
-    for step in statements.foreign_keys.iter().chain(&statements.views).chain(&statements.triggers)
-    {
+    for step in &statements.foreign_keys {
+        env.proceed()?;
+        refused.extend(foreign_key(control, step, plan)?);
+    }
+    for step in statements.views.iter().chain(&statements.triggers) {
         env.proceed()?;
         refused.extend(run_step(control, step)?);
     }
@@ -62,6 +67,23 @@ pub(crate) fn finish(
     env.crash.pass("migrate.before_commit")?;
     control.execute("COMMIT")?;
     Ok(set_aside)
+}
+
+/// Makes a foreign key. Rows that were put aside may be those that others refer to.
+fn foreign_key(
+    control: &mut LoadingConnection,
+    step: &Step,
+    plan: &Plan,
+) -> Result<Option<LeftOut>> {
+    let hint = "--orphans not-valid loads the rows, and the key NOT VALID";
+    if plan.options.orphans == Orphans::Refuse {
+        return run_step(control, step).map_err(|error| error.hint(hint));
+    }
+    let optional = Step { is_required: false, ..step.clone() };
+    let Some(mut refused) = run_step(control, &optional)? else { return Ok(None) };
+    control.execute(&format!("{} NOT VALID", step.sql))?;
+    refused.why = format!("it is there, NOT VALID: {}", refused.why);
+    Ok(Some(refused))
 }
 
 /// Moves everything into a schema that is there and empty: its rights and extensions stay.

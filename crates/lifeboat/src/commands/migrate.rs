@@ -126,10 +126,6 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     let options = options(&args)?;
     let database = args.url.as_deref().map(database).transpose()?;
     let loads = !args.dry_run && !args.schema_only;
-    let backup = match loads && !args.no_backup {
-        true => Some(back_up(session, &env, sqlite, args.url.as_deref().unwrap_or_default())?),
-        false => None,
-    };
     let workers = env.threads.clamp(1, WORKERS_MAX);
     let mut moment = Moment::open(&env, sqlite, workers, &session.folders.scratch)?;
     let plan = lifeboat_migrate::plan(&env, &mut moment, options)?;
@@ -151,6 +147,11 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
         let question = format!("set aside what is in schema {}", args.schema);
         confirm::confirm(&session.surroundings, &session.printer, &question, &args.schema)?;
     }
+    // The moment is held meanwhile: the backup has all of it, and what was written since.
+    let backup = match args.no_backup {
+        true => None,
+        false => Some(back_up(session, &env, sqlite, args.url.as_deref().unwrap_or_default())?),
+    };
     let load_options =
         LoadOptions { schema: args.schema.clone(), replace: args.replace, verify: !args.no_verify };
     let place = Place::prepare(&env, &database)?;

@@ -1,5 +1,8 @@
 //! Migrations of real databases to real servers.
 
+#![allow(clippy::disallowed_methods, reason = "tests run on the real clock")]
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+
 mod faults;
 mod random;
 mod resume;

@@ -1,7 +1,7 @@
 //! Keys, names and tables of every kind.
 
 use lifeboat_core::Kind;
-use lifeboat_migrate::{NameStyle, Options};
+use lifeboat_migrate::{Misfits, NameStyle, Options, Orphans};
 
 use crate::support::Pair;
 
@@ -46,6 +46,27 @@ fn tables_of_every_kind_arrive() {
             "{text}"
         );
     }
+}
+
+/// SQLite compares the integer 7 with the key '7' as texts.
+#[test]
+fn a_key_of_another_kind_and_a_key_whose_row_was_put_aside() {
+    let pair = Pair::new(
+        18,
+        "follows",
+        "PRAGMA foreign_keys = OFF; CREATE TABLE p(id TEXT PRIMARY KEY, x INT);
+         CREATE TABLE c(p INTEGER REFERENCES p(id), note TEXT DEFAULT 'none');
+         INSERT INTO p VALUES ('7', 1), ('8', 'word'); INSERT INTO c VALUES (7, 'a'), (8, x'00')",
+    );
+    let put_aside = Options { misfits: Misfits::Quarantine, ..Options::default() };
+    pair.sqlite().execute_batch("INSERT INTO c VALUES (8, 'b')").unwrap();
+    let error = pair.migrate(put_aside.clone()).err().unwrap();
+    assert!(error.hint_text().unwrap().contains("--orphans not-valid"), "{error:?}");
+    let done = pair.migrated(Options { orphans: Orphans::NotValid, ..put_aside });
+    assert_eq!((done.rows(), done.rejected(), done.refused()), (3, 2, 1), "{}", done.text());
+    let keys = pair.ask("SELECT convalidated FROM pg_constraint WHERE contype = 'f'");
+    assert_eq!(keys, ["f"]);
+    assert!(pair.refused("INSERT INTO c VALUES ('9', 'x')").unwrap().contains("foreign key"));
 }
 
 #[test]
