@@ -14,7 +14,7 @@ mod rows;
 use std::fs::{self, DirBuilder};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use lifeboat_core::env::Env;
 use lifeboat_core::{Error, Kind, Result};
@@ -30,27 +30,30 @@ use crate::diff::{Table, tables};
 use crate::quote::{identifier, literal};
 use crate::session::Session;
 
+/// The name of what is not whole yet, in the scratch folder.
+const PART: &str = "part";
 const SCHEMA_BYTES_MAX: usize = 256 << 20;
 /// The first version that reads a range of a table's blocks alone.
 const RANGES_SINCE: u32 = 14;
 
-/// Reads what can be read of one database into a new folder. The server must be ours alone where
-/// `is_copy`: only then pages with a wrong checksum are read, too.
-pub fn salvage(env: &Env, client: &Client, to: &Path, is_copy: bool) -> Result<SalvageReport> {
+/// Reads what can be read of one database of a running server into a new folder.
+/// `scratch` is a folder on the same file system, which the caller removes.
+pub fn salvage(env: &Env, client: &Client, to: &Path, scratch: &Path) -> Result<SalvageReport> {
     require_absent(to)?;
-    let part = beside(to, env);
-    let made = make_folder(&part).and_then(|()| into(env, client, &part, is_copy));
-    let kept = made.and_then(|report| {
-        fs::rename(&part, to).map_err(|error| writing(to, error))?;
-        Ok(report)
-    });
-    if kept.is_err() {
-        let _ = fs::remove_dir_all(&part);
-    }
-    kept
+    let part = scratch.join(PART);
+    make_folder(&part)?;
+    let report = into(env, client, &part, false)?;
+    publish(&part, to)?;
+    Ok(report)
 }
 
-/// The same, into a folder that is there.
+/// Gives what is whole its name.
+fn publish(part: &Path, to: &Path) -> Result<()> {
+    fs::rename(part, to).map_err(|error| writing(to, error))
+}
+
+/// The same, into a folder that is there. The server must be ours alone where `is_copy`: only then
+/// pages with a wrong checksum are read, too.
 fn into(env: &Env, client: &Client, to: &Path, is_copy: bool) -> Result<SalvageReport> {
     let what = format!("cannot read {}", client.address().label());
     let mut session = Session::open(client, &what)?;
@@ -268,11 +271,6 @@ fn require_absent(to: &Path) -> Result<()> {
             .hint("name a folder that does not exist with --to")),
         Err(_) => Ok(()),
     }
-}
-
-fn beside(to: &Path, env: &Env) -> PathBuf {
-    let name = to.file_name().unwrap_or_default().to_string_lossy();
-    to.with_file_name(format!(".{name}.{}", env.new_uuid().simple()))
 }
 
 fn make_folder(path: &Path) -> Result<()> {

@@ -187,7 +187,7 @@ impl Probe {
     }
 
     /// Which database it is.
-    pub(crate) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.path
     }
 

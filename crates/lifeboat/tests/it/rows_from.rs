@@ -149,6 +149,7 @@ fn a_value_that_must_be_alone_is_in_the_way_and_a_table_without_rowid_is_filled(
         world.run(&[&table[..], &more].concat()).expect(code);
     }
     world.run(&["restore", "chat@latest", "--to", "x.db", "--table", "t"]).expect(2);
+    world.run(&["restore", "chat", "--rows-from", "chat.db", "--table", "seen"]).expect(2);
     world.run(&["restore", "chat", "--rows-from", "chat@latest"]).expect(2);
 }
 

@@ -125,6 +125,15 @@ fn rows_around_damaged_blocks_come_back_and_the_blocks_are_named() {
         assert_eq!(long["rows"].as_u64().unwrap() + lost.len() as u64, 20);
         lifeboat(&yard, &["salvage", &address, "--to", "live"]).expect(23).says("already");
 
+        // Without rights nothing is searched for damage.
+        cluster.ask(5432, "CREATE ROLE stranger LOGIN");
+        let strange = url(&yard, "postgres").replace("user=postgres", "user=stranger");
+        let none = ["salvage", &strange, "--to", "none", "--json"];
+        let none = lifeboat(&yard, &none).expect(3).json();
+        let message = table(&none, "public.message");
+        assert!(message["why"].as_str().unwrap().contains("permission denied"), "{message}");
+        assert_eq!(message["lost_blocks"], serde_json::json!([]));
+
         // What came back is loaded.
         cluster.ask(5432, "CREATE DATABASE loaded");
         load(&cluster, &yard, &yard.path("new/postgres"), "load.sql");

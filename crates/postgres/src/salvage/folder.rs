@@ -15,7 +15,7 @@ use lifeboat_core::{Error, Kind, Result};
 
 use super::blocks::{BadBlocks, scan};
 use super::report::SalvageReport;
-use super::{beside, into, make_folder, require_absent, write_new, writing};
+use super::{PART, into, make_folder, publish, require_absent, write_new, writing};
 use crate::child::Running;
 use crate::client::{Client, ClientOptions};
 use crate::cluster::{RunAs, as_user, run_as};
@@ -55,13 +55,14 @@ impl FolderSalvage {
     }
 }
 
-/// Reads all databases of a data directory into a new folder, one below it for each. `users`: roles
+/// Reads all databases of a data directory into a new folder, one below it for each. `scratch` is a
+/// folder on the same file system, which the caller removes: the copy goes there. `users`: roles
 /// that may be superusers, in the order in which they are tried.
 pub fn from_folder(
     env: &Env,
     options: &ClientOptions,
     data: &Path,
-    to: &Path,
+    (to, scratch): (&Path, &Path),
     users: &[String],
 ) -> Result<FolderSalvage> {
     require_absent(to)?;
@@ -70,15 +71,12 @@ pub fn from_folder(
     let major = major_of(data)?;
     let programs = ServerPrograms::find(options, major)?;
     let blocks = scan(env, data)?;
-    let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let parent =
-        fs::canonicalize(parent.unwrap_or(Path::new("."))).map_err(|error| writing(to, error))?;
-    let scratch = scratch_folder(&parent)?;
+    let place = scratch_folder(scratch)?;
     let owner = rustix::process::geteuid().is_root().then(run_as);
     let owner = owner.as_ref();
-    let copy = scratch.path().join("data");
+    let copy = place.path().join("data");
     let bytes = size_of(data)?;
-    let free = free_bytes(&parent)?;
+    let free = free_bytes(scratch)?;
     if free < bytes {
         let message = format!("a copy of {} needs {bytes} bytes, {free} are free", data.display());
         return Err(Error::new(Kind::NoSpace, message).hint("name another place with --to"));
@@ -111,17 +109,11 @@ pub fn from_folder(
             .caused_by(last_line(&server.log()))
             .hint("restore a backup: lifeboat list"));
     }
-    let part = beside(to, env);
+    let part = scratch.join(PART);
     make_folder(&part)?;
-    let read = read(env, &server, users, &part, &blocks, notes);
-    let kept = read.and_then(|found| {
-        fs::rename(&part, to).map_err(|error| writing(to, error))?;
-        Ok(found)
-    });
-    if kept.is_err() {
-        let _ = fs::remove_dir_all(&part);
-    }
-    kept
+    let found = read(env, &server, users, &part, &blocks, notes)?;
+    publish(&part, to)?;
+    Ok(found)
 }
 
 fn read(

@@ -108,6 +108,10 @@ impl<'a> Reader<'a> {
         if !self.manner.has_ranges {
             return Ok(());
         }
+        // What fails before a row is read (rights, a file that is gone) fails for each block.
+        if self.copy("false", false)?.is_err() {
+            return Ok(());
+        }
         let Some(blocks) = self.blocks()? else { return Ok(()) };
         let mut open = vec![(0, blocks)];
         while let Some((from, to)) = open.pop() {

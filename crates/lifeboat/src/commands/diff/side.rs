@@ -10,7 +10,7 @@ use lifeboat_core::{Error, Kind, Result};
 use lifeboat_postgres::{Client, LoadedDump, Loading, load};
 use lifeboat_sqlite::Probe;
 
-use crate::commands::drill::scratch::Scratch;
+use crate::commands::drill::scratch::{Scratch, remove_leftovers};
 use crate::logs::{self, State};
 use crate::postgres;
 use crate::selection;
@@ -80,6 +80,11 @@ fn live(target: &Target) -> Result<Side> {
     if let Some(database) = &target.database {
         return live_server(database);
     }
+    if target.cluster.is_some() {
+        let message = format!("{} is a whole cluster", target.name);
+        return Err(Error::new(Kind::Usage, message)
+            .hint("name a database of it by its URL: postgresql://HOST/DATABASE"));
+    }
     match &target.path {
         Some(path) => of_database(path, format!("{} (live)", target.name)),
         None => Err(no_rows(&target.name)),
@@ -144,7 +149,10 @@ fn unpacked(
     let mut scratch = holder.scratch.borrow_mut();
     let scratch = match &mut *scratch {
         Some(scratch) => scratch,
-        none => none.insert(Scratch::new(env, &session.folders.scratch)?),
+        none => {
+            remove_leftovers(&session.folders.scratch);
+            none.insert(Scratch::new(env, &session.folders.scratch)?)
+        }
     };
     let path = scratch.path().join(format!("{}.db", env.new_uuid().simple()));
     let request = RestoreRequest {

@@ -1,7 +1,8 @@
-//! The scratch place of a drill: a folder of its own, gone when the drill ends, however it ends.
+//! The scratch place of a drill, a comparison or a salvage: a folder of its own, gone when the run
+//! ends, however it ends.
 //!
-//! Whoever drills holds a lock in it. A folder without a holder is of a drill that was killed: the
-//! next one removes it.
+//! Whoever runs holds a lock in it. A folder without a holder is of a run that was killed: the next
+//! one removes it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
@@ -106,7 +107,7 @@ fn make_writable(folder: &Path) {
 }
 
 /// Removes what killed drills left below `parent`. Gives their paths.
-pub(super) fn remove_leftovers(parent: &Path) -> Vec<PathBuf> {
+pub(crate) fn remove_leftovers(parent: &Path) -> Vec<PathBuf> {
     let own = rustix::process::geteuid().as_raw();
     let mut removed = Vec::new();
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {

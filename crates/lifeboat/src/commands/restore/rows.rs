@@ -80,6 +80,12 @@ pub(super) fn run(session: &Session, args: &Args, what: &str, from: &str) -> Res
     let _lock = lock(session, &env, &live, &name)?;
     let holder = Holder::default();
     let side = Side::open(session, &env, &holder, from)?;
+    if let (Live::File(live), Database::Sqlite(from)) = (&live, &side.database)
+        && std::fs::canonicalize(live).is_ok_and(|live| live == from.path())
+    {
+        return Err(Error::new(Kind::Usage, format!("{} is the live database itself", side.label))
+            .hint("name a backup, a file or what salvage made with --rows-from"));
+    }
     let requests = requests(args)?;
     let job = Job { env: &env, live: &live, side: &side, requests: &requests };
     let plans = job.plan()?;
@@ -111,7 +117,13 @@ pub(super) fn run(session: &Session, args: &Args, what: &str, from: &str) -> Res
     let outcomes = job.put()?;
     job.read_back(args, &outcomes)?;
     session.progress.clear();
-    say(session, (&name, &side.label), (&plans, &outcomes), &kept)?;
+    let undo = match &live {
+        Live::File(path) => {
+            Some(format!("lifeboat undo {}", units::shell_word(&path.to_string_lossy())))
+        }
+        Live::Server(..) => None,
+    };
+    say(session, (&name, &side.label), (&plans, &outcomes), (&kept, undo.as_deref()))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -358,7 +370,7 @@ fn say(
     session: &Session,
     (name, from): (&str, &str),
     (plans, outcomes): (&[PutPlan], &[PutOutcome]),
-    kept: &str,
+    (kept, undo): (&str, Option<&str>),
 ) -> Result<()> {
     let pairs = || plans.iter().zip(outcomes);
     if session.printer.json() {
@@ -377,6 +389,7 @@ fn say(
             "rows_from": from,
             "tables": tables,
             "kept_aside": kept,
+            "undo": undo,
         }));
     }
     let good = session.printer.paint_err(Style::Good, "restored");
@@ -395,6 +408,9 @@ fn say(
         text.push_str(&format!("\n  {}  {}", units::one_line(&plan.table), parts.join(", ")));
     }
     text.push_str(&format!("\n  before   {}", units::one_line(kept)));
+    if let Some(undo) = undo {
+        text.push_str(&format!("\n  undo     {undo}"));
+    }
     session.printer.note(&text);
     Ok(())
 }

@@ -16,10 +16,12 @@ use serde_json::{Value, json};
 
 use super::{Args, LINES_MAX, shown};
 use crate::cluster_backups::users;
+use crate::commands::drill::scratch::{Scratch, remove_leftovers};
 use crate::postgres::{self, Database};
 use crate::repositories;
 use crate::selection;
 use crate::session::Session;
+use crate::sources;
 use crate::ui::printer::Style;
 use crate::ui::units;
 
@@ -45,7 +47,8 @@ pub(super) fn run(session: &Session, env: &Env, args: &Args) -> Result<Option<Ex
                 .hint("leave --dry-run away: nothing is written but --to"));
         }
         Subject::Server(database) => {
-            let report = salvage(env, &database.client()?, &args.to, false)?;
+            let scratch = scratch(env, &args.to)?;
+            let report = salvage(env, &database.client()?, &args.to, scratch.path())?;
             FolderSalvage { databases: vec![report], ..FolderSalvage::default() }
         }
         Subject::Folder(data) if args.dry_run => {
@@ -59,7 +62,9 @@ pub(super) fn run(session: &Session, env: &Env, args: &Args) -> Result<Option<Ex
             return looked(session, env, args, &subject, &blocks).map(Some);
         }
         Subject::Folder(data) => {
-            from_folder(env, &postgres::options(), &data.path, &args.to, &users(None))?
+            let scratch = scratch(env, &args.to)?;
+            let places = (args.to.as_path(), scratch.path());
+            from_folder(env, &postgres::options(), &data.path, places, &users(None))?
         }
     };
     session.progress.clear();
@@ -72,6 +77,14 @@ pub(super) fn run(session: &Session, env: &Env, args: &Args) -> Result<Option<Ex
         true => Ok(Some(ExitCode::SUCCESS)),
         false => Err(incomplete(args, &found)),
     }
+}
+
+/// A scratch folder beside the place; what killed runs left there goes.
+fn scratch(env: &Env, to: &Path) -> Result<Scratch> {
+    let place = sources::place_of(to)?;
+    let parent = place.parent().unwrap_or(Path::new("/"));
+    remove_leftovers(parent);
+    Scratch::new(env, parent)
 }
 
 fn subject(session: &Session, what: &Path) -> Result<Option<Subject>> {
