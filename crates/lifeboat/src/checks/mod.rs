@@ -22,6 +22,8 @@ mod tools;
 mod unprotected;
 mod wal;
 
+pub(crate) use self::rights::is_key;
+
 use std::path::{Path, PathBuf};
 
 use lifeboat_core::env::Env;

@@ -65,7 +65,8 @@ fn keys(subject: &Subject<'_>) -> Vec<PathBuf> {
     places.filter(|path| is_key(path)).collect()
 }
 
-fn is_key(path: &Path) -> bool {
+/// Whether a file's name is that of a private key of SSH.
+pub(crate) fn is_key(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     !name.ends_with(".pub") && (name.contains("host_key") || name.ends_with("_key"))
 }

@@ -5,7 +5,7 @@ mod choose;
 mod cluster;
 mod dump;
 mod file;
-mod host_keys;
+pub(crate) mod host_keys;
 mod kit;
 mod making;
 mod rows;

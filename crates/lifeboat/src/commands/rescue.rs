@@ -1,12 +1,16 @@
 //! `lifeboat rescue`: when it has already happened. What is there, what can be had of it, what to
 //! take first; then it does that.
 
+mod host_key;
 mod look;
+mod lost_backups;
 mod offers;
 mod scripts;
 mod server;
+mod space;
 mod steps;
 mod tell;
+mod tighter;
 
 use std::io::{self, BufRead as _};
 use std::path::PathBuf;
@@ -37,10 +41,17 @@ use crate::ui::units;
 /// kept beside it, and `lifeboat undo` goes back to it; a configured service is stopped and
 /// started.
 ///
+/// Three emergencies have an option of their own. --disk-full lists what may be deleted safely:
+/// what killed runs left, what restores and migrations kept long ago, what retention would remove;
+/// it deletes that after a yes, while the service is stopped. --lost-host-key puts the SSH host
+/// key back from the newest backup that has it, or makes a new one and prints what users need.
+/// --lost-backups makes a backup at once, to where there is room, checks all of it, and copies it.
+///
 /// Exit code 20: the database is lost or damaged, and nothing was taken.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The name of a source, the path of a database, or its URL [default: the only source]
+    /// The name of a source, the path of a database or of a lost host key, or a URL [default: the
+    /// only source, the only key]
     #[arg(value_name = "SOURCE|PATH|URL")]
     what: Option<String>,
     /// Take this one of the list
@@ -49,20 +60,44 @@ pub(crate) struct Args {
     /// Look for backups of scripts in this folder, too
     #[arg(long, value_name = "DIR")]
     look_in: Vec<PathBuf>,
+    /// The disk is full: what may be deleted safely
+    #[arg(long, conflicts_with_all = ["lost_host_key", "lost_backups", "look_in"])]
+    disk_full: bool,
+    /// The SSH host key is lost: back from a backup, or a new one
+    #[arg(long, conflicts_with_all = ["lost_backups", "look_in", "take"])]
+    lost_host_key: bool,
+    /// With a lost host key: how users reach this host, for their known_hosts [default: its name]
+    #[arg(long, value_name = "HOST[:PORT]", requires = "lost_host_key")]
+    address: Option<String>,
+    /// All backups are lost: a new one at once, checked and copied
+    #[arg(long, conflicts_with_all = ["look_in", "take"])]
+    lost_backups: bool,
 }
 
 pub(crate) fn run(session: &Session, args: &Args) -> Result<ExitCode> {
     let mut env = session.env()?;
-    let target = target(session, args.what.as_deref())?;
-    if args.take.is_some() && session.globals.yes {
+    // At a question a signal ends the program, as everywhere.
+    if session.globals.yes {
         env.stop = signals::catch();
     }
+    if args.lost_host_key {
+        return host_key::run(session, &env, args);
+    }
+    if args.disk_full {
+        let target = args.what.as_deref().map(|what| target(session, Some(what))).transpose()?;
+        return space::run(session, &env, target.as_ref(), args.take);
+    }
+    let target = target(session, args.what.as_deref())?;
     let facts = match target.path.is_some() {
         true => look::look(session, &env, &target, &args.look_in)?,
         false => server::look(session, &env, &target)?,
     };
     session.progress.clear();
     let verdict = judge(&facts);
+    if args.lost_backups {
+        let what = args.what.as_deref().unwrap_or(&target.name);
+        return lost_backups::run(session, &env, &target, what, (&facts, &verdict));
+    }
     let Some(number) = chosen(session, args, &facts, &verdict)? else {
         return conclude(session, args, &facts, &verdict);
     };

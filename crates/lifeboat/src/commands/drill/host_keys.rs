@@ -71,7 +71,7 @@ fn check_one(root: &Path, path: &Path, expected: &[String]) -> DrillCheck {
 }
 
 /// The fingerprint of a private key, which is loaded for it.
-fn fingerprint(path: &Path) -> Result<String> {
+pub(crate) fn fingerprint(path: &Path) -> Result<String> {
     let mut load = Command::new("ssh-keygen");
     load.args(["-y", "-P", "", "-f"]).arg(path);
     let public = match run(load, b"") {
