@@ -225,7 +225,8 @@ fn staged(place: &Path, found: Option<&Found>, scratch: &Path) -> Result<PathBuf
     fs::set_permissions(&staged, Permissions::from_mode(0o600)).map_err(failed("stage"))?;
     for path in [&staged, &public_of(&staged)] {
         if rustix::process::geteuid().is_root() && path.exists() {
-            chown(path, Some(owner.uid()), Some(owner.gid())).map_err(failed("give an owner to"))?;
+            chown(path, Some(owner.uid()), Some(owner.gid()))
+                .map_err(failed("give an owner to"))?;
         }
     }
     fs::File::open(&staged).and_then(|file| file.sync_all()).map_err(failed("sync"))?;
@@ -240,16 +241,16 @@ fn public_of(path: &Path) -> PathBuf {
 
 /// What is there goes aside; the staged key, and its public half where it was made, take its place.
 fn swap(env: &Env, staged: &Path, place: &Path) -> Result<Option<PathBuf>> {
-    let failed = |error| {
-        Error::io(Kind::Failed, format!("cannot put in place {}", place.display()), error)
-    };
+    let failed =
+        |error| Error::io(Kind::Failed, format!("cannot put in place {}", place.display()), error);
     let aside = |path: &Path| {
         let mut name = path.as_os_str().to_owned();
         name.push(format!(".before_restore.{}", compact(env.clock.now())));
         PathBuf::from(name)
     };
     let mut kept = None;
-    for (from, to) in [(staged.to_owned(), place.to_owned()), (public_of(staged), public_of(place))] {
+    for (from, to) in [(staged.to_owned(), place.to_owned()), (public_of(staged), public_of(place))]
+    {
         if !from.exists() {
             continue;
         }

@@ -47,9 +47,11 @@ pub(super) fn run(
         Step::command(&["backup", what, "--repo", &first, "--check", "full"]),
         Step::command(&["verify", &target.name, "--repo", &first, "--level", "full"]),
     ];
-    steps.extend(others.iter().map(|other| {
-        Step::command(&["copy", &target.name, "--from", &first, "--to", other])
-    }));
+    steps.extend(
+        others
+            .iter()
+            .map(|other| Step::command(&["copy", &target.name, "--from", &first, "--to", other])),
+    );
     if !session.globals.yes {
         let mut text = format!("{}: {}\nwhat is to be done now:\n", facts.place, verdict.diagnosis);
         for (index, step) in steps.iter().enumerate() {

@@ -44,7 +44,12 @@ struct Item {
 }
 
 /// Looks, asks, and deletes.
-pub(super) fn run(session: &Session, env: &Env, target: Option<&Target>, take: Option<usize>) -> Result<ExitCode> {
+pub(super) fn run(
+    session: &Session,
+    env: &Env,
+    target: Option<&Target>,
+    take: Option<usize>,
+) -> Result<ExitCode> {
     let targets = match target {
         Some(_) => Vec::new(),
         None => Target::all(&session.loaded()?.config)?,
@@ -156,7 +161,12 @@ fn conclude(
     }
     stopped.into_iter().try_for_each(|stopped| stopped.start())?;
     let gone: u64 = chosen.iter().map(|item| item.bytes).sum();
-    printer.note(&format!("{} of {} things are gone, {}", chosen.len(), items.len(), units::bytes(gone)));
+    printer.note(&format!(
+        "{} of {} things are gone, {}",
+        chosen.len(),
+        items.len(),
+        units::bytes(gone)
+    ));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -184,7 +194,8 @@ fn text(systems: &BTreeMap<String, String>, items: &[Item], notes: &[String]) ->
 
 /// How full each place is that a run writes to.
 fn file_systems(session: &Session, targets: &[&Target]) -> BTreeMap<String, String> {
-    let mut places: Vec<PathBuf> = targets.iter().filter_map(|target| target.path.clone()).collect();
+    let mut places: Vec<PathBuf> =
+        targets.iter().filter_map(|target| target.path.clone()).collect();
     places.push(session.folders.scratch.clone());
     places.extend(folders_of_repositories(session));
     let mut systems = BTreeMap::new();
@@ -240,11 +251,12 @@ fn beside(target: &Target) -> Result<Vec<Item>> {
         if !found.is_file() {
             continue;
         }
-        let aside = [".before_restore.", ".before_undo."].iter().any(|label| {
-            name.strip_prefix(&base).is_some_and(|rest| rest.starts_with(label))
+        let aside = [".before_restore.", ".before_undo."]
+            .iter()
+            .any(|label| name.strip_prefix(&base).is_some_and(|rest| rest.starts_with(label)));
+        let migration = read_name(&name).is_ok_and(|script| {
+            script.base == base && matches!(script.occasion, Occasion::Migration(_))
         });
-        let migration = read_name(&name)
-            .is_ok_and(|script| script.base == base && matches!(script.occasion, Occasion::Migration(_)));
         if name == format!(".{base}.lifeboat-staging") && is_unlocked(&entry.path()) {
             items.push(item("of a restore that was killed", &entry.path(), &found));
         } else if aside && is_older(&found, KEPT_AGE) {
@@ -253,13 +265,19 @@ fn beside(target: &Target) -> Result<Vec<Item>> {
             migrations.push((entry.path(), found));
         }
     }
-    items.extend(kept.iter().map(|(path, found)| item("kept by a restore, older than 7 days", path, found)));
+    items.extend(
+        kept.iter().map(|(path, found)| item("kept by a restore, older than 7 days", path, found)),
+    );
     // The newest stay, however old they are: they are what a rollback of a migration needs.
     migrations.sort_by_key(|(_, found)| std::cmp::Reverse(found.modified().ok()));
     let old = migrations.iter().skip(MIGRATIONS_MIN);
     let old = old.filter(|(_, found)| is_older(found, MIGRATION_AGE));
     items.extend(old.map(|(path, found)| {
-        item("a copy before a migration, older than 30 days, and not of the two newest", path, found)
+        item(
+            "a copy before a migration, older than 30 days, and not of the two newest",
+            path,
+            found,
+        )
     }));
     Ok(items)
 }
@@ -289,7 +307,8 @@ fn scratch(session: &Session) -> Vec<Item> {
     let left = entries.filter_map(|entry| {
         let found = entry.metadata().ok()?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        let is_ours = name.starts_with("lifeboat-scratch-") && found.is_file() && found.uid() == own;
+        let is_ours =
+            name.starts_with("lifeboat-scratch-") && found.is_file() && found.uid() == own;
         (is_ours && is_older(&found, SCRATCH_AGE))
             .then(|| item("of a check that was killed", &entry.path(), &found))
     });
@@ -328,12 +347,16 @@ fn parts(folder: &Path, items: &mut Vec<Item>) {
 fn logs(target: &Target) -> Option<String> {
     let place = sources::place_of(target.path.as_deref()?).ok()?;
     let folder = place.parent()?;
-    let logs = fs::read_dir(folder).ok()?.flatten().filter(|entry| {
-        entry.path().extension().is_some_and(|ending| ending == "log")
-    });
+    let logs = fs::read_dir(folder)
+        .ok()?
+        .flatten()
+        .filter(|entry| entry.path().extension().is_some_and(|ending| ending == "log"));
     let bytes: u64 = logs.filter_map(|entry| Some(entry.metadata().ok()?.len())).sum();
     (bytes > 0).then(|| {
         let word = units::shell_word(&folder.to_string_lossy());
-        format!("logs in {word} have {}: gzip {word}/*.log while nobody writes them", units::bytes(bytes))
+        format!(
+            "logs in {word} have {}: gzip {word}/*.log while nobody writes them",
+            units::bytes(bytes)
+        )
     })
 }
