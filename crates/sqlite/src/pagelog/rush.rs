@@ -34,14 +34,15 @@ use crate::snapshot::{Attempt, Glimpse, pin};
 /// The time between two looks, as long as enough is new.
 pub(super) const LOOK_MS: u64 = 4;
 /// So many frames are enough; fewer wait for so long.
-const FRAMES_DUE: u32 = 48;
+const FRAMES_DUE: u32 = 160;
 const LOOK_MS_MAX: u64 = 20;
 /// How often a look is tried that falls on the moment in which the `-wal` is begun anew.
 const TRIES: usize = 4;
 /// What is collected is stored when it is so much, sooner than when its time has come, in bytes.
 const BYTES_DUE: usize = 8 << 20;
-/// While something is being stored, no more than that is collected beside it.
-const BYTES_MAX: usize = 16 << 20;
+/// While something is being stored, no more than that is collected beside it; what comes when more
+/// than is due was collected, is stored without its version before.
+const BYTES_MAX: usize = 20 << 20;
 /// What a look may find: more is not collected in memory.
 const BYTES_FOUND_MAX: usize = 32 << 20;
 /// Pages that are encoded together.
@@ -278,7 +279,8 @@ impl Follower {
             there.content = content;
             return Ok(());
         }
-        let before = match self.log.state.hash(page).copied() {
+        let is_much = collected.pages.len() * content.len() >= BYTES_DUE;
+        let before = match self.log.state.hash(page).copied().filter(|_| !is_much) {
             None => None,
             Some(before) => {
                 let stored = stored.and_then(|stored| stored.pages.get(&page));
