@@ -22,6 +22,7 @@ use lifeboat_core::pipeline::Compression;
 use lifeboat_core::prune::LogLevels;
 use lifeboat_core::repository::{Repository, SourceIdentity};
 use lifeboat_core::restore::Replay;
+use lifeboat_core::seal::{Identity, Keys, Recipients};
 use lifeboat_core::source::Source;
 use lifeboat_core::store::Store;
 use lifeboat_core::{Error, Kind};
@@ -55,6 +56,10 @@ pub struct PagelogReport {
     pub crashes: (u64, u64, u64),
     /// Files that were damaged or removed on purpose, and restores that said so.
     pub damaged: (u64, u64),
+    /// States of sealed logs, and of those that a host without a key wrote.
+    pub sealed: (u64, u64),
+    /// States of a writer in a hurry, of which none was held.
+    pub hurried: u64,
     /// Crash points that were passed.
     pub points: std::collections::BTreeSet<&'static str>,
 }
@@ -84,6 +89,23 @@ struct Recorded {
     until_ms: i64,
 }
 
+/// What a repository is sealed with. Its bytes are others each time that a seed is played.
+struct Seal {
+    identity: Arc<Identity>,
+    recipients: Arc<Recipients>,
+    /// The host that writes has no key: it knows of the log what it notes.
+    is_blind: bool,
+}
+
+/// The key of those who restore.
+struct Key(Arc<Identity>);
+
+impl Keys for Key {
+    fn identity(&self) -> lifeboat_core::Result<Arc<Identity>> {
+        Ok(Arc::clone(&self.0))
+    }
+}
+
 struct History {
     random: Seeded,
     folder: PathBuf,
@@ -94,6 +116,7 @@ struct History {
     power: Arc<PowerCuts>,
     env: Env,
     follower: Option<Follower>,
+    seal: Option<Seal>,
     resolution: Resolution,
     clock_went_back: bool,
     bases: BTreeMap<String, Arc<Vec<u8>>>,
@@ -102,6 +125,14 @@ struct History {
     attempted: Vec<Arc<Vec<u8>>>,
     needs_backup: bool,
     report: PagelogReport,
+}
+
+impl Seal {
+    fn new(is_blind: bool) -> Result<Self, Broken> {
+        let identity = Arc::new(Identity::generate());
+        let recipients = Recipients::parse(identity.recipients()).map_err(debug)?;
+        Ok(Seal { identity, recipients: Arc::new(recipients), is_blind })
+    }
 }
 
 fn debug(error: Error) -> Broken {
@@ -129,6 +160,7 @@ impl History {
         let mut env = Env::new(Arc::clone(&clock) as _, random_bytes, "simulated");
         env.crash = Arc::clone(&power) as _;
         env.threads = 1 + random.below(2) as usize;
+        let seal = random.one_in(3).then(|| Seal::new(random.one_in(2))).transpose()?;
         let all_ms = 30_000 + random.below(200_000);
         let minutely_ms = all_ms + random.below(900_000);
         let hourly_ms = minutely_ms + 3_600_000 * random.below(9);
@@ -142,6 +174,7 @@ impl History {
             power,
             env,
             follower: None,
+            seal,
             resolution: Resolution { all_ms, minutely_ms, hourly_ms },
             clock_went_back: false,
             bases: BTreeMap::new(),
@@ -248,8 +281,24 @@ impl History {
         })
     }
 
+    /// The repository for those who restore and thin out: where it is sealed they have the key.
     fn repository(&self) -> lifeboat_core::Result<Repository> {
-        Repository::open_or_create(&self.env, Arc::clone(&self.store) as Arc<dyn Store>)
+        let repository =
+            Repository::open_or_create(&self.env, Arc::clone(&self.store) as Arc<dyn Store>)?;
+        Ok(match &self.seal {
+            None => repository,
+            Some(Seal { identity, recipients, .. }) => repository
+                .sealed_to(Some(Arc::clone(recipients)))
+                .with_keys(Some(Arc::new(Key(Arc::clone(identity))))),
+        })
+    }
+
+    /// The repository for the host that writes.
+    fn writers_repository(&self) -> lifeboat_core::Result<Repository> {
+        let known = self.folder.join("known");
+        let repository = self.repository()?.keeping_known(Some(&known));
+        let is_blind = self.seal.as_ref().is_some_and(|seal| seal.is_blind);
+        Ok(if is_blind { repository.with_keys(None) } else { repository })
     }
 
     fn back_up(&mut self) -> Result<String, Broken> {
@@ -279,7 +328,7 @@ impl History {
             tool: "simulation",
             warnings: &[],
         };
-        let repository = self.repository().map_err(debug)?;
+        let repository = self.writers_repository().map_err(debug)?;
         match backup::run(&self.env, &repository, &request).map_err(debug)? {
             BackupOutcome::Committed { manifest, .. } => {
                 self.bases.insert(manifest.name.clone(), image);
@@ -330,6 +379,12 @@ impl History {
         match looked {
             Ok(Looked::Added(increment)) => {
                 self.report.states.0 += 1;
+                if let Some(seal) = &self.seal {
+                    self.report.sealed.0 += 1;
+                    self.report.sealed.1 += u64::from(seal.is_blind);
+                }
+                let is_hurried = self.follower.as_ref().is_some_and(Follower::is_hurried);
+                self.report.hurried += u64::from(is_hurried);
                 self.record(&increment, image)?;
                 Ok(format!("{story}{}+{}", increment.base, increment.position))
             }
@@ -353,7 +408,7 @@ impl History {
     }
 
     fn add(&mut self) -> lifeboat_core::Result<Looked> {
-        let repository = self.repository()?;
+        let repository = self.writers_repository()?;
         if let Some(mut follower) = self.follower.take() {
             let mut step = follower.step(&self.env)?;
             while matches!(step, Step::Unchanged) && follower.is_behind() {
@@ -583,8 +638,7 @@ impl History {
     /// Damages the log in some way: what is restored then is right, or said to be impossible.
     fn damage(&mut self) -> Result<(), Broken> {
         let names = self.store.names();
-        let logs: Vec<_> =
-            names.iter().filter(|name| name.as_str().ends_with(".pagelog")).collect();
+        let logs: Vec<_> = names.iter().filter(|name| name.as_str().contains(".pagelog")).collect();
         if logs.is_empty() {
             return Ok(());
         }

@@ -138,6 +138,8 @@ fn every_promise_of_the_page_log_is_kept_for_every_seed() {
         let (of, crashes) = (&mut all.crashes, report.crashes);
         *of = (of.0 + crashes.0, of.1 + crashes.1, of.2 + crashes.2);
         all.damaged = (all.damaged.0 + report.damaged.0, all.damaged.1 + report.damaged.1);
+        all.sealed = (all.sealed.0 + report.sealed.0, all.sealed.1 + report.sealed.1);
+        all.hurried += report.hurried;
         all.points.extend(&report.points);
     }
     println!("{} seeds: {all:?}", reports.len());
@@ -148,6 +150,7 @@ fn every_promise_of_the_page_log_is_kept_for_every_seed() {
     assert!(all.thinned.0 >= 12 && all.thinned.1 >= 4 && all.merged >= 50, "{all:?}");
     assert!(all.crashes.0 >= 5 && all.crashes.1 >= 5 && all.crashes.2 >= 5, "{all:?}");
     assert!(all.damaged.0 >= 30 && all.damaged.1 >= 30, "{all:?}");
+    assert!(all.sealed.0 >= 40 && all.sealed.1 >= 15 && all.hurried >= 8, "{all:?}");
     let simulated = |point: &&&str| {
         (point.starts_with("increment.") || point.starts_with("merge.")) && all.backups > 0
     };

@@ -241,6 +241,11 @@ impl Follower {
         self.compare_every_ms > 0
     }
 
+    /// Whether its writer is in a hurry, and no state of it is held.
+    pub fn is_hurried(&self) -> bool {
+        self.rush.is_some()
+    }
+
     /// Whether it knows of changes that are not stored yet.
     pub fn is_behind(&self) -> bool {
         self.rush.as_ref().is_some_and(Rush::is_behind)

@@ -79,10 +79,11 @@ struct Outlet {
 
 impl Write for Outlet {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let written = self.put.write(bytes)?;
-        self.hasher.update(&bytes[..written]);
-        self.bytes += written as u64;
-        Ok(written)
+        // All at once: what writes the head of a seal takes a short write for an error.
+        self.put.write_all(bytes)?;
+        self.hasher.update(bytes);
+        self.bytes += bytes.len() as u64;
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
