@@ -87,14 +87,14 @@ pub(crate) mod adding {
 }
 
 /// How many differences may lie upon one another before a page is stored whole again.
-const DIFFERENCES_MAX: u8 = 16;
+const DIFFERENCES_MAX: u8 = 32;
 
 /// How many files a base's log may have before the next run makes a new backup instead.
 const FILES_MAX: usize = 5_000;
 
 /// A log that is larger than both makes the next run a backup: that, and so many times the base.
 const LOG_BYTES_MIN: u64 = 4 << 20;
-const LOG_BYTES_TIMES: u64 = 4;
+const LOG_BYTES_TIMES: u64 = 8;
 
 /// How large the log of a base may be that takes so many bytes.
 fn log_bytes_max(base_bytes: u64) -> u64 {

@@ -19,7 +19,7 @@ const LOAD_SECONDS_MIN: f64 = 55.0;
 /// and how many times the backup's.
 const LOG_FILES: f64 = 5_000.0;
 const LOG_BYTES_MIN: f64 = 4_194_304.0;
-const LOG_BYTES_TIMES: f64 = 4.0;
+const LOG_BYTES_TIMES: f64 = 8.0;
 
 pub(super) fn page(options: &Options, followed: &[Followed], ways: Option<&[Way]>) -> String {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
