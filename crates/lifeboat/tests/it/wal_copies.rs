@@ -91,7 +91,7 @@ fn copies_of_one_wal_are_laid_over_the_database_they_belong_to() {
 }
 
 #[test]
-fn a_wal_that_was_begun_anew_is_refused_and_the_others_are_named() {
+fn t08_a_wal_that_was_begun_anew_is_refused_and_the_others_are_named() {
     let copies = Copies::new();
     for wal in ["app-0300.db-wal", "app-0400.db-wal"] {
         let refused = copies.restore("base.db", wal).expect(22);

@@ -25,10 +25,16 @@ use super::replay::{unread, unwritten};
 
 /// What is taken at once of the files of a log: two of these are in memory at a time. The more it
 /// is, the fewer pages are written more than once.
-const BATCH_BYTES: u64 = 24 << 20;
-const BATCH_PAGES: usize = 200_000;
+pub(super) const BATCH: Batch = Batch { bytes: 24 << 20, pages: 200_000 };
 /// Pages that one thread lays in a row.
 const TASK_PAGES: usize = 512;
+
+/// How much is taken at once.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Batch {
+    pub(super) bytes: u64,
+    pub(super) pages: usize,
+}
 
 /// Pages of a file, as they are stored there.
 struct Part<'a> {
@@ -53,10 +59,11 @@ pub(super) fn all(
     repository: &Repository,
     steps: &[Step],
     (file, place): (&File, &Path),
+    batch: Batch,
 ) -> Result<()> {
     let (sender, receiver) = sync_channel(0);
     let (taken, laid) = std::thread::scope(|scope| {
-        let taker = scope.spawn(move || take(env, repository, steps, &sender));
+        let taker = scope.spawn(move || take(env, repository, (steps, batch), &sender));
         let mut laid = Ok(());
         for parts in &receiver {
             laid = lay(env, &parts, file, place);
@@ -76,16 +83,16 @@ pub(super) fn all(
 fn take<'a>(
     env: &Env,
     repository: &Repository,
-    steps: &'a [Step],
+    (steps, batch): (&'a [Step], Batch),
     sender: &SyncSender<Vec<Part<'a>>>,
 ) -> Result<()> {
     let mut rest = steps;
     while !rest.is_empty() {
         env.proceed()?;
-        let (now, later) = rest.split_at(together(rest));
+        let (now, later) = rest.split_at(batch.together(rest));
         rest = later;
         let sent = match now {
-            [one] if !is_small(&one.1) => take_in_parts(repository, one, sender)?,
+            [one] if !batch.holds(&one.1) => take_in_parts(repository, (one, batch), sender)?,
             several => {
                 let readers = repository.store().readers();
                 let several: Vec<&Step> = several.iter().collect();
@@ -102,19 +109,31 @@ fn take<'a>(
     Ok(())
 }
 
-fn is_small(footer: &Footer) -> bool {
-    footer.index.end <= BATCH_BYTES && footer.pages as usize <= BATCH_PAGES
-}
+impl Batch {
+    fn holds(self, footer: &Footer) -> bool {
+        footer.index.end <= self.bytes && footer.pages as usize <= self.pages
+    }
 
-/// How many of the next files are taken at once.
-fn together(steps: &[Step]) -> usize {
-    let (mut bytes, mut pages) = (0, 0);
-    let fits = |(_, footer): &&Step| {
-        bytes += footer.index.end;
-        pages += footer.pages as usize;
-        bytes <= BATCH_BYTES && pages <= BATCH_PAGES
-    };
-    steps.iter().take_while(fits).count().max(1)
+    /// How many of the next files are taken at once.
+    fn together(self, steps: &[Step]) -> usize {
+        let (mut bytes, mut pages) = (0, 0);
+        let fits = |(_, footer): &&Step| {
+            bytes += footer.index.end;
+            pages += footer.pages as usize;
+            bytes <= self.bytes && pages <= self.pages
+        };
+        steps.iter().take_while(fits).count().max(1)
+    }
+
+    /// Entries from there on, as many as are taken at once: one at least.
+    fn some(self, index: &Index, from: usize) -> Vec<Entry> {
+        let first = index.entry(from);
+        let end = first.stored.start + self.bytes;
+        let more = (from + 1..index.len()).map(|at| index.entry(at));
+        let more = more.take(self.pages.saturating_sub(1));
+        let more = more.take_while(|entry| entry.stored.end <= end);
+        std::iter::once(first.clone()).chain(more).collect()
+    }
 }
 
 fn part<'a>(repository: &Repository, (object, footer): &'a Step) -> Result<Part<'a>> {
@@ -126,13 +145,13 @@ fn part<'a>(repository: &Repository, (object, footer): &'a Step) -> Result<Part<
 /// Sends a file that is too large for that, some pages at a time. `false` where nobody takes them.
 fn take_in_parts<'a>(
     repository: &Repository,
-    (object, footer): &'a Step,
+    ((object, footer), batch): (&'a Step, Batch),
     sender: &SyncSender<Vec<Part<'a>>>,
 ) -> Result<bool> {
     let mut reader = object.open(repository, footer)?;
     let mut from = 0;
     while from < reader.index.len() {
-        let entries = some(&reader.index, from);
+        let entries = batch.some(&reader.index, from);
         from += entries.len();
         let ends = entries.first().zip(entries.last());
         let Range { start, end } = ends.map_or(0..0, |(a, b)| a.stored.start..b.stored.end);
@@ -142,13 +161,6 @@ fn take_in_parts<'a>(
         }
     }
     Ok(true)
-}
-
-/// Entries from there on, as many as are taken at once.
-fn some(index: &Index, from: usize) -> Vec<Entry> {
-    let start = index.entry(from).stored.start;
-    let entries = (from..index.len()).map(|at| index.entry(at)).take(BATCH_PAGES);
-    entries.take_while(|entry| entry.stored.end - start <= BATCH_BYTES).collect()
 }
 
 /// A version of a page: its number, and where it is among the parts.

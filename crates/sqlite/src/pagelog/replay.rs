@@ -94,7 +94,7 @@ impl Replay for LogReplay {
     fn apply(&self, env: &Env, file: &mut File, place: &Path) -> Result<()> {
         let (phase, bytes_total) = ("laying the log over it", Some(self.stored_bytes()));
         env.tell(Event::PhaseBegan { subject: &self.base, phase, bytes_total });
-        lay::all(env, &self.repository, &self.steps, (file, place))?;
+        lay::all(env, &self.repository, &self.steps, (file, place), lay::BATCH)?;
         env.tell(Event::PhaseEnded { phase });
         let (phase, bytes_total) = ("comparing the digest", Some(self.plain_bytes()));
         env.tell(Event::PhaseBegan { subject: &self.base, phase, bytes_total });

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read, Write};
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
@@ -17,6 +19,7 @@ use uuid::Uuid;
 
 use super::delta::{Changed, encode};
 use super::label::Label;
+use super::lay::{self, BATCH, Batch};
 use super::layout::{FOOTER_BYTES, Footer, Index};
 use super::names::Span;
 use super::read::LogObject;
@@ -234,6 +237,40 @@ proptest! {
         for (page, content, _) in &pages {
             prop_assert_eq!(reader.index.of_page(*page).unwrap().hash, block_hash(content));
             prop_assert_eq!(reader.index.of_page(*page + 90_000), None);
+        }
+    }
+
+    /// However little is taken at once, and where the database grows by it.
+    #[test]
+    fn a_file_is_laid_over_a_database(
+        pages in some_pages(),
+        bytes in 100_u64..3_000,
+        count in 1_usize..5,
+        sealed in any::<bool>(),
+    ) {
+        let (repository, _, file, mut footer) = written(&pages, sealed);
+        let still = Arc::new(Still);
+        let env = Env::new(still.clone(), still, "host");
+        let database = tempfile::tempfile().unwrap();
+        for (page, _, before) in &pages {
+            let before = before.clone().unwrap_or_default();
+            database.write_all_at(&before, u64::from(page - 1) * 512).unwrap();
+        }
+        if pages.iter().all(|(_, _, before)| before.is_none()) {
+            footer.page_count.0 = 1;
+        }
+        let (steps, place) = ([(file, footer)], Path::new("app.db"));
+        for batch in [Batch { bytes, pages: count }, BATCH] {
+            lay::all(&env, &repository, &steps, (&database, place), batch).unwrap();
+            for (page, content, before) in &pages {
+                let (mut laid, offset) = ([0; 512], u64::from(page - 1) * 512);
+                database.read_exact_at(&mut laid, offset).unwrap();
+                prop_assert_eq!(&laid[..], &content[..]);
+                let before = before.clone().unwrap_or_default();
+                database.write_all_at(&before, offset).unwrap();
+            }
+            let bytes = database.metadata().unwrap().len();
+            prop_assert_eq!(bytes, u64::from(steps[0].1.page_count.1) * 512);
         }
     }
 
