@@ -79,7 +79,7 @@ pub(crate) fn awscli() -> Option<PathBuf> {
 }
 
 /// Where they are, which the tests know as well.
-fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     match packages::is_root() {
         true => PathBuf::from("/var/cache/lifeboat-tests"),
         false => root().join("target/servers-of-tests"),

@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::process::{is_there, run};
-use crate::{object_storage, packages, postgres, root, tidy};
+use crate::{corpora, object_storage, packages, postgres, root, tidy};
 
 /// The programs that tests restore with and check units with, and the Debian packages that
 /// bring them.
@@ -24,11 +24,15 @@ const TOOLS: &[(&str, &str)] = &[
     ("/usr/sbin/sshd", "openssh-server"),
 ];
 
+/// For so long salvage is given databases that were damaged in ways that nobody thought of.
+const FUZZ_S: u64 = 60;
+
 pub(crate) fn all() -> Result<()> {
     let began = Instant::now();
     step("tools of the tests", install_tools)?;
     step("servers of the tests", postgres::install)?;
     step("servers of object storage", object_storage::install)?;
+    step("damaged databases of the tests", corpora::install)?;
     step("components of the compiler", install_components)?;
     step("format", || cargo(&["fmt", "--all", "--check"]))?;
     step("tidy", tidy::run_but_generated)?;
@@ -55,6 +59,7 @@ fn tests() -> Result<()> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         command.env("RUST_TEST_THREADS", (2 * cores).to_string());
     }
+    command.env("LIFEBOAT_FUZZ_S", FUZZ_S.to_string());
     run_there(&mut command)
 }
 

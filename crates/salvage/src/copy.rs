@@ -18,9 +18,14 @@ const PIECE_BYTES: usize = 1 << 20;
 /// Connections that check at once; they share the memory that one would have.
 const CHECKERS_MAX: usize = 8;
 
-/// Writes all pages, as long as that is wanted; `false` where it was not any more.
-pub(crate) fn write(env: &Env, view: &View, to: &File, wanted: &dyn Fn() -> bool) -> Result<bool> {
-    let pages = view.claimed().unwrap_or(view.page_count());
+/// Writes so many pages, as long as that is wanted; `false` where it was not any more.
+pub(crate) fn write(
+    env: &Env,
+    view: &View,
+    pages: u32,
+    to: &File,
+    wanted: &dyn Fn() -> bool,
+) -> Result<bool> {
     let page_bytes = view.page_size();
     let per_piece = (PIECE_BYTES / page_bytes).max(1);
     let mut buffer = Vec::new();

@@ -97,9 +97,9 @@ pub fn salvage(env: &Env, request: &Request<'_>) -> Result<Report> {
     let survey = &look.sight.survey;
     let mut look_again = Vec::new();
     let mut verdict = Verdict::Unasked;
-    let is_sound = !survey.is_damaged() && look.view.unreadable() == 0;
-    if is_sound && !request.deleted {
-        copy::write(env, &look.view, &file, &|| true)?;
+    let is_sound = !survey.is_damaged() && look.view.unreadable() == 0 && !request.deleted;
+    if let Some(pages) = look.view.whole_count().filter(|_| is_sound) {
+        copy::write(env, &look.view, pages, &file, &|| true)?;
         match copy::verdict(env, &place.part, &subject)? {
             None if survey.invalid_texts == 0 => {
                 let nowhere = ("lost_and_found".to_owned(), Rows::default());

@@ -64,11 +64,13 @@ impl Shared<'_> {
     }
 }
 
-/// Proves. `None` where something speaks against the database, or it is not understood; then
+/// Proves a database of so many pages. `None` where something speaks against the database, or it is not understood; then
 /// `refuted` tells others of it at once.
+#[expect(clippy::too_many_arguments, reason = "all of it is the database")]
 pub(crate) fn prove(
     env: &Env,
     view: &View,
+    pages: u32,
     encoding: Encoding,
     entries: &[Entry],
     connection: &mut Connection,
@@ -80,7 +82,6 @@ pub(crate) fn prove(
         refuted.store(true, Ordering::Relaxed);
         return Ok(None);
     };
-    let pages = view.claimed().unwrap_or(view.page_count());
     let shared = Shared {
         env,
         view,
@@ -92,10 +93,8 @@ pub(crate) fn prove(
         unknown: plan.indexes.iter().map(|_| AtomicBool::new(false)).collect(),
         refuted,
     };
-    let mut is_refuted = pages > view.page_count();
-    let digests = if is_refuted { Vec::new() } else { all(&shared)? };
-    is_refuted |= refuted.load(Ordering::Relaxed) || !is_accounted_for(&shared);
-    if is_refuted {
+    let digests = all(&shared)?;
+    if refuted.load(Ordering::Relaxed) || !is_accounted_for(&shared) {
         refuted.store(true, Ordering::Relaxed);
         return Ok(None);
     }

@@ -24,7 +24,7 @@ const ENTRIES_MAX: usize = 200_000;
 /// Unknown collations of one statement that are left out, one after the other.
 const COLLATIONS_MAX: usize = 32;
 /// The table in which SQLite counts for `AUTOINCREMENT`.
-const SEQUENCE: &str = "sqlite_sequence";
+pub(crate) const SEQUENCE: &str = "sqlite_sequence";
 
 /// An entry of `sqlite_schema`.
 #[derive(Clone, Debug, PartialEq, Eq)]

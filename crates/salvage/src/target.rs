@@ -9,7 +9,7 @@ use lifeboat_core::{Error, Kind, Result};
 use rusqlite::{Connection, OpenFlags};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use crate::schema::{Entry, Table, make_one};
+use crate::schema::{Entry, SEQUENCE, Table, make_one};
 use crate::text::Encoding;
 
 /// Memory of SQLite's page cache, in KiB: rows are appended, and indexes are sorted within it.
@@ -143,6 +143,12 @@ pub(crate) fn make_tables(connection: &mut Connection, tables: &[Table]) -> Resu
     for table in tables.iter().filter(|table| !table.sql.is_empty()) {
         make_one(connection, &table.sql).map_err(failed)?;
     }
+    // It is there as soon as one table counts by it, though of that one nothing may be left.
+    if tables.iter().any(|table| table.layout.name == SEQUENCE) {
+        let name = "_lifeboat_counts_for_a_moment";
+        let sql = format!("CREATE TABLE {name}(id INTEGER PRIMARY KEY AUTOINCREMENT)");
+        connection.execute_batch(&format!("{sql}; DROP TABLE {name}")).map_err(failed)?;
+    }
     Ok(())
 }
 
@@ -164,14 +170,27 @@ pub(crate) fn make_rest(connection: &Connection, entries: &[Entry], problems: &m
     }
 }
 
-/// A virtual table is only its entry: what it stores lies in tables, which are there by now.
+/// A virtual table is only its entry: what it stores lies in tables, which are there by now. An
+/// entry that cannot be read would make all others unreadable: it is tried elsewhere first.
 fn make_virtual(connection: &Connection, entry: &Entry) -> rusqlite::Result<()> {
+    let taken = "SELECT count(*) FROM sqlite_schema WHERE name = ?1 COLLATE NOCASE";
+    if connection.query_row(taken, [&entry.name], |row| row.get::<_, i64>(0))? > 0 {
+        return Err(rusqlite::Error::InvalidParameterName("its name is taken".to_owned()));
+    }
+    let elsewhere = Connection::open_in_memory()?;
+    elsewhere.execute_batch("PRAGMA trusted_schema = OFF")?;
+    add_entry(&elsewhere, entry)?;
+    add_entry(connection, entry)
+}
+
+fn add_entry(connection: &Connection, entry: &Entry) -> rusqlite::Result<()> {
     connection.execute_batch("PRAGMA writable_schema = ON")?;
     let sql = "INSERT INTO sqlite_schema(type, name, tbl_name, rootpage, sql) \
                VALUES('table', ?1, ?2, 0, ?3)";
     let made = connection.execute(sql, (&entry.name, &entry.table, &entry.sql));
     connection.execute_batch("PRAGMA writable_schema = RESET")?;
-    made.map(|_| ())
+    made?;
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
 }
 
 /// Lets a signal end what SQLite does.

@@ -76,6 +76,12 @@ impl View {
         }
     }
 
+    /// Pages that the database has, where the file has them all. A header may claim any number.
+    pub(crate) fn whole_count(&self) -> Option<u32> {
+        let pages = self.claimed().unwrap_or(self.page_count());
+        (pages <= self.page_count()).then_some(pages)
+    }
+
     /// How many pages the disk did not give.
     pub(crate) fn unreadable(&self) -> u64 {
         self.unreadable.load(Ordering::Relaxed)

@@ -16,6 +16,7 @@ use crate::report::{Counts, Report, TableReport, Way};
 use crate::schema::{self, Described};
 use crate::target::Place;
 use crate::text::Encoding;
+use crate::view::View;
 
 /// Whether a copy could be made, and what is said of it. `None` where the database has to be
 /// looked at: it is damaged, or not understood.
@@ -85,8 +86,9 @@ fn attempt(
     let view = &opened.view;
     let number = |at| view.number(at).unwrap_or(0);
     // A map of parents is SQLite's to check, and what it cannot open is no copy.
-    let is_plain = view.shape.has_header && number(52) == 0;
+    let is_plain = view.shape.has_header && number(52) == 0 && number(64) == 0;
     let Some(encoding) = Encoding::of(number(56)).filter(|_| is_plain) else { return Ok(None) };
+    let Some(pages) = view.whole_count() else { return Ok(None) };
     let (entries, schema_is_whole) = schema::read(env, view, encoding)?;
     let mut described = schema::describe(&entries, &[]).map_err(schema::describing)?;
     if !schema_is_whole || !described.problems.is_empty() {
@@ -97,12 +99,12 @@ fn attempt(
     env.tell(Event::PhaseBegan {
         subject,
         phase: "copying",
-        bytes_total: Some(u64::from(view.page_count()) * view.page_size() as u64),
+        bytes_total: Some(u64::from(pages) * view.page_size() as u64),
     });
     let (proven, written) = std::thread::scope(|scope| {
-        let copier = scope.spawn(|| written(env, opened, &file, &refuted));
+        let copier = scope.spawn(|| written(env, view, pages, &file, &refuted));
         let Described { connection, tables, .. } = &mut described;
-        let proven = prove(env, view, encoding, &entries, connection, tables, &refuted);
+        let proven = prove(env, view, pages, encoding, &entries, connection, tables, &refuted);
         if proven.is_err() {
             refuted.store(true, Ordering::Relaxed);
         }
@@ -130,9 +132,9 @@ fn attempt(
 }
 
 /// Writes the copy, to the disk; `false` where it is not wanted any more.
-fn written(env: &Env, opened: &Opened, file: &File, refuted: &AtomicBool) -> Result<bool> {
+fn written(env: &Env, view: &View, pages: u32, file: &File, refuted: &AtomicBool) -> Result<bool> {
     let go_on = || !refuted.load(Ordering::Relaxed);
-    if !copy::write(env, &opened.view, file, &go_on)? {
+    if !copy::write(env, view, pages, file, &go_on)? {
         return Ok(false);
     }
     file.sync_all().map_err(crate::target::writing)?;

@@ -2,6 +2,8 @@
 // The clock is real; a test that cannot go on panics.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
+mod corpora;
+mod fuzz;
 mod kinds;
 mod names;
 mod proved;

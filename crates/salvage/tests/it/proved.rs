@@ -50,14 +50,40 @@ fn fill(connection: &Connection, rows: i64) {
 }
 
 fn indexes(pragmas: &str) -> Sample {
+    indexes_of(pragmas, 1_500)
+}
+
+/// A database with every kind of index, and so many rows in each table.
+pub(crate) fn indexes_of(pragmas: &str, rows: i64) -> Sample {
     Sample::made(pragmas, |connection| {
         connection.execute_batch(INDEXES).unwrap();
-        fill(connection, 1_500);
+        fill(connection, rows);
         // Free pages, and pages with free blocks.
         connection
             .execute_batch("DELETE FROM word WHERE id % 7 = 0; DROP INDEX word_down")
             .unwrap();
         connection.execute_batch("CREATE INDEX word_down ON word(a DESC, n)").unwrap();
+    })
+}
+
+/// A database in which SQLite is asked about each table.
+pub(crate) fn asked() -> Sample {
+    Sample::made("", |connection| {
+        connection.execute_batch(ASKED).unwrap();
+        connection.execute_batch("CREATE VIRTUAL TABLE found USING fts5(body)").unwrap();
+        for row in 0..800 {
+            let values = (row, format!("Text {row}"));
+            connection.execute("INSERT INTO odd(a, b) VALUES(?1, ?2)", values.clone()).unwrap();
+            connection.execute("INSERT INTO checked(a, b) VALUES(?1, ?2)", values.clone()).unwrap();
+            connection.execute("INSERT INTO late VALUES(?1, ?2)", values.clone()).unwrap();
+            connection.execute("INSERT INTO found VALUES(?2 || ?1)", values).unwrap();
+        }
+        connection
+            .execute_batch(
+                "ALTER TABLE late ADD COLUMN b TEXT DEFAULT 'was not there';
+                 ALTER TABLE late ADD COLUMN c; CREATE INDEX late_b ON late(b, c); ANALYZE",
+            )
+            .unwrap();
     })
 }
 
@@ -107,24 +133,7 @@ fn sound_databases_with_indexes_of_all_kinds_are_copied() {
     ] {
         is_copied(&indexes(pragmas));
     }
-    let asked = Sample::made("", |connection| {
-        connection.execute_batch(ASKED).unwrap();
-        connection.execute_batch("CREATE VIRTUAL TABLE found USING fts5(body)").unwrap();
-        for row in 0..800 {
-            let values = (row, format!("Text {row}"));
-            connection.execute("INSERT INTO odd(a, b) VALUES(?1, ?2)", values.clone()).unwrap();
-            connection.execute("INSERT INTO checked(a, b) VALUES(?1, ?2)", values.clone()).unwrap();
-            connection.execute("INSERT INTO late VALUES(?1, ?2)", values.clone()).unwrap();
-            connection.execute("INSERT INTO found VALUES(?2 || ?1)", values).unwrap();
-        }
-        connection
-            .execute_batch(
-                "ALTER TABLE late ADD COLUMN b TEXT DEFAULT 'was not there';
-                 ALTER TABLE late ADD COLUMN c; CREATE INDEX late_b ON late(b, c); ANALYZE",
-            )
-            .unwrap();
-    });
-    is_copied(&asked);
+    is_copied(&asked());
 }
 
 #[test]

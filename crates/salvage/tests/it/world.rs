@@ -62,6 +62,13 @@ pub(crate) struct Sample {
     pub(crate) page_size: usize,
 }
 
+/// A path with something behind its last letter.
+pub(crate) fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}
+
 /// A chat: messages with snowflake ids, long ones among them, and tables of several kinds.
 pub(crate) const CHAT: &str = "
 CREATE TABLE schema_migrations(version INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_at INTEGER);
