@@ -64,7 +64,8 @@ impl Shared<'_> {
     }
 }
 
-/// Proves a database of so many pages. `None` where something speaks against the database, or it is not understood; then
+/// Proves a database of so many pages. `None` where something speaks against the database, or it is
+/// not understood; then
 /// `refuted` tells others of it at once.
 #[expect(clippy::too_many_arguments, reason = "all of it is the database")]
 pub(crate) fn prove(
