@@ -32,6 +32,7 @@ mod status;
 mod undo;
 mod verify;
 pub(crate) mod wal;
+mod watch;
 mod words;
 
 use std::process::ExitCode;
@@ -66,6 +67,7 @@ pub(crate) enum Command {
     Unpin(pin::UnpinArgs),
     Undelete(pin::UndeleteArgs),
     Wal(wal::Args),
+    Watch(watch::Args),
     Run(run::Args),
     Demo(demo::Args),
     #[command(hide = true)]
@@ -117,6 +119,7 @@ impl Command {
             Command::Unpin(args) => pin::run_unpin(session, args),
             Command::Undelete(args) => pin::run_undelete(session, args),
             Command::Wal(args) => wal::run(session, args),
+            Command::Watch(args) => watch::run(session, args),
             Command::Run(args) => run::run(session, args),
             Command::Demo(args) => demo::run(session, args),
             Command::DemoWriter(args) => demo::run_writer(session, args),

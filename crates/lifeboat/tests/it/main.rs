@@ -102,6 +102,7 @@ mod wal_receive;
 mod wal_records;
 mod wal_remote;
 mod wal_server;
+mod watch;
 
 #[test]
 fn every_file_of_this_folder_is_a_module() {
