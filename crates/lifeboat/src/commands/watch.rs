@@ -29,14 +29,14 @@ use crate::{logs, rebuild, repositories};
 /// each host keeps in the repository with its backups. So it tells of a host that is gone, with
 /// credentials that may only read. Run it by a schedule on another host.
 ///
-/// Each source must have a good backup, or a state of its log, that is no older than its `rpo`; where
-/// it has none, than one and a half times its schedule allows; else than --max-age. Sources that are
-/// configured and were never backed up are told of, as are sizes and numbers of rows far from those
-/// of the same weekday, drills that failed or are overdue, gaps in logs, clocks that are wrong, and a
-/// disk that is 80 % full.
+/// Each source must have a good backup, or a state of its log, that is no older than its `rpo`;
+/// where it has none, than one and a half times its schedule allows; else than --max-age. Sources
+/// that are configured and were never backed up are told of, as are sizes and numbers of rows far
+/// from those of the same weekday, drills that failed or are overdue, gaps in logs, clocks that are
+/// wrong, and a disk that is 80 % full.
 ///
-/// The exit code is 21 where a source is stale, 20 where a drill failed or a log has a gap; warnings
-/// alone leave it 0.
+/// The exit code is 21 where a source is stale, 20 where a drill failed or a log has a gap;
+/// warnings alone leave it 0.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The repository: a URL, a path, or a configured name; else --repo
@@ -180,9 +180,8 @@ impl Watch<'_> {
     }
 
     fn facts_of(&self, entry: &SourceEntry, promise: Promise) -> Result<Facts> {
-        let is_good = |backup: &&Manifest| {
-            backup.condition == Condition::Good && backup.taken_at <= self.now
-        };
+        let is_good =
+            |backup: &&Manifest| backup.condition == Condition::Good && backup.taken_at <= self.now;
         let good: Vec<&Manifest> = entry.backups.iter().filter(is_good).collect();
         let log = match good.last() {
             Some(newest) => logs::reach(self.repository, &entry.folder, newest)?,

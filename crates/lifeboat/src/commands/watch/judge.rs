@@ -90,7 +90,12 @@ impl Complaint {
         what: impl Into<String>,
         command: impl Into<String>,
     ) -> Self {
-        Complaint { severity, source: source.to_owned(), what: what.into(), command: command.into() }
+        Complaint {
+            severity,
+            source: source.to_owned(),
+            what: what.into(),
+            command: command.into(),
+        }
     }
 }
 
@@ -128,7 +133,11 @@ pub(super) fn judge(facts: &Facts, now: Timestamp) -> Vec<Complaint> {
         add(Severity::Warning, format!("no drill passed within the {every} of its promise"), drill);
     }
     if let Some(gap) = &facts.gap {
-        add(Severity::Broken, format!("its log has a gap: {gap}"), format!("lifeboat verify {word}"));
+        add(
+            Severity::Broken,
+            format!("its log has a gap: {gap}"),
+            format!("lifeboat verify {word}"),
+        );
     }
     if facts.in_future > 0 {
         let what = format!("{} backups are dated in the future: a clock is wrong", facts.in_future);
@@ -178,7 +187,8 @@ fn median(mut values: Vec<u64>) -> Option<u64> {
 
 fn is_far(value: u64, usual: u64, slack: u64) -> bool {
     let difference = value.abs_diff(usual);
-    let is_much = u128::from(difference) * 100 > u128::from(usual) * u128::from(DIFFERENCE_PERCENT_MAX);
+    let is_much =
+        u128::from(difference) * 100 > u128::from(usual) * u128::from(DIFFERENCE_PERCENT_MAX);
     difference > slack && is_much
 }
 
