@@ -10,6 +10,7 @@ use lifeboat_sqlite::sample::{self, SampleOptions, Size};
 use rusqlite::Connection;
 use serde_json::Value;
 
+use crate::postgres_server::world_of;
 use crate::support::{Ran, World, mode, ran};
 
 /// A chat server: a process that writes to its database without a pause, a service that stops and
@@ -208,6 +209,34 @@ fn a_running_server_comes_back_from_each_disaster_of_the_guides_with_one_command
     let page = fs::read_to_string(page).unwrap();
     assert!(page.contains("chat") && page.contains("<table"), "{page}");
     server.run(&["proof", "verify"]);
+}
+
+/// The second guide's complete loss, on PostgreSQL: the database is dropped.
+#[test]
+fn a_dropped_database_of_postgres_comes_back_with_one_command_and_a_wrong_restore_is_undone() {
+    let server = crate::postgres_server::Server::new(15);
+    server.sql("postgres", "CREATE DATABASE shop");
+    server.sql("shop", "CREATE TABLE public.agents AS SELECT i AS id FROM generate_series(1, 500) AS i");
+    let world = world_of(&server.url("shop"));
+    let run = crate::postgres_server::run;
+    run(&world, &["backup"]).expect(0);
+    let looked = run(&world, &["rescue", "shop", "--json"]).expect(0).json();
+    assert_eq!(looked["offers"][0]["way"], "leave", "{looked:#}");
+    server.sql("postgres", "DROP DATABASE shop");
+    let looked = run(&world, &["rescue", "shop", "--json"]).expect(20).json();
+    assert_eq!(looked["offers"][0]["way"], "backup", "{looked:#}");
+    assert_eq!(looked["offers"][0]["rows"], 500);
+    run(&world, &["rescue", "shop", "--take", "1", "--yes"]).expect(0);
+    assert_eq!(server.ask("shop", "SELECT count(*) FROM public.agents"), ["500"]);
+    // Restored once more, and that was wrong: what was there before is offered.
+    server.sql("shop", "DELETE FROM public.agents WHERE id > 100");
+    run(&world, &["restore", "shop", "--yes"]).expect(0);
+    let looked = run(&world, &["rescue", "shop", "--json"]).expect(0).json();
+    let offers = looked["offers"].as_array().unwrap();
+    let kept = offers.iter().find(|offer| offer["way"] == "kept");
+    let number = kept.unwrap_or_else(|| panic!("{looked:#}"))["number"].to_string();
+    run(&world, &["rescue", "shop", "--take", &number, "--yes"]).expect(0);
+    assert_eq!(server.ask("shop", "SELECT count(*) FROM public.agents"), ["100"]);
 }
 
 /// A file that is as old as that.

@@ -23,7 +23,7 @@ pub(super) fn look(session: &Session, env: &Env, target: &Target) -> Result<Fact
         // It answers, which is no check of what is in it.
         Ok(found) => {
             notes.push(format!(
-                "{}; what is in it was not checked: see docs/runbooks/postgres.md",
+                "{}; what is in it was not checked: see lifeboat drill, or amcheck",
                 found.description
             ));
             Live::Sound(None)

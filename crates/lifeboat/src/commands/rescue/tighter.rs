@@ -26,7 +26,7 @@ pub(super) fn note(
         folder: &entry.folder,
         keep: keep.clone(),
         also_within: request.also_within,
-        floors: request.floors.clone(),
+        floors: request.floors,
         grace: request.grace,
         space: request.space,
         log: request.log.clone(),
