@@ -216,7 +216,10 @@ fn a_running_server_comes_back_from_each_disaster_of_the_guides_with_one_command
 fn a_dropped_database_of_postgres_comes_back_with_one_command_and_a_wrong_restore_is_undone() {
     let server = crate::postgres_server::Server::new(15);
     server.sql("postgres", "CREATE DATABASE shop");
-    server.sql("shop", "CREATE TABLE public.agents AS SELECT i AS id FROM generate_series(1, 500) AS i");
+    server.sql(
+        "shop",
+        "CREATE TABLE public.agents AS SELECT i AS id FROM generate_series(1, 500) AS i",
+    );
     let world = world_of(&server.url("shop"));
     let run = crate::postgres_server::run;
     run(&world, &["backup"]).expect(0);
