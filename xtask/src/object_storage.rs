@@ -1,5 +1,5 @@
 //! The servers of object storage that tests of stores run on, and the client program that recovery
-//! kits name. Each is of another maker; one that cannot be installed is named, and its tests say
+//! kits name; and a server of mail. Each is of another maker; one that cannot be installed is named, and its tests say
 //! that they were skipped.
 
 use std::path::{Path, PathBuf};
@@ -32,6 +32,8 @@ const SERVERS: &[Server] = &[
         file: "azurite/node_modules/.bin/azurite-blob",
         install: azurite,
     },
+    // Mail with TLS, for notifications.
+    Server { name: "aiosmtpd 1.4.6", file: "aiosmtpd/aiosmtpd/controller.py", install: mail },
     // What a recovery kit and the guide fetch from buckets with.
     Server { name: "awscli 1.45.11", file: "awscli/awscli/__main__.py", install: awscli_program },
 ];
@@ -98,6 +100,10 @@ fn moto(place: &Path) -> Result<()> {
 
 fn awscli_program(place: &Path) -> Result<()> {
     pip(place, &["awscli==1.45.11"], true)
+}
+
+fn mail(place: &Path) -> Result<()> {
+    pip(place, &["aiosmtpd==1.4.6"], true)
 }
 
 fn rclone(place: &Path) -> Result<()> {

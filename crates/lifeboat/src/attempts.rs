@@ -9,10 +9,11 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 use lifeboat_core::env::Env;
-use lifeboat_core::{Error, Kind, Result};
+use lifeboat_core::{Kind, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::notify::{Ended, in_one};
 use crate::private;
 use crate::session::Session;
 use crate::sources::Target;
@@ -89,6 +90,8 @@ pub(crate) fn note(
     begun_at: Timestamp,
     result: &Result<Value>,
 ) {
+    let failure = result.as_ref().err();
+    session.note_ended(Ended::of("backup", &target.name, url, failure));
     let Some(path) = path(session, env, target, url) else { return };
     let error = result.as_ref().err();
     let outcome = match result {
@@ -116,11 +119,6 @@ pub(crate) fn note(
             format!("how this run ended is not written down: {}: {error}", path.display());
         session.printer.detail(&message);
     }
-}
-
-fn in_one(error: &Error) -> String {
-    let causes: String = report::causes(error).iter().map(|cause| format!(": {cause}")).collect();
-    format!("{error}{causes}")
 }
 
 /// How the last backup of a source in a repository ended, where that is known.

@@ -20,6 +20,7 @@ mod following;
 mod hooks;
 mod keys;
 mod logs;
+mod notify;
 mod postgres;
 mod private;
 mod proofs;

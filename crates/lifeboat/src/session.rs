@@ -1,7 +1,7 @@
 //! What all commands share: the world, the way to print, the options of every command, and the
 //! configuration, read when first asked for.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use lifeboat_core::seal::Keys;
 use crate::cli::Globals;
 use crate::config::{self, Loaded};
 use crate::keys::Keyring;
+use crate::notify::Ended;
 use crate::ui::Printer;
 use crate::ui::progress::Progress;
 use crate::world::{Folders, StandingClock, Surroundings, SystemClock};
@@ -34,6 +35,7 @@ pub(crate) struct Session {
     pub(crate) folders: Folders,
     loaded: OnceCell<Loaded>,
     keys: OnceCell<Option<Arc<dyn Keys>>>,
+    ended: RefCell<Option<Vec<Ended>>>,
 }
 
 impl Session {
@@ -44,8 +46,8 @@ impl Session {
         let is_terminal = surroundings.stderr_is_terminal;
         let progress = Arc::new(Progress::new(printer.clone(), clock, is_terminal));
         let folders = surroundings.folders();
-        let (loaded, keys) = (OnceCell::new(), OnceCell::new());
-        Session { surroundings, printer, progress, globals, folders, loaded, keys }
+        let (loaded, keys, ended) = (OnceCell::new(), OnceCell::new(), RefCell::default());
+        Session { surroundings, printer, progress, globals, folders, loaded, keys, ended }
     }
 
     /// The same run with the configuration read anew.
@@ -59,6 +61,7 @@ impl Session {
             globals: self.globals.clone(),
             loaded: OnceCell::new(),
             keys: OnceCell::new(),
+            ended: RefCell::default(),
         }
     }
 
@@ -101,6 +104,23 @@ impl Session {
     /// The files that the configuration was read from; none where there is none.
     pub(crate) fn config_files(&self) -> Result<Vec<PathBuf>> {
         Ok(self.loaded()?.places.files.iter().map(|file| file.path.clone()).collect())
+    }
+
+    /// From now on, how the things of this run end is noted.
+    pub(crate) fn begin_noting(&self) {
+        self.ended.replace(Some(Vec::new()));
+    }
+
+    /// How one thing of this run ended, for whoever is told at its end, if anybody is.
+    pub(crate) fn note_ended(&self, one: Option<Ended>) {
+        if let (Some(ended), Some(one)) = (self.ended.borrow_mut().as_mut(), one) {
+            ended.push(one);
+        }
+    }
+
+    /// What was noted; from now on nothing is.
+    pub(crate) fn take_ended(&self) -> Vec<Ended> {
+        self.ended.take().unwrap_or_default()
     }
 
     /// The world of a run.

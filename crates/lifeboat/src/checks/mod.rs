@@ -8,6 +8,7 @@ mod configuration;
 mod drills;
 mod file_systems;
 mod host;
+mod notify;
 mod leftovers;
 mod libraries;
 mod links;
@@ -228,6 +229,7 @@ const CHECKS: &[Check] = &[
     online(services::named),
     of_configuration(schedules::installed),
     of_configuration(drills::overdue),
+    of_configuration(notify::deliveries),
     of_host(tools::by_hand),
 ];
 

@@ -86,6 +86,13 @@ fn parse_compression(text: &str) -> Result<Compression, String> {
     })
 }
 
+impl Args {
+    /// Whether nothing is done, of which somebody could be told.
+    pub(super) fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+}
+
 pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     let config = &session.loaded()?.config;
     let targets = match args.physical {

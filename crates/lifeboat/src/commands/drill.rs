@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 
 use self::choose::{Choice, Subject};
 use self::making::Made;
+use crate::notify::Ended;
 use crate::repositories;
 use crate::session::Session;
 use crate::signals;
@@ -80,6 +81,13 @@ pub(crate) struct Args {
     dry_run: bool,
 }
 
+impl Args {
+    /// Whether nothing is done, of which somebody could be told.
+    pub(super) fn is_dry_run(&self) -> bool {
+        self.dry_run || self.from_kit.is_some()
+    }
+}
+
 pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     let mut env = session.env()?;
     env.stop = signals::catch();
@@ -110,6 +118,8 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
         let made = making::drill(session, &env, subject, &choice, &args)?;
         session.progress.clear();
         say(session, &made);
+        let url = subject.opened.repository.url();
+        session.note_ended(Ended::of("drill", &subject.name, &url, made.failure.as_ref()));
         results.push(as_json(&made));
         errors.extend(made.failure);
         unrecorded.extend(made.unrecorded);

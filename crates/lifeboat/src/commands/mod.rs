@@ -16,6 +16,7 @@ mod key;
 mod kit;
 mod list;
 mod man;
+mod notify;
 mod migrate;
 mod pin;
 mod proof;
@@ -39,6 +40,7 @@ use std::process::ExitCode;
 
 use lifeboat_core::{Error, Kind, Result};
 
+use crate::notify::Watch;
 use crate::session::Session;
 
 /// Every command with its arguments. The doc comment of each `Args` is its help and its manual.
@@ -66,6 +68,7 @@ pub(crate) enum Command {
     Pin(pin::Args),
     Unpin(pin::UnpinArgs),
     Undelete(pin::UndeleteArgs),
+    Notify(notify::Args),
     Wal(wal::Args),
     Watch(watch::Args),
     Run(run::Args),
@@ -95,6 +98,27 @@ impl Command {
             return Err(Error::new(Kind::Usage, "--now is for `prune`, `list` and `status` alone")
                 .hint("leave --now away"));
         }
+        let watch = self.told().and_then(|command| Watch::begin(session, command));
+        let result = self.run_alone(session);
+        if let Some(watch) = watch {
+            watch.end(&result);
+        }
+        result
+    }
+
+    /// Its name, where those who are told how runs end are told of it.
+    fn told(&self) -> Option<&'static str> {
+        match self {
+            Command::Backup(args) => (!args.is_dry_run()).then_some("backup"),
+            Command::Verify(_) => Some("verify"),
+            Command::Drill(args) => (!args.is_dry_run()).then_some("drill"),
+            Command::Prune(args) => (!args.is_dry_run()).then_some("prune"),
+            Command::Copy(args) => (!args.is_dry_run()).then_some("copy"),
+            _ => None,
+        }
+    }
+
+    fn run_alone(self, session: &Session) -> Result<ExitCode> {
         match self {
             Command::Backup(args) => backup::run(session, args),
             Command::List(args) => list::run(session, args),
@@ -118,6 +142,7 @@ impl Command {
             Command::Pin(args) => pin::run(session, args),
             Command::Unpin(args) => pin::run_unpin(session, args),
             Command::Undelete(args) => pin::run_undelete(session, args),
+            Command::Notify(args) => notify::run(session, args),
             Command::Wal(args) => wal::run(session, args),
             Command::Watch(args) => watch::run(session, args),
             Command::Run(args) => run::run(session, args),

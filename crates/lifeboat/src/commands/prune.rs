@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::list;
 use crate::config::values::Period;
+use crate::notify::Ended;
 use crate::repositories::{self, Opened};
 use crate::rotation::{self, Days, Rule};
 use crate::runs::RunHooks;
@@ -84,6 +85,13 @@ struct Job<'a> {
     schedule: Option<String>,
 }
 
+impl Args {
+    /// Whether nothing is done, of which somebody could be told.
+    pub(super) fn is_dry_run(&self) -> bool {
+        self.dry_run || self.simulate.is_some()
+    }
+}
+
 pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     if session.globals.now.is_some() && !args.dry_run && args.simulate.is_none() {
         return Err(Error::new(Kind::Usage, "a prune with --now would delete by a wrong clock")
@@ -118,6 +126,8 @@ fn prune_all(session: &Session, env: &Env, args: &Args) -> Result<ExitCode> {
             Some(length) => simulate::one(session, env, &job, length, args.every),
             None => in_turn(session, env, args, &job),
         };
+        let failure = done.as_ref().err();
+        session.note_ended(Ended::of("prune", job.folder, &job.opened.place.url, failure));
         match done {
             Ok(result) => results.push(result),
             Err(error) => {

@@ -27,6 +27,7 @@ use crate::attempts::{self, Attempt};
 use crate::config::values::Period;
 use crate::following::{self, Following};
 use crate::logs;
+use crate::notify;
 use crate::private;
 use crate::repositories::{self, Opened, Place};
 use crate::rotation::Rule;
@@ -167,6 +168,11 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     }
     rows.iter().for_each(|row| warn(session, row));
     warn_of_absent(session, &args)?;
+    for (name, deliveries, waiting) in notify::standing(session)? {
+        if let Some(complaint) = notify::complaint(&deliveries, waiting) {
+            session.printer.warning(&format!("notifier {name}"), &complaint);
+        }
+    }
     for disk in disks.iter().filter(|disk| disk.space.is_full()) {
         session.printer.warning(&disk.repository, &disk.complaint());
     }

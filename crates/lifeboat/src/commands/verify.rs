@@ -3,6 +3,7 @@
 
 mod cluster;
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use lifeboat_core::env::Env;
@@ -17,6 +18,7 @@ use serde_json::{Value, json};
 
 use super::replica;
 use super::words::LevelWord;
+use crate::notify::Ended;
 use crate::replicas;
 use crate::repositories;
 use crate::selection::{self, Found};
@@ -77,26 +79,59 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     };
     let mut results = Vec::new();
     let (mut damaged, mut errors) = (0, Vec::new());
+    let mut told = Told::default();
     for job in &jobs {
         match verify_one(session, &env, job, level) {
             Ok(result) => {
-                damaged += usize::from(result["sound"] != true);
+                let is_damaged = result["sound"] != true;
+                damaged += usize::from(is_damaged);
+                told.add(job, is_damaged.then(|| damaged_one(job)).as_ref());
                 results.push(result);
             }
             Err(error) => {
                 session.progress.clear();
                 let name = job.name();
                 let error = error.context(format!("{name} could not be verified"));
+                told.add(job, Some(&error));
                 results.push(json!({ "backup": name, "error": report::as_json(&error) }));
                 errors.push(error);
             }
         }
     }
+    told.all(session, args.what.iter().all(|what| !what.contains(['@', '/'])));
     if session.printer.json() {
         session.printer.json_data(&results)?;
     }
     conclude(session, jobs.len(), damaged, errors)?;
     super::incomplete(&failures)
+}
+
+/// What is told of each source: what failed first.
+#[derive(Default)]
+struct Told {
+    sources: BTreeMap<(String, String), Option<Ended>>,
+}
+
+impl Told {
+    fn add(&mut self, job: &Job, failure: Option<&Error>) {
+        let (folder, url) = (job.folder.clone(), job.repository.url());
+        let ended = failure.and_then(|_| Ended::of("verify", &folder, &url, failure));
+        let known = self.sources.entry((folder, url)).or_default();
+        *known = known.take().or(ended);
+    }
+
+    /// That a source is well is known only where all of it was looked at.
+    fn all(self, session: &Session, are_whole: bool) {
+        for ((folder, url), failed) in self.sources {
+            let well = || Ended::of("verify", &folder, &url, None).filter(|_| are_whole);
+            session.note_ended(failed.or_else(well));
+        }
+    }
+}
+
+fn damaged_one(job: &Job) -> Error {
+    let message = format!("{} is damaged", job.name());
+    Error::new(Kind::CheckFailed, message).hint("lifeboat verify says what is wrong with it")
 }
 
 fn jobs(session: &Session, env: &Env, args: &Args) -> Result<(Vec<Job>, Vec<Error>)> {

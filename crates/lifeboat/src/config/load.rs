@@ -25,8 +25,18 @@ use crate::world::Surroundings;
 const CONFIG_BYTES_MAX: u64 = 4 << 20;
 
 /// The keys that a file has at its top.
-const TOP_KEYS: &[&str] =
-    &["host", "contact", "identity", "repository", "source", "hooks", "retry", "drill", "agent"];
+const TOP_KEYS: &[&str] = &[
+    "host",
+    "contact",
+    "identity",
+    "repository",
+    "source",
+    "hooks",
+    "retry",
+    "drill",
+    "notify",
+    "agent",
+];
 
 /// A configuration with the places of all that it says.
 #[derive(Debug, Default)]
@@ -197,7 +207,7 @@ fn parse_file(file: SourceText, loaded: &mut Loaded, mistakes: &mut Mistakes) {
         let name = key.get_ref().to_string();
         let config = &mut loaded.config;
         match name.as_str() {
-            "repository" | "source" => {
+            "repository" | "source" | "notify" => {
                 let Some(sections) = value.get_ref().as_table() else {
                     let message = format!("`{name}` is a table: write [{name}.NAME]");
                     mistakes.push((key.span().start, file.point(key.span(), &message)));
@@ -253,6 +263,9 @@ impl SectionReader<'_> {
         match kind {
             "source" => deserialize(file, value, self.mistakes)
                 .map(|source| config.source.insert(name, source))
+                .map_or((), drop),
+            "notify" => deserialize(file, value, self.mistakes)
+                .map(|notify| config.notify.insert(name, notify))
                 .map_or((), drop),
             _ => deserialize(file, value, self.mistakes)
                 .map(|repository| config.repository.insert(name, repository))

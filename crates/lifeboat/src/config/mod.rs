@@ -23,6 +23,7 @@ pub(crate) mod keys;
 pub(crate) mod load;
 pub(crate) mod model;
 mod moments;
+pub(crate) mod notify;
 pub(crate) mod origin;
 pub(crate) mod postgres;
 pub(crate) mod repository;

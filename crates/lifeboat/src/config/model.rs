@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::agent::AgentConfig;
 use super::drill::{DrillConfig, DrillSchedules};
 use super::keys::IdentityConfig;
+use super::notify::NotifyConfig;
 use super::postgres::PostgresConfig;
 use super::repository::RepositoryConfig;
 use super::runs::{HooksConfig, Overlap, RetryConfig};
@@ -58,6 +59,9 @@ pub(crate) struct Config {
     /// When restores are rehearsed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) drill: Option<DrillSchedules>,
+    /// Who is told how runs end, each under a name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) notify: BTreeMap<String, NotifyConfig>,
     /// The long-running process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) agent: Option<AgentConfig>,

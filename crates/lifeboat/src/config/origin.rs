@@ -61,6 +61,9 @@ pub(crate) fn sections(loaded: &Loaded) -> Vec<Section> {
     if let Some(drill) = &config.drill {
         sections.push(section(loaded, &["drill"], table(drill), &Table::new()));
     }
+    for (name, notify) in &config.notify {
+        sections.push(section(loaded, &["notify", name], table(notify), &Table::new()));
+    }
     if let Some(agent) = &config.agent {
         sections.push(section(loaded, &["agent"], table(agent), &Table::new()));
     }

@@ -39,6 +39,14 @@ pub(crate) fn mistakes(loaded: &Loaded) -> Vec<String> {
     for (key, message) in config.agent.iter().flat_map(|agent| agent.mistakes()) {
         found.push(places.point(&["agent", key], &message));
     }
+    for (name, notify) in &config.notify {
+        if let Err(message) = plain_name("notifier", name) {
+            found.push(places.point(&["notify", name], &message));
+        }
+        for (key, message) in notify.mistakes() {
+            found.push(places.point(&["notify", name, key], &message));
+        }
+    }
     for (name, source) in &config.source {
         let mut add = |key: &[&str], message: &str| {
             let mut path = vec!["source", name.as_str()];
