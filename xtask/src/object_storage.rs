@@ -1,6 +1,6 @@
 //! The servers of object storage that tests of stores run on, and the client program that recovery
-//! kits name; and a server of mail. Each is of another maker; one that cannot be installed is named, and its tests say
-//! that they were skipped.
+//! kits name; and a server of mail. Each is of another maker; one that cannot be installed is
+//! named, and its tests say that they were skipped.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
