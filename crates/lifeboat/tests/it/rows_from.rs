@@ -87,6 +87,38 @@ fn missing_rows_go_back_while_the_application_runs_and_nothing_is_replaced() {
 }
 
 #[test]
+fn a_writer_goes_on_meanwhile_in_every_journal_mode() {
+    for mode in ["wal", "delete"] {
+        let world = world(&format!("PRAGMA journal_mode = {mode}; DELETE FROM post WHERE id < 400"));
+        let path = world.path("data/chat.db");
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        let written = std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                let connection = Connection::open(&path).unwrap();
+                connection.busy_timeout(std::time::Duration::from_secs(60)).unwrap();
+                let mut written = 0;
+                while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                    connection.execute("INSERT INTO post VALUES(NULL, 1, 'meanwhile')", []).unwrap();
+                    written += 1;
+                    // Whoever writes without a pause keeps all others out of a rollback journal.
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                }
+                written
+            });
+            let ran = world.run(&posts(&["--triggers", "skip", "--yes"]));
+            is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+            let written = writer.join().unwrap();
+            ran.expect(0);
+            written
+        });
+        let connection = open(&world);
+        let meanwhile = "SELECT count(*) FROM post WHERE body = 'meanwhile'";
+        assert_eq!(one(&connection, meanwhile), written, "{mode}");
+        assert_eq!(one(&connection, "SELECT count(*) FROM post WHERE id <= 500"), 500, "{mode}");
+    }
+}
+
+#[test]
 fn other_values_are_replaced_where_that_is_asked_for() {
     let world = world("UPDATE post SET body = 'bad' WHERE id < 4; DELETE FROM post WHERE id = 4");
     let more = ["--overwrite", "--triggers", "run", "--yes", "--where", "id < 10", "--json"];
