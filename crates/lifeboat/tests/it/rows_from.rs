@@ -89,7 +89,8 @@ fn missing_rows_go_back_while_the_application_runs_and_nothing_is_replaced() {
 #[test]
 fn a_writer_goes_on_meanwhile_in_every_journal_mode() {
     for mode in ["wal", "delete"] {
-        let world = world(&format!("PRAGMA journal_mode = {mode}; DELETE FROM post WHERE id < 400"));
+        let world =
+            world(&format!("PRAGMA journal_mode = {mode}; DELETE FROM post WHERE id < 400"));
         let path = world.path("data/chat.db");
         let is_over = std::sync::atomic::AtomicBool::new(false);
         let written = std::thread::scope(|scope| {
@@ -98,7 +99,9 @@ fn a_writer_goes_on_meanwhile_in_every_journal_mode() {
                 connection.busy_timeout(std::time::Duration::from_secs(60)).unwrap();
                 let mut written = 0;
                 while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
-                    connection.execute("INSERT INTO post VALUES(NULL, 1, 'meanwhile')", []).unwrap();
+                    connection
+                        .execute("INSERT INTO post VALUES(NULL, 1, 'meanwhile')", [])
+                        .unwrap();
                     written += 1;
                     // Whoever writes without a pause keeps all others out of a rollback journal.
                     std::thread::sleep(std::time::Duration::from_millis(20));
