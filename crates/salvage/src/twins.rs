@@ -15,7 +15,7 @@ pub(crate) struct Twins {
 
 impl Twins {
     pub(crate) fn new(pages: u32) -> Self {
-        let words = (pages as usize * BITS / 64).next_power_of_two().max(64);
+        let words = (pages as usize * BITS / 64).max(64);
         Twins { bits: vec![0; words], found: BTreeSet::new() }
     }
 

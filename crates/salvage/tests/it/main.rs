@@ -4,6 +4,7 @@
 
 mod corpora;
 mod fuzz;
+mod killed;
 mod kinds;
 mod names;
 mod proved;
