@@ -272,6 +272,16 @@ fn replicas_in_buckets_are_read_too() {
              access_key_id = \"{KEY}\"\nsecret_access_key = {{ file = \"{}\" }}\n",
             secret.display(),
         ));
-        require_equal(&world, &litestream, &format!("s3://{BUCKET}/app"));
+        let replica = format!("s3://{BUCKET}/app");
+        require_equal(&world, &litestream, &replica);
+        // Taken over from there as from a folder.
+        let database = world.text("data/app.db");
+        let adopt = ["adopt", &replica, "--source", &database, "--json"];
+        let adopted = world.repo(&adopt).expect(0).json();
+        let (base, position) = (&adopted["backup"], &adopted["position"]);
+        let state = format!("{}+{position}", base.as_str().unwrap());
+        world.repo(&["restore", &state, "--to", "ours.db", "--yes"]).expect(0);
+        let ours = fs::read(world.path("data/ours.db")).unwrap();
+        assert!(ours == litestream.restore(&world, &[]).unwrap());
     }
 }
