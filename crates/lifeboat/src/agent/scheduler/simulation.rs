@@ -259,7 +259,7 @@ fn what_was_missed_is_caught_up_once_and_is_known_after_a_restart() {
     let mut second = Scheduler::new(vec![job()], LIMITS, &kept, 1, later);
     let late_ms = (6 * 24 + 23) * 3_600_000;
     let start = Action::Start { job: "job".into(), late_ms, attempt: 0 };
-    assert_eq!(second.step(later, Event::Tick), [start.clone()]);
+    assert_eq!(second.step(later, Event::Tick), std::slice::from_ref(&start));
     // A process that ended in the middle of it leaves it to the next one.
     let mut third = Scheduler::new(vec![job()], LIMITS, &second.kept(), 1, later);
     assert_eq!(third.step(later, Event::Tick), [start]);
