@@ -58,6 +58,7 @@ cargo xtask bench stores  measures a bucket against a folder, restic, and the gu
     --runs N              how often each is run (3)
     --backups N           how many backups are listed (10000)
     --program FILE        this program of ours, with its examples, instead of one that is built
+cargo xtask bench migrate  measures us and pgloader from SQLite to PostgreSQL, and psql beside
 cargo xtask bench salvage  measures us against .recover of a shell that is built for it
     --size-mb N           size of the database in millions of bytes (1000)
     --runs N              how often each is run (3)
@@ -91,6 +92,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ["bench", "postgres-logical", options @ ..] => bench::postgres::run(options),
         ["bench", "pagelog", options @ ..] => bench::pagelog::run(options),
         ["bench", "stores", options @ ..] => bench::stores::run(options),
+        ["bench", "migrate", options @ ..] => bench::migrate::run(options),
         ["bench", "salvage", options @ ..] => bench::salvage::run(options),
         ["bench", "retention", options @ ..] => bench::retention::run(options),
         [] | ["help" | "--help" | "-h"] => {

@@ -77,6 +77,7 @@ pub fn load(
     let kept = begin(&mut control, &server, plan, &layouts)?;
     let loader = Loader { env, plan, server: &server, layouts, kept, verify: options.verify };
     let order = loader.largest_first();
+    let begun_ms = env.clock.monotonic_ms();
     let phase = "loading";
     env.tell(Event::PhaseBegan { subject: &options.schema, phase, bytes_total: None });
     let loaded = on_all(moment.readers_mut(), &order, |reader, place| {
@@ -85,6 +86,7 @@ pub fn load(
         })
     })?;
     env.tell(Event::PhaseEnded { phase });
+    let load_ms = env.elapsed_ms(begun_ms);
     let phase = "comparing";
     env.tell(Event::PhaseBegan { subject: &options.schema, phase, bytes_total: None });
     let refused = loader.finish_tables(moment, &order, &loaded)?;
@@ -105,7 +107,7 @@ pub fn load(
     let mut untranslated = refused;
     env.crash.pass("migrate.loaded")?;
     let set_aside = swap::finish(env, &server, &mut control, plan, options, &mut untranslated)?;
-    Ok(Done { tables, refused: untranslated, set_aside, verified: options.verify })
+    Ok(Done { load_ms, tables, refused: untranslated, set_aside, verified: options.verify })
 }
 
 /// Makes the schema and its record, or takes those of an earlier run; what of it is not the same

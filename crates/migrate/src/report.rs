@@ -23,6 +23,8 @@ pub struct Done {
     pub set_aside: Option<String>,
     /// Whether every row was read back and compared.
     pub verified: bool,
+    /// How long the load alone took, in milliseconds.
+    pub load_ms: u64,
 }
 
 /// A table that was loaded.
@@ -61,6 +63,7 @@ impl Done {
     pub fn to_json(&self) -> Value {
         json!({
             "verified": self.verified,
+            "load_ms": self.load_ms,
             "set_aside": self.set_aside,
             "rows": self.rows(),
             "rejected": self.rejected(),

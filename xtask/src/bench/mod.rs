@@ -10,6 +10,7 @@ mod arena;
 mod contenders;
 mod litestream;
 mod measure;
+pub(crate) mod migrate;
 pub(crate) mod pagelog;
 pub(crate) mod physical;
 pub(crate) mod postgres;

@@ -54,7 +54,7 @@ struct Options {
 }
 
 /// A running server. Stopped when dropped, by the end of its standard input.
-struct Server {
+pub(super) struct Server {
     process: Child,
     sockets: String,
 }
@@ -116,7 +116,7 @@ fn parse(arguments: &[&str]) -> Result<Options> {
 }
 
 /// Our program, and the one that keeps a cluster.
-fn build() -> Result<(PathBuf, PathBuf)> {
+pub(super) fn build() -> Result<(PathBuf, PathBuf)> {
     let cargo = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO"));
         run_command(command.args(["build", "--release", "--locked"]).args(arguments))
@@ -129,7 +129,8 @@ fn build() -> Result<(PathBuf, PathBuf)> {
 }
 
 impl Server {
-    fn start(program: &Path) -> Result<Self> {
+    /// One of those programs, running.
+    pub(super) fn start(program: &Path) -> Result<Self> {
         let mut command = Command::new(program);
         command.arg(MAJOR).args(SETTINGS).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = command.spawn().context("cannot start the cluster")?;
@@ -141,6 +142,11 @@ impl Server {
             bail!("the cluster did not start (it needs postgresql-{MAJOR}: cargo xtask test)");
         }
         Ok(Server { process, sockets })
+    }
+
+    /// The folder of its socket.
+    pub(super) fn sockets(&self) -> &str {
+        &self.sockets
     }
 }
 
