@@ -114,6 +114,7 @@ impl Command {
             Command::Drill(args) => (!args.is_dry_run()).then_some("drill"),
             Command::Prune(args) => (!args.is_dry_run()).then_some("prune"),
             Command::Copy(args) => (!args.is_dry_run()).then_some("copy"),
+            Command::Watch(_) => Some("watch"),
             _ => None,
         }
     }

@@ -4,6 +4,7 @@
 
 mod judge;
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use jiff::Timestamp;
@@ -19,6 +20,7 @@ use self::judge::{Complaint, Facts, Promise, Sample, Severity, judge};
 use crate::config::schedule::Schedule;
 use crate::config::values::Period;
 use crate::config::{Config, SourceConfig};
+use crate::notify::Ended;
 use crate::session::Session;
 use crate::ui::units;
 use crate::{logs, rebuild, repositories};
@@ -93,6 +95,7 @@ fn tell(
             printer.note(&format!("{} sources, all as promised", facts.len()));
         }
     }
+    note(session, &repository.url(), facts, complaints);
     let worst = complaints.first().map(|complaint| complaint.severity);
     let (kind, what) = match worst {
         Some(Severity::Stale) => (Kind::Stale, "a source is stale"),
@@ -101,6 +104,21 @@ fn tell(
     };
     let hint = complaints.first().map_or(String::new(), |complaint| complaint.command.clone());
     Err(Error::new(kind, format!("{what}: {}", repository.url())).hint(hint))
+}
+
+/// How each source stands, for those who are told.
+fn note(session: &Session, url: &str, facts: &[Facts], complaints: &[Complaint]) {
+    let known = facts.iter().map(|facts| facts.source.as_str());
+    let names: BTreeSet<&str> = known.chain(complaints.iter().map(|one| &*one.source)).collect();
+    for name in names {
+        let is_wrong = |one: &&Complaint| one.source == name && one.severity != Severity::Warning;
+        let wrong: Vec<&Complaint> = complaints.iter().filter(is_wrong).collect();
+        let what: Vec<&str> = wrong.iter().map(|one| one.what.as_str()).collect();
+        let failure = wrong
+            .first()
+            .map(|first| Error::new(Kind::Stale, what.join("; ")).hint(first.command.clone()));
+        session.note_ended(Ended::of("watch", name, url, failure.as_ref()));
+    }
 }
 
 /// What is looked at.

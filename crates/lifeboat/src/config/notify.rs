@@ -13,7 +13,7 @@ const REPEAT_MS: u64 = 24 * 3_600_000;
 /// How long one delivery may take.
 const TIMEOUT_MS: u64 = 10_000;
 
-/// Somebody who is told how runs of `backup`, `verify`, `drill`, `prune` and `copy` end. One key
+/// Somebody who is told how runs of `backup`, `verify`, `drill`, `prune`, `copy` and `watch` end. One key
 /// says by what way.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -58,7 +58,7 @@ pub(crate) struct NotifyConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = ["problem", "recovery"])]
     pub(crate) on: Option<Vec<TellOf>>,
-    /// Of which commands: "backup", "verify", "drill", "prune", "copy". Default: all; of a check
+    /// Of which commands: "backup", "verify", "drill", "prune", "copy", "watch". Default: all; of a check
     /// of healthchecks.io and of Uptime Kuma: "backup".
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(example = ["backup", "drill"])]
@@ -209,7 +209,7 @@ pub(crate) enum TellOf {
 }
 
 /// The commands whose runs are told.
-pub(crate) const COMMANDS: &[&str] = &["backup", "verify", "drill", "prune", "copy"];
+pub(crate) const COMMANDS: &[&str] = &["backup", "verify", "drill", "prune", "copy", "watch"];
 
 impl NotifyConfig {
     /// The ways that are set: the key, and the URL where it has one.

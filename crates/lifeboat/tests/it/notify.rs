@@ -121,6 +121,27 @@ fn problems_and_recoveries_are_told_once_and_good_runs_are_silent() {
     assert_eq!(mode(&world.path("state/lifeboat/notify")), 0o700);
 }
 
+/// Absence is told, by whoever looks at the repository alone.
+#[test]
+fn a_watcher_tells_that_nothing_came() {
+    let world = World::new();
+    world.database("app.db", 50);
+    let receiver = Receiver::new(200);
+    configure(&world, &format!("[notify.ops]\nwebhook = \"http://{}/x\"\n", receiver.address));
+    at(&world, "2026-01-01T00:00:00Z", &["backup"]).expect(0);
+    let repository = world.text("repo");
+    let watch = ["watch", repository.as_str(), "--max-age", "26h"];
+    at(&world, "2026-01-02T01:00:00Z", &watch).expect(0);
+    assert_eq!(receiver.take().len(), 0);
+    for hour in 3..6 {
+        at(&world, &format!("2026-01-02T0{hour}:00:00Z"), &watch).expect(21);
+    }
+    assert_eq!(each(&receiver.take(), "title"), ["watch of app failed on db1"]);
+    at(&world, "2026-01-02T06:00:00Z", &["backup"]).expect(0);
+    at(&world, "2026-01-02T07:00:00Z", &watch).expect(0);
+    assert_eq!(each(&receiver.take(), "title"), ["watch of app is well again on db1"]);
+}
+
 #[test]
 fn what_a_receiver_refuses_waits_is_told_and_comes_later() {
     let world = World::new();
