@@ -13,8 +13,8 @@ const REPEAT_MS: u64 = 24 * 3_600_000;
 /// How long one delivery may take.
 const TIMEOUT_MS: u64 = 10_000;
 
-/// Somebody who is told how runs of `backup`, `verify`, `drill`, `prune`, `copy` and `watch` end. One key
-/// says by what way.
+/// Somebody who is told how runs of `backup`, `verify`, `drill`, `prune`, `copy` and `watch` end.
+/// One key says by what way.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NotifyConfig {
@@ -58,8 +58,8 @@ pub(crate) struct NotifyConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = ["problem", "recovery"])]
     pub(crate) on: Option<Vec<TellOf>>,
-    /// Of which commands: "backup", "verify", "drill", "prune", "copy", "watch". Default: all; of a check
-    /// of healthchecks.io and of Uptime Kuma: "backup".
+    /// Of which commands: "backup", "verify", "drill", "prune", "copy", "watch". Default: all; of a
+    /// check of healthchecks.io and of Uptime Kuma: "backup".
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(example = ["backup", "drill"])]
     pub(crate) commands: Vec<String>,
