@@ -269,6 +269,7 @@ fn a_full_disk_gives_back_what_nobody_needs_and_nothing_else() {
         "data/chat.db.backup-v1-20250101-000000",
         "repo/chat/.chat-20260101-020000.db.zst.0123456789abcdef.part",
         "tmp/lifeboat-scratch-abc",
+        "data/chat.db.salvaged-20260101-000000",
     ];
     let stays = [
         "data/chat.db.before_restore.20260301-000000",
@@ -278,7 +279,7 @@ fn a_full_disk_gives_back_what_nobody_needs_and_nothing_else() {
         "data/server.log",
         "repo/chat/notes.part",
     ];
-    goes.iter().zip([20, 20, 90, 20, 20]).for_each(|(name, days)| old(&world, name, days));
+    goes.iter().zip([20, 20, 90, 20, 20, 20]).for_each(|(name, days)| old(&world, name, days));
     stays.iter().zip([1, 60, 50, 90, 90, 90]).for_each(|(name, days)| old(&world, name, days));
     let scratch = world.names("tmp");
     let looked = world.run(&["rescue", "--disk-full", "--json"]).expect(0).json();
@@ -291,7 +292,7 @@ fn a_full_disk_gives_back_what_nobody_needs_and_nothing_else() {
         assert_eq!(has(name.rsplit('/').next().unwrap()), 1, "{name} in {looked:#}");
     }
     assert_eq!(has("does not keep"), 1, "{looked:#}");
-    assert_eq!(items.len(), 6, "{looked:#}");
+    assert_eq!(items.len(), 7, "{looked:#}");
     let notes = looked["notes"].to_string();
     assert!(notes.contains("daily = 3") && notes.contains("gzip"), "{notes}");
     assert_eq!(world.names("tmp"), scratch, "looking deletes nothing");

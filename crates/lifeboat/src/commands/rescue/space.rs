@@ -251,7 +251,7 @@ fn beside(target: &Target) -> Result<Vec<Item>> {
         if !found.is_file() {
             continue;
         }
-        let aside = [".before_restore.", ".before_undo."]
+        let aside = [".before_restore.", ".before_undo.", ".rescue-", ".salvaged-"]
             .iter()
             .any(|label| name.strip_prefix(&base).is_some_and(|rest| rest.starts_with(label)));
         let migration = read_name(&name).is_ok_and(|script| {
@@ -266,7 +266,7 @@ fn beside(target: &Target) -> Result<Vec<Item>> {
         }
     }
     items.extend(
-        kept.iter().map(|(path, found)| item("kept by a restore, older than 7 days", path, found)),
+        kept.iter().map(|(path, found)| item("kept by a restore or rescue, older than 7 days", path, found)),
     );
     // The newest stay, however old they are: they are what a rollback of a migration needs.
     migrations.sort_by_key(|(_, found)| std::cmp::Reverse(found.modified().ok()));
