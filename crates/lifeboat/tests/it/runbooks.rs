@@ -12,7 +12,8 @@ use rusqlite::Connection;
 use crate::support::{World, damage, ran, rows};
 
 /// Pages whose commands other tests run, or that have none.
-const ELSEWHERE: &[&str] = &["README.md", "corrupt-sqlite.md", "restore-test.md"];
+const ELSEWHERE: &[&str] =
+    &["README.md", "corrupt-postgres.md", "corrupt-sqlite.md", "restore-test.md"];
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/runbooks");
 
