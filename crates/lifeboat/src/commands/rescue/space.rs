@@ -266,7 +266,9 @@ fn beside(target: &Target) -> Result<Vec<Item>> {
         }
     }
     items.extend(
-        kept.iter().map(|(path, found)| item("kept by a restore or rescue, older than 7 days", path, found)),
+        kept.iter().map(|(path, found)| {
+            item("kept by a restore or rescue, older than 7 days", path, found)
+        }),
     );
     // The newest stay, however old they are: they are what a rollback of a migration needs.
     migrations.sort_by_key(|(_, found)| std::cmp::Reverse(found.modified().ok()));
