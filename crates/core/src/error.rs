@@ -9,6 +9,10 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 
+/// What mends a full disk, where nobody knows better. Of what is on it, backups are what we know.
+const MAKE_ROOM: &str =
+    "make room on that disk; of backups, `lifeboat prune --dry-run` shows what the rules let go";
+
 /// The result of everything in Lifeboat that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -107,18 +111,19 @@ impl Error {
     }
 
     /// An input or output error on a named object. A full disk and a full quota become
-    /// [`Kind::NoSpace`], whatever `kind` says; an error of ours that came through a reader or a
+    /// [`Kind::NoSpace`], whatever `kind` says, with a hint; an error of ours that came through a reader or a
     /// writer keeps its kind and its hint.
     pub fn io(kind: Kind, message: impl Into<String>, source: io::Error) -> Self {
         let source = match source.downcast::<Error>() {
             Ok(own) => return own.context(message),
             Err(source) => source,
         };
-        let kind = match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Kind::NoSpace,
-            _ => kind,
-        };
-        Error::new(kind, message).caused_by(source)
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Error::new(Kind::NoSpace, message).caused_by(source).hint(MAKE_ROOM)
+            }
+            _ => Error::new(kind, message).caused_by(source),
+        }
     }
 
     /// The kind, which decides the exit code.
