@@ -111,8 +111,8 @@ impl Error {
     }
 
     /// An input or output error on a named object. A full disk and a full quota become
-    /// [`Kind::NoSpace`], whatever `kind` says, with a hint; an error of ours that came through a reader or a
-    /// writer keeps its kind and its hint.
+    /// [`Kind::NoSpace`], whatever `kind` says, with a hint; an error of ours that came through a
+    /// reader or a writer keeps its kind and its hint.
     pub fn io(kind: Kind, message: impl Into<String>, source: io::Error) -> Self {
         let source = match source.downcast::<Error>() {
             Ok(own) => return own.context(message),
