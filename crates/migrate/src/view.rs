@@ -1,5 +1,6 @@
 //! Views. A query is translated word by word where each of its words means the same on both sides;
-//! PostgreSQL then judges it, and afterwards its rows are counted on both sides. Others are listed.
+//! PostgreSQL then judges it. Its rows are not counted: they follow from those of its tables.
+//! Others are listed.
 
 use lifeboat_postgres::{identifier, literal};
 
