@@ -123,6 +123,8 @@ fn another_file_system_than_the_one_that_is_named_is_absent() {
         mount -o loop disk "$drive" || {{ echo no loop devices >&2; exit 77; }}
         expect 0 "$lifeboat" --repo drive backup
         umount "$drive"
+        # It refuses a file system that was mounted in the second in which it was made.
+        e2fsck -f -y disk >&2 || [ $? = 1 ]
         tune2fs -U 11111111-2222-3333-4444-555555555555 disk
         mount -o loop disk "$drive"
         expect 75 "$lifeboat" --repo drive backup

@@ -112,7 +112,8 @@ fn every_file_of_this_folder_is_a_module() {
     let list = std::fs::read_to_string(format!("{folder}/main.rs")).unwrap();
     for entry in std::fs::read_dir(folder).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        let module = name.strip_suffix(".rs").unwrap();
+        // Others are what tests run: a receiver of mail.
+        let Some(module) = name.strip_suffix(".rs") else { continue };
         let is_listed = module == "main" || list.contains(&format!("\nmod {module};\n"));
         assert!(is_listed, "{name} is not listed in main.rs: its tests do not run");
     }
