@@ -1,8 +1,8 @@
 //! From SQLite to PostgreSQL, verified to the last value.
 //!
 //! A migration reads one moment of a database. First everything is read once and nothing is loaded:
-//! which types the columns get is decided by their values ([`plan`]). Then the rows are loaded into
-//! a schema of their own, keys and indexes follow, all of it is read back and compared, and it
+//! which types the columns get is decided by their values ([`plan()`]). Then the rows are loaded
+//! into a schema of their own, keys and indexes follow, all of it is read back and compared, and it
 //! takes its place at the end.
 
 mod binary;
