@@ -37,14 +37,9 @@ fn fetched(place: &Path) -> Result<()> {
     let (lists, cache) = (scratch.join("lists"), scratch.join("cache"));
     fs::create_dir_all(lists.join("partial"))?;
     fs::create_dir_all(cache.join("archives/partial"))?;
-    let release =
-        output(Command::new("sh").args(["-c", ". /etc/os-release; echo $VERSION_CODENAME"]))?;
     let sources = scratch.join("sources.list");
     let keys = "/usr/share/keyrings/debian-archive-keyring.gpg";
-    let line = format!(
-        "deb-src [signed-by={keys}] http://deb.debian.org/debian {} main\n",
-        release.trim()
-    );
+    let line = format!("deb-src [signed-by={keys}] {} main\n", mirror()?);
     fs::write(&sources, line)?;
     let apt = || {
         let mut command = Command::new("apt-get");
@@ -67,4 +62,16 @@ fn fetched(place: &Path) -> Result<()> {
             .with_context(|| format!("the source package has no {file}"))?;
     }
     fs::remove_dir_all(&scratch).context("cannot remove what was unpacked")
+}
+
+/// From where this host gets its packages, and the name of its release.
+fn mirror() -> Result<String> {
+    let words = ". /etc/os-release; echo $VERSION_CODENAME";
+    let release = output(Command::new("sh").args(["-c", words]))?;
+    let format = "$(REPO_URI) $(RELEASE)";
+    let targets = ["indextargets", "--format", format, "Created-By: Packages", "Component: main"];
+    let known = output(Command::new("apt-get").args(targets))?;
+    let mut lines = known.lines();
+    let line = lines.find(|line| line.split(' ').nth(1) == Some(release.trim()));
+    line.map(str::to_owned).context("apt-get knows no packages of this release")
 }
