@@ -376,13 +376,17 @@ fn a_database_in_rollback_mode_is_compared() {
         wait_for("the last state", || restored(&world, &[]) == committed);
         let status = world.repo(&["status", "--json"]).expect(0).json();
         let following = &status[0]["following"];
-        assert!(following["rpo_ms"].as_u64() >= Some(200), "{status}");
+        assert!(following["rpo_ms"].as_u64() >= Some(100), "{status}");
         assert_eq!(following["pages_are_compared"], true, "{status}");
         for command in ["status", "list"] {
             let shown = world.repo(&[command]).expect(0).out;
             assert!(shown.contains("RPO ") && shown.contains("its pages are compared"), "{shown}");
         }
-        assert_eq!(log(&world, "app")["following"], *following);
+        // The interval follows what a comparison costs, so it may change between two questions.
+        wait_for("the same of both", || {
+            let status = world.repo(&["status", "--json"]).expect(0).json();
+            log(&world, "app")["following"] == status[0]["following"]
+        });
         agent.terminate();
     }
     // Where nothing is compared it is the time between two looks.
