@@ -1,8 +1,8 @@
 //! The program: reads the command line, runs one command, and turns its result into an exit code.
 //!
 //! This crate is the only one that prints, reads the environment, or exits. `commands` has one
-//! file per verb, `agent` what `lifeboat run` does beside them, `config` the configuration, `ui`
-//! all that is seen, `world` the clock and the environment; `sources` and `repositories` list what
+//! file per verb, `agent` what `lifeboat run` does beside them, `web` its page, `config` the
+//! configuration, `ui` all that is seen, `world` the clock and the environment; `sources` and `repositories` list what
 //! can be protected and where.
 
 mod agent;
@@ -34,6 +34,7 @@ mod session;
 mod signals;
 mod sources;
 mod ui;
+mod web;
 mod world;
 
 use std::process::ExitCode;

@@ -86,6 +86,12 @@ impl Session {
         Ok(self.loaded.get_or_init(|| loaded))
     }
 
+    /// The configuration alone, when all that needed more is done.
+    pub(crate) fn into_loaded(self) -> Result<Loaded> {
+        self.loaded()?;
+        Ok(self.loaded.into_inner().unwrap_or_default())
+    }
+
     /// What opens sealed backups, if anything was named. Nothing is read yet.
     pub(crate) fn keys(&self) -> Result<Option<Arc<dyn Keys>>> {
         if let Some(keys) = self.keys.get() {

@@ -29,11 +29,12 @@ mod restore;
 mod run;
 mod salvage;
 mod show;
-mod status;
+pub(crate) mod status;
 mod undo;
 mod verify;
 pub(crate) mod wal;
 mod watch;
+mod web;
 mod words;
 
 use std::process::ExitCode;
@@ -71,6 +72,8 @@ pub(crate) enum Command {
     Notify(notify::Args),
     Wal(wal::Args),
     Watch(watch::Args),
+    #[command(hide = true)]
+    Web(web::Args),
     Run(run::Args),
     Demo(demo::Args),
     #[command(hide = true)]
@@ -146,6 +149,7 @@ impl Command {
             Command::Notify(args) => notify::run(session, args),
             Command::Wal(args) => wal::run(session, args),
             Command::Watch(args) => watch::run(session, args),
+            Command::Web(args) => web::run(session, args),
             Command::Run(args) => run::run(session, args),
             Command::Demo(args) => demo::run(session, args),
             Command::DemoWriter(args) => demo::run_writer(session, args),

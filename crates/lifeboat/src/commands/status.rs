@@ -1,9 +1,9 @@
 //! `lifeboat status`: how old the newest good backup of each source is, against what was promised.
 
 mod copies;
-mod disk;
-mod drills;
-mod metrics;
+pub(crate) mod disk;
+pub(crate) mod drills;
+pub(crate) mod metrics;
 mod nagios;
 
 use std::path::PathBuf;
@@ -61,7 +61,7 @@ use crate::ui::units;
 /// With `--format prometheus` it is metrics in the text format of Prometheus, and the exit code is
 /// 0 whatever they say; --textfile writes them for node_exporter's textfile collector, whole or not
 /// at all. Alert rules and a dashboard for them are in packaging/ of the source.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub(crate) struct Args {
     /// Names of sources, or paths of databases; all without any
     #[arg(value_name = "SOURCE|PATH")]
@@ -92,8 +92,9 @@ fn prefix(text: &str) -> Result<String, String> {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 enum Format {
+    #[default]
     /// A table for people, or JSON with --json
     Table,
     /// One line and the exit codes of a check plugin
@@ -104,44 +105,56 @@ enum Format {
 
 /// A source in one repository.
 #[derive(Debug, Serialize)]
-struct Row {
-    source: String,
-    repository: String,
-    state: State,
-    newest_good: Option<String>,
-    taken_at: Option<Timestamp>,
+pub(crate) struct Row {
+    pub(crate) source: String,
+    pub(crate) repository: String,
+    pub(crate) state: State,
+    pub(crate) newest_good: Option<String>,
+    pub(crate) taken_at: Option<Timestamp>,
     /// The newest state of its log, where that is newer, as `restore` takes it; and its moment.
-    log_state: Option<String>,
-    log_held: Option<Timestamp>,
+    pub(crate) log_state: Option<String>,
+    pub(crate) log_held: Option<Timestamp>,
     /// How much may be lost, where this host follows it.
     #[serde(serialize_with = "as_json")]
-    following: Option<Following>,
-    age_ms: Option<u64>,
-    age_ms_max: Option<u64>,
-    backups: usize,
-    newer_doubtful: usize,
-    in_future: usize,
-    unreadable: usize,
+    pub(crate) following: Option<Following>,
+    pub(crate) age_ms: Option<u64>,
+    pub(crate) age_ms_max: Option<u64>,
+    pub(crate) backups: usize,
+    pub(crate) newer_doubtful: usize,
+    pub(crate) in_future: usize,
+    pub(crate) unreadable: usize,
     /// What is wrong with the archiver of its server, where that can be asked.
-    archiver: Vec<Complaint>,
+    pub(crate) archiver: Vec<Complaint>,
     /// Why the prune after its backups waits for an approval, if it does.
-    prune_waits: Option<String>,
-    stored_bytes: u64,
-    disk_used_percent: Option<u8>,
+    pub(crate) prune_waits: Option<String>,
+    pub(crate) stored_bytes: u64,
+    pub(crate) disk_used_percent: Option<u8>,
     /// How many backups of another repository it lacks and would keep.
-    lacking: usize,
+    pub(crate) lacking: usize,
     /// How the last backup ended, where that is known on this host.
-    last_attempt: Option<Attempt>,
+    pub(crate) last_attempt: Option<Attempt>,
     /// What drills showed.
-    drills: Drills,
+    pub(crate) drills: Drills,
     /// What metrics tell besides.
     #[serde(skip)]
-    measured: Measured,
+    pub(crate) measured: Measured,
+}
+
+#[cfg(test)]
+impl Row {
+    /// One of a source with a backup of which nothing is known.
+    pub(crate) fn for_test(source: &str) -> Self {
+        Row {
+            backups: 1,
+            stored_bytes: 1,
+            ..row(source, "file:///b".to_owned(), None, None, Timestamp::UNIX_EPOCH)
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum State {
+pub(crate) enum State {
     Fresh,
     Stale,
     Never,
@@ -161,10 +174,10 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     if args.format == Format::Prometheus || args.textfile.is_some() {
         return as_metrics(session, &args);
     }
-    let Standing { rows, disks, failures, repositories } = standing(session, &args)?;
+    let Standing { rows, disks, failures, opened } = standing(session, &session.env()?, &args)?;
     match session.printer.json() {
         true => session.printer.json_data(&rows)?,
-        false => print(session, &rows, repositories > 1)?,
+        false => print(session, &rows, opened.len() > 1)?,
     }
     rows.iter().for_each(|row| warn(session, row));
     warn_of_absent(session, &args)?;
@@ -195,23 +208,41 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
 }
 
 /// How everything stands.
-struct Standing {
-    rows: Vec<Row>,
-    disks: Vec<Disk>,
-    failures: Vec<Error>,
-    repositories: usize,
+pub(crate) struct Standing {
+    /// Each source in each repository that takes it.
+    pub(crate) rows: Vec<Row>,
+    /// The disks below repositories.
+    pub(crate) disks: Vec<Disk>,
+    /// Why repositories could not be read.
+    pub(crate) failures: Vec<Error>,
+    /// Those that could.
+    pub(crate) opened: Vec<Opened>,
 }
 
-fn standing(session: &Session, args: &Args) -> Result<Standing> {
-    let env = session.env()?;
-    let (opened, failures) = repositories::look_over(session, &env)?;
-    let disks = disk::of(&env, &opened);
-    let mut rows = rows(session, &env, &opened, args)?;
+/// How all that is configured, or is kept in a repository, stands.
+pub(crate) fn of_all(session: &Session, env: &Env) -> Result<Standing> {
+    let args = Args::default();
+    match standing(session, env, &args) {
+        // Before the first backup there is none, and that is what is to be told.
+        Err(error) if error.kind() == Kind::NoRepository => Ok(Standing {
+            rows: rows_without_repository(session, &args, env.clock.now())?,
+            disks: Vec::new(),
+            failures: Vec::new(),
+            opened: Vec::new(),
+        }),
+        standing => standing,
+    }
+}
+
+fn standing(session: &Session, env: &Env, args: &Args) -> Result<Standing> {
+    let (opened, failures) = repositories::look_over(session, env)?;
+    let disks = disk::of(env, &opened);
+    let mut rows = rows(session, env, &opened, args)?;
     for row in &mut rows {
         let disk = disks.iter().find(|disk| disk.repository == row.repository);
         row.disk_used_percent = disk.map(|disk| disk.space.used_percent());
     }
-    Ok(Standing { rows, disks, failures, repositories: opened.len() })
+    Ok(Standing { rows, disks, failures, opened })
 }
 
 /// Whatever happens, there is one line, and a code that Nagios knows.
@@ -220,7 +251,7 @@ fn as_plugin(session: &Session, args: &Args) -> Result<ExitCode> {
         return Err(Error::new(Kind::Usage, "--format nagios and --json exclude each other")
             .hint("leave one of them out"));
     }
-    let (verdict, line) = match standing(session, args) {
+    let (verdict, line) = match session.env().and_then(|env| standing(session, &env, args)) {
         Ok(standing) => nagios::line(&standing.rows, &standing.disks, &standing.failures),
         Err(error) => nagios::failure(&error),
     };
@@ -230,8 +261,9 @@ fn as_plugin(session: &Session, args: &Args) -> Result<ExitCode> {
 
 /// What cannot be read is a metric, too.
 fn as_metrics(session: &Session, args: &Args) -> Result<ExitCode> {
-    let now = session.env()?.clock.now();
-    let (rows, disks, unreadable) = match standing(session, args) {
+    let env = session.env()?;
+    let now = env.clock.now();
+    let (rows, disks, unreadable) = match standing(session, &env, args) {
         Ok(standing) => (standing.rows, standing.disks, standing.failures.len()),
         // Before the first backup there is none: then that is what is told.
         Err(error) if error.kind() == Kind::NoRepository => {
@@ -564,7 +596,7 @@ fn why(failed: &Attempt) -> String {
 }
 
 /// What may be wrong with a source, and how often.
-fn doubts(row: &Row) -> [(usize, &'static str); 3] {
+pub(crate) fn doubts(row: &Row) -> [(usize, &'static str); 3] {
     [
         (row.newer_doubtful, "newer backups were not checked, or are of a damaged database"),
         (row.in_future, "backups are dated in the future: a clock was or is wrong"),

@@ -12,6 +12,7 @@
 mod adopt;
 mod agent;
 mod bad_input;
+mod browser;
 mod cache;
 mod cluster;
 mod cluster_delta;
@@ -105,6 +106,7 @@ mod wal_records;
 mod wal_remote;
 mod wal_server;
 mod watch;
+mod web;
 
 #[test]
 fn every_file_of_this_folder_is_a_module() {

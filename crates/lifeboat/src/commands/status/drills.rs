@@ -13,7 +13,7 @@ use crate::ui::units;
 
 /// The last drill, and the last one that passed.
 #[derive(Clone, Debug, Default, Serialize)]
-pub(super) struct Drills {
+pub(crate) struct Drills {
     /// When the last one ended.
     last_at: Option<Timestamp>,
     /// Whether it passed.
@@ -64,27 +64,27 @@ impl Drills {
     }
 
     /// How long the restore of the last one took.
-    pub(super) fn restore_ms(&self) -> Option<u64> {
+    pub(crate) fn restore_ms(&self) -> Option<u64> {
         self.restore_ms
     }
 
     /// Whether the last one passed.
-    pub(super) fn has_passed(&self) -> Option<bool> {
+    pub(crate) fn has_passed(&self) -> Option<bool> {
         self.passed
     }
 
     /// When one passed last.
-    pub(super) fn proven_at(&self) -> Option<Timestamp> {
+    pub(crate) fn proven_at(&self) -> Option<Timestamp> {
         self.proven_at
     }
 
     /// How often one must pass, in milliseconds.
-    pub(super) fn every_ms(&self) -> Option<u64> {
+    pub(crate) fn every_ms(&self) -> Option<u64> {
         self.every_ms
     }
 
     /// Whether it is overdue, and that counts as an old backup does.
-    pub(super) fn is_required(&self) -> bool {
+    pub(crate) fn is_required(&self) -> bool {
         self.overdue && self.required
     }
 
@@ -100,7 +100,7 @@ impl Drills {
     }
 
     /// What is wrong, with the command that mends it.
-    pub(super) fn complaint(&self, source: &str) -> Option<String> {
+    pub(crate) fn complaint(&self, source: &str) -> Option<String> {
         let command = format!("lifeboat drill {}", units::shell_word(source));
         if self.passed == Some(false) {
             let why = self.failure.as_deref().unwrap_or("for a reason that is not known");

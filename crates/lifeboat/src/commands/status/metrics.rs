@@ -19,7 +19,7 @@ use crate::sources::Target;
 
 /// What metrics tell beyond the table.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Measured {
+pub(crate) struct Measured {
     /// The kind of the source: "sqlite".
     engine: String,
     /// When the oldest restorable backup was taken.
@@ -166,7 +166,7 @@ const OF_GUIDE: &[OfRow] = &[
 ];
 
 /// All metrics, in the text format of Prometheus. `guide` is the prefix of the second set of names.
-pub(super) fn text(
+pub(crate) fn text(
     rows: &[Row],
     disks: &[Disk],
     unreadable: usize,

@@ -162,30 +162,8 @@ mod tests {
     use super::*;
 
     fn row(source: &str, state: State) -> Row {
-        Row {
-            source: source.to_owned(),
-            repository: "file:///b".to_owned(),
-            state,
-            newest_good: None,
-            taken_at: None,
-            log_state: None,
-            log_held: None,
-            following: None,
-            age_ms: (state != State::Never).then_some(7_200_000),
-            age_ms_max: Some(3_600_000),
-            backups: 1,
-            newer_doubtful: 0,
-            in_future: 0,
-            unreadable: 0,
-            archiver: Vec::new(),
-            prune_waits: None,
-            stored_bytes: 1,
-            disk_used_percent: None,
-            lacking: 0,
-            last_attempt: None,
-            drills: Default::default(),
-            measured: Default::default(),
-        }
+        let age_ms = (state != State::Never).then_some(7_200_000);
+        Row { state, age_ms, age_ms_max: Some(3_600_000), ..Row::for_test(source) }
     }
 
     fn disk(used_percent: u64) -> Disk {

@@ -1,0 +1,55 @@
+//! The ways that programs take: the status as JSON, and as metrics.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use lifeboat_core::{Error, Kind, Result};
+use serde_json::{Value, json};
+
+use super::look::{Asker, Look};
+use super::router::{Web, status_of};
+use crate::commands::status::metrics;
+use crate::ui::report;
+
+/// The same rows as `lifeboat status --json` has, and when they were read.
+pub(super) async fn status(State(web): State<Arc<Web>>) -> Response {
+    answer(web, |look| {
+        let status = json!({
+            "read_at": look.taken_at,
+            "sources": look.rows,
+            "disks": look.disks,
+            "failures": look.failures,
+        });
+        Json(status).into_response()
+    })
+    .await
+}
+
+/// The same text as `lifeboat status --format prometheus` prints.
+pub(super) async fn metrics(State(web): State<Arc<Web>>) -> Response {
+    answer(web, |look| {
+        let unreadable = look.failures.len();
+        let text = metrics::text(&look.rows, &look.disks, unreadable, (look.taken_at, None));
+        ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+    })
+    .await
+}
+
+/// What is made of the newest look, on a thread where that may take its time.
+async fn answer(web: Arc<Web>, make: fn(&Look) -> Response) -> Response {
+    let made = move || -> Result<Response> {
+        let look = web.look(web.clock.now(), Asker::Program)?;
+        Ok(make(&look))
+    };
+    let made = tokio::task::spawn_blocking(made).await;
+    let lost = |_| Err(Error::new(Kind::Failed, "this could not be answered"));
+    made.unwrap_or_else(lost).unwrap_or_else(|error| failed(&error))
+}
+
+fn failed(error: &Error) -> Response {
+    let error_as_json: Value = report::as_json(error);
+    (status_of(error), Json(error_as_json)).into_response()
+}

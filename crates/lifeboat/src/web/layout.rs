@@ -1,0 +1,106 @@
+//! What all pages share: head, menu, foot, and small pieces.
+//!
+//! No page has a style or a script in its text: the policy of `router` forbids it, so that a name
+//! of a source that is markup in disguise does nothing even where it would get through. Colours and
+//! sizes of drawings are attributes (`fill`, `width`) or classes of the style sheet.
+
+use jiff::Timestamp;
+use lifeboat_core::Error;
+use maud::{DOCTYPE, Markup, html};
+
+use super::context::Ctx;
+use super::screens::SCREENS;
+use super::verdict::Reason;
+use crate::ui::report;
+
+/// The style sheet.
+pub(super) const STYLE: &str = include_str!("style.css");
+
+/// A whole page.
+pub(crate) fn page(ctx: &Ctx, title: &str, body: &Markup) -> Markup {
+    let host = ctx.look.loaded.config.host.clone();
+    let menu = html! {
+        nav aria-label="Screens" { ul {
+            @for screen in SCREENS.iter().filter(|screen| screen.is_in_menu) {
+                li { a href=(screen.path) aria-current=[current(ctx, screen.path)] { (screen.title) } }
+            }
+        } }
+    };
+    let foot = html! {
+        footer {
+            p { "Read " (time(ctx, ctx.look.taken_at)) @if let Some(host) = host { " on " (host) } "." }
+        }
+    };
+    frame(title, &menu, body, &foot)
+}
+
+/// A page without a menu: for who has not said who they are, and for errors.
+pub(crate) fn bare(title: &str, body: &Markup) -> Markup {
+    frame(title, &html! {}, body, &html! {})
+}
+
+fn frame(title: &str, menu: &Markup, body: &Markup, foot: &Markup) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                meta name="robots" content="noindex";
+                title { (title) " · Lifeboat" }
+                link rel="stylesheet" href="/style.css";
+                link rel="icon" href="/icon.svg" type="image/svg+xml";
+            }
+            body {
+                a.skip href="#main" { "Skip to the content" }
+                header { a.name href="/" { "Lifeboat" } (menu) }
+                main id="main" { h1 { (title) } (body) }
+                (foot)
+            }
+        }
+    }
+}
+
+fn current(ctx: &Ctx, path: &str) -> Option<&'static str> {
+    (ctx.path == path).then_some("page")
+}
+
+/// What an error says, with what mends it.
+pub(crate) fn error(error: &Error) -> Markup {
+    html! {
+        p.summary.bad { (error) }
+        @for cause in report::causes(error) { p { (cause) } }
+        @if let Some(hint) = error.hint_text() { p { (hint) } }
+    }
+}
+
+/// What could not be read, and what was to be said while reading.
+pub(crate) fn failures(ctx: &Ctx) -> Markup {
+    let Ctx { look, .. } = ctx;
+    html! {
+        @if !look.failures.is_empty() || !look.warnings.is_empty() {
+            ul.failures {
+                @for failure in &look.failures { li.bad { (failure) } }
+                @for (subject, message) in &look.warnings {
+                    li.doubtful { @if !subject.is_empty() { (subject) ": " } (message) }
+                }
+            }
+        }
+    }
+}
+
+/// Why something is as it is, and the command that mends it.
+pub(crate) fn reason(reason: &Reason) -> Markup {
+    html! {
+        p class={ "reason " (reason.verdict.word()) } {
+            (reason.text)
+            @if let Some(command) = &reason.command { " " code { (command) } }
+        }
+    }
+}
+
+/// How long ago a moment is, with the moment itself for who points at it.
+pub(crate) fn time(ctx: &Ctx, at: Timestamp) -> Markup {
+    html! { time datetime=(at) title=(ctx.moment(at)) { (ctx.age(at)) } }
+}

@@ -1,0 +1,205 @@
+//! A look at everything: the configuration, and what the repositories hold. Read by one thread at
+//! a time, kept, and read anew when it is old or when something is known to have happened.
+//!
+//! A repository may answer slowly or never: then what was read before is shown, with its moment.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use lifeboat_core::Result;
+use lifeboat_core::event::{Event, Observer};
+
+use crate::commands::status::disk::Disk;
+use crate::commands::status::{self, Row};
+use crate::config::Loaded;
+use crate::repositories::Opened;
+use crate::session::Session;
+use crate::ui::report;
+
+/// What was read is new for so long, where each repository is a folder, and where one is not.
+const NEW_MS: (i64, i64) = (10_000, 60_000);
+/// For programs that ask again and again, where a repository has its price for each request.
+const NEW_MS_FOR_PROGRAMS: (i64, i64) = (10_000, 300_000);
+/// How long one who asks waits for a new look, where there is an older one, and where there is none.
+const WAIT: (Duration, Duration) = (Duration::from_millis(1_500), Duration::from_secs(20));
+
+/// Everything, as it was at a moment.
+pub(crate) struct Look {
+    /// When it began.
+    pub(crate) taken_at: Timestamp,
+    /// The configuration.
+    pub(crate) loaded: Loaded,
+    /// Each source in each repository, as `lifeboat status` has it.
+    pub(crate) rows: Vec<Row>,
+    /// How full the disks of repositories are.
+    pub(crate) disks: Vec<Disk>,
+    /// The repositories that could be read, with what they hold.
+    pub(crate) opened: Vec<Opened>,
+    /// What could not be read, and why.
+    pub(crate) failures: Vec<String>,
+    /// What was to be said while reading: of what, and what.
+    pub(crate) warnings: Vec<(String, String)>,
+    /// The zone in which moments are shown.
+    pub(crate) zone: TimeZone,
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asker {
+    /// A person, who waits.
+    Person,
+    /// A program, which comes again.
+    Program,
+}
+
+/// The looks that were taken.
+pub(crate) struct Looks {
+    session: Mutex<Session>,
+    attempts: Option<PathBuf>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    newest: Option<Arc<Look>>,
+    /// What `attempts` was when it was taken.
+    attempts_at: Option<SystemTime>,
+    /// Something happened since it was begun.
+    is_stale: bool,
+    is_looking: bool,
+}
+
+impl Looks {
+    /// None yet.
+    pub(crate) fn new(session: Session) -> Arc<Self> {
+        let state = session.folders.locks.as_deref().and_then(|locks| locks.parent());
+        Arc::new(Looks {
+            attempts: state.map(|state| state.join("attempts")),
+            session: Mutex::new(session),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        })
+    }
+
+    /// The newest look; a new one where that is old. `None` where there is none within the time
+    /// that a person waits.
+    pub(crate) fn newest(self: &Arc<Self>, now: Timestamp, asker: Asker) -> Option<Arc<Look>> {
+        let attempts_at = self.attempts_at();
+        let mut state = self.state();
+        let is_known = state.newest.is_some() && state.attempts_at == attempts_at;
+        let is_new = is_known && !state.is_stale;
+        let is_young = state.newest.as_ref().is_some_and(|look| look.is_young(now, asker));
+        if is_new && is_young {
+            return state.newest.clone();
+        }
+        if !state.is_looking {
+            (state.is_looking, state.is_stale, state.attempts_at) = (true, false, attempts_at);
+            let looks = Arc::clone(self);
+            std::thread::spawn(move || looks.look());
+        }
+        // Only old: the new one is for who comes next.
+        if is_new {
+            return state.newest.clone();
+        }
+        let wait = if state.newest.is_some() { WAIT.0 } else { WAIT.1 };
+        let looking = |state: &mut State| state.is_looking;
+        let waited = self.changed.wait_timeout_while(state, wait, looking);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.newest.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When a backup of this host ended last: each is noted there.
+    fn attempts_at(&self) -> Option<SystemTime> {
+        std::fs::metadata(self.attempts.as_ref()?).ok()?.modified().ok()
+    }
+
+    fn look(&self) {
+        let session = self.session.lock().unwrap_or_else(PoisonError::into_inner).again();
+        let seen = Arc::new(Seen::default());
+        let look = take(session, &seen);
+        let mut state = self.state();
+        state.is_looking = false;
+        match look {
+            Ok(look) => state.newest = Some(Arc::new(look)),
+            // What was known stays, with why it is not newer.
+            Err(error) => {
+                let failure = with_causes(&error);
+                let older = state.newest.take();
+                state.newest = Some(Arc::new(Look::failed(older.as_deref(), failure)));
+            }
+        }
+        self.changed.notify_all();
+    }
+}
+
+/// What is said while it looks.
+#[derive(Default)]
+struct Seen(Mutex<Vec<(String, String)>>);
+
+impl Observer for Seen {
+    fn observe(&self, event: &Event<'_>) {
+        if let Event::Warning { subject, message } = event {
+            let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.push(((*subject).to_owned(), (*message).to_owned()));
+        }
+    }
+}
+
+fn take(session: Session, seen: &Arc<Seen>) -> Result<Look> {
+    let mut env = session.env()?;
+    env.observer = Arc::clone(seen) as Arc<dyn Observer>;
+    let taken_at = env.clock.now();
+    let standing = status::of_all(&session, &env)?;
+    let warnings = std::mem::take(&mut *seen.0.lock().unwrap_or_else(PoisonError::into_inner));
+    Ok(Look {
+        taken_at,
+        rows: standing.rows,
+        disks: standing.disks,
+        opened: standing.opened,
+        failures: standing.failures.iter().map(with_causes).collect(),
+        warnings,
+        zone: session.surroundings.time_zone.clone(),
+        loaded: session.into_loaded()?,
+    })
+}
+
+fn with_causes(error: &lifeboat_core::Error) -> String {
+    let causes = report::causes(error);
+    let causes: String = causes.iter().map(|cause| format!(": {cause}")).collect();
+    format!("{error}{causes}")
+}
+
+impl Look {
+    /// Nothing could be read, and this is why.
+    fn failed(older: Option<&Look>, failure: String) -> Self {
+        Look {
+            taken_at: older.map_or(Timestamp::UNIX_EPOCH, |older| older.taken_at),
+            loaded: Loaded::default(),
+            rows: Vec::new(),
+            disks: Vec::new(),
+            opened: Vec::new(),
+            failures: vec![failure],
+            warnings: Vec::new(),
+            zone: older.map_or(TimeZone::UTC, |older| older.zone.clone()),
+        }
+    }
+
+    fn is_young(&self, now: Timestamp, asker: Asker) -> bool {
+        let is_near = |opened: &Opened| opened.place.url.starts_with("file://");
+        let new_ms = match asker {
+            Asker::Person => NEW_MS,
+            Asker::Program => NEW_MS_FOR_PROGRAMS,
+        };
+        let new_ms = if self.opened.iter().all(is_near) { new_ms.0 } else { new_ms.1 };
+        let age_ms = now.as_millisecond() - self.taken_at.as_millisecond();
+        (0..=new_ms).contains(&age_ms)
+    }
+}

@@ -1,0 +1,22 @@
+//! The web page: what `lifeboat status` says, for people, in a browser.
+//!
+//! It is a process of its own that the agent keeps running, so that nothing that comes by the
+//! network touches the process that holds the schedules. What it shows it reads itself; what runs,
+//! and what is to be begun, it asks the agent by its socket. Pages are drawn here, whole, and need
+//! no script.
+//!
+//! A screen is a file in `screens` and a line in its list. `layout` is what all of them share,
+//! `context` what each of them gets, `look` what was read of repositories and when that is read
+//! anew, `verdict` what is said of a source. `router` has the ways, `api`
+//! those that programs take, `serve` the connections.
+
+mod api;
+mod context;
+mod layout;
+mod look;
+mod router;
+mod screens;
+mod serve;
+mod verdict;
+
+pub(crate) use self::serve::serve;
