@@ -2,8 +2,8 @@
 //!
 //! This crate is the only one that prints, reads the environment, or exits. `commands` has one
 //! file per verb, `agent` what `lifeboat run` does beside them, `web` its page, `config` the
-//! configuration, `ui` all that is seen, `world` the clock and the environment; `sources` and `repositories` list what
-//! can be protected and where.
+//! configuration, `ui` all that is seen, `world` the clock and the environment; `sources` and
+//! `repositories` list what can be protected and where.
 
 mod agent;
 mod attempts;

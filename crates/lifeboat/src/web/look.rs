@@ -23,7 +23,8 @@ use crate::ui::report;
 const NEW_MS: (i64, i64) = (10_000, 60_000);
 /// For programs that ask again and again, where a repository has its price for each request.
 const NEW_MS_FOR_PROGRAMS: (i64, i64) = (10_000, 300_000);
-/// How long one who asks waits for a new look, where there is an older one, and where there is none.
+/// How long one who asks waits for a new look, where there is an older one, and where there is
+/// none.
 const WAIT: (Duration, Duration) = (Duration::from_millis(1_500), Duration::from_secs(20));
 
 /// Everything, as it was at a moment.
