@@ -38,5 +38,5 @@ pub use load::{LoadOptions, load};
 pub use mapping::{Mapping, Orphans};
 pub use names::NameStyle;
 pub use plan::{Options, Plan, plan};
-pub use report::{Done, TableDone, TableVerified, Verified};
+pub use report::{Done, TableDone, TableVerified, Times, Verified};
 pub use verify::verify;

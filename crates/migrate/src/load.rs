@@ -21,7 +21,7 @@ use crate::layout::{Converted, Layout, read_rows};
 use crate::names::Names;
 use crate::plan::{Plan, on_all};
 use crate::rejects::Rejects;
-use crate::report::{Done, TableDone};
+use crate::report::{Done, TableDone, Times};
 use crate::schema::{LeftOut, Schema};
 use crate::server::{RECORD, REJECTS, Server};
 use crate::statements::{self, Step};
@@ -87,6 +87,7 @@ pub fn load(
     })?;
     env.tell(Event::PhaseEnded { phase });
     let load_ms = env.elapsed_ms(begun_ms);
+    let begun_ms = env.clock.monotonic_ms();
     let phase = "comparing";
     env.tell(Event::PhaseBegan { subject: &options.schema, phase, bytes_total: None });
     let refused = loader.finish_tables(moment, &order, &loaded)?;
@@ -106,8 +107,12 @@ pub fn load(
     env.tell(Event::PhaseEnded { phase });
     let mut untranslated = refused;
     env.crash.pass("migrate.loaded")?;
+    let proof_ms = env.elapsed_ms(begun_ms);
+    let begun_ms = env.clock.monotonic_ms();
     let set_aside = swap::finish(env, &server, &mut control, plan, options, &mut untranslated)?;
-    Ok(Done { load_ms, tables, refused: untranslated, set_aside, verified: options.verify })
+    let finish_ms = env.elapsed_ms(begun_ms);
+    let times = Times { load_ms, proof_ms, finish_ms };
+    Ok(Done { times, tables, refused: untranslated, set_aside, verified: options.verify })
 }
 
 /// Makes the schema and its record, or takes those of an earlier run; what of it is not the same

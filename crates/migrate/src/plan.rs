@@ -46,6 +46,8 @@ pub struct Plan {
     pub(crate) statements: Statements,
     pub(crate) orphans: Vec<OrphanKey>,
     pub(crate) options: Options,
+    /// How long reading and deciding took.
+    pub(crate) plan_ms: u64,
 }
 
 /// What becomes of one table.
@@ -134,6 +136,7 @@ impl Plan {
 
 /// Makes a plan. Reads everything once; tables beside each other, as many as there are readers.
 pub fn plan(env: &Env, moment: &mut Moment, options: Options) -> Result<Plan> {
+    let begun_ms = env.clock.monotonic_ms();
     let mut schema = read::read(moment.reader()).map_err(|error| {
         Error::new(Kind::SourceUnavailable, "cannot read the schema").caused_by(error)
     })?;
@@ -155,7 +158,8 @@ pub fn plan(env: &Env, moment: &mut Moment, options: Options) -> Result<Plan> {
     let orphans = orphans::find(moment.reader(), &schema)?;
     let statements = statements::write(&schema, &names, &mut tables, &orphans, &options);
     env.tell(Event::PhaseEnded { phase });
-    Ok(Plan { schema, names, tables, statements, orphans, options })
+    let plan_ms = env.elapsed_ms(begun_ms);
+    Ok(Plan { schema, names, tables, statements, orphans, options, plan_ms })
 }
 
 fn leave_out(schema: &mut Schema, mapping: &Mapping) {

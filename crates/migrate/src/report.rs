@@ -23,8 +23,19 @@ pub struct Done {
     pub set_aside: Option<String>,
     /// Whether every row was read back and compared.
     pub verified: bool,
-    /// How long the load alone took, in milliseconds.
+    /// How long its parts took.
+    pub times: Times,
+}
+
+/// How long the parts of a migration took, in milliseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Times {
+    /// Rows, read and sent.
     pub load_ms: u64,
+    /// Keys, indexes and checks, and beside them the comparison.
+    pub proof_ms: u64,
+    /// Foreign keys, views and the swap.
+    pub finish_ms: u64,
 }
 
 /// A table that was loaded.
@@ -63,7 +74,9 @@ impl Done {
     pub fn to_json(&self) -> Value {
         json!({
             "verified": self.verified,
-            "load_ms": self.load_ms,
+            "load_ms": self.times.load_ms,
+            "proof_ms": self.times.proof_ms,
+            "finish_ms": self.times.finish_ms,
             "set_aside": self.set_aside,
             "rows": self.rows(),
             "rejected": self.rejected(),
@@ -206,6 +219,7 @@ impl Plan {
         let tables = self.schema.tables.iter().zip(&self.tables);
         json!({
             "rows": self.rows(),
+            "plan_ms": self.plan_ms,
             "tables": tables.map(|(table, plan)| self.table_json(table, plan)).collect::<Vec<_>>(),
             "misfits": self.refused(),
             "quarantined": self.quarantined(),

@@ -12,6 +12,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use super::postgres::{Server, build};
+use crate::packages;
 use crate::process::{Taken, is_there, measured, output};
 use crate::root;
 
@@ -32,15 +33,13 @@ struct Line {
     taken: Taken,
     /// The load alone, in seconds, where it is told.
     load_s: Option<f64>,
+    /// All parts of it, in words.
+    parts: String,
 }
 
 pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     let options = parse(arguments)?;
-    for tool in ["sqlite3", "psql", "pgloader"] {
-        if !is_there(tool) {
-            bail!("the benchmark needs {tool} (as root: apt-get install -y sqlite3 pgloader)");
-        }
-    }
+    install()?;
     let folder = root().join("target/bench/migrate");
     fs::create_dir_all(&folder)?;
     let (built, cluster) = build()?;
@@ -55,6 +54,20 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     println!("{page}");
     eprintln!("the same is in {}", path.display());
     Ok(())
+}
+
+fn install() -> Result<()> {
+    let needed =
+        [("sqlite3", "sqlite3"), ("psql", "postgresql-client"), ("pgloader", "pgloader")];
+    let missing: Vec<&str> = needed
+        .iter()
+        .filter(|(program, _)| !is_there(program))
+        .map(|(_, package)| *package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    packages::install(&missing).context("what the benchmark compares with is not here")
 }
 
 fn parse(arguments: &[&str]) -> Result<Options> {
@@ -144,7 +157,7 @@ impl Bench {
             "the quick brown fox jumps over the lazy dog and more words come here ".repeat(3),
             numbers(messages),
             numbers(events),
-        );
+        ) + " PRAGMA journal_mode = WAL;";
         output(Command::new("sqlite3").arg(&database).arg(sql))?;
         for table in TABLES {
             // A blob as PostgreSQL reads it.
@@ -211,12 +224,12 @@ impl Bench {
             let said = self.folder.join("said");
             let taken = measured(&mut command(), &said)?;
             self.complete(options.rows, what)?;
-            runs.push((taken, load_s(&said)));
+            runs.push((taken, seconds_of(&said, "load_ms"), parts(&said)));
         }
         runs.sort_by(|a, b| a.0.wall_s.total_cmp(&b.0.wall_s));
         let memory_bytes_peak = runs.iter().map(|run| run.0.memory_bytes_peak).max().unwrap_or(0);
-        let (taken, load_s) = runs[runs.len() / 2];
-        Ok(Line { what, taken: Taken { memory_bytes_peak, ..taken }, load_s })
+        let (taken, load_s, parts) = runs.swap_remove(runs.len() / 2);
+        Ok(Line { what, taken: Taken { memory_bytes_peak, ..taken }, load_s, parts })
     }
 
     /// Whoever ends with 0 and fewer rows is not measured.
@@ -238,12 +251,25 @@ const COPY_TABLES: &str = "CREATE TABLE users(id bigint, name text, admin boolea
      CREATE TABLE events(id bigint, user_id bigint, kind text, amount float8, payload text, \
      token bytea)";
 
-/// What our result says of the load alone.
-fn load_s(said: &Path) -> Option<f64> {
+/// What our result says of a part of it.
+fn seconds_of(said: &Path, part: &str) -> Option<f64> {
     let text = fs::read_to_string(said).ok()?;
-    let (_, rest) = text.split_once("\"load_ms\":")?;
+    let (_, rest) = text.split_once(&format!("\"{part}\":"))?;
     let digits: String = rest.trim_start().chars().take_while(char::is_ascii_digit).collect();
     digits.parse::<f64>().ok().map(|milliseconds| milliseconds / 1_000.0)
+}
+
+fn parts(said: &Path) -> String {
+    let parts = [
+        ("plan_ms", "examined"),
+        ("load_ms", "loaded"),
+        ("proof_ms", "indexed and compared"),
+        ("finish_ms", "foreign keys and swap"),
+    ];
+    let told = parts.iter().filter_map(|(part, what)| {
+        seconds_of(said, part).map(|seconds| format!("{what} {seconds:.2} s"))
+    });
+    told.collect::<Vec<_>>().join(", ")
 }
 
 fn page(options: &Options, lines: &[Line]) -> String {
@@ -255,7 +281,7 @@ fn page(options: &Options, lines: &[Line]) -> String {
     );
     let speed = |line: &Line| options.rows as f64 / line.taken.wall_s;
     for line in lines {
-        let Line { what, taken, load_s } = line;
+        let Line { what, taken, load_s, .. } = line;
         let load = load_s.map_or(String::new(), |seconds| format!("{seconds:.2}"));
         page.push_str(&format!(
             "| {what} | {:.2} | {:.0} | {load} | {:.1} | {} |\n",
@@ -280,6 +306,10 @@ fn page(options: &Options, lines: &[Line]) -> String {
             1.0,
         ),
     ];
+    page.push('\n');
+    for line in lines.iter().filter(|line| !line.parts.is_empty()) {
+        page.push_str(&format!("- {}: {}\n", line.what, line.parts));
+    }
     page.push('\n');
     for (what, value, least) in bars {
         let verdict = if value >= least { "held" } else { "**missed**" };
@@ -306,7 +336,7 @@ mod tests {
         let options = Options { rows: 1_000, runs: 1, program: None };
         let line = |what, wall_s, load_s| {
             let taken = Taken { wall_s, cpu_s: 1.0, memory_bytes_peak: 1 << 20 };
-            Line { what, taken, load_s }
+            Line { what, taken, load_s, parts: String::new() }
         };
         let with = |ours| {
             [
