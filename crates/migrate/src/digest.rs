@@ -1,6 +1,9 @@
 //! What a table holds, in one number: the sum of the hashes of its rows, in whatever order.
+//!
+//! XXH3 with 128 bits: rows are short, and a hash made for secrets took a fifth of a migration. It
+//! finds what went wrong, not what somebody forged, and a sum of hashes could not do more.
 
-use blake3::Hasher;
+use twox_hash::XxHash3_128;
 
 use crate::target::Value;
 
@@ -18,6 +21,12 @@ impl Digest {
         self.sum = self.sum.wrapping_add(row);
     }
 
+    /// Takes the rows of another part of the same table.
+    pub(crate) fn merge(&mut self, other: Digest) {
+        self.rows += other.rows;
+        self.sum = self.sum.wrapping_add(other.sum);
+    }
+
     /// As people and files have it.
     pub(crate) fn text(&self) -> String {
         format!("{:032x}", self.sum)
@@ -28,7 +37,7 @@ impl Digest {
 #[derive(Default)]
 pub(crate) struct RowHash {
     bytes: Vec<u8>,
-    large: Option<Box<Hasher>>,
+    large: Option<Box<XxHash3_128>>,
 }
 
 /// A row that is larger is hashed as it comes.
@@ -76,20 +85,22 @@ impl RowHash {
             return;
         }
         let large = self.large.get_or_insert_default();
-        large.update(&self.bytes);
-        large.update(bytes);
+        large.write(&self.bytes);
+        large.write(bytes);
         self.bytes.clear();
     }
 
     /// The hash of the row, which is over.
     pub(crate) fn finish(&mut self) -> u128 {
         let hash = match self.large.take() {
-            Some(mut large) => large.update(&self.bytes).finalize(),
-            None => blake3::hash(&self.bytes),
+            Some(mut large) => {
+                large.write(&self.bytes);
+                large.finish_128()
+            }
+            None => XxHash3_128::oneshot(&self.bytes),
         };
         self.bytes.clear();
-        let (half, _) = hash.as_bytes().split_at(16);
-        half.iter().fold(0, |sum, byte| sum << 8 | u128::from(*byte))
+        hash
     }
 }
 

@@ -11,6 +11,7 @@ mod decide;
 mod digest;
 mod expression;
 mod function;
+mod ids;
 mod layout;
 mod load;
 mod mapping;
@@ -32,6 +33,7 @@ mod time;
 mod token;
 mod verify;
 mod view;
+mod work;
 
 pub use decide::Misfits;
 pub use load::{LoadOptions, load};

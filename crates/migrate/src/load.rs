@@ -6,6 +6,8 @@
 //! whose rows in SQLite are still the same.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use lifeboat_core::env::Env;
 use lifeboat_core::event::Event;
@@ -27,6 +29,7 @@ use crate::server::{RECORD, REJECTS, Server};
 use crate::statements::{self, Step};
 use crate::swap;
 use crate::target::Value;
+use crate::work::{Job, Queue, StopOnPanic, Task};
 
 /// Rows are handed on when they have so many bytes.
 const PIECE_BYTES: usize = 64 << 10;
@@ -76,38 +79,22 @@ pub fn load(
         (0..plan.schema.tables.len()).map(|place| Layout::of(plan, place)).collect();
     let kept = begin(&mut control, &server, plan, &layouts)?;
     let loader = Loader { env, plan, server: &server, layouts, kept, verify: options.verify };
-    let order = loader.largest_first();
-    let begun_ms = env.clock.monotonic_ms();
-    let phase = "loading";
-    env.tell(Event::PhaseBegan { subject: &options.schema, phase, bytes_total: None });
-    let loaded = on_all(moment.readers_mut(), &order, |reader, place| {
-        loader.load_table(reader, *place).map_err(|error| {
-            error.context(format!("table {}", loader.plan.schema.tables[*place].name))
-        })
-    })?;
-    env.tell(Event::PhaseEnded { phase });
-    let load_ms = env.elapsed_ms(begun_ms);
-    let begun_ms = env.clock.monotonic_ms();
-    let phase = "comparing";
-    env.tell(Event::PhaseBegan { subject: &options.schema, phase, bytes_total: None });
-    let refused = loader.finish_tables(moment, &order, &loaded)?;
-    let mut tables: Vec<TableDone> = order
-        .iter()
-        .zip(&loaded)
-        .map(|(place, loaded)| TableDone {
-            table: plan.schema.tables[*place].name.clone(),
-            name: loader.layouts[*place].name.clone(),
-            rows: loaded.digest.rows,
-            digest: loaded.digest.text(),
-            rejected: loaded.rejected,
-            was_there: loaded.was_there,
-        })
-        .collect();
+    let (loaded, load_ms, proof_ms) = loader.all_tables(moment, &options.schema)?;
+    let mut untranslated = Vec::new();
+    let mut tables = Vec::with_capacity(loaded.len());
+    for (place, slot) in loaded.into_iter().enumerate() {
+        tables.push(TableDone {
+            table: plan.schema.tables[place].name.clone(),
+            name: loader.layouts[place].name.clone(),
+            rows: slot.digest.rows,
+            digest: slot.digest.text(),
+            rejected: slot.rejected,
+            was_there: slot.was_there,
+        });
+        untranslated.extend(slot.refused);
+    }
     tables.sort_by(|a, b| a.table.cmp(&b.table));
-    env.tell(Event::PhaseEnded { phase });
-    let mut untranslated = refused;
     env.crash.pass("migrate.loaded")?;
-    let proof_ms = env.elapsed_ms(begun_ms);
     let begun_ms = env.clock.monotonic_ms();
     let set_aside = swap::finish(env, &server, &mut control, plan, options, &mut untranslated)?;
     let finish_ms = env.elapsed_ms(begun_ms);
@@ -219,7 +206,7 @@ fn fingerprint(plan: &Plan, place: usize, layout: &Layout) -> String {
     let statements = &plan.statements.tables[place];
     let layout = serde_json::to_string(layout).unwrap_or_default();
     let parts = [plan.tables[place].profile.digest.text(), statements.create.clone(), layout];
-    let steps = statements.after.iter().map(|step| step.sql.clone());
+    let steps = statements.indexes.iter().chain(&statements.after).map(|step| step.sql.clone());
     for part in parts.into_iter().chain(steps) {
         hash.update(&(part.len() as u64).to_le_bytes());
         hash.update(part.as_bytes());
@@ -228,13 +215,93 @@ fn fingerprint(plan: &Plan, place: usize, layout: &Layout) -> String {
 }
 
 /// A table that is on the server.
+#[derive(Default)]
 struct Loaded {
     digest: Digest,
     rejected: u64,
     was_there: bool,
+    /// What PostgreSQL refused of it.
+    refused: Vec<LeftOut>,
 }
 
 impl Loader<'_> {
+    /// All tables, their indexes and the comparison of their rows, beside each other. How long it
+    /// took until all rows were there, and from then on.
+    fn all_tables(&self, moment: &mut Moment, subject: &str) -> Result<(Vec<Loaded>, u64, u64)> {
+        for reader in moment.readers_mut() {
+            // Every page was looked at when the plan was made.
+            let trust = "PRAGMA cell_size_check = OFF";
+            reader.execute_batch(trust).map_err(|error| {
+                Error::new(Kind::SourceUnavailable, "cannot read the database").caused_by(error)
+            })?;
+        }
+        let begun_ms = self.env.clock.monotonic_ms();
+        let phase = "loading";
+        self.env.tell(Event::PhaseBegan { subject, phase, bytes_total: None });
+        let jobs: Vec<Job> = (0..self.layouts.len()).map(|place| self.job(place)).collect();
+        let workers = moment.readers_mut().len();
+        let shares = jobs.iter().map(|job| job.steps).sum::<usize>() >= workers;
+        let queue = Queue::new(jobs, &self.largest_first());
+        let slots: Vec<Mutex<Loaded>> = self.layouts.iter().map(|_| Mutex::default()).collect();
+        let loaded_ms = AtomicU64::new(0);
+        let each: Vec<()> = moment.readers_mut().iter().map(|_| ()).collect();
+        on_all(moment.readers_mut(), &each, |reader, ()| {
+            let _guard = StopOnPanic(&queue);
+            while let Some(task) = queue.next() {
+                self.task(reader, task, &slots, shares).inspect_err(|_| queue.stop())?;
+                if let Task::Load(_) = task {
+                    loaded_ms.fetch_max(self.env.elapsed_ms(begun_ms), Ordering::Relaxed);
+                }
+                queue.done(task);
+            }
+            Ok(())
+        })?;
+        self.env.tell(Event::PhaseEnded { phase });
+        let load_ms = loaded_ms.into_inner();
+        let loaded = slots.into_iter().map(|slot| slot.into_inner().unwrap_or_default());
+        Ok((loaded.collect(), load_ms, self.env.elapsed_ms(begun_ms) - load_ms))
+    }
+
+    /// What is to be done with a table. One of an earlier run has all but the comparison.
+    fn job(&self, place: usize) -> Job {
+        let is_kept = self.kept.contains_key(&self.plan.schema.tables[place].name);
+        let steps = self.plan.statements.tables[place].indexes.len();
+        Job {
+            rows: self.plan.tables[place].profile.digest.rows,
+            steps: if is_kept { 0 } else { steps },
+            compares: self.verify,
+        }
+    }
+
+    fn task(
+        &self,
+        reader: &MomentReader,
+        task: Task,
+        slots: &[Mutex<Loaded>],
+        shares: bool,
+    ) -> Result<()> {
+        let (Task::Load(place) | Task::Step(place, _) | Task::Compare(place) | Task::Close(place)) =
+            task;
+        let slot = || slots[place].lock().unwrap_or_else(PoisonError::into_inner);
+        let done = match task {
+            Task::Load(_) => self.load_table(reader, place).map(|loaded| *slot() = loaded),
+            Task::Step(_, step) => {
+                let step = &self.plan.statements.tables[place].indexes[step];
+                self.index(step, shares).map(|refused| slot().refused.extend(refused))
+            }
+            Task::Compare(_) => {
+                let digest = slot().digest;
+                self.compare(place, digest)
+            }
+            Task::Close(_) => {
+                let refused = std::mem::take(&mut slot().refused);
+                self.close(place, refused).map(|refused| slot().refused = refused)
+            }
+        };
+        let name = || format!("table {}", self.plan.schema.tables[place].name);
+        done.map_err(|error| error.context(name()))
+    }
+
     fn largest_first(&self) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.layouts.len()).collect();
         order.sort_by_key(|place| std::cmp::Reverse(self.plan.tables[*place].profile.digest.rows));
@@ -247,7 +314,9 @@ impl Loader<'_> {
         if let Some(kept) = self.kept.get(&table.name) {
             let sum = u128::from_str_radix(&kept.digest, 16).unwrap_or_default();
             let digest = Digest { rows: kept.rows, sum };
-            return Ok(Loaded { digest, rejected: seen - kept.rows, was_there: true });
+            let steps = kept.refused.as_deref().and_then(|text| serde_json::from_str(text).ok());
+            let refused = steps.unwrap_or_default();
+            return Ok(Loaded { digest, rejected: seen - kept.rows, was_there: true, refused });
         }
         self.server.with(|connection| {
             connection.execute("BEGIN")?;
@@ -275,7 +344,7 @@ impl Loader<'_> {
             ))?;
             connection.execute("COMMIT")?;
             self.env.crash.pass("migrate.table")?;
-            Ok(Loaded { digest, rejected, was_there: false })
+            Ok(Loaded { digest, rejected, ..Loaded::default() })
         })
     }
 
@@ -332,39 +401,28 @@ impl Loader<'_> {
         Ok((digest, rejects))
     }
 
-    /// Keys, indexes and checks of all tables, and the comparison of their rows, beside each other.
-    fn finish_tables(
-        &self,
-        moment: &mut Moment,
-        order: &[usize],
-        loaded: &[Loaded],
-    ) -> Result<Vec<LeftOut>> {
-        // Comparisons first for large tables: each thread has something to do until the end.
-        let tasks: Vec<(usize, usize, bool)> = order
-            .iter()
-            .enumerate()
-            .flat_map(|(at, place)| [(at, *place, true), (at, *place, false)])
-            .collect();
-        let refused = on_all(moment.readers_mut(), &tasks, |_, (at, place, is_index)| {
-            let table = &self.plan.schema.tables[*place];
-            let result = match is_index {
-                true => self.after_rows(*place),
-                false if self.verify => self.compare(*place, &loaded[*at]).map(|()| Vec::new()),
-                false => Ok(Vec::new()),
-            };
-            result.map_err(|error| error.context(format!("table {}", table.name)))
-        })?;
-        Ok(refused.into_iter().flatten().collect())
+    /// Builds an index. Where there are as many as threads, each is built by one process: in
+    /// memory, and not through files that several of them share.
+    fn index(&self, step: &Step, shares: bool) -> Result<Option<LeftOut>> {
+        self.env.proceed()?;
+        self.server.with(|connection| {
+            connection.execute("BEGIN")?;
+            if shares {
+                connection.execute("SET LOCAL max_parallel_maintenance_workers = 0")?;
+            }
+            let refused = run_step(connection, step)?;
+            connection.execute("COMMIT")?;
+            Ok(refused)
+        })
     }
 
-    fn after_rows(&self, place: usize) -> Result<Vec<LeftOut>> {
+    /// What needs a table alone: keys and checks, and the note that it is finished.
+    fn close(&self, place: usize, mut refused: Vec<LeftOut>) -> Result<Vec<LeftOut>> {
         let table = &self.plan.schema.tables[place];
-        if let Some(kept) = self.kept.get(&table.name) {
-            let steps = kept.refused.as_deref().and_then(|text| serde_json::from_str(text).ok());
-            return Ok(steps.unwrap_or_default());
+        if self.kept.contains_key(&table.name) {
+            return Ok(refused);
         }
         self.server.with(|connection| {
-            let mut refused = Vec::new();
             connection.execute("BEGIN")?;
             for step in &self.plan.statements.tables[place].after {
                 self.env.proceed()?;
@@ -385,12 +443,12 @@ impl Loader<'_> {
         })
     }
 
-    fn compare(&self, place: usize, loaded: &Loaded) -> Result<()> {
+    fn compare(&self, place: usize, sent: Digest) -> Result<()> {
         let layout = &self.layouts[place];
         let there = self.server.with(|connection| {
             compare::digest_of_server(self.env, connection, layout, |_: &[Value<'_>], _| Ok(()))
         })?;
-        if there == loaded.digest {
+        if there == sent {
             return Ok(());
         }
         let computed: Vec<&str> = layout
@@ -401,8 +459,8 @@ impl Loader<'_> {
             .collect();
         let message = format!(
             "{} rows with the digest {} were sent, and {} with {} are there",
-            loaded.digest.rows,
-            loaded.digest.text(),
+            sent.rows,
+            sent.text(),
             there.rows,
             there.text()
         );

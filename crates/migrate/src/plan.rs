@@ -10,18 +10,21 @@ use lifeboat_core::{Error, Kind, Result};
 use lifeboat_sqlite::{Moment, MomentReader};
 
 use crate::decide::{self, Choice, Misfits};
+use crate::ids::{self, IdSet};
 use crate::mapping::{Mapping, Orphans};
 use crate::names::{NameStyle, Names};
 use crate::orphans::{self, OrphanKey};
 use crate::profile::{TableProfile, profile};
 use crate::read;
-use crate::scan::{rowid_name, scan, shown, unreadable};
+use crate::scan::{self, Part, rowid_name, scan, shown, unreadable};
 use crate::schema::{LeftOut, Schema, Table};
 use crate::statements::{self, Statements};
 use crate::target::Target;
 
 /// So many misfits of a column are kept with their rows.
 const MISFITS_KEPT: usize = 1_000;
+/// Tables are examined in parts of so many rowids, by all readers beside each other.
+const PART_ROWIDS: u64 = 100_000;
 
 /// What was asked for.
 #[derive(Clone, Debug, Default)]
@@ -147,15 +150,25 @@ pub fn plan(env: &Env, moment: &mut Moment, options: Options) -> Result<Plan> {
     let names = Names::of(&schema, &options.mapping, options.names)?;
     let phase = "examining";
     env.tell(Event::PhaseBegan { subject: "the database", phase, bytes_total: None });
-    let order = largest_first(moment.reader(), &schema);
-    let tables = on_all(moment.readers_mut(), &order, |reader, table| {
-        plan_table(env, reader, &schema.tables[*table], &options)
+    let ids = ids::read_all(env, moment.reader(), &schema)?;
+    let profiles = profiles(env, moment, &schema, &ids)?;
+    let order = largest_first(&profiles);
+    let tables = on_all(moment.readers_mut(), &order, |reader, place| {
+        let profile = profiles[*place].clone();
+        plan_table(env, reader, (&schema.tables[*place], profile), &options)
     })?;
     let mut tables: Vec<(usize, TablePlan)> = order.iter().copied().zip(tables).collect();
     tables.sort_by_key(|(place, _)| *place);
     let mut tables: Vec<TablePlan> = tables.into_iter().map(|(_, table)| table).collect();
     follow_keys(&schema, &mut tables);
-    let orphans = orphans::find(moment.reader(), &schema)?;
+    let orphans = orphans::find(moment.reader(), &schema, |place, key| {
+        let table = &schema.tables[place];
+        let of_columns = ids::of_columns(&schema, &ids, table);
+        let column = key.from.first().and_then(|name| table.column(name));
+        let met = |column: usize| tables[place].profile.columns[column].unknown_ids == 0;
+        column.is_some_and(|column| of_columns[column].is_some() && met(column))
+    })?;
+    drop(ids);
     let statements = statements::write(&schema, &names, &mut tables, &orphans, &options);
     env.tell(Event::PhaseEnded { phase });
     let plan_ms = env.elapsed_ms(begun_ms);
@@ -202,22 +215,40 @@ fn follow_keys(schema: &Schema, tables: &mut [TablePlan]) {
     }
 }
 
-/// The tables in the order in which they are taken, by their greatest rowid.
-fn largest_first(reader: &MomentReader, schema: &Schema) -> Vec<usize> {
-    let size = |table: &Table| {
-        let rowid = rowid_name(table)?;
-        let name = lifeboat_postgres::identifier(&table.name);
-        let sql = format!("SELECT max({rowid}) FROM {name}");
-        reader.query_row(&sql, [], |row| row.get::<_, Option<i64>>(0)).ok().flatten()
-    };
-    let mut order: Vec<(i64, usize)> = schema
-        .tables
-        .iter()
-        .enumerate()
-        .map(|(place, table)| (size(table).unwrap_or(i64::MAX), place))
+/// What is in the tables: all parts of them, beside each other.
+fn profiles(
+    env: &Env,
+    moment: &mut Moment,
+    schema: &Schema,
+    ids: &[Option<IdSet>],
+) -> Result<Vec<TableProfile>> {
+    let tables = schema.tables.iter().enumerate();
+    let parts: Vec<(usize, Part)> = tables
+        .flat_map(|(place, table)| {
+            let parts = scan::parts(moment.reader(), table, PART_ROWIDS);
+            parts.into_iter().map(move |part| (place, part))
+        })
         .collect();
-    order.sort_by_key(|(size, place)| (std::cmp::Reverse(*size), *place));
-    order.into_iter().map(|(_, place)| place).collect()
+    let of_columns: Vec<Vec<Option<&IdSet>>> =
+        schema.tables.iter().map(|table| ids::of_columns(schema, ids, table)).collect();
+    let seen = on_all(moment.readers_mut(), &parts, |reader, (place, part)| {
+        profile(env, reader, &schema.tables[*place], *part, &of_columns[*place])
+    })?;
+    let mut profiles: Vec<Option<TableProfile>> = vec![None; schema.tables.len()];
+    for ((place, _), part) in parts.iter().zip(seen) {
+        match &mut profiles[*place] {
+            Some(profile) => profile.merge(&part),
+            none => *none = Some(part),
+        }
+    }
+    Ok(profiles.into_iter().map(Option::unwrap_or_default).collect())
+}
+
+/// The tables in the order in which they are taken.
+fn largest_first(profiles: &[TableProfile]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..profiles.len()).collect();
+    order.sort_by_key(|place| std::cmp::Reverse(profiles[*place].digest.rows));
+    order
 }
 
 /// Does the same with each item, on as many threads as there are readers. The first error ends it.
@@ -269,10 +300,9 @@ pub(crate) fn on_all<T: Sync, R: Send>(
 fn plan_table(
     env: &Env,
     reader: &MomentReader,
-    table: &Table,
+    (table, profile): (&Table, TableProfile),
     options: &Options,
 ) -> Result<TablePlan> {
-    let profile = profile(env, reader, table)?;
     let mapping = &options.mapping;
     let columns = table.columns.iter().zip(&profile.columns).map(|(column, seen)| {
         let policy = mapping.misfits(&table.name, &column.name).unwrap_or(options.misfits);

@@ -6,7 +6,8 @@ use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
 use crate::digest::{Digest, RowHash};
-use crate::scan::scan;
+use crate::ids::IdSet;
+use crate::scan::{Part, scan_part};
 use crate::schema::Table;
 use crate::target::{Target, is_exact};
 use crate::time::{self, Zone};
@@ -47,6 +48,8 @@ pub(crate) struct ColumnProfile {
     pub(crate) truths: u64,
     /// Values that exceed the digits that were declared.
     pub(crate) too_many_digits: u64,
+    /// Values that are not ids of the table that they refer to, where that is looked at.
+    pub(crate) unknown_ids: u64,
 }
 
 impl ColumnProfile {
@@ -58,6 +61,52 @@ impl ColumnProfile {
     /// Whether all texts can be texts of PostgreSQL.
     pub(crate) fn texts_are_clean(&self) -> bool {
         self.nul == 0 && self.not_utf8 == 0
+    }
+
+    /// Takes what was seen in another part of the table.
+    fn merge(&mut self, other: &ColumnProfile) {
+        if other.integers > 0 {
+            let is_first = self.integers == 0;
+            let (least, most) = (other.integer_min, other.integer_max);
+            self.integer_min = if is_first { least } else { self.integer_min.min(least) };
+            self.integer_max = if is_first { most } else { self.integer_max.max(most) };
+        }
+        if other.reals > 0 {
+            let is_first = self.reals == 0;
+            let (least, most) = (other.real_min, other.real_max);
+            self.real_min = if is_first { least } else { self.real_min.min(least) };
+            self.real_max = if is_first { most } else { self.real_max.max(most) };
+        }
+        self.bytes_max = self.bytes_max.max(other.bytes_max);
+        self.letters_max = self.letters_max.max(other.letters_max);
+        for (mine, its) in self.counts().into_iter().zip(other.clone().counts()) {
+            *mine += *its;
+        }
+    }
+
+    fn counts(&mut self) -> [&mut u64; 20] {
+        [
+            &mut self.nulls,
+            &mut self.integers,
+            &mut self.reals,
+            &mut self.texts,
+            &mut self.blobs,
+            &mut self.zero_or_one,
+            &mut self.inexact,
+            &mut self.seconds,
+            &mut self.milliseconds,
+            &mut self.julian,
+            &mut self.nul,
+            &mut self.not_utf8,
+            &mut self.empty,
+            &mut self.dates,
+            &mut self.moments,
+            &mut self.moments_utc,
+            &mut self.moments_elsewhere,
+            &mut self.truths,
+            &mut self.too_many_digits,
+            &mut self.unknown_ids,
+        ]
     }
 
     fn note(&mut self, value: ValueRef<'_>, limits: Option<(u32, u32)>) {
@@ -141,8 +190,23 @@ pub(crate) struct TableProfile {
     pub(crate) digest: Digest,
 }
 
-/// Reads a table once.
-pub(crate) fn profile(env: &Env, connection: &Connection, table: &Table) -> Result<TableProfile> {
+impl TableProfile {
+    /// Takes what was seen in another part of the table.
+    pub(crate) fn merge(&mut self, other: &TableProfile) {
+        self.digest.merge(other.digest);
+        let columns = self.columns.iter_mut().zip(&other.columns);
+        columns.for_each(|(mine, its)| mine.merge(its));
+    }
+}
+
+/// Reads a part of a table once. Columns that refer to the ids of a table come with those.
+pub(crate) fn profile(
+    env: &Env,
+    connection: &Connection,
+    table: &Table,
+    part: Part,
+    ids: &[Option<&IdSet>],
+) -> Result<TableProfile> {
     let limits: Vec<_> =
         table.columns.iter().map(|column| declared_numbers(&column.declared)).collect();
     let mut profile = TableProfile {
@@ -150,11 +214,14 @@ pub(crate) fn profile(env: &Env, connection: &Connection, table: &Table) -> Resu
         ..TableProfile::default()
     };
     let mut hash = RowHash::default();
-    scan(env, connection, table, |row| {
+    scan_part(env, connection, table, part, |row| {
         for (place, column) in profile.columns.iter_mut().enumerate() {
             let value = row.value(place)?;
             hash.raw(value);
             column.note(value, limits[place]);
+            if let Some(ids) = ids[place] {
+                column.unknown_ids += u64::from(!ids.is_met_by(value));
+            }
         }
         profile.digest.add(hash.finish());
         Ok(())
@@ -173,4 +240,37 @@ pub(crate) fn declared_numbers(declared: &str) -> Option<(u32, u32)> {
     let precision = numbers.next()?.ok()?;
     let scale = numbers.next().and_then(|scale| scale.ok()).unwrap_or(0);
     (1..=1_000).contains(&precision).then_some((precision, scale))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_together_are_the_whole() {
+        let values = [
+            ValueRef::Integer(5),
+            ValueRef::Null,
+            ValueRef::Integer(-7),
+            ValueRef::Real(1.5),
+            ValueRef::Text(b"2024-01-01"),
+            ValueRef::Text(b"true"),
+            ValueRef::Text(b"\xff"),
+            ValueRef::Blob(b"1234567890123"),
+            ValueRef::Real(-2.5),
+            ValueRef::Integer(1_700_000_000),
+        ];
+        for split in 0..=values.len() {
+            let seen = |values: &[ValueRef<'_>]| {
+                let mut profile = ColumnProfile::default();
+                values.iter().for_each(|value| profile.note(*value, None));
+                profile
+            };
+            let (whole, mut parts) = (seen(&values), seen(&values[..split]));
+            parts.merge(&seen(&values[split..]));
+            // Dates and truths are counted for as long as all texts are some.
+            (parts.dates, parts.truths) = (whole.dates, whole.truths);
+            assert_eq!(format!("{parts:?}"), format!("{whole:?}"), "{split}");
+        }
+    }
 }

@@ -61,11 +61,50 @@ pub(crate) fn rowid_name(table: &Table) -> Option<&'static str> {
     }
 }
 
+/// Rowids from the first to the last, both of them too; `None` is all of a table.
+pub(crate) type Part = Option<(i64, i64)>;
+
+/// Parts of a table that several readers take beside each other, each of no more than so many
+/// rowids, and not too many.
+pub(crate) fn parts(connection: &Connection, table: &Table, rowids: u64) -> Vec<Part> {
+    const PARTS_MAX: u64 = 64;
+    let ends = || {
+        let rowid = rowid_name(table).filter(|_| table.module.is_none())?;
+        let name = identifier(&table.name);
+        let end = |which: &str| {
+            let sql = format!("SELECT {which}({rowid}) FROM {name}");
+            connection.query_row(&sql, [], |row| row.get::<_, Option<i64>>(0)).ok().flatten()
+        };
+        Some((end("min")?, end("max")?))
+    };
+    let Some((least, most)) = ends() else { return vec![None] };
+    let span = most.abs_diff(least);
+    let count = (span / rowids).clamp(1, PARTS_MAX);
+    if count == 1 {
+        return vec![None];
+    }
+    let width = span / count + 1;
+    let begin = |part: u64| least.saturating_add_unsigned(width.saturating_mul(part));
+    let end = |part: u64| if part + 1 == count { most } else { begin(part + 1) - 1 };
+    (0..count).map(|part| Some((begin(part), end(part)))).collect()
+}
+
 /// Hands on each row of a table.
 pub(crate) fn scan(
     env: &Env,
     connection: &Connection,
     table: &Table,
+    each: impl FnMut(&ScannedRow<'_, '_>) -> Result<()>,
+) -> Result<()> {
+    scan_part(env, connection, table, None, each)
+}
+
+/// Hands on each row of a part of a table.
+pub(crate) fn scan_part(
+    env: &Env,
+    connection: &Connection,
+    table: &Table,
+    part: Part,
     mut each: impl FnMut(&ScannedRow<'_, '_>) -> Result<()>,
 ) -> Result<()> {
     let rowid = rowid_name(table);
@@ -73,7 +112,10 @@ pub(crate) fn scan(
     let all: Vec<String> = rowid.map(str::to_owned).into_iter().chain(names).collect();
     // NOT INDEXED: in the order of the table, and from the table itself.
     let hint = if table.module.is_some() { "" } else { " NOT INDEXED" };
-    let sql = format!("SELECT {} FROM {}{hint}", all.join(", "), identifier(&table.name));
+    let mut sql = format!("SELECT {} FROM {}{hint}", all.join(", "), identifier(&table.name));
+    if let (Some((first, last)), Some(rowid)) = (part, rowid) {
+        let _ = write!(sql, " WHERE {rowid} BETWEEN {first} AND {last}");
+    }
     let failed = |error| unreadable(table, error);
     let mut statement = connection.prepare(&sql).map_err(failed)?;
     let mut rows = statement.query([]).map_err(failed)?;
@@ -119,6 +161,31 @@ pub(crate) fn shown(value: ValueRef<'_>) -> String {
             let digits: String = head.iter().map(|byte| format!("{byte:02x}")).collect();
             let more = if head.len() < bytes.len() { "..." } else { "" };
             format!("x'{digits}{more}' ({} bytes)", bytes.len())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_have_every_row_once() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY)").unwrap();
+        let table = Table { name: "t".into(), ..Table::default() };
+        assert_eq!(parts(&connection, &table, 10), [None]);
+        for ids in [vec![5], vec![1, 2, 11, 25, 30], vec![i64::MIN, -1, 0, 7, i64::MAX]] {
+            for id in &ids {
+                connection.execute("INSERT INTO t VALUES (?1)", [id]).unwrap();
+            }
+            let parts = parts(&connection, &table, 10);
+            let has = |id: &i64| {
+                let holds = |part: &&Part| part.is_none_or(|(a, b)| (a..=b).contains(id));
+                parts.iter().filter(holds).count()
+            };
+            assert!(ids.iter().all(|id| has(id) == 1), "{parts:?}");
+            connection.execute("DELETE FROM t", []).unwrap();
         }
     }
 }

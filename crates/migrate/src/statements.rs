@@ -34,7 +34,9 @@ pub(crate) struct Statements {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TableStatements {
     pub(crate) create: String,
-    /// Keys, indexes and checks, after the rows.
+    /// Indexes, after the rows: they are built beside each other.
+    pub(crate) indexes: Vec<Step>,
+    /// Keys that use them and checks, after the indexes.
     pub(crate) after: Vec<Step>,
     /// The ids that were given out: run last.
     pub(crate) sequence: Option<String>,
@@ -62,7 +64,8 @@ impl Statements {
             script.push_str(";\n");
         };
         self.tables.iter().for_each(|table| add(&table.create));
-        self.tables.iter().flat_map(|table| &table.after).for_each(|step| add(&step.sql));
+        let steps = self.tables.iter().flat_map(|table| table.indexes.iter().chain(&table.after));
+        steps.for_each(|step| add(&step.sql));
         let steps = self.foreign_keys.iter().chain(&self.views).chain(&self.triggers);
         steps.for_each(|step| add(&step.sql));
         self.tables.iter().filter_map(|table| table.sequence.as_deref()).for_each(&mut add);
@@ -143,13 +146,13 @@ impl Writer<'_> {
             lines.push(format!("{} bigint NOT NULL", identifier(rowid)));
         }
         let create = format!("CREATE TABLE {} (\n  {}\n)", self.name(), lines.join(",\n  "));
-        let mut after = Vec::new();
-        self.primary_key(&mut after);
+        let mut of_table = TableStatements { create, ..TableStatements::default() };
+        self.primary_key(&mut of_table);
         for index in &self.table.indexes {
-            self.index(index, &mut after);
+            self.index(index, &mut of_table);
         }
-        self.checks(&mut after);
-        TableStatements { create, after, sequence: self.sequence() }
+        self.checks(&mut of_table.after);
+        TableStatements { sequence: self.sequence(), ..of_table }
     }
 
     fn column_line(&mut self, place: usize) -> String {
@@ -189,7 +192,7 @@ impl Writer<'_> {
                 Err(why) => self.lost(format!("default of {what}"), why, default),
             }
         }
-        let is_key = self.table.without_rowid && self.table.primary_key.contains(&place);
+        let is_key = self.table.primary_key.contains(&place) && self.has_primary_key();
         let has_nulls = self.plan.profile.columns[place].nulls > 0;
         match (column.not_null || is_key, has_nulls) {
             (true, false) => line.push_str(" NOT NULL"),
@@ -231,30 +234,52 @@ impl Writer<'_> {
         Some(format!("ALTER TABLE {table} ALTER COLUMN {column} RESTART WITH {next}"))
     }
 
-    fn primary_key(&mut self, after: &mut Vec<Step>) {
+    /// Whether the primary key can be one on the server too.
+    fn has_primary_key(&self) -> bool {
+        let key = &self.table.primary_key;
+        let has_nulls = key.iter().any(|place| self.plan.profile.columns[*place].nulls > 0);
+        !key.is_empty() && !has_nulls && self.bytes_of(key) <= KEY_BYTES_MAX
+    }
+
+    fn primary_key(&mut self, of_table: &mut TableStatements) {
         let key = self.table.primary_key.clone();
         if key.is_empty() {
             return;
         }
         let what = format!("primary key of {}", self.table.name);
-        let has_nulls = key.iter().any(|place| self.plan.profile.columns[*place].nulls > 0);
-        let is_long = self.bytes_of(&key) > KEY_BYTES_MAX;
         let columns: Vec<String> = key.iter().map(|place| self.column(*place)).collect();
         let original = format!("PRIMARY KEY ({})", columns.join(", "));
-        if has_nulls || is_long {
-            let why = if has_nulls { "NULLs are in it" } else { "its values are too long for one" };
-            let note = format!("{what}: {why}: a unique index takes its place");
-            self.statements.notes.push(note);
-            let keys: Vec<String> =
-                key.iter().map(|place| self.short_key(*place, self.column(*place))).collect();
-            let index = self.index_name(&format!("{}_pkey", self.table.name));
-            let table = self.name();
-            let sql = format!("CREATE UNIQUE INDEX {index} ON {table} ({})", keys.join(", "));
-            after.push(Step { what, sql, original, is_required: true });
+        let index = self.index_name(&format!("{}_pkey", self.table.name));
+        if self.has_primary_key() {
+            self.constraint("PRIMARY KEY", (what, original), (&index, &columns), of_table);
             return;
         }
-        let sql = format!("ALTER TABLE {} ADD PRIMARY KEY ({})", self.name(), columns.join(", "));
-        after.push(Step { what, sql, original, is_required: true });
+        let has_nulls = key.iter().any(|place| self.plan.profile.columns[*place].nulls > 0);
+        let why = if has_nulls { "NULLs are in it" } else { "its values are too long for one" };
+        let note = format!("{what}: {why}: a unique index takes its place");
+        self.statements.notes.push(note);
+        let keys: Vec<String> =
+            key.iter().map(|place| self.short_key(*place, self.column(*place))).collect();
+        let table = self.name();
+        let sql = format!("CREATE UNIQUE INDEX {index} ON {table} ({})", keys.join(", "));
+        of_table.indexes.push(Step { what, sql, original, is_required: true });
+    }
+
+    /// A constraint that is an index: built beside others, and then made one, which takes no time.
+    fn constraint(
+        &self,
+        kind: &str,
+        (what, original): (String, String),
+        (index, columns): (&str, &[String]),
+        of_table: &mut TableStatements,
+    ) {
+        let table = self.name();
+        let build = format!("CREATE UNIQUE INDEX {index} ON {table} ({})", columns.join(", "));
+        let make = format!("ALTER TABLE {table} ADD CONSTRAINT {index} {kind} USING INDEX {index}");
+        let step =
+            |sql| Step { what: what.clone(), sql, original: original.clone(), is_required: true };
+        of_table.indexes.push(step(build));
+        of_table.after.push(step(make));
     }
 
     fn bytes_of(&self, key: &[usize]) -> usize {
@@ -277,7 +302,7 @@ impl Writer<'_> {
         identifier(&self.room.take(name, self.style))
     }
 
-    fn index(&mut self, index: &Index, after: &mut Vec<Step>) {
+    fn index(&mut self, index: &Index, of_table: &mut TableStatements) {
         let plain: Vec<usize> = index.keys.iter().filter_map(|key| key.column).collect();
         let is_plain = plain.len() == index.keys.len()
             && index.keys.iter().all(|key| self.is_binary(key))
@@ -286,17 +311,17 @@ impl Writer<'_> {
             return;
         }
         let columns: Vec<String> = plain.iter().map(|place| self.column(*place)).collect();
-        if index.origin == Origin::Unique && is_plain {
-            let what = format!("unique key of {} ({})", self.table.name, columns.join(", "));
-            let original = format!("UNIQUE ({})", columns.join(", "));
-            let sql = format!("ALTER TABLE {} ADD {original}", self.name());
-            after.push(Step { what, sql, original, is_required: true });
-            return;
-        }
         let wanted = match index.name.starts_with("sqlite_autoindex_") {
             true => format!("{}_{}_key", self.table.name, columns.join("_").replace('"', "")),
             false => index.name.clone(),
         };
+        if index.origin == Origin::Unique && is_plain {
+            let what = format!("unique key of {} ({})", self.table.name, columns.join(", "));
+            let original = format!("UNIQUE ({})", columns.join(", "));
+            let name = self.index_name(&wanted);
+            self.constraint("UNIQUE", (what, original), (&name, &columns), of_table);
+            return;
+        }
         let what = format!("index {} on {}", index.name, self.table.name);
         match self.keys_and_condition(index) {
             Ok((keys, condition)) => {
@@ -307,7 +332,7 @@ impl Writer<'_> {
                     keys.join(", ")
                 );
                 let original = index.sql.clone();
-                after.push(Step { what, sql, original, is_required: index.unique });
+                of_table.indexes.push(Step { what, sql, original, is_required: index.unique });
             }
             Err(why) => self.lost(what, why, &index.sql),
         }

@@ -57,8 +57,7 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
 }
 
 fn install() -> Result<()> {
-    let needed =
-        [("sqlite3", "sqlite3"), ("psql", "postgresql-client"), ("pgloader", "pgloader")];
+    let needed = [("sqlite3", "sqlite3"), ("psql", "postgresql-client"), ("pgloader", "pgloader")];
     let missing: Vec<&str> = needed
         .iter()
         .filter(|(program, _)| !is_there(program))
