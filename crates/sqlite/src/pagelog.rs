@@ -13,6 +13,7 @@
 //! | `label` | what a sealed file says of itself without a key |
 //! | `state` | hashes of all pages, and the digest of a state |
 //! | `delta` | a page as a difference from its version before |
+//! | `cells` | in which page a page's content stood before |
 //! | `names` | names of objects |
 //! | `write`, `read` | one file |
 //! | `chain` | the files of a base: which of them lead to a position |
@@ -38,6 +39,7 @@
 
 mod bounds;
 mod catch_up;
+mod cells;
 mod chain;
 mod compare;
 mod copy;
@@ -81,13 +83,17 @@ pub use self::verify::{LogReport, ScratchCheck, verify};
 
 /// What else in this crate adds to a log.
 pub(crate) mod adding {
-    pub(crate) use super::delta::{Changed, encode};
+    pub(crate) use super::delta::{Changed, Encoding};
     pub(crate) use super::increment::ready;
     pub(crate) use super::open::{Looked, OpenLog};
 }
 
 /// How many differences may lie upon one another before a page is stored whole again.
-const DIFFERENCES_MAX: u8 = 32;
+const DIFFERENCES_MAX: u8 = 64;
+
+/// In a file of no more than so many bytes of pages a page may be a difference from another one: so
+/// much may whoever lays such a file hold.
+const OTHERS_BYTES_MAX: usize = 16 << 20;
 
 /// How many files a base's log may have before the next run makes a new backup instead.
 const FILES_MAX: usize = 5_000;

@@ -272,8 +272,11 @@ fn follow(
                         true => job.look(env, bounds),
                         false => Told::Nothing,
                     };
-                    // Nobody listens any more only when all is over.
-                    let _ = sender.send((at, told));
+                    // Most looks find nothing, and nobody is woken for that.
+                    if !matches!(told, Told::Nothing) {
+                        // Nobody listens any more only when all is over.
+                        let _ = sender.send((at, told));
+                    }
                     job.pace(env)
                 });
             });

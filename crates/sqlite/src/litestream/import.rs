@@ -22,7 +22,7 @@ use serde_json::json;
 use super::replay::{ReplicaReplay, lay, unwritten};
 use super::replica::{LtxFile, Replica, ReplicaState};
 use crate::holders::side_files;
-use crate::pagelog::adding::{Changed, Looked, OpenLog, encode, ready};
+use crate::pagelog::adding::{Changed, Encoding, Looked, OpenLog, ready};
 use crate::{KIND, SqliteSource};
 
 /// Pages that are encoded together.
@@ -207,19 +207,19 @@ impl Import<'_> {
         let looked =
             Looked { held_ms: before.at.as_millisecond().max(log.held_ms), until_ms: time_ms };
         let mut writer = log.begin_file(looked)?;
-        let mut batch: Vec<Changed> = Vec::new();
+        let mut batch: Vec<Changed<'_>> = Vec::new();
         let page_count = log.state.page_count();
         let after = lay(env, self.replica, file, page_count, &mut |number, page| {
             if let Some(changed) = changed(log, &database, &place, number, page)? {
                 batch.push(changed);
             }
             if batch.len() == BATCH_PAGES {
-                writer.add(&encode(&batch)?)?;
+                writer.add(&Encoding::CAREFUL.encode(&batch)?)?;
                 batch.clear();
             }
             Ok(())
         })?;
-        writer.add(&encode(&batch)?)?;
+        writer.add(&Encoding::CAREFUL.encode(&batch)?)?;
         let bytes = u64::from(after) * u64::from(log.state.page_size());
         database.set_len(bytes).map_err(|error| unwritten(&place, error))?;
         log.end_file(env, writer, after, looked, 0)?;
@@ -235,7 +235,7 @@ fn changed(
     place: &Path,
     number: u32,
     page: &[u8],
-) -> Result<Option<Changed>> {
+) -> Result<Option<Changed<'static>>> {
     let (hash, hash_before) = (block_hash(page), log.state.hash(number).copied());
     if hash_before == Some(hash) {
         return Ok(None);
@@ -250,7 +250,7 @@ fn changed(
         before = (hash_before == Some(block_hash(&old))).then(|| (old, log.depth(number)));
     }
     database.write_all_at(page, offset).map_err(|error| unwritten(place, error))?;
-    Ok(Some(Changed { page: number, hash, content: page.to_vec(), before }))
+    Ok(Some(Changed::read((number, hash), page.to_vec(), before)))
 }
 
 /// A state of a replica as a source: the file that was made of it, under the database's own name.

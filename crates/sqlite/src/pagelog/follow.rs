@@ -25,7 +25,7 @@ use lifeboat_core::source::{CaptureOptions, Source};
 use lifeboat_core::store::ObjectName;
 
 use super::bounds::{FollowBounds, Pace};
-use super::delta::{Before, Changed, encode};
+use super::delta::{Changed, Encoding};
 use super::history::History;
 use super::increment::{Increment, IncrementOutcome, Ready, base_of, compare, ready};
 use super::known::{Known, KnownFrames, News, Versions, is_wal, known_at, known_of, limit_of};
@@ -386,7 +386,10 @@ impl Follower {
         let wanted = news.between.wanted(page_count, before_count, frames.newest());
         let mut writer = self.log.begin_file(looked)?;
         let (mut is_whole, mut has_read_frames) = (true, false);
-        for pages in wanted.chunks(BATCH_PAGES) {
+        let page_bytes = self.log.state.page_size() as usize;
+        let encoding = Encoding::CAREFUL.of_file(wanted.len(), page_bytes);
+        let together = if encoding.is_whole() { wanted.len().max(1) } else { BATCH_PAGES };
+        for pages in wanted.chunks(together) {
             env.proceed()?;
             let mut batch = Vec::with_capacity(pages.len());
             for &(page, frame) in pages {
@@ -399,7 +402,7 @@ impl Follower {
                     None => {}
                 }
             }
-            writer.add(&encode(&batch)?)?;
+            writer.add(&encoding.encode(&batch)?)?;
         }
         is_whole &= news.between.is_unchanged(&news.file, &news.header, has_read_frames)?;
         if !is_whole {
@@ -423,7 +426,7 @@ impl Follower {
         versions: &Versions<'_>,
         (page, frame): (u32, u32),
         copied: Option<Vec<u8>>,
-    ) -> Result<Option<Result<Changed, Gone>>> {
+    ) -> Result<Option<Result<Changed<'static>, Gone>>> {
         let page_bytes = self.log.state.page_size() as usize;
         let Some(content) = versions.content((page, frame), copied, page_bytes)? else {
             return Ok(Some(Err(Gone)));
@@ -433,14 +436,14 @@ impl Follower {
         if before_hash == Some(hash) {
             return Ok(None);
         }
-        let before: Before = match before_hash {
+        let before = match before_hash {
             Some(before) => {
                 versions.before(page, content.len(), |old| block_hash(old) == before)?
             }
             None => None,
         };
         let before = before.map(|(old, _)| (old, self.log.depth(page)));
-        Ok(Some(Ok(Changed { page, hash, content, before })))
+        Ok(Some(Ok(Changed::read((page, hash), content, before))))
     }
 
     /// Whether those frames hold all that the database grew by.

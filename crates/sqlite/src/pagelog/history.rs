@@ -4,6 +4,7 @@
 //! without a page being read. A page itself is the base's, or a whole one of a file, with the
 //! differences of later files upon it; what comes out must have the page's hash.
 
+use std::collections::HashMap;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use lifeboat_core::scratch::expectation;
 use lifeboat_core::{Error, Kind, Result};
 
 use super::chain::Step;
-use super::delta::{Before, Decoder, Form};
+use super::delta::{Before, Befores, Decoder};
 use super::layout::Digest;
 use super::read::LogReader;
 use super::state::PageState;
@@ -25,6 +26,13 @@ use crate::held::HeldFile;
 pub(crate) const PAGE_HASHES: &str = "page-hashes";
 /// The artifact that is the database.
 pub(crate) const DATABASE: &str = "database";
+
+/// How many other pages a page may be made of, and how far that may lead from one to the next.
+const OTHERS_MAX: usize = 4_096;
+const STEPS_MAX: usize = 128;
+
+/// Pages as they were before a file, by its place.
+type Made = HashMap<(usize, u32), Vec<u8>>;
 
 /// The end of a log.
 pub(crate) struct History<'a> {
@@ -166,7 +174,7 @@ impl<'a> History<'a> {
         if let Some(before) = self.live(page, hash) {
             return Ok(Some(before));
         }
-        match self.read(page) {
+        match self.read(page, self.files.len(), (&mut Made::new(), 0)) {
             Ok(Some((content, depth))) if block_hash(&content) == hash => {
                 Ok(Some((content, depth)))
             }
@@ -187,19 +195,26 @@ impl<'a> History<'a> {
         self.unreadable.get_or_insert(why);
     }
 
-    fn read(&mut self, page: u32) -> Result<Before> {
+    /// A page as it was before the file at that place. `made` has what was made for it so far,
+    /// and how many steps from page to page led there.
+    fn read(
+        &mut self,
+        page: u32,
+        end: usize,
+        (made, steps): (&mut Made, usize),
+    ) -> Result<Before> {
         let page_bytes = self.page_bytes;
         let mut versions = Vec::new();
-        for (at, file) in self.files.iter().enumerate().rev() {
+        for (at, file) in self.files[..end].iter().enumerate().rev() {
             if let Some(entry) = file.index.of_page(page) {
-                let is_whole = !matches!(entry.form, Form::Difference(_));
+                let is_begun = !entry.form.needs_own();
                 versions.push((at, entry));
-                if is_whole {
+                if is_begun {
                     break;
                 }
             }
         }
-        let from_base = versions.last().is_none_or(|(_, entry)| entry.form.depth() > 0);
+        let from_base = versions.last().is_none_or(|(_, entry)| entry.form.needs_own());
         let mut content = Vec::new();
         if from_base {
             let Some(base) = self.base.as_mut().filter(|_| page <= self.base_pages) else {
@@ -211,8 +226,23 @@ impl<'a> History<'a> {
         let mut depth = 0;
         for (at, entry) in versions.into_iter().rev() {
             depth = entry.form.depth();
+            let other = entry.form.other(self.files[at].stored(&entry)?)?;
+            if let Some(other) = other
+                && !made.contains_key(&(at, other))
+            {
+                if made.len() >= OTHERS_MAX || steps >= STEPS_MAX {
+                    let why = format!("page {page} is made of too many others");
+                    return Err(Error::new(Kind::CheckFailed, why));
+                }
+                let Some((before, _)) = self.read(other, at, (made, steps + 1))? else {
+                    return Ok(None);
+                };
+                made.insert((at, other), before);
+            }
+            let other = other.and_then(|other| made.get(&(at, other))).map(Vec::as_slice);
+            let befores = Befores { own: Some(&content), other };
             let stored = self.files[at].stored(&entry)?;
-            let next = self.decoder.decode(entry.form, stored, Some(&content), page_bytes)?;
+            let next = self.decoder.decode(entry.form, stored, befores, page_bytes)?;
             content.clear();
             content.extend_from_slice(next);
         }

@@ -19,7 +19,7 @@ use lifeboat_core::{Error, Kind, Result};
 
 use super::chain::{Chain, moment_of};
 use super::compare::{ChangedSink, Found, WalLimit};
-use super::delta::{Changed, encode};
+use super::delta::{Changed, Encoding};
 use super::history::{DATABASE, History, PAGE_HASHES, page_hashes};
 use super::open::{Looked, OpenLog};
 use super::write::{LogWriter, Stored};
@@ -382,18 +382,31 @@ fn encode_all(
     history: &mut History<'_>,
     mut writer: LogWriter,
 ) -> Result<LogWriter> {
-    while let Ok(batch) = receiver.recv() {
-        let mut changed = Vec::with_capacity(batch.len());
-        for Found { page, hash, hash_before, content } in batch {
+    // As long as there are few, they are kept until all are there.
+    let mut changed: Vec<Changed<'_>> = Vec::new();
+    let mut encoding = Encoding::CAREFUL;
+    loop {
+        let received = receiver.recv();
+        let is_last = received.is_err();
+        for Found { page, hash, hash_before, content } in received.unwrap_or_default() {
             let before = match hash_before {
                 Some(hash) => history.before(page, hash)?,
                 None => None,
             };
-            changed.push(Changed { page, hash, content, before });
+            changed.push(Changed::read((page, hash), content, before));
         }
-        writer.add(&encode(&changed)?)?;
+        if writer.pages() == 0 {
+            let page_bytes = changed.first().map_or(0, |page| page.content.len());
+            encoding = Encoding::CAREFUL.of_file(changed.len(), page_bytes);
+        }
+        if is_last || !encoding.is_whole() {
+            writer.add(&encoding.encode(&changed)?)?;
+            changed.clear();
+        }
+        if is_last {
+            return Ok(writer);
+        }
     }
-    Ok(writer)
 }
 
 /// The checks that the captured state passed. Damage is an error.

@@ -2,7 +2,10 @@
 //!
 //! Files are taken some at a time, as many as memory is meant for, while those before are laid. Of
 //! a page with several versions among them the way from the one before to the last is walked in
-//! memory, on all cores; what comes out must have the hash of the last.
+//! memory, on all cores; what comes out must have the hash of the last. What differences need of
+//! other pages (`others`) is made before anything is written.
+
+mod others;
 
 use std::fs::File;
 use std::ops::Range;
@@ -17,8 +20,9 @@ use lifeboat_core::pipeline::block_hash;
 use lifeboat_core::repository::Repository;
 use lifeboat_core::{Error, Kind, Result};
 
+use self::others::Others;
 use super::chain::Step;
-use super::delta::{Decoder, Form};
+use super::delta::{Befores, Decoder};
 use super::layout::{Entry, Footer, HEAD_BYTES, Index};
 use super::read::LogObject;
 use super::replay::{unread, unwritten};
@@ -145,10 +149,15 @@ fn part<'a>(repository: &Repository, (object, footer): &'a Step) -> Result<Part<
 /// Sends a file that is too large for that, some pages at a time. `false` where nobody takes them.
 fn take_in_parts<'a>(
     repository: &Repository,
-    ((object, footer), batch): (&'a Step, Batch),
+    (step, batch): (&'a Step, Batch),
     sender: &SyncSender<Vec<Part<'a>>>,
 ) -> Result<bool> {
+    let (object, footer) = step;
     let mut reader = object.open(repository, footer)?;
+    // What pages were before is there as long as no page of the file was laid.
+    if reader.index.entries().any(|entry| entry.form.needs_other()) {
+        return Ok(sender.send(vec![part(repository, step)?]).is_ok());
+    }
     let mut from = 0;
     while from < reader.index.len() {
         let entries = batch.some(&reader.index, from);
@@ -168,6 +177,17 @@ type Version = (u32, usize, usize);
 
 /// Lays parts over the file, which is in the state that the first of them follows.
 fn lay(env: &Env, parts: &[Part<'_>], file: &File, place: &Path) -> Result<()> {
+    let mut rest = parts;
+    while !rest.is_empty() {
+        let (now, later) = rest.split_at(others::together(rest));
+        lay_some(env, now, file, place)?;
+        rest = later;
+    }
+    Ok(())
+}
+
+fn lay_some(env: &Env, parts: &[Part<'_>], file: &File, place: &Path) -> Result<()> {
+    let others = Others::make(env, parts, (file, place))?;
     let Some(last) = parts.last().map(|part| part.footer) else { return Ok(()) };
     let page_bytes = u64::from(last.page_size);
     let resize = |pages: u32| {
@@ -186,7 +206,8 @@ fn lay(env: &Env, parts: &[Part<'_>], file: &File, place: &Path) -> Result<()> {
     let tasks: Vec<&[&[Version]]> = pages.chunks(TASK_PAGES).collect();
     let laid = in_parallel(&tasks, env.threads, |task| {
         env.proceed()?;
-        let mut layer = Layer { parts, file, place, decoder: Decoder::new(), before: Vec::new() };
+        let (decoder, before) = (Decoder::new(), Vec::new());
+        let mut layer = Layer { parts, others: &others, file, place, decoder, before };
         task.iter().try_for_each(|versions| layer.page(versions))
     });
     laid.into_iter().collect::<Result<()>>()?;
@@ -199,8 +220,7 @@ fn versions(parts: &[Part<'_>]) -> Result<Vec<Version>> {
     let mut pages_max = u32::MAX;
     for (at, part) in parts.iter().enumerate().rev() {
         for (number, entry) in part.entries.iter().enumerate() {
-            let is_difference = matches!(entry.form, Form::Difference(_));
-            if is_difference && entry.page > part.footer.page_count.0 {
+            if entry.form.needs_own() && entry.page > part.footer.page_count.0 {
                 let why = format!("page {} is a difference from none", entry.page);
                 return Err(damaged(part, &why));
             }
@@ -217,6 +237,7 @@ fn versions(parts: &[Part<'_>]) -> Result<Vec<Version>> {
 /// A thread that lays pages.
 struct Layer<'a> {
     parts: &'a [Part<'a>],
+    others: &'a Others,
     file: &'a File,
     place: &'a Path,
     decoder: Decoder,
@@ -227,7 +248,7 @@ impl Layer<'_> {
     /// Writes the last of a page's versions.
     fn page(&mut self, versions: &[Version]) -> Result<()> {
         let entry = |&(_, part, number): &Version| &self.parts[part].entries[number];
-        let begins = versions.iter().rposition(|one| entry(one).form.depth() == 0);
+        let begins = versions.iter().rposition(|one| !entry(one).form.needs_own());
         let versions = &versions[begins.unwrap_or(0)..];
         let Some(&(page, last, number)) = versions.last() else { return Ok(()) };
         let page_bytes = self.parts[last].footer.page_size as usize;
@@ -237,13 +258,14 @@ impl Layer<'_> {
             let read = self.file.read_exact_at(&mut self.before, offset);
             read.map_err(|error| unread(self.place, error))?;
         }
-        for &(_, part, number) in versions {
-            let part = &self.parts[part];
-            let (entry, before) = (&part.entries[number], Some(&self.before[..]));
-            let stored = part.stored(entry);
+        for &(_, at, number) in versions {
+            let part = &self.parts[at];
+            let entry = &part.entries[number];
+            let other = self.others.of(self.parts, at, number)?;
+            let befores = Befores { own: Some(&self.before), other };
             let content = self
                 .decoder
-                .decode(entry.form, stored, before, page_bytes)
+                .decode(entry.form, part.stored(entry), befores, page_bytes)
                 .map_err(|error| error.context(format!("{} is damaged", part.object.object)))?;
             self.before.copy_from_slice(content);
         }

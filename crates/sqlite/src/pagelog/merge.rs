@@ -1,12 +1,13 @@
 //! Making one file of several that follow each other: it leads from the first one's state to the
 //! last one's.
 //!
-//! A page that one of them holds is taken over as it is stored. Of one that several hold the last
-//! version is made, and stored as a difference from the one before all of them. What the merged
+//! A page that one of them holds is taken over as it is stored. Of one that several hold, or that is
+//! a difference from another page as well, the last version is made, and stored as a difference
+//! from the one before all of them. What the merged
 //! file leads to is compared with the digest that the last one has, before it is written, and once
 //! more as it is read back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use lifeboat_core::env::Env;
 use lifeboat_core::manifest::Manifest;
@@ -15,7 +16,7 @@ use lifeboat_core::repository::Repository;
 use lifeboat_core::{Error, Kind, Result};
 
 use super::chain::Step;
-use super::delta::{Before, Changed, Decoder, Encoded, Form, encode};
+use super::delta::{Before, Befores, Changed, Decoder, Encoded, Encoding, Form};
 use super::history::{History, page_hashes};
 use super::layout::{Digest, Entry, Footer};
 use super::names::Span;
@@ -25,6 +26,9 @@ use super::write::{Beginning, LogWriter};
 
 /// Pages that are written together.
 const BATCH_PAGES: usize = 256;
+/// How many pages that others need are kept in memory, and how far one may lead to the next.
+const MADE_MAX: usize = 4_096;
+const STEPS_MAX: usize = 128;
 
 /// The end of the part of a log that was walked, from the base on.
 pub(crate) struct Merger<'a> {
@@ -81,7 +85,7 @@ impl<'a> Merger<'a> {
             marks: self.marks(steps)?,
         };
         let mut writer = LogWriter::begin(self.repository, self.folder, &beginning)?;
-        let mut merged = Merged { merger: self, readers, decoder: Decoder::new() };
+        let mut merged = Merged { merger: self, readers, decoder: Decoder::new(), made: HashMap::new() };
         merged.write(env, last, &mut writer)?;
         self.require_end(&writer, last)?;
         env.crash.pass("merge.before_file")?;
@@ -146,6 +150,8 @@ struct Merged<'m, 'a> {
     merger: &'m mut Merger<'a>,
     readers: Vec<LogReader<'a>>,
     decoder: Decoder,
+    /// Pages as they were before one of the files, by its place.
+    made: HashMap<(usize, u32), Vec<u8>>,
 }
 
 impl Merged<'_, '_> {
@@ -176,7 +182,9 @@ impl Merged<'_, '_> {
             return Ok(None);
         }
         let mut depth = self.merger.history.depths.get(page as usize - 1).copied().unwrap_or(0);
-        if let [(at, entry)] = versions {
+        if let [(at, entry)] = versions
+            && !entry.form.needs_other()
+        {
             let stored = self.readers[*at].stored(entry)?.to_vec();
             // Merged files before it may have made it of fewer differences than it was.
             let form = match entry.form {
@@ -191,28 +199,81 @@ impl Merged<'_, '_> {
             Some(hash) => self.merger.history.before(page, hash)?,
             None => None,
         };
-        let begins = versions.iter().rposition(|(_, entry)| entry.form.depth() == 0);
+        let begins = versions.iter().rposition(|(_, entry)| !entry.form.needs_own());
         if begins.is_none() && before.is_none() {
             let message = format!("the version of page {page} before them cannot be read");
             return Err(Error::new(Kind::CheckFailed, message));
         }
+        if self.made.len() > MADE_MAX {
+            self.made.clear();
+        }
+        let content = before.as_ref().map(|(old, _)| old.clone()).unwrap_or_default();
+        let content = self.walk(content, &versions[begins.unwrap_or(0)..], 0)?;
+        if before.is_none() {
+            depth = 0;
+        }
+        let before = before.map(|(old, _)| (old, depth));
+        let changed = Changed::read((page, last.hash), content, before);
+        Ok(Encoding::CAREFUL.encode(&[changed])?.pop())
+    }
+
+    /// Goes on from a version of a page by what files have of it.
+    fn walk(
+        &mut self,
+        mut content: Vec<u8>,
+        versions: &[(usize, Entry)],
+        steps: usize,
+    ) -> Result<Vec<u8>> {
         let page_bytes = self.merger.state.page_size() as usize;
-        let mut content = before.as_ref().map(|(old, _)| old.clone()).unwrap_or_default();
-        for (at, entry) in &versions[begins.unwrap_or(0)..] {
+        for (at, entry) in versions {
+            let other = entry.form.other(self.readers[*at].stored(entry)?)?;
+            if let Some(other) = other
+                && !self.made.contains_key(&(*at, other))
+            {
+                let made = self.before(other, *at, steps + 1)?;
+                self.made.insert((*at, other), made);
+            }
+            let other = other.and_then(|other| self.made.get(&(*at, other))).map(Vec::as_slice);
+            let befores = Befores { own: Some(&content), other };
             let stored = self.readers[*at].stored(entry)?;
-            let next = self.decoder.decode(entry.form, stored, Some(&content), page_bytes)?;
+            let next = self.decoder.decode(entry.form, stored, befores, page_bytes)?;
             if block_hash(next) != entry.hash {
-                let message = format!("page {page} is not the page that was stored");
+                let message = format!("page {} is not the page that was stored", entry.page);
                 return Err(Error::new(Kind::CheckFailed, message));
             }
             content.clear();
             content.extend_from_slice(next);
         }
-        if before.is_none() {
-            depth = 0;
+        Ok(content)
+    }
+
+    /// A page as it was before the file at that place.
+    fn before(&mut self, page: u32, end: usize, steps: usize) -> Result<Vec<u8>> {
+        let unread = || {
+            let message = format!("a version of page {page} that others need cannot be read");
+            Error::new(Kind::CheckFailed, message)
+        };
+        if steps > STEPS_MAX {
+            return Err(unread());
         }
-        let before = before.map(|(old, _)| (old, depth));
-        let changed = Changed { page, hash: last.hash, content, before };
-        Ok(encode(&[changed])?.pop())
+        let mut versions = Vec::new();
+        for (at, reader) in self.readers[..end].iter().enumerate().rev() {
+            if let Some(entry) = reader.index.of_page(page) {
+                let is_begun = !entry.form.needs_own();
+                versions.push((at, entry));
+                if is_begun {
+                    break;
+                }
+            }
+        }
+        versions.reverse();
+        let content = match versions.first() {
+            Some((_, entry)) if !entry.form.needs_own() => Vec::new(),
+            _ => {
+                let hash = self.merger.state.hash(page).copied().ok_or_else(unread)?;
+                self.merger.history.before(page, hash)?.ok_or_else(unread)?.0
+            }
+        };
+        self.walk(content, &versions, steps)
     }
 }

@@ -19,7 +19,7 @@ use lifeboat_core::event::Event;
 use lifeboat_core::pipeline::{BlockHash, block_hash};
 use lifeboat_core::{Error, Kind, Result};
 
-use super::delta::{Changed, encode_hurried};
+use super::delta::{Changed, Encoding};
 use super::follow::{Follower, Step};
 use super::increment::Increment;
 use super::known::{Known, News, Versions};
@@ -390,16 +390,19 @@ fn encode_all(
     depths: &[u8],
     mut writer: LogWriter,
 ) -> Result<LogWriter> {
-    let mut some = Vec::with_capacity(BATCH_PAGES);
-    for ((&page, of), &depth) in batch.pages.iter().zip(depths) {
-        let before = of.before.clone().map(|before| (before, depth));
-        some.push(Changed { page, hash: of.hash, content: of.content.clone(), before });
-        if some.len() == BATCH_PAGES {
-            env.proceed()?;
-            writer.add(&encode_hurried(&some)?)?;
-            some.clear();
-        }
+    let page_bytes = batch.pages.values().next().map_or(0, |of| of.content.len());
+    let encoding = Encoding::HURRIED.of_file(batch.pages.len(), page_bytes);
+    let together = if encoding.is_whole() { usize::MAX } else { BATCH_PAGES };
+    let changed = batch.pages.iter().zip(depths).map(|((&page, of), &depth)| Changed {
+        page,
+        hash: of.hash,
+        content: (&of.content).into(),
+        before: of.before.as_ref().map(|before| (before.into(), depth)),
+    });
+    let changed: Vec<Changed<'_>> = changed.collect();
+    for some in changed.chunks(together) {
+        env.proceed()?;
+        writer.add(&encoding.encode(some)?)?;
     }
-    writer.add(&encode_hurried(&some)?)?;
     Ok(writer)
 }

@@ -21,7 +21,7 @@ use lifeboat_core::scratch::{Scratch, decode_into, stored_expectation};
 use lifeboat_core::{Error, Kind, Result};
 
 use super::chain::{Chain, Moment, moment_of};
-use super::delta::{Decoder, Form};
+use super::delta::{Befores, Decoder};
 use super::history::DATABASE;
 use super::in_place::{Alone, Change, local_first_page};
 use super::layout::Footer;
@@ -222,26 +222,39 @@ impl Standby {
         let entry = reader.index.entry(at);
         let stored = reader.stored(&entry)?;
         let page_bytes = self.state.page_size() as usize;
-        let mut before = None;
-        if matches!(entry.form, Form::Difference(_)) {
-            before = Some(match entry.page {
-                1 => self.first_page.clone(),
-                page => {
-                    let mut old = vec![0; page_bytes];
-                    let offset = u64::from(page - 1) * page_bytes as u64;
-                    let read = local.read_exact_at(&mut old, offset);
-                    read.map_err(|error| unread(&self.path, error))?;
-                    old
-                }
-            });
-        }
-        let page = decoder.decode(entry.form, stored, before.as_deref(), page_bytes)?;
+        let own = entry.form.needs_own().then_some(entry.page);
+        let own = self.before(own, local, page_bytes)?;
+        let other = self.before(entry.form.other(stored)?, local, page_bytes)?;
+        let befores = Befores { own: own.as_deref(), other: other.as_deref() };
+        let page = decoder.decode(entry.form, stored, befores, page_bytes)?;
         if block_hash(page) != entry.hash {
             let message = format!("page {} is not the page that was stored", entry.page);
             return Err(Error::new(Kind::CheckFailed, message));
         }
         self.state.set(entry.page, entry.hash);
         Ok(entry.page)
+    }
+
+    /// A page as it is before the file is laid, if one is asked for.
+    fn before(
+        &self,
+        page: Option<u32>,
+        local: &File,
+        page_bytes: usize,
+    ) -> Result<Option<Vec<u8>>> {
+        let Some(page) = page.filter(|&page| page != 1) else {
+            return Ok(page.map(|_| self.first_page.clone()));
+        };
+        let mut old = vec![0; page_bytes];
+        let read = local.read_exact_at(&mut old, u64::from(page - 1) * page_bytes as u64);
+        match read {
+            Ok(()) => Ok(Some(old)),
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                let message = format!("page {page}, which it needs, was not there");
+                Err(Error::new(Kind::CheckFailed, message))
+            }
+            Err(error) => Err(unread(&self.path, error)),
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Log files as bytes: what was written comes back, and nothing else is taken for a log file.
 
+mod moved;
+
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read, Write};
 use std::ops::Range;
@@ -17,7 +19,7 @@ use lifeboat_core::{Error, Kind, Result};
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::delta::{Changed, encode};
+use super::delta::{Befores, Changed, Encoding};
 use super::label::Label;
 use super::lay::{self, BATCH, Batch};
 use super::layout::{FOOTER_BYTES, Footer, Index};
@@ -182,10 +184,11 @@ fn written(pages: &Pages, sealed: bool) -> (Repository, Memory, LogObject, Foote
     let changed = pages.iter().map(|(page, content, before)| Changed {
         page: *page,
         hash: block_hash(content),
-        content: content.clone(),
-        before: before.clone().map(|before| (before, 2)),
+        content: content.into(),
+        before: before.as_ref().map(|before| (before.into(), 2)),
     });
-    writer.add(&encode(&changed.collect::<Vec<_>>()).unwrap()).unwrap();
+    let encoding = Encoding::CAREFUL.of_file(pages.len(), 512);
+    writer.add(&encoding.encode(&changed.collect::<Vec<_>>()).unwrap()).unwrap();
     let stored = writer.finish(footer(pages)).unwrap();
     stored.read_back(&env, &repository, "x").unwrap();
     let file = LogObject { object, bytes: stored.bytes, span };
@@ -202,7 +205,11 @@ fn read_all(repository: &Repository, file: &LogObject, pages: &Pages) -> Result<
         let entry = reader.index.entry(at);
         let before = pages.get(at).and_then(|(_, _, before)| before.clone());
         let stored = reader.stored(&entry)?.to_vec();
-        let page = decoder.decode(entry.form, &stored, before.as_deref(), 512)?;
+        let other = entry.form.other(&stored)?;
+        let other = pages.iter().find(|(page, ..)| Some(*page) == other);
+        let other = other.and_then(|(_, _, before)| before.as_deref());
+        let befores = Befores { own: before.as_deref(), other };
+        let page = decoder.decode(entry.form, &stored, befores, 512)?;
         if block_hash(page) != entry.hash {
             return Err(Error::new(Kind::CheckFailed, "a page has another hash"));
         }

@@ -1,0 +1,142 @@
+//! Where the content of a page stood before: in which of the pages that change with it.
+//!
+//! When a page of a B-tree is split, or evened out with those beside it, whole rows of cells go from
+//! one page to another, and nothing of a page's own version before is like it. The cells themselves
+//! are what they were: so some of each page are noted by a hash of their bytes, the same ones
+//! wherever they stand, and the page is looked for in which most of a new one's stood. It is a
+//! guess, by which nothing but size is decided; any bytes will do.
+
+/// One of so many cells is noted.
+const ONE_OF: u64 = 16;
+/// So many bytes of a cell tell it from others.
+const CELL_BYTES: usize = 24;
+
+/// Cells of pages, and where they stand.
+pub(super) struct Cells {
+    /// Hash of a cell, and the place of its page.
+    noted: Vec<(u64, u32)>,
+}
+
+impl Cells {
+    /// Notes cells of pages, each of which has a place.
+    pub(super) fn of<'a>(pages: impl Iterator<Item = (u32, &'a [u8])>) -> Self {
+        let mut noted = Vec::new();
+        for (place, page) in pages {
+            each_noted(page, |hash| noted.push((hash, place)));
+        }
+        noted.sort_unstable();
+        Cells { noted }
+    }
+
+    /// The place at which most cells of a page stood, its own aside.
+    pub(super) fn whence(&self, own: u32, page: &[u8]) -> Option<u32> {
+        let mut found: Vec<(u32, usize)> = Vec::new();
+        each_noted(page, |hash| {
+            let from = self.noted.partition_point(|(noted, _)| *noted < hash);
+            let same = self.noted[from..].iter().take_while(|(noted, _)| *noted == hash);
+            // What stands in many pages tells nothing.
+            for &(_, place) in same.take(4).filter(|(_, place)| *place != own) {
+                match found.iter_mut().find(|(known, _)| *known == place) {
+                    Some((_, count)) => *count += 1,
+                    None => found.push((place, 1)),
+                }
+            }
+        });
+        found.into_iter().max_by_key(|(_, count)| *count).map(|(place, _)| place)
+    }
+}
+
+/// Tells the hash of each cell of a B-tree's page that is noted.
+fn each_noted(page: &[u8], mut tell: impl FnMut(u64)) {
+    let (head, child, is_index) = match page.first() {
+        Some(2) => (12, 4, true),
+        Some(5) => (12, 4, false),
+        Some(10) => (8, 0, true),
+        Some(13) => (8, 0, false),
+        _ => return,
+    };
+    let word = |at: usize| Some(usize::from(u16::from_be_bytes(*page.get(at..)?.first_chunk()?)));
+    let count = word(3).unwrap_or(0);
+    for number in 0..count {
+        let Some(at) = word(head + 2 * number) else { return };
+        let Some(cell) = page.get(at + child..).filter(|_| at >= head) else { continue };
+        let bytes = match is_index {
+            // Behind it is the next cell, which is another one elsewhere.
+            true => index_cell_bytes(cell).min(CELL_BYTES),
+            // An inner page's cell is a child and a number; a leaf's row begins with its number.
+            false if child > 0 => 4,
+            false => CELL_BYTES,
+        };
+        let cell = cell.get(..bytes).unwrap_or(cell);
+        let hash = hash_of(cell);
+        if !cell.is_empty() && hash >> (64 - ONE_OF.ilog2()) == 0 {
+            tell(hash);
+        }
+    }
+}
+
+/// How many bytes a cell of an index has, as far as they count: a length, and so many bytes.
+fn index_cell_bytes(cell: &[u8]) -> usize {
+    match *cell {
+        [small @ 0..0x80, ..] => 1 + usize::from(small),
+        _ => CELL_BYTES,
+    }
+}
+
+fn hash_of(bytes: &[u8]) -> u64 {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    let mix = |hash: u64, word: u64| {
+        (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
+    };
+    let hash = words.iter().fold(bytes.len() as u64, |hash, word| {
+        mix(hash, u64::from_le_bytes(*word))
+    });
+    mix(hash, u64::from_le_bytes(last)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A leaf of an index with cells of those keys.
+    fn leaf(keys: impl Iterator<Item = u64>) -> Vec<u8> {
+        let mut page = vec![0; 4096];
+        page[0] = 10;
+        let (mut count, mut at) = (0_usize, 4096);
+        for key in keys {
+            at -= 25;
+            page[at] = 24;
+            page[at + 1..at + 9].copy_from_slice(&key.wrapping_mul(0x1234_5678_9abc_def1).to_le_bytes());
+            page[at + 9..at + 17].copy_from_slice(&key.to_le_bytes());
+            page[8 + 2 * count..10 + 2 * count].copy_from_slice(&(at as u16).to_be_bytes());
+            count += 1;
+        }
+        page[3..5].copy_from_slice(&(count as u16).to_be_bytes());
+        page
+    }
+
+    #[test]
+    fn the_page_is_found_from_which_cells_came() {
+        let before: Vec<Vec<u8>> = (0..9_u64).map(|page| leaf(page * 500..page * 500 + 140)).collect();
+        let cells = Cells::of((0..9).zip(before.iter().map(Vec::as_slice)));
+        // Half of a page that was split, in another order of its bytes.
+        let half = leaf((7 * 500 + 60..7 * 500 + 140).rev());
+        assert_eq!(cells.whence(3, &half), Some(7));
+        assert_eq!(cells.whence(7, &half), None);
+        assert_eq!(cells.whence(3, &leaf(90_000..90_140)), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_page(kind in 0_u8..16, mut page in proptest::collection::vec(any::<u8>(), 0..600)) {
+            if let Some(first) = page.first_mut() {
+                *first = kind;
+            }
+            let cells = Cells::of(std::iter::once((1, page.as_slice())));
+            prop_assert_eq!(cells.whence(1, &page), None);
+        }
+    }
+}
