@@ -1,9 +1,9 @@
 //! Where the content of a page stood before: in which of the pages that change with it.
 //!
-//! When a page of a B-tree is split, or evened out with those beside it, whole rows of cells go from
-//! one page to another, and nothing of a page's own version before is like it. The cells themselves
-//! are what they were: so some of each page are noted by a hash of their bytes, the same ones
-//! wherever they stand, and the page is looked for in which most of a new one's stood. It is a
+//! When a page of a B-tree is split, or evened out with those beside it, whole rows of cells go
+//! from one page to another, and nothing of a page's own version before is like it. The cells
+//! themselves are what they were: so some of each page are noted by a hash of their bytes, the same
+//! ones wherever they stand, and the page is looked for in which most of a new one's stood. It is a
 //! guess, by which nothing but size is decided; any bytes will do.
 
 /// One of so many cells is noted.
@@ -87,12 +87,10 @@ fn hash_of(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<8>();
     let mut last = [0; 8];
     last[..rest.len()].copy_from_slice(rest);
-    let mix = |hash: u64, word: u64| {
-        (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
-    };
-    let hash = words.iter().fold(bytes.len() as u64, |hash, word| {
-        mix(hash, u64::from_le_bytes(*word))
-    });
+    let mix =
+        |hash: u64, word: u64| (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    let hash =
+        words.iter().fold(bytes.len() as u64, |hash, word| mix(hash, u64::from_le_bytes(*word)));
     mix(hash, u64::from_le_bytes(last)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
@@ -109,7 +107,8 @@ mod tests {
         for key in keys {
             at -= 25;
             page[at] = 24;
-            page[at + 1..at + 9].copy_from_slice(&key.wrapping_mul(0x1234_5678_9abc_def1).to_le_bytes());
+            page[at + 1..at + 9]
+                .copy_from_slice(&key.wrapping_mul(0x1234_5678_9abc_def1).to_le_bytes());
             page[at + 9..at + 17].copy_from_slice(&key.to_le_bytes());
             page[8 + 2 * count..10 + 2 * count].copy_from_slice(&(at as u16).to_be_bytes());
             count += 1;
@@ -120,7 +119,8 @@ mod tests {
 
     #[test]
     fn the_page_is_found_from_which_cells_came() {
-        let before: Vec<Vec<u8>> = (0..9_u64).map(|page| leaf(page * 500..page * 500 + 140)).collect();
+        let before: Vec<Vec<u8>> =
+            (0..9_u64).map(|page| leaf(page * 500..page * 500 + 140)).collect();
         let cells = Cells::of((0..9).zip(before.iter().map(Vec::as_slice)));
         // Half of a page that was split, in another order of its bytes.
         let half = leaf((7 * 500 + 60..7 * 500 + 140).rev());

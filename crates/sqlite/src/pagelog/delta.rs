@@ -321,8 +321,8 @@ impl Decoder {
         &self.page
     }
 
-    /// The page. `befores` are the versions that a difference needs. What comes out must be compared
-    /// with the page's hash.
+    /// The page. `befores` are the versions that a difference needs. What comes out must be
+    /// compared with the page's hash.
     pub(crate) fn decode(
         &mut self,
         form: Form,

@@ -197,12 +197,7 @@ impl<'a> History<'a> {
 
     /// A page as it was before the file at that place. `made` has what was made for it so far,
     /// and how many steps from page to page led there.
-    fn read(
-        &mut self,
-        page: u32,
-        end: usize,
-        (made, steps): (&mut Made, usize),
-    ) -> Result<Before> {
+    fn read(&mut self, page: u32, end: usize, (made, steps): (&mut Made, usize)) -> Result<Before> {
         let page_bytes = self.page_bytes;
         let mut versions = Vec::new();
         for (at, file) in self.files[..end].iter().enumerate().rev() {

@@ -1,8 +1,8 @@
 //! Making one file of several that follow each other: it leads from the first one's state to the
 //! last one's.
 //!
-//! A page that one of them holds is taken over as it is stored. Of one that several hold, or that is
-//! a difference from another page as well, the last version is made, and stored as a difference
+//! A page that one of them holds is taken over as it is stored. Of one that several hold, or that
+//! is a difference from another page as well, the last version is made, and stored as a difference
 //! from the one before all of them. What the merged
 //! file leads to is compared with the digest that the last one has, before it is written, and once
 //! more as it is read back.
@@ -85,7 +85,8 @@ impl<'a> Merger<'a> {
             marks: self.marks(steps)?,
         };
         let mut writer = LogWriter::begin(self.repository, self.folder, &beginning)?;
-        let mut merged = Merged { merger: self, readers, decoder: Decoder::new(), made: HashMap::new() };
+        let mut merged =
+            Merged { merger: self, readers, decoder: Decoder::new(), made: HashMap::new() };
         merged.write(env, last, &mut writer)?;
         self.require_end(&writer, last)?;
         env.crash.pass("merge.before_file")?;

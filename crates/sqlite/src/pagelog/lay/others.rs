@@ -97,8 +97,7 @@ impl Others {
         for &(earlier, number) in versions.iter().rev() {
             let part = &parts[earlier];
             let entry = &part.entries[number];
-            let befores =
-                Befores { own: Some(&content), other: self.of(parts, earlier, number)? };
+            let befores = Befores { own: Some(&content), other: self.of(parts, earlier, number)? };
             let next = decoder
                 .decode(entry.form, part.stored(entry), befores, page_bytes)
                 .map_err(|error| error.context(format!("{} is damaged", part.object.object)))?;
@@ -118,9 +117,12 @@ impl Others {
 fn wanted(part: &Part<'_>) -> Result<BTreeSet<u32>> {
     let mut wanted = BTreeSet::new();
     for entry in part.entries.iter().filter(|entry| entry.form.needs_other()) {
-        wanted.extend(entry.form.other(part.stored(entry)).map_err(|error| {
-            error.context(format!("{} is damaged", part.object.object))
-        })?);
+        wanted.extend(
+            entry
+                .form
+                .other(part.stored(entry))
+                .map_err(|error| error.context(format!("{} is damaged", part.object.object)))?,
+        );
     }
     let bytes = (part.footer.pages as usize).saturating_mul(part.footer.page_size as usize);
     if !wanted.is_empty() && bytes > OTHERS_BYTES_MAX {

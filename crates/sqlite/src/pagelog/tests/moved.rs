@@ -22,8 +22,7 @@ fn leaf(keys: &[u64]) -> Vec<u8> {
 /// States of a database of such pages: in each, pairs of pages take the upper part of each other's
 /// keys, and one page splits into a new one.
 fn states(splits: &[(usize, usize)]) -> Vec<Vec<Vec<u64>>> {
-    let first: Vec<Vec<u64>> =
-        (0..8).map(|page| (page * 100..page * 100 + 24).collect()).collect();
+    let first: Vec<Vec<u64>> = (0..8).map(|page| (page * 100..page * 100 + 24).collect()).collect();
     let mut states = vec![first];
     for &(a, b) in splits {
         let mut now = states.last().unwrap().clone();
