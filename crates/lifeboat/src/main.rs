@@ -15,6 +15,7 @@ mod cluster_backups;
 mod clusters;
 mod commands;
 mod config;
+mod control;
 mod discover;
 mod following;
 mod hooks;

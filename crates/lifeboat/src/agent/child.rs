@@ -5,14 +5,16 @@
 
 use std::io::{BufReader, Read};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 
+use super::control::Bell;
 use super::scheduler::Outcome;
 use super::{PARENT, systemd};
+use crate::control::Told;
 use crate::hooks::next_line;
 use crate::ui::Printer;
 use crate::ui::units;
@@ -21,6 +23,18 @@ use crate::ui::units;
 const BUSY_PERCENT: u64 = 2;
 /// Ticks of the processor in a second, as Linux tells them to everybody.
 const TICKS_PER_S: u64 = 100;
+/// What a run prints at its end is smaller.
+const RESULT_BYTES_MAX: u64 = 4 << 20;
+
+/// What a run says, and who is to know that it said something.
+pub(super) struct Ears {
+    /// Where warnings go.
+    pub(super) printer: Arc<Printer>,
+    /// Who watches.
+    pub(super) bell: Arc<Bell>,
+    /// Whether what it prints is kept.
+    pub(super) result: bool,
+}
 
 /// A run of a job.
 pub(super) struct Run {
@@ -36,9 +50,11 @@ struct Heard {
     error: Option<String>,
     /// Grows with each piece of progress.
     progress: u64,
-    bytes_done: u64,
-    /// It said all that it will.
-    is_over: bool,
+    told: Told,
+    /// What it printed.
+    result: Value,
+    /// How many of its streams go on.
+    streams: u32,
 }
 
 /// Starts a process in a group of its own, that ends with us and does not speak for us.
@@ -54,23 +70,41 @@ impl Run {
     pub(super) fn begin(
         words: &[String],
         subject: &str,
-        printer: &Arc<Printer>,
+        ears: &Ears,
         now_ms: u64,
     ) -> std::io::Result<Self> {
         let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::null());
+        let out = if ears.result { Stdio::piped() } else { Stdio::null() };
+        command.args(&words[1..]).stdin(Stdio::null()).stdout(out);
         let mut child = spawn(command.stderr(Stdio::piped()))?;
         let heard = Arc::new(Mutex::new(Heard::default()));
+        // Not joined: who inherited a pipe may hold it open for ever.
         if let Some(stream) = child.stderr.take() {
             let listener = Listener {
                 heard: Arc::clone(&heard),
-                printer: Arc::clone(printer),
+                printer: Arc::clone(&ears.printer),
+                bell: Arc::clone(&ears.bell),
                 subject: subject.to_owned(),
             };
-            // Not joined: who inherited the pipe may hold it open for ever.
+            lock(&heard).streams += 1;
             std::thread::spawn(move || listener.listen(stream));
         }
+        if let Some(stream) = child.stdout.take() {
+            let heard = Arc::clone(&heard);
+            lock(&heard).streams += 1;
+            std::thread::spawn(move || take_result(stream, &heard));
+        }
         Ok(Run { child, heard, seen: (0, 0, now_ms) })
+    }
+
+    /// What it told so far.
+    pub(super) fn told(&self) -> Told {
+        lock(&self.heard).told.clone()
+    }
+
+    /// What it printed at its end.
+    pub(super) fn take_result(&self) -> Value {
+        lock(&self.heard).result.take()
     }
 
     /// How it ended, if it has: the outcome, its code, what it said of its failure.
@@ -84,7 +118,7 @@ impl Run {
             }
         };
         let outcome = outcome(status);
-        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut heard = lock(&self.heard);
         let error = match outcome {
             Outcome::Failed { .. } => {
                 Some(heard.error.take().unwrap_or_else(|| format!("it ended with {status}")))
@@ -101,12 +135,12 @@ impl Run {
 
     /// Whether what it had to say was heard; a moment after its end at the latest.
     pub(super) fn is_heard(&self) -> bool {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).is_over
+        lock(&self.heard).streams == 0
     }
 
     /// Whether it did anything since the last look that said so, or since its beginning.
     pub(super) fn has_got_on(&mut self, now_ms: u64) -> bool {
-        let progress = self.heard.lock().unwrap_or_else(PoisonError::into_inner).progress;
+        let progress = lock(&self.heard).progress;
         let ticks = ticks_of_group(self.child.id());
         let (seen_progress, seen_ticks, seen_ms) = self.seen;
         let passed_ms = now_ms.saturating_sub(seen_ms).max(1);
@@ -126,6 +160,20 @@ impl Run {
     }
 }
 
+fn lock(heard: &Mutex<Heard>) -> MutexGuard<'_, Heard> {
+    heard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps what a run prints, where that is JSON; reads on whatever it is, so that it never waits.
+fn take_result(mut stream: ChildStdout, heard: &Mutex<Heard>) {
+    let mut bytes = Vec::new();
+    let _ = stream.by_ref().take(RESULT_BYTES_MAX).read_to_end(&mut bytes);
+    let _ = std::io::copy(&mut stream, &mut std::io::sink());
+    let mut heard = lock(heard);
+    heard.result = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+    heard.streams -= 1;
+}
+
 /// What an exit code says.
 fn outcome(status: ExitStatus) -> Outcome {
     match status.code() {
@@ -142,6 +190,7 @@ fn outcome(status: ExitStatus) -> Outcome {
 struct Listener {
     heard: Arc<Mutex<Heard>>,
     printer: Arc<Printer>,
+    bell: Arc<Bell>,
     subject: String,
 }
 
@@ -151,18 +200,24 @@ impl Listener {
         while let Some(line) = next_line(&mut reader) {
             self.hear(&line);
         }
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).is_over = true;
+        lock(&self.heard).streams -= 1;
+        self.bell.ring();
     }
 
     fn hear(&self, line: &str) {
         let said: Value = serde_json::from_str(line).unwrap_or(Value::Null);
         let text = |key: &str| said[key].as_str().map(units::one_line).unwrap_or_default();
-        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut heard = lock(&self.heard);
         match said["type"].as_str() {
             Some("progress") => {
-                let bytes_done = said["bytes_done"].as_u64().unwrap_or(0);
-                if bytes_done != heard.bytes_done || said["state"] != "running" {
-                    heard.bytes_done = bytes_done;
+                let told = &mut heard.told;
+                let (before, is_running) = (told.bytes_done, said["state"] == "running");
+                (told.subject, told.phase) = (text("subject"), text("phase"));
+                told.bytes_done = said["bytes_done"].as_u64().unwrap_or(0);
+                told.bytes_total = said["bytes_total"].as_u64();
+                told.elapsed_ms = said["elapsed_ms"].as_u64().unwrap_or(0);
+                told.left_ms = said["left_ms"].as_u64();
+                if told.bytes_done != before || !is_running {
                     heard.progress += 1;
                 }
             }
@@ -171,7 +226,12 @@ impl Listener {
                 let causes = causes.filter_map(|cause| cause.as_str());
                 let causes: String =
                     causes.map(|cause| format!(": {}", units::one_line(cause))).collect();
-                heard.error = Some(format!("{}{causes}", text("message")));
+                let error = format!("{}{causes}", text("message"));
+                heard.told.say("error", error.clone());
+                if let Some(hint) = said["hint"].as_str() {
+                    heard.told.say("hint", units::one_line(hint));
+                }
+                heard.error = Some(error);
             }
             Some("warning") => {
                 let subject = match text("subject") {
@@ -179,14 +239,25 @@ impl Listener {
                     subject => subject,
                 };
                 self.printer.warning(&subject, &text("message"));
+                heard.told.say("warning", format!("{subject}: {}", text("message")));
             }
+            Some("backup-committed") => {
+                let committed = format!("{} is in the repository", text("name"));
+                heard.told.say("note", committed);
+            }
+            Some("hook") => heard.told.say("note", text("line")),
+            Some("detail") => heard.told.say("note", text("message")),
             // What is not ours, such as the words of a program that died.
             None if !line.is_empty() => {
-                self.printer.detail(&format!("{}: {}", self.subject, units::one_line(line)));
-                heard.error.get_or_insert_with(|| units::one_line(line));
+                let line = units::one_line(line);
+                self.printer.detail(&format!("{}: {line}", self.subject));
+                heard.told.say("note", line.clone());
+                heard.error.get_or_insert(line);
             }
             _ => {}
         }
+        drop(heard);
+        self.bell.ring();
     }
 }
 

@@ -7,28 +7,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::scheduler::Kept;
+use crate::control::Ended;
 use crate::private;
 use crate::session::Session;
-
-/// How a run ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct LastRun {
-    /// When it began.
-    pub(super) begun_at: Timestamp,
-    /// When it ended.
-    pub(super) ended_at: Timestamp,
-    /// "done", "absent" or "failed".
-    pub(super) outcome: String,
-    /// Its exit code; none where a signal ended it.
-    pub(super) exit_code: Option<i32>,
-    /// What it said of its failure.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) error: Option<String>,
-}
 
 /// The file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +20,7 @@ pub(super) struct State {
     /// What the scheduler knows of each job.
     pub(super) jobs: BTreeMap<String, Kept>,
     /// How the last run of each ended.
-    pub(super) runs: BTreeMap<String, LastRun>,
+    pub(super) runs: BTreeMap<String, Ended>,
 }
 
 /// Where it is; `None` where there is no state folder.

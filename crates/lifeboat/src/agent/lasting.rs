@@ -72,6 +72,11 @@ impl AllLasting {
         self.all.values().all(|one| one.child.is_none())
     }
 
+    /// Their names, and whether each runs.
+    pub(super) fn states(&self) -> Vec<(String, bool)> {
+        self.all.iter().map(|(name, one)| (name.clone(), one.child.is_some())).collect()
+    }
+
     /// Sees which have ended, and begins those whose time has come.
     pub(super) fn look(&mut self, session: &Session, env: &Env) {
         let now_ms = env.clock.monotonic_ms();

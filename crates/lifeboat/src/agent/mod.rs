@@ -4,10 +4,13 @@
 //! person or a timer would run. So whatever happens to one (a fault, a store that hangs, all memory
 //! gone) happens to no other, and what hangs can be killed. `scheduler` decides what runs when and
 //! is pure; `plan` makes its jobs of the configuration, `child` is a process that runs one,
-//! `supervisor` carries out what the scheduler says, `lasting` keeps followers and receivers alive,
+//! `supervisor` carries out what the scheduler says, `lasting` keeps followers, receivers and
+//! the web page alive, `control` takes questions by a socket, `asked` has what people asked for,
 //! `kept` is what outlives the process, `systemd` tells the service manager.
 
+mod asked;
 mod child;
+mod control;
 mod kept;
 mod lasting;
 mod plan;

@@ -20,6 +20,8 @@ pub(super) struct Plan {
     pub(super) commands: BTreeMap<String, Vec<String>>,
     /// What is to run all the time, by a name.
     pub(super) lasting: BTreeMap<String, Vec<String>>,
+    /// The program and the options that every child gets.
+    pub(super) base: Vec<String>,
 }
 
 impl Plan {
@@ -77,7 +79,7 @@ impl Plan {
             retry: agent.retry(),
             drain_ms: agent.drain_ms(),
         };
-        Ok(Plan { specs, limits, commands, lasting })
+        Ok(Plan { specs, limits, commands, lasting, base })
     }
 }
 

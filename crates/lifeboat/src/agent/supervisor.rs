@@ -4,20 +4,26 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use lifeboat_core::backup::lock::SourceLock;
 use lifeboat_core::env::Env;
 use lifeboat_core::{Error, Kind, Result};
 use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::child::Run;
-use super::kept::{self, LastRun, State};
+use super::asked::{self, AllAsked};
+use super::child::{Ears, Run};
+use super::control::{self, Bell, Socket};
+use super::kept::{self, State};
 use super::lasting::AllLasting;
 use super::plan::Plan;
 use super::scheduler::{Action, Event, Now, Outcome, Scheduler, Why};
 use super::systemd::Systemd;
+use crate::config::diagnose;
+use crate::control::{AgentState, Answer, Ended, JobState, Question, RunState};
 use crate::session::Session;
 use crate::ui::units;
 
@@ -26,7 +32,7 @@ const LOOK_MS: u64 = 200;
 /// Between two looks whether runs get on.
 const GET_ON_MS: u64 = 10_000;
 /// How long what a run said is waited for after its end.
-const HEARD_MS: u64 = 2_000;
+pub(super) const HEARD_MS: u64 = 2_000;
 /// What an end takes beyond the time that runs may take: being asked, being killed.
 const END_MS: u64 = 120_000;
 
@@ -54,7 +60,18 @@ struct Agent<'a> {
     scheduler: Scheduler,
     going: BTreeMap<String, Going>,
     lasting: AllLasting,
+    /// What people asked for.
+    asked: AllAsked,
+    /// Wakes those who watch.
+    bell: Arc<Bell>,
+    /// What is asked by the socket, where there is one.
+    questions: Option<Receiver<control::Asked>>,
     systemd: Systemd,
+    begun_at: Timestamp,
+    /// How many runs have ended.
+    ended: u64,
+    /// When it was told to end, by the steady clock.
+    ending_ms: u64,
     state: State,
     state_is_lost: bool,
     looked_ms: u64,
@@ -79,8 +96,16 @@ pub(crate) fn run(session: &Session, follow: &[String]) -> Result<ExitCode> {
         .fold(7_u64, |seed, byte| seed.wrapping_mul(0x0100_0000_01b3) ^ u64::from(byte));
     let now = Now { wall: env.clock.now(), steady_ms: env.clock.monotonic_ms() };
     let scheduler = Scheduler::new(plan.specs.clone(), plan.limits, &state.jobs, seed, now);
+    let bell = Arc::new(Bell::default());
+    let (_socket, questions) = listen(session, &bell).unzip();
     let mut agent = Agent {
         session,
+        asked: AllAsked::read(session, now),
+        bell,
+        questions,
+        begun_at: now.wall,
+        ended: 0,
+        ending_ms: 0,
         env,
         plan,
         scheduler,
@@ -97,14 +122,22 @@ pub(crate) fn run(session: &Session, follow: &[String]) -> Result<ExitCode> {
     agent.save();
     agent.greet();
     agent.systemd.ready();
-    while !(agent.is_finished && agent.lasting.is_over()) {
+    while !(agent.is_finished && agent.lasting.is_over() && agent.asked.is_over()) {
         agent.look(&signals, follow);
-        agent.env.clock.sleep_ms(LOOK_MS);
+        agent.hear(follow);
     }
     agent.save();
     let kind = agent.ending.unwrap_or(Kind::Terminated);
     let word = if kind == Kind::Interrupted { "interrupted" } else { "ended by SIGTERM" };
     Err(Error::new(kind, format!("{word}, with nothing left running")))
+}
+
+/// The socket by which the agent is asked. Without one, all runs that is scheduled.
+fn listen(session: &Session, bell: &Arc<Bell>) -> Option<(Socket, Receiver<control::Asked>)> {
+    let path = crate::control::path(session)?;
+    control::listen(&path, bell)
+        .inspect_err(|error| session.printer.warning("", &error.to_string()))
+        .ok()
 }
 
 impl Signals {
@@ -138,9 +171,11 @@ impl Agent<'_> {
             self.begin_end(kind);
         }
         if signals.hup.swap(false, Ordering::Relaxed) && self.ending.is_none() {
-            self.reload(follow);
+            // What is wrong with it was said.
+            let _ = self.reload(follow);
         }
         self.see_ended();
+        self.see_asked();
         self.see_getting_on();
         self.tell_scheduler(Event::Tick);
         self.lasting.look(self.session, &self.env);
@@ -162,16 +197,20 @@ impl Agent<'_> {
             self.session.printer.note(&format!("ending{waits}"));
             self.systemd.stopping(self.plan.limits.drain_ms + END_MS);
             self.lasting.end(now.steady_ms);
+            self.ending_ms = now.steady_ms;
+        } else {
+            // Told twice, it waits no longer.
+            self.asked.end(now);
         }
         self.ending = Some(kind);
         self.tell_scheduler(Event::Drain);
     }
 
     /// Takes the configuration as it is now, if it can be taken.
-    fn reload(&mut self, follow: &[String]) {
+    fn reload(&mut self, follow: &[String]) -> Result<(), String> {
         self.systemd.reloading(monotonic_us());
         let session = self.session.again();
-        match Plan::of(&session, &self.env, follow) {
+        let taken = match Plan::of(&session, &self.env, follow) {
             Ok(plan) => {
                 self.plan = plan;
                 let now_ms = self.env.clock.monotonic_ms();
@@ -179,14 +218,17 @@ impl Agent<'_> {
                 let reload = Event::Reload(self.plan.specs.clone(), self.plan.limits);
                 self.tell_scheduler(reload);
                 self.greet();
+                Ok(())
             }
             Err(error) => {
                 let message =
                     format!("the configuration is not taken, the one before holds: {error}");
                 self.session.printer.warning("", &message);
+                Err(message)
             }
-        }
+        };
         self.systemd.ready();
+        taken
     }
 
     /// Says what there is to do.
@@ -240,26 +282,160 @@ impl Agent<'_> {
             }
             let Some((outcome, exit_code, error)) = going.run.ended() else { continue };
             let took_ms = now.steady_ms.saturating_sub(going.begun_ms);
-            let last = LastRun {
+            let last = Ended {
                 begun_at: going.begun_at,
                 ended_at: now.wall,
-                outcome: match outcome {
-                    Outcome::Done => "done",
-                    Outcome::Absent => "absent",
-                    Outcome::Failed { .. } => "failed",
-                }
-                .to_owned(),
+                outcome: asked::word(outcome).to_owned(),
                 exit_code,
                 error,
             };
             self.going.remove(&name);
+            self.ended += 1;
             self.tell_ended(&name, &last, took_ms);
             self.state.runs.insert(name.clone(), last);
             self.tell_scheduler(Event::Ended(name, outcome));
+            self.bell.ring();
         }
     }
 
-    fn tell_ended(&self, name: &str, last: &LastRun, took_ms: u64) {
+    /// Restores and the like: they may end when all is to end, and for so long only.
+    fn see_asked(&mut self) {
+        let now = self.now();
+        let ended = self.asked.look(self.session, now);
+        if ended > 0 {
+            self.ended += ended;
+            self.bell.ring();
+        }
+        let drain_ms = self.plan.limits.drain_ms;
+        let waited_ms = now.steady_ms.saturating_sub(self.ending_ms);
+        if self.ending.is_some() && waited_ms >= drain_ms {
+            self.asked.end(now);
+        }
+    }
+
+    /// Waits until the next look, and answers meanwhile.
+    fn hear(&mut self, follow: &[String]) {
+        let heard = self
+            .questions
+            .as_ref()
+            .map(|questions| questions.recv_timeout(Duration::from_millis(LOOK_MS)));
+        match heard {
+            Some(Ok(asked)) => {
+                let answer = self.answer(asked.question, follow);
+                // Who asked may be gone.
+                let _ = asked.answer.send(answer);
+            }
+            Some(Err(RecvTimeoutError::Timeout)) => {}
+            None | Some(Err(RecvTimeoutError::Disconnected)) => self.env.clock.sleep_ms(LOOK_MS),
+        }
+    }
+
+    fn answer(&mut self, question: Question, follow: &[String]) -> Answer {
+        let is_ending = self.ending.is_some();
+        let begins = matches!(question, Question::Run { .. } | Question::Restore { .. });
+        if is_ending && begins {
+            return Answer::Refused("the agent is ending".to_owned());
+        }
+        let done = |text: &str| Answer::Done(text.to_owned());
+        match question {
+            Question::State | Question::Watch => Answer::State(Box::new(self.told())),
+            Question::Run { job } => self.run_now(job),
+            Question::Stop { run } => self.stop(&run),
+            Question::Reload => match self.reload(follow) {
+                Ok(()) => done("the configuration is taken"),
+                Err(why) => Answer::Refused(why),
+            },
+            Question::Drain => {
+                self.begin_end(Kind::Terminated);
+                done("it ends when its runs have ended")
+            }
+            Question::Pause { for_ms } => {
+                self.tell_scheduler(Event::Pause(for_ms));
+                self.session.printer.note(&format!("paused for {}", units::duration(for_ms)));
+                done("it begins nothing by itself for that time")
+            }
+            Question::Resume => {
+                self.tell_scheduler(Event::Pause(0));
+                self.session.printer.note("the pause is over");
+                done("it goes on")
+            }
+            Question::Restore { arguments, title, by } => {
+                let options = ["--json", "--verbose", "--yes", "restore"].map(str::to_owned);
+                let words = [&self.plan.base[..], &options, &arguments].concat();
+                let now = self.now();
+                let begun = self.asked.begin(self.session, &self.bell, &words, (title, by), now);
+                self.bell.ring();
+                begun.map_or_else(Answer::Refused, Answer::Done)
+            }
+        }
+    }
+
+    fn run_now(&mut self, job: String) -> Answer {
+        if !self.plan.commands.contains_key(&job) {
+            let known: Vec<&str> = self.plan.commands.keys().map(String::as_str).collect();
+            let why = diagnose::unknown_word("job", &job, &known);
+            return Answer::Refused(format!("{why} (lifeboat agent status lists them)"));
+        }
+        if self.going.contains_key(&job) {
+            return Answer::Refused(format!("{job} runs already"));
+        }
+        self.tell_scheduler(Event::Asked(job.clone()));
+        match self.going.contains_key(&job) {
+            true => Answer::Done(job),
+            false => Answer::Refused(format!("{job} could not be begun: the log says why")),
+        }
+    }
+
+    fn stop(&mut self, id: &str) -> Answer {
+        let now = self.now();
+        let is_one = match self.going.get(id) {
+            Some(going) => {
+                going.run.terminate();
+                true
+            }
+            None => self.asked.stop(id, now),
+        };
+        match is_one {
+            true => Answer::Done("it is asked to end".to_owned()),
+            false => Answer::Refused(format!("nothing runs that is called {id}")),
+        }
+    }
+
+    /// What it does, for who asks.
+    fn told(&self) -> AgentState {
+        let now = self.now();
+        let of_schedule = |(name, going): (&String, &Going)| RunState {
+            id: name.clone(),
+            title: name.clone(),
+            by: None,
+            begun_at: going.begun_at,
+            told: going.run.told(),
+            ended: None,
+            result: serde_json::Value::Null,
+        };
+        let job = |(name, next, is_running, is_failing): (&str, _, _, _)| JobState {
+            name: name.to_owned(),
+            next,
+            is_running,
+            is_failing,
+            last: self.state.runs.get(name).cloned(),
+        };
+        let paused_ms = self.scheduler.paused_ms(now);
+        let until = |ms| now.wall.saturating_add(SignedDuration::from_millis(ms)).ok();
+        AgentState {
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            begun_at: self.begun_at,
+            is_ending: self.ending.is_some(),
+            paused_until: i64::try_from(paused_ms).ok().filter(|ms| *ms > 0).and_then(until),
+            ended: self.ended,
+            runs: self.going.iter().map(of_schedule).chain(self.asked.states()).collect(),
+            jobs: self.scheduler.all().map(job).collect(),
+            lasting: self.lasting.states(),
+        }
+    }
+
+    fn tell_ended(&self, name: &str, last: &Ended, took_ms: u64) {
         let (printer, took) = (&self.session.printer, units::duration(took_ms));
         let subject = units::one_line(name);
         if printer.json() {
@@ -354,8 +530,13 @@ impl Agent<'_> {
         let words = self.plan.commands.get(&job).cloned().unwrap_or_default();
         let begun = match words.is_empty() {
             true => Err(std::io::Error::other("its source is gone")),
-            false => Run::begin(&words, &subject, &printer, now.steady_ms),
+            false => {
+                let (printer, bell) = (Arc::clone(&printer), Arc::clone(&self.bell));
+                let ears = Ears { printer, bell, result: false };
+                Run::begin(&words, &subject, &ears, now.steady_ms)
+            }
         };
+        self.bell.ring();
         match begun {
             Ok(run) => {
                 let (begun_at, begun_ms) = (now.wall, now.steady_ms);

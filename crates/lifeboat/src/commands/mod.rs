@@ -1,6 +1,7 @@
 //! The commands: one line and one file for each verb.
 
 mod adopt;
+pub(crate) mod agent;
 mod backup;
 mod completions;
 mod config;
@@ -75,6 +76,7 @@ pub(crate) enum Command {
     #[command(hide = true)]
     Web(web::Args),
     Run(run::Args),
+    Agent(agent::Args),
     Demo(demo::Args),
     #[command(hide = true)]
     DemoWriter(demo::WriterArgs),
@@ -151,6 +153,7 @@ impl Command {
             Command::Watch(args) => watch::run(session, args),
             Command::Web(args) => web::run(session, args),
             Command::Run(args) => run::run(session, args),
+            Command::Agent(args) => agent::run(session, args),
             Command::Demo(args) => demo::run(session, args),
             Command::DemoWriter(args) => demo::run_writer(session, args),
             Command::Init(args) => init::run(session, args),

@@ -23,6 +23,7 @@ mod cluster_standby;
 mod cluster_verify;
 mod complete_failure;
 mod configuration;
+mod control;
 mod copy;
 mod crash;
 mod daily;

@@ -90,6 +90,10 @@ pub(crate) enum Event {
     Alive(String),
     /// A run ended.
     Ended(String, Outcome),
+    /// Somebody wants a job to run now, whether its moment has come or not.
+    Asked(String),
+    /// Nothing is to begin by itself for so many milliseconds; with none, all goes on.
+    Pause(u64),
     /// There are other jobs now, or other limits.
     Reload(Vec<Spec>, Limits),
     /// All is to end.
@@ -187,6 +191,8 @@ pub(crate) struct Scheduler {
     /// What spreads the moments of this host.
     seed: u64,
     draining_since_ms: Option<u64>,
+    /// Until when nothing begins by itself.
+    paused_until_ms: u64,
     is_finished: bool,
 }
 
@@ -233,7 +239,8 @@ impl Scheduler {
             (spec.name.clone(), Job::new(spec, handled, failures))
         });
         let jobs = jobs.collect();
-        Scheduler { jobs, limits, seed, draining_since_ms: None, is_finished: false }
+        let (draining_since_ms, paused_until_ms, is_finished) = (None, 0, false);
+        Scheduler { jobs, limits, seed, draining_since_ms, paused_until_ms, is_finished }
     }
 
     /// What is to be kept.
@@ -252,6 +259,20 @@ impl Scheduler {
         let waiting = self.jobs.iter().filter(|(_, job)| job.running.is_none() && !job.is_gone);
         let due = waiting.filter_map(|(name, job)| Some((name.as_str(), self.due_at(job)?)));
         due.min_by_key(|(_, at)| *at)
+    }
+
+    /// Each job: its name, its next moment, whether it runs, and whether its last run failed.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&str, Option<Timestamp>, bool, bool)> {
+        let wanted = self.jobs.iter().filter(|(_, job)| !job.is_gone);
+        wanted.map(|(name, job)| {
+            let next = self.due_at(job);
+            (name.as_str(), next, job.running.is_some(), job.is_troubled())
+        })
+    }
+
+    /// For how many milliseconds nothing begins by itself; zero for none.
+    pub(crate) fn paused_ms(&self, now: Now) -> u64 {
+        self.paused_until_ms.saturating_sub(now.steady_ms)
     }
 
     /// How many jobs run.

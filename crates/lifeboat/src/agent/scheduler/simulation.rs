@@ -338,3 +338,31 @@ fn other_jobs_after_a_reload_leave_the_runs_alone() {
     let actions = scheduler.step(now, Event::Tick);
     assert!(matches!(&actions[..], [Action::Start { job, .. }] if job == "b"), "{actions:?}");
 }
+
+#[test]
+fn what_is_asked_for_runs_at_once_and_once_and_a_pause_is_caught_up() {
+    let of = |name: &str| spec(name, "hourly", "UTC", Lane::Backup);
+    let mut now = Now { wall: at("2026-01-01T00:30:00Z"), steady_ms: 0 };
+    let limits = Limits { at_once: 1, ..LIMITS };
+    let mut scheduler = Scheduler::new(vec![of("a"), of("b")], limits, &BTreeMap::new(), 1, now);
+    for name in ["a", "b"] {
+        // Also where all places are taken, and not beside itself.
+        let begun = scheduler.step(now, Event::Asked(name.into()));
+        assert!(matches!(&begun[..], [Action::Start { job, .. }] if job == name), "{begun:?}");
+        assert_eq!(scheduler.step(now, Event::Asked(name.into())), []);
+    }
+    assert_eq!(scheduler.step(now, Event::Asked("c".into())), []);
+    for name in ["a", "b"] {
+        scheduler.step(now, Event::Ended(name.into(), Outcome::Done));
+    }
+    assert_eq!(scheduler.step(now, Event::Pause(2 * 3_600_000)), []);
+    now = Now { wall: at("2026-01-01T02:10:00Z"), steady_ms: 6_000_000 };
+    assert_eq!(scheduler.step(now, Event::Tick), []);
+    assert_eq!(scheduler.paused_ms(now), 1_200_000);
+    let begun = scheduler.step(now, Event::Pause(0));
+    assert!(matches!(&begun[..], [Action::Start { late_ms: 4_200_000, .. }]), "{begun:?}");
+    let begun = scheduler.step(now, Event::Ended("a".into(), Outcome::Done));
+    assert!(matches!(&begun[..], [.., Action::Start { job, .. }] if job == "b"), "{begun:?}");
+    scheduler.step(now, Event::Ended("b".into(), Outcome::Done));
+    assert_eq!(scheduler.step(now, Event::Tick), [], "what was missed is one run");
+}

@@ -25,6 +25,8 @@ impl Scheduler {
                 return actions;
             }
             Event::Ended(name, outcome) => self.ended(now, &name, outcome, &mut actions),
+            Event::Asked(name) => self.asked(now, &name, &mut actions),
+            Event::Pause(for_ms) => self.paused_until_ms = now.steady_ms.saturating_add(for_ms),
             Event::Reload(specs, limits) => self.reload(now, specs, limits, &mut actions),
             Event::Drain => {
                 let since = self.draining_since_ms.get_or_insert(now.steady_ms);
@@ -39,6 +41,7 @@ impl Scheduler {
         }
         self.look_at_running(now, &mut actions);
         match self.draining_since_ms {
+            None if self.paused_ms(now) > 0 => {}
             None => self.start_some(now, &mut actions),
             Some(_) if !self.is_finished && !self.jobs.values().any(Job::takes_place) => {
                 self.is_finished = true;
@@ -109,6 +112,14 @@ impl Scheduler {
             self.jobs.insert(name, Job { is_gone: true, next: None, again_at_ms: None, ..job });
         }
         actions.push(Action::Save);
+    }
+
+    /// Begins what somebody wants now, whatever else runs: a person waits for it.
+    fn asked(&mut self, now: Now, name: &str, actions: &mut Vec<Action>) {
+        let may_run = |job: &Job| job.running.is_none() && !job.is_gone;
+        if self.draining_since_ms.is_none() && self.jobs.get(name).is_some_and(may_run) {
+            self.start(now, name, Due::Moment(now.wall), actions);
+        }
     }
 
     /// Ends what takes too long.
