@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 use lifeboat_core::env::Env;
-use lifeboat_core::{Kind, Result};
+use lifeboat_core::{Error, Kind, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -38,12 +38,45 @@ pub(crate) struct Attempt {
     /// The kind of the failure: "no-space".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) kind: Option<String>,
+    /// How many bytes it added to the repository; none where it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) added_bytes: Option<u64>,
+    /// All runs of it on this host, with this one.
+    #[serde(default)]
+    pub(crate) totals: Totals,
     /// How many runs in a row found no drive there, with this one.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) missed: u64,
     /// When the first of them was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) missed_since: Option<Timestamp>,
+}
+
+/// How the runs of a source into a repository ended, ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Totals {
+    /// Well.
+    pub(crate) done: u64,
+    /// Not well.
+    pub(crate) failed: u64,
+    /// The drive was not there.
+    pub(crate) absent: u64,
+    /// What they added to the repository, in bytes.
+    pub(crate) added_bytes: u64,
+}
+
+impl Totals {
+    fn with(self, failure: Option<&Error>, added_bytes: Option<u64>) -> Totals {
+        let is = |this: bool| u64::from(this);
+        let is_absent = failure.is_some_and(|error| error.kind() == Kind::StoreAbsent);
+        Totals {
+            done: self.done + is(failure.is_none()),
+            failed: self.failed + is(failure.is_some() && !is_absent),
+            absent: self.absent + is(is_absent),
+            added_bytes: self.added_bytes.saturating_add(added_bytes.unwrap_or(0)),
+        }
+    }
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -99,8 +132,13 @@ pub(crate) fn note(
         Err(_) => "failed",
     };
     let absent = error.is_some_and(|error| error.kind() == Kind::StoreAbsent);
-    let before = absent.then(|| last(session, env, target, url)).flatten();
-    let before = before.filter(|before| before.missed > 0);
+    let before = last(session, env, target, url);
+    let totals = before.as_ref().map(|before| before.totals).unwrap_or_default();
+    let before = before.filter(|before| absent && before.missed > 0);
+    // What was there already was not added.
+    let adds = matches!(outcome, "committed" | "incremented");
+    let stored = result.as_ref().ok().and_then(|value| value["stored_bytes"].as_u64());
+    let added_bytes = stored.map(|bytes| if adds { bytes } else { 0 });
     let attempt = Attempt {
         source: target.name.clone(),
         repository: url.to_owned(),
@@ -109,6 +147,8 @@ pub(crate) fn note(
         outcome: outcome.to_owned(),
         error: error.map(in_one),
         kind: error.map(|error| report::kind_name(error.kind())),
+        added_bytes,
+        totals: totals.with(error, added_bytes),
         missed: before.as_ref().map_or(0, |before| before.missed) + u64::from(absent),
         missed_since: absent
             .then(|| before.and_then(|before| before.missed_since).unwrap_or(begun_at)),

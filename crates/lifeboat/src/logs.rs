@@ -157,13 +157,36 @@ pub(crate) fn newest(
     repository: &Repository,
     entry: &SourceEntry,
 ) -> Result<Option<(String, Moment)>> {
-    let mut best: Option<(String, Moment)> = None;
-    for backup in entry.backups.iter().rev().take(1 + EARLIER_MAX) {
-        let newest = reach(repository, &entry.folder, backup)?.and_then(|reach| reach.newest);
-        let Some(moment) = newest else { continue };
+    let Some(last) = entry.backups.last() else { return Ok(None) };
+    Ok(newest_and_gap(repository, entry, last)?.0)
+}
+
+/// The newest state of a source that its logs lead to, as `restore` takes it; and what is missing
+/// in the log of its newest good backup.
+pub(crate) fn newest_and_gap(
+    repository: &Repository,
+    entry: &SourceEntry,
+    newest_good: &Manifest,
+) -> Result<(Option<(String, Moment)>, Option<String>)> {
+    let (mut best, mut broken): (Option<(String, Moment)>, Option<String>) = (None, None);
+    if newest_good.source.kind != KIND {
+        return Ok((best, broken));
+    }
+    let logged = logged(repository, &entry.folder)?;
+    let latest = entry.backups.iter().rev().take(1 + EARLIER_MAX);
+    let is_among = latest.clone().any(|backup| backup.id == newest_good.id);
+    for backup in latest.chain((!is_among).then_some(newest_good)) {
+        if !logged.contains(&backup.name) {
+            continue;
+        }
+        let Some(reach) = reach(repository, &entry.folder, backup)? else { continue };
+        if backup.id == newest_good.id {
+            broken = reach.broken;
+        }
+        let Some(moment) = reach.newest else { continue };
         if best.as_ref().is_none_or(|(_, best)| best.held < moment.held) {
             best = Some((format!("{}+{}", backup.name, moment.position), moment));
         }
     }
-    Ok(best)
+    Ok((best, broken))
 }

@@ -34,6 +34,7 @@ mod selection;
 mod session;
 mod signals;
 mod sources;
+mod standing;
 mod ui;
 mod web;
 mod world;

@@ -95,7 +95,7 @@ fn rows(entry: &SourceEntry, all: bool) -> Vec<Row<'_>> {
 fn manifests(session: &Session, env: &Env, found: &[Found<'_>], all: bool) -> Result<Vec<Value>> {
     let (mut list, now) = (Vec::new(), env.clock.now());
     for Found { opened, entry } in found {
-        let moments = moments::of_entry(session, env, opened, entry)?;
+        let moments = moments::of_entry(session, env, &opened.repository, entry)?;
         let logged = logs::logged(&opened.repository, &entry.folder)?;
         for (manifest, tombstone) in rows(entry, all) {
             let mut value = with_place(manifest, &opened.repository.url(), &entry.folder);
@@ -139,7 +139,7 @@ fn manifests(session: &Session, env: &Env, found: &[Found<'_>], all: bool) -> Re
 /// What the log of each source makes restorable beside the moments of its backups.
 fn print_moments(session: &Session, env: &Env, found: &[Found<'_>]) -> Result<()> {
     for Found { opened, entry } in found {
-        let moments = moments::of_entry(session, env, opened, entry)?;
+        let moments = moments::of_entry(session, env, &opened.repository, entry)?;
         for line in moments::lines(session, &entry.folder, &moments) {
             session.printer.data(&format!("{}\n", units::one_line(&line)))?;
         }

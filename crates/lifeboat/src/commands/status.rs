@@ -3,46 +3,40 @@
 mod copies;
 pub(crate) mod disk;
 pub(crate) mod drills;
+mod measured;
 pub(crate) mod metrics;
 mod nagios;
+pub(crate) mod overall;
+mod row;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use jiff::{SignedDuration, Timestamp};
-use lifeboat_core::catalog::SourceEntry;
-use lifeboat_core::env::Env;
-use lifeboat_core::prune;
-use lifeboat_core::status::{self, Verdict};
 use lifeboat_core::{Error, Kind, Result};
-use lifeboat_postgres::wal::Complaint;
-use lifeboat_sqlite::pagelog::Moment;
-use serde::{Serialize, Serializer};
 
-use self::disk::Disk;
-use self::drills::Drills;
-use self::metrics::Measured;
-use super::wal;
-use crate::attempts::{self, Attempt};
+pub(crate) use self::overall::{Standing, of_all};
+pub(crate) use self::row::{Row, State};
+
+use self::overall::standing;
+use crate::attempts::Attempt;
 use crate::config::values::Period;
-use crate::following::{self, Following};
-use crate::logs;
+use crate::following::Following;
 use crate::notify;
 use crate::private;
-use crate::repositories::{self, Opened, Place};
-use crate::rotation::Rule;
-use crate::selection::{self, Found};
 use crate::session::Session;
-use crate::sources::{self, Target};
 use crate::ui::printer::Style;
 use crate::ui::table::{Align, Table};
 use crate::ui::units;
 
 /// Say how fresh the backups are
 ///
-/// A source is stale if its newest good backup is older than its `rpo` or --max-age, or if it has
-/// none. A backup that was made without a check does not
-/// count as good; a state of the log that follows a backup does. The exit code is then 21.
+/// A source is stale if the newest moment that can be restored is older than its `rpo`, or if there
+/// is none. Without an `rpo`, one and a half times what its `schedule` allows is its promise; else
+/// --max-age. A backup that was made without a check does not count as good; a state of the log
+/// that follows a backup does, and so does the log of a cluster. The exit code is then 21.
+///
+/// How long a restore takes, against `rto`, is measured by the last drill that passed, and longer in
+/// proportion where the newest backup is larger than what was restored then.
 ///
 /// That a repository lacks backups which another one has and its `keep` would keep is told as a
 /// warning, with the `copy` that brings them. That the last backup failed is one too, also where
@@ -57,6 +51,11 @@ use crate::ui::units;
 /// 1 (WARNING: a doubt, or a disk that is 80 % full), 2 (CRITICAL: stale, or never backed up) or 3
 /// (UNKNOWN: it could not be found out). An archiver that fails is a WARNING; CRITICAL when files
 /// have waited for ten minutes, or the disk of pg_wal fills.
+///
+/// With `--format json` it is one object for programs: `sources` as --json has them, each with its
+/// `objectives`, `repositories` with how full they are and when they will be, `notifiers`, and
+/// `alerts`, the worst first, each with its `code`, what is wrong and the command that mends it.
+/// The exit code is 0 whatever they say.
 ///
 /// With `--format prometheus` it is metrics in the text format of Prometheus, and the exit code is
 /// 0 whatever they say; --textfile writes them for node_exporter's textfile collector, whole or not
@@ -83,6 +82,13 @@ pub(crate) struct Args {
     also_as: Option<String>,
 }
 
+impl Args {
+    /// Of all sources, for programs.
+    fn everything() -> Self {
+        Args { format: Format::Json, ..Args::default() }
+    }
+}
+
 fn prefix(text: &str) -> Result<String, String> {
     let good = text.starts_with(|c: char| c.is_ascii_lowercase())
         && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
@@ -101,70 +107,8 @@ enum Format {
     Nagios,
     /// Metrics in the text format of Prometheus
     Prometheus,
-}
-
-/// A source in one repository.
-#[derive(Debug, Serialize)]
-pub(crate) struct Row {
-    pub(crate) source: String,
-    pub(crate) repository: String,
-    pub(crate) state: State,
-    pub(crate) newest_good: Option<String>,
-    pub(crate) taken_at: Option<Timestamp>,
-    /// The newest state of its log, where that is newer, as `restore` takes it; and its moment.
-    pub(crate) log_state: Option<String>,
-    pub(crate) log_held: Option<Timestamp>,
-    /// How much may be lost, where this host follows it.
-    #[serde(serialize_with = "as_json")]
-    pub(crate) following: Option<Following>,
-    pub(crate) age_ms: Option<u64>,
-    pub(crate) age_ms_max: Option<u64>,
-    pub(crate) backups: usize,
-    pub(crate) newer_doubtful: usize,
-    pub(crate) in_future: usize,
-    pub(crate) unreadable: usize,
-    /// What is wrong with the archiver of its server, where that can be asked.
-    pub(crate) archiver: Vec<Complaint>,
-    /// Why the prune after its backups waits for an approval, if it does.
-    pub(crate) prune_waits: Option<String>,
-    pub(crate) stored_bytes: u64,
-    pub(crate) disk_used_percent: Option<u8>,
-    /// How many backups of another repository it lacks and would keep.
-    pub(crate) lacking: usize,
-    /// How the last backup ended, where that is known on this host.
-    pub(crate) last_attempt: Option<Attempt>,
-    /// What drills showed.
-    pub(crate) drills: Drills,
-    /// What metrics tell besides.
-    #[serde(skip)]
-    pub(crate) measured: Measured,
-}
-
-#[cfg(test)]
-impl Row {
-    /// One of a source with a backup of which nothing is known.
-    pub(crate) fn for_test(source: &str) -> Self {
-        Row {
-            backups: 1,
-            stored_bytes: 1,
-            ..row(source, "file:///b".to_owned(), None, None, Timestamp::UNIX_EPOCH)
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum State {
-    Fresh,
-    Stale,
-    Never,
-}
-
-fn as_json<S: Serializer>(
-    following: &Option<Following>,
-    to: S,
-) -> std::result::Result<S::Ok, S::Error> {
-    following.as_ref().map(Following::as_json).serialize(to)
+    /// Everything at once for programs: sources, repositories, notifiers, and all alerts
+    Json,
 }
 
 pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
@@ -174,10 +118,16 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     if args.format == Format::Prometheus || args.textfile.is_some() {
         return as_metrics(session, &args);
     }
-    let Standing { rows, disks, failures, opened } = standing(session, &session.env()?, &args)?;
+    if args.format == Format::Json {
+        let standing = overall::standing_or_blind(session, &session.env()?, &args)?;
+        session.printer.data(&format!("{:#}\n", standing.as_json()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Standing { rows, disks, reached, failures, .. } =
+        standing(session, &session.env()?, &args)?;
     match session.printer.json() {
         true => session.printer.json_data(&rows)?,
-        false => print(session, &rows, opened.len() > 1)?,
+        false => print(session, &rows, reached.iter().filter(|one| one.is_up).count() > 1)?,
     }
     rows.iter().for_each(|row| warn(session, row));
     warn_of_absent(session, &args)?;
@@ -207,44 +157,6 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     Err(Error::new(Kind::Stale, message).hint(format!("lifeboat backup {}", names.join(" "))))
 }
 
-/// How everything stands.
-pub(crate) struct Standing {
-    /// Each source in each repository that takes it.
-    pub(crate) rows: Vec<Row>,
-    /// The disks below repositories.
-    pub(crate) disks: Vec<Disk>,
-    /// Why repositories could not be read.
-    pub(crate) failures: Vec<Error>,
-    /// Those that could.
-    pub(crate) opened: Vec<Opened>,
-}
-
-/// How all that is configured, or is kept in a repository, stands.
-pub(crate) fn of_all(session: &Session, env: &Env) -> Result<Standing> {
-    let args = Args::default();
-    match standing(session, env, &args) {
-        // Before the first backup there is none, and that is what is to be told.
-        Err(error) if error.kind() == Kind::NoRepository => Ok(Standing {
-            rows: rows_without_repository(session, &args, env.clock.now())?,
-            disks: Vec::new(),
-            failures: Vec::new(),
-            opened: Vec::new(),
-        }),
-        standing => standing,
-    }
-}
-
-fn standing(session: &Session, env: &Env, args: &Args) -> Result<Standing> {
-    let (opened, failures) = repositories::look_over(session, env)?;
-    let disks = disk::of(env, &opened);
-    let mut rows = rows(session, env, &opened, args)?;
-    for row in &mut rows {
-        let disk = disks.iter().find(|disk| disk.repository == row.repository);
-        row.disk_used_percent = disk.map(|disk| disk.space.used_percent());
-    }
-    Ok(Standing { rows, disks, failures, opened })
-}
-
 /// Whatever happens, there is one line, and a code that Nagios knows.
 fn as_plugin(session: &Session, args: &Args) -> Result<ExitCode> {
     if session.printer.json() {
@@ -261,21 +173,8 @@ fn as_plugin(session: &Session, args: &Args) -> Result<ExitCode> {
 
 /// What cannot be read is a metric, too.
 fn as_metrics(session: &Session, args: &Args) -> Result<ExitCode> {
-    let env = session.env()?;
-    let now = env.clock.now();
-    let (rows, disks, unreadable) = match standing(session, &env, args) {
-        Ok(standing) => (standing.rows, standing.disks, standing.failures.len()),
-        // Before the first backup there is none: then that is what is told.
-        Err(error) if error.kind() == Kind::NoRepository => {
-            (rows_without_repository(session, args, now)?, Vec::new(), 0)
-        }
-        Err(error) if error.kind() == Kind::Usage => return Err(error),
-        Err(error) => {
-            session.printer.warning("", &error.to_string());
-            (Vec::new(), Vec::new(), repositories::places(session)?.len())
-        }
-    };
-    let text = metrics::text(&rows, &disks, unreadable, (now, args.also_as.as_deref()));
+    let standing = overall::standing_or_blind(session, &session.env()?, args)?;
+    let text = metrics::text(&standing.told(), args.also_as.as_deref());
     match &args.textfile {
         None => session.printer.data(&text)?,
         Some(path) => private::replace_for_all(path, text.as_bytes()).map_err(|error| {
@@ -283,194 +182,6 @@ fn as_metrics(session: &Session, args: &Args) -> Result<ExitCode> {
         })?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The configured sources, none of which was ever backed up.
-fn rows_without_repository(session: &Session, args: &Args, now: Timestamp) -> Result<Vec<Row>> {
-    let places = repositories::places(session)?;
-    let zone = &session.surroundings.time_zone;
-    let mut rows = Vec::new();
-    for target in sources::named(&session.loaded()?.config, &args.sources)? {
-        let takes = |place: &&Place| match (&target.repositories, &place.name) {
-            (Some(names), Some(name)) => names.contains(name),
-            _ => true,
-        };
-        for place in places.iter().filter(takes) {
-            let mut row = row(&target.name, place.url.clone(), None, target.rpo_ms, now);
-            row.measured = row.measured.promised(&target, now, zone);
-            rows.push(row);
-        }
-    }
-    Ok(rows)
-}
-
-fn rows(session: &Session, env: &Env, opened: &[Opened], args: &Args) -> Result<Vec<Row>> {
-    let now = env.clock.now();
-    let max_age_ms = args.max_age.map(|age| age.milliseconds);
-    let config = &session.loaded()?.config;
-    let mut rows = Vec::new();
-    if !args.sources.is_empty() {
-        for argument in &args.sources {
-            rows_of_argument(session, env, opened, argument, max_age_ms, &mut rows)?;
-        }
-        return Ok(rows);
-    }
-    let targets = Target::all(config)?;
-    for one in opened {
-        let mut seen = Vec::new();
-        for target in targets.iter().filter(|target| is_kept_in(target, one, session)) {
-            let entry = selection::own_entry(env, one, target)?;
-            seen.extend(entry.map(|entry| entry.folder.clone()));
-            let mut row = row_of_target(session, env, one, target, entry, max_age_ms)?;
-            row.lacking = copies::lacking(env, opened, one, target)?;
-            rows.push(row);
-        }
-        for entry in &one.catalog.sources {
-            if !seen.contains(&entry.folder) {
-                rows.push(row_of_entry(session, &entry.folder, one, Some(entry), max_age_ms, now)?);
-            }
-        }
-    }
-    Ok(rows)
-}
-
-fn rows_of_argument(
-    session: &Session,
-    env: &Env,
-    opened: &[Opened],
-    argument: &str,
-    max_age_ms: Option<u64>,
-    rows: &mut Vec<Row>,
-) -> Result<()> {
-    let now = env.clock.now();
-    let config = &session.loaded()?.config;
-    if config.source.contains_key(argument) || selection::target_of(session, argument)?.is_some() {
-        for target in sources::named(config, &[argument.to_owned()])? {
-            for one in opened.iter().filter(|one| is_kept_in(&target, one, session)) {
-                let entry = selection::own_entry(env, one, &target)?;
-                let mut row = row_of_target(session, env, one, &target, entry, max_age_ms)?;
-                row.lacking = copies::lacking(env, opened, one, &target)?;
-                rows.push(row);
-            }
-        }
-        return Ok(());
-    }
-    for Found { opened, entry } in selection::entries(session, env, opened, argument)? {
-        rows.push(row_of_entry(session, &entry.folder, opened, Some(entry), max_age_ms, now)?);
-    }
-    Ok(())
-}
-
-/// Whether the source's backups go to that repository. With `--repo`, that one is asked.
-fn is_kept_in(target: &Target, opened: &Opened, session: &Session) -> bool {
-    match (&target.repositories, &opened.place.name) {
-        _ if session.globals.repo.is_some() => true,
-        (Some(names), Some(name)) => names.contains(name),
-        _ => true,
-    }
-}
-
-/// A configured source: with its own promise, and what its prune waits for.
-fn row_of_target(
-    session: &Session,
-    env: &Env,
-    opened: &Opened,
-    target: &Target,
-    entry: Option<&SourceEntry>,
-    max_age_ms: Option<u64>,
-) -> Result<Row> {
-    let age_ms_max = target.rpo_ms.or(max_age_ms);
-    let mut row = row_of_entry(session, &target.name, opened, entry, age_ms_max, env.clock.now())?;
-    row.drills = row.drills.promised(&target.drill);
-    let zone = &session.surroundings.time_zone;
-    row.measured = row.measured.promised(target, env.clock.now(), zone);
-    let last = attempts::last(session, env, target, &opened.place.url);
-    // One that was made in another way since then is the better news.
-    row.last_attempt = last.filter(|last| row.taken_at.is_none_or(|at| at <= last.ended_at));
-    if target.is_cluster() {
-        // A server that does not answer is for `doctor` to tell.
-        let state = wal::state(target);
-        row.archiver =
-            state.map(|state| state.complaints(wal::free_bytes(&state))).unwrap_or_default();
-    }
-    let rule = Rule::of(&opened.place, target, None).filter(|_| target.prune_after_backup);
-    if let (Some(rule), Some(entry)) = (rule, entry) {
-        let request = rule.request(session, env, &opened.repository, &entry.folder);
-        let gates = prune::waiting(env, &opened.repository, &request, entry)?;
-        row.prune_waits = gates.into_iter().next().map(|gate| gate.message);
-    }
-    Ok(row)
-}
-
-/// The same with the log that follows its newest backups: a state of it counts as one of theirs.
-fn row_of_entry(
-    session: &Session,
-    name: &str,
-    opened: &Opened,
-    entry: Option<&SourceEntry>,
-    age_ms_max: Option<u64>,
-    now: Timestamp,
-) -> Result<Row> {
-    let mut row = row(name, opened.repository.url(), entry, age_ms_max, now);
-    let logged = entry.map(|entry| logs::newest(&opened.repository, entry)).transpose()?.flatten();
-    let is_newer =
-        |(_, moment): &(String, Moment)| moment.held <= now && row.taken_at < Some(moment.held);
-    if let Some((state, moment)) = logged.filter(is_newer)
-        && row.state != State::Never
-    {
-        let age = now.duration_since(moment.held).as_millis();
-        let age_ms = u64::try_from(age).unwrap_or(0);
-        row.state = match age_ms_max.is_some_and(|age_ms_max| age_ms > age_ms_max) {
-            true => State::Stale,
-            false => State::Fresh,
-        };
-        let place = (&*opened.place.url, entry.map_or("", |entry| &*entry.folder));
-        let base = state.rsplit_once('+').map_or("", |(base, _)| base);
-        row.following = following::of(session, place, base, (moment.held, now));
-        (row.log_state, row.log_held) = (Some(state), Some(moment.held));
-        row.age_ms = Some(age_ms);
-    }
-    Ok(row)
-}
-
-fn row(
-    name: &str,
-    repository: String,
-    entry: Option<&SourceEntry>,
-    age_ms_max: Option<u64>,
-    now: Timestamp,
-) -> Row {
-    let age_max = age_ms_max
-        .map(|age_ms| SignedDuration::from_millis(i64::try_from(age_ms).unwrap_or(i64::MAX)));
-    let status = status::of_source(entry, now, age_max);
-    Row {
-        source: name.to_owned(),
-        repository,
-        state: match status.verdict {
-            Verdict::Fresh => State::Fresh,
-            Verdict::Stale => State::Stale,
-            Verdict::Never => State::Never,
-        },
-        newest_good: status.newest_good.map(|newest| newest.name.clone()),
-        taken_at: status.newest_good.map(|newest| newest.taken_at),
-        log_state: None,
-        log_held: None,
-        following: None,
-        age_ms: status.age.and_then(|age| u64::try_from(age.as_millis()).ok()),
-        age_ms_max,
-        backups: status.backups,
-        newer_doubtful: status.newer_doubtful,
-        in_future: status.in_future,
-        unreadable: entry.map_or(0, |entry| entry.unreadable.len()),
-        archiver: Vec::new(),
-        prune_waits: None,
-        stored_bytes: status.stored_bytes,
-        disk_used_percent: None,
-        lacking: 0,
-        last_attempt: None,
-        drills: Drills::of(entry, now),
-        measured: Measured::of(entry, &status),
-    }
 }
 
 fn print(session: &Session, rows: &[Row], several: bool) -> Result<()> {
@@ -524,24 +235,12 @@ fn print(session: &Session, rows: &[Row], several: bool) -> Result<()> {
 /// Repositories on drives that are not there have no row: how many runs missed them, since when.
 fn warn_of_absent(session: &Session, args: &Args) -> Result<()> {
     let env = session.env()?;
-    let targets = sources::named(&session.loaded()?.config, &args.sources).unwrap_or_default();
-    for place in repositories::places(session)?.iter().filter(|place| place.config.mount.is_some())
-    {
-        if place.store(&env).is_ok() {
-            continue;
-        }
-        for target in &targets {
-            let Some(last) = attempts::last(session, &env, target, &place.url) else { continue };
-            if let (missed @ 1.., Some(since)) = (last.missed, last.missed_since) {
-                let since = units::moment(since, &session.surroundings.time_zone);
-                let runs = if missed == 1 { "backup" } else { "backups" };
-                let message = format!(
-                    "{missed} {runs} missed the drive of `{}`, since {since}",
-                    place.label()
-                );
-                session.printer.warning(&units::one_line(&target.name), &message);
-            }
-        }
+    for (place, target, missed, since) in overall::missed(session, &env, args)? {
+        let since = units::moment(since, &session.surroundings.time_zone);
+        let runs = if missed == 1 { "backup" } else { "backups" };
+        let message =
+            format!("{missed} {runs} missed the drive of `{}`, since {since}", place.label());
+        session.printer.warning(&units::one_line(&target.name), &message);
     }
     Ok(())
 }

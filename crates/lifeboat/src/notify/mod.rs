@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::notify::NotifyConfig;
 use crate::session::Session;
+use crate::standing::Alert;
 use crate::ui::report;
 
 pub(crate) use self::state::{Deliveries, Ended};
@@ -39,12 +40,30 @@ impl Ended {
     ) -> Option<Ended> {
         failure.is_none_or(|error| is_news(error.kind())).then(|| Ended {
             command,
+            about: None,
             source: source.to_owned(),
             repository: repository.to_owned(),
             failure: failure.map(in_one),
             hint: failure.and_then(|error| error.hint_text()).map(str::to_owned),
         })
     }
+
+    /// Something that `watch` found to be wrong, or not any more.
+    pub(crate) fn of_alert(alert: &Alert, is_so: bool) -> Ended {
+        Ended {
+            command: "watch",
+            about: Some(alert.code),
+            source: alert.source.clone(),
+            repository: alert.repository.clone(),
+            failure: is_so.then(|| alert.what.clone()),
+            hint: is_so.then(|| alert.command.clone()),
+        }
+    }
+}
+
+/// What `watch` told of and was not yet told to be over, as far as it makes an alert the same one.
+pub(crate) fn alerts_that_go_on(session: &Session) -> Vec<Alert> {
+    kept::read(session).map(|state| state.alerts_that_go_on()).unwrap_or_default()
 }
 
 /// What somebody is told.
@@ -163,6 +182,7 @@ impl<'a> Watch<'a> {
         let is_told = ended.iter().any(|one| one.failure.is_some());
         ended.push(Ended {
             command: self.command,
+            about: None,
             source: String::new(),
             repository: String::new(),
             failure: failure.filter(|_| !is_told).map(in_one),

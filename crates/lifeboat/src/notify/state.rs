@@ -11,12 +11,17 @@ use serde::{Deserialize, Serialize};
 
 use super::Message;
 use crate::config::notify::{NotifyConfig, TellOf};
+use crate::standing::{Alert, Code, Severity};
 
 /// After so long what happened is summed up.
 const DIGEST: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// The first wait before a delivery is tried again, and the longest.
 const AGAIN_MS: i64 = 60_000;
 const AGAIN_MS_MAX: i64 = 3_600_000;
+/// So many of a kind are told one by one; more are told in one message.
+const APART_MAX: usize = 5;
+/// So many of them are told with their words.
+const LINES_MAX: usize = 40;
 /// More waits for nobody: the oldest goes.
 const OUTBOX_MAX: usize = 100;
 /// What is older than this is no news.
@@ -27,6 +32,8 @@ const KEPT: SignedDuration = SignedDuration::from_hours(14 * 24);
 pub(crate) struct Ended {
     /// "backup".
     pub(crate) command: &'static str,
+    /// What of it, where `watch` tells several things of one source.
+    pub(crate) about: Option<Code>,
     /// The source; empty where it is the whole run.
     pub(crate) source: String,
     /// The URL of the repository; empty where it is all of them.
@@ -39,11 +46,25 @@ pub(crate) struct Ended {
 
 impl Ended {
     fn key(&self) -> String {
-        [self.command, &self.source, &self.repository].join("\u{1f}")
+        let about = self.about.map(Code::word);
+        let words = [self.command, &self.source, &self.repository];
+        words.into_iter().chain(about.as_deref()).collect::<Vec<_>>().join("\u{1f}")
+    }
+
+    /// What it is about: a source, or a repository.
+    fn subject(&self) -> &str {
+        match (self.source.is_empty(), self.repository.is_empty()) {
+            (false, _) => &self.source,
+            (true, false) => &self.repository,
+            (true, true) => "Lifeboat",
+        }
     }
 
     /// What it is called: "backup of app".
     fn name(&self) -> String {
+        if let Some(about) = self.about {
+            return format!("{}: {}", self.subject(), about.word().replace('-', " "));
+        }
         match self.source.is_empty() {
             true => self.command.to_owned(),
             false => format!("{} of {}", self.command, self.source),
@@ -64,6 +85,9 @@ struct Thing {
     told: BTreeMap<String, Timestamp>,
     /// How often it went well and failed since the last digest.
     week: (u64, u64),
+    /// Of something that `watch` found: what, of which source, in which repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    found: Option<(Code, String, String)>,
 }
 
 /// Something to deliver.
@@ -111,6 +135,7 @@ impl State {
         ended: &[Ended],
     ) {
         let told = || notifiers.iter().filter(|(_, config)| !config.is_heartbeat());
+        let mut messages: BTreeMap<&str, Vec<Message>> = BTreeMap::new();
         for one in ended {
             let thing = self.things.entry(one.key()).or_default();
             self.names.insert(one.key(), one.name());
@@ -121,11 +146,20 @@ impl State {
                     continue;
                 }
                 let message = decide(now, host, one, &before, thing, (name.as_str(), config));
-                self.outbox.extend(message.map(|message| waiting(name, message, now)));
+                messages.entry(name).or_default().extend(message);
             }
             if one.failure.is_none() {
                 thing.told.clear();
+                if one.about.is_some() {
+                    // What is not wrong any more is nothing that could go well.
+                    self.things.remove(&one.key());
+                    self.names.remove(&one.key());
+                }
             }
+        }
+        for (name, messages) in messages {
+            let messages = bundled(messages, now, host);
+            self.outbox.extend(messages.into_iter().map(|message| waiting(name, message, now)));
         }
         self.digest(now, host, told());
         self.outbox.retain(|waiting| {
@@ -135,6 +169,16 @@ impl State {
         let too_many = self.outbox.len().saturating_sub(OUTBOX_MAX);
         self.outbox.drain(..too_many);
         self.deliveries.retain(|name, _| notifiers.contains_key(name));
+    }
+
+    /// What `watch` found, told of and was not yet told to be over.
+    pub(crate) fn alerts_that_go_on(&self) -> Vec<Alert> {
+        let going = self.things.values().filter(|thing| thing.failing_since.is_some());
+        let found = going.filter_map(|thing| thing.found.as_ref());
+        let alert = |(code, source, repository): &(Code, String, String)| {
+            Alert::new((*code, Severity::Warning), (source, repository), "", "")
+        };
+        found.map(alert).collect()
     }
 
     fn digest<'a>(
@@ -222,6 +266,8 @@ impl State {
 
 impl Thing {
     fn take(&mut self, now: Timestamp, ended: &Ended) {
+        let found = |about| (about, ended.source.clone(), ended.repository.clone());
+        self.found = ended.about.map(found);
         match ended.failure.is_some() {
             true => {
                 self.failing_since.get_or_insert(now);
@@ -236,6 +282,49 @@ impl Thing {
             }
         }
     }
+}
+
+/// Many of a kind in one: who gets two hundred messages at once reads none.
+fn bundled(messages: Vec<Message>, now: Timestamp, host: &str) -> Vec<Message> {
+    let mut kinds: BTreeMap<String, Vec<Message>> = BTreeMap::new();
+    for message in messages {
+        kinds.entry(message.kind.clone()).or_default().push(message);
+    }
+    let mut bundled = Vec::new();
+    for (kind, all) in kinds {
+        if all.len() <= APART_MAX {
+            bundled.extend(all);
+            continue;
+        }
+        let word = match kind.as_str() {
+            "problem" => "problems",
+            "recovery" => "problems are over",
+            _ => "runs went well",
+        };
+        let lines = all.iter().take(LINES_MAX).map(|one| {
+            let first = one.text.lines().next().unwrap_or_default();
+            match first.is_empty() || one.title.contains(first) {
+                true => one.title.clone(),
+                false => format!("{}: {first}", one.title),
+            }
+        });
+        let mut text = lines.collect::<Vec<_>>().join("\n");
+        if all.len() > LINES_MAX {
+            text.push_str(&format!("\nand {} more", all.len() - LINES_MAX));
+        }
+        text.push_str("\nWhat mends them: lifeboat watch");
+        bundled.push(Message {
+            title: format!("{} {word} on {host}", all.len()),
+            text,
+            command: all[0].command.clone(),
+            host: host.to_owned(),
+            at: now,
+            is_urgent: all.iter().any(|one| one.is_urgent),
+            kind,
+            ..Message::default()
+        });
+    }
+    bundled
 }
 
 fn waiting(notifier: &str, message: Message, now: Timestamp) -> Waiting {
@@ -267,8 +356,14 @@ fn decide(
         return match since {
             Some(since) if config.is_told_of(TellOf::Recovery) => {
                 let times = before.failures;
-                let text = format!("It failed {times} times in a row, since {since}.");
-                Some(message("recovery", format!("{what} is well again"), text))
+                let (title, text) = match ended.about {
+                    Some(_) => (format!("over: {what}"), format!("It was so since {since}.")),
+                    None => (
+                        format!("{what} is well again"),
+                        format!("It failed {times} times in a row, since {since}."),
+                    ),
+                };
+                Some(message("recovery", title, text))
             }
             _ if config.is_told_of(TellOf::Success) => {
                 Some(message("success", format!("{what} is done"), String::new()))
@@ -287,16 +382,28 @@ fn decide(
     if !ended.repository.is_empty() {
         text.push_str(&format!("\nRepository: {}", ended.repository));
     }
-    if let Some(since) = before.failing_since {
-        text.push_str(&format!("\nIt failed {} times in a row, since {since}.", thing.failures));
+    match (before.failing_since, ended.about) {
+        (Some(since), Some(_)) => text.push_str(&format!("\nIt is so since {since}.")),
+        (Some(since), None) => {
+            let times = thing.failures;
+            text.push_str(&format!("\nIt failed {times} times in a row, since {since}."));
+        }
+        (None, _) => {}
     }
-    let well = before.well_at.map_or_else(|| "never".to_owned(), |at| at.to_string());
-    text.push_str(&format!("\nLast time it went well: {well}"));
+    if ended.about.is_none() {
+        let well = before.well_at.map_or_else(|| "never".to_owned(), |at| at.to_string());
+        text.push_str(&format!("\nLast time it went well: {well}"));
+    }
     if let Some(hint) = &ended.hint {
         text.push_str(&format!("\nWhat mends it: {hint}"));
     }
-    let still = if last.is_some() { "still fails" } else { "failed" };
-    let told = message("problem", format!("{what} {still}"), text);
+    let title = match (ended.about, last) {
+        (Some(_), None) => what,
+        (Some(_), Some(_)) => format!("still: {what}"),
+        (None, None) => format!("{what} failed"),
+        (None, Some(_)) => format!("{what} still fails"),
+    };
+    let told = message("problem", title, text);
     Some(Message { is_urgent: last.is_some(), ..told })
 }
 
@@ -311,6 +418,7 @@ mod tests {
     fn ended(failure: Option<&str>) -> Ended {
         Ended {
             command: "backup",
+            about: None,
             source: "app".into(),
             repository: "file:///b".into(),
             failure: failure.map(str::to_owned),
@@ -416,5 +524,58 @@ mod tests {
         assert_eq!(told(&mut state, HOOK, 0, Some("no")).len(), 2, "problem and digest");
         state.note(at(1000), "db1", &notifiers(HOOK), &[ended(None)]);
         assert!(!state.due(at(0)).is_empty());
+    }
+
+    /// What a watch found of that source.
+    fn found(code: Code, source: &str, is_so: bool) -> Ended {
+        let failure = is_so.then(|| "it is old".to_owned());
+        Ended {
+            command: "watch",
+            about: Some(code),
+            source: source.into(),
+            ..ended(failure.as_deref())
+        }
+    }
+
+    #[test]
+    fn what_a_watch_finds_is_told_thing_by_thing() {
+        let mut state = State::default();
+        let mut tell = |hour, ended: &[Ended]| {
+            state.note(at(hour), "db1", &notifiers(HOOK), ended);
+            let going = state.alerts_that_go_on().len();
+            let titles = std::mem::take(&mut state.outbox).into_iter();
+            (titles.map(|waiting| waiting.message.title).collect::<Vec<_>>(), going)
+        };
+        let (stale, size) = (Code::Stale, Code::SizeUnusual);
+        let told = tell(0, &[found(size, "app", true)]);
+        assert_eq!(told, (vec!["app: size unusual on db1".to_owned()], 1));
+        // Another thing of the same source is news, what was told is not.
+        let told = tell(1, &[found(size, "app", true), found(stale, "app", true)]);
+        assert_eq!(told, (vec!["app: stale on db1".to_owned()], 2));
+        let told = tell(30, &[found(size, "app", false), found(stale, "app", true)]);
+        let wanted = ["still: app: stale on db1", "over: app: size unusual on db1"];
+        assert_eq!((told.0.len(), told.1), (2, 1));
+        assert!(wanted.iter().all(|title| told.0.iter().any(|said| said == title)), "{told:?}");
+        assert_eq!(tell(31, &[found(stale, "app", false)]).1, 0);
+        // In the week's sum there is nothing that could have gone well.
+        state.note(at(200), "db1", &notifiers(HOOK), &[]);
+        assert_eq!(state.outbox[0].message.text, "");
+    }
+
+    #[test]
+    fn many_problems_are_one_message() {
+        let mut state = State::default();
+        let many: Vec<Ended> =
+            (0..60).map(|at| found(Code::Stale, &format!("app{at}"), true)).collect();
+        state.note(at(0), "db1", &notifiers(HOOK), &many);
+        assert_eq!(state.outbox.len(), 1);
+        let message = &state.outbox[0].message;
+        assert_eq!(message.title, "60 problems on db1");
+        assert!(message.text.contains("app0: stale on db1: it is old"), "{}", message.text);
+        assert!(message.text.contains("\nand 20 more\n"), "{}", message.text);
+        state.outbox.clear();
+        // None is told again before its time.
+        state.note(at(1), "db1", &notifiers(HOOK), &many);
+        assert!(state.outbox.is_empty());
     }
 }

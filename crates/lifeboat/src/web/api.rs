@@ -14,15 +14,11 @@ use super::router::{Web, status_of};
 use crate::commands::status::metrics;
 use crate::ui::report;
 
-/// The same rows as `lifeboat status --json` has, and when they were read.
+/// The same as `lifeboat status --format json` has.
 pub(super) async fn status(State(web): State<Arc<Web>>) -> Response {
     answer(web, |look| {
-        let status = json!({
-            "read_at": look.taken_at,
-            "sources": look.rows,
-            "disks": look.disks,
-            "failures": look.failures,
-        });
+        let mut status = look.told().as_json();
+        status["failures"] = json!(look.failures);
         Json(status).into_response()
     })
     .await
@@ -31,8 +27,7 @@ pub(super) async fn status(State(web): State<Arc<Web>>) -> Response {
 /// The same text as `lifeboat status --format prometheus` prints.
 pub(super) async fn metrics(State(web): State<Arc<Web>>) -> Response {
     answer(web, |look| {
-        let unreadable = look.failures.len();
-        let text = metrics::text(&look.rows, &look.disks, unreadable, (look.taken_at, None));
+        let text = metrics::text(&look.told(), None);
         ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
     })
     .await

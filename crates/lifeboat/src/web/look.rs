@@ -13,10 +13,12 @@ use lifeboat_core::Result;
 use lifeboat_core::event::{Event, Observer};
 
 use crate::commands::status::disk::Disk;
+use crate::commands::status::overall::{Notifier, Reached, Told};
 use crate::commands::status::{self, Row};
 use crate::config::Loaded;
 use crate::repositories::Opened;
 use crate::session::Session;
+use crate::standing::Alert;
 use crate::ui::report;
 
 /// What was read is new for so long, where each repository is a folder, and where one is not.
@@ -35,8 +37,14 @@ pub(crate) struct Look {
     pub(crate) loaded: Loaded,
     /// Each source in each repository, as `lifeboat status` has it.
     pub(crate) rows: Vec<Row>,
-    /// How full the disks of repositories are.
+    /// How full the disks of repositories are, and when they will be.
     pub(crate) disks: Vec<Disk>,
+    /// All repositories, also those that could not be read.
+    pub(crate) reached: Vec<Reached>,
+    /// All that is wrong, the worst first.
+    pub(crate) alerts: Vec<Alert>,
+    /// Who is told, and how deliveries went.
+    pub(crate) notifiers: Vec<Notifier>,
     /// The repositories that could be read, with what they hold.
     pub(crate) opened: Vec<Opened>,
     /// What could not be read, and why.
@@ -164,6 +172,9 @@ fn take(session: Session, seen: &Arc<Seen>) -> Result<Look> {
         taken_at,
         rows: standing.rows,
         disks: standing.disks,
+        reached: standing.reached,
+        alerts: standing.alerts,
+        notifiers: standing.notifiers,
         opened: standing.opened,
         failures: standing.failures.iter().map(with_causes).collect(),
         warnings,
@@ -186,10 +197,25 @@ impl Look {
             loaded: Loaded::default(),
             rows: Vec::new(),
             disks: Vec::new(),
+            reached: Vec::new(),
+            alerts: Vec::new(),
+            notifiers: Vec::new(),
             opened: Vec::new(),
             failures: vec![failure],
             warnings: Vec::new(),
             zone: older.map_or(TimeZone::UTC, |older| older.zone.clone()),
+        }
+    }
+
+    /// What is told of it to programs.
+    pub(crate) fn told(&self) -> Told<'_> {
+        Told {
+            now: self.taken_at,
+            rows: &self.rows,
+            disks: &self.disks,
+            reached: &self.reached,
+            alerts: &self.alerts,
+            notifiers: &self.notifiers,
         }
     }
 

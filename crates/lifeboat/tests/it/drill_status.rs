@@ -10,7 +10,8 @@ use crate::support::{World, ran};
 fn configure(world: &World, more: &str) {
     world.configure(&format!(
         "[repository.local]\nurl = \"file://$REPO\"\n{more}\n\
-         [source.app]\nsqlite = \"$DATA/app.db\"\nschedule = \"daily 02:00\"\nkeep = {{ last = 1 }}\n"
+         [source.app]\nsqlite = \"$DATA/app.db\"\nschedule = \"daily 02:00\"\nkeep = {{ last = 1 }}\n\
+         rpo = \"90d\"\n"
     ));
 }
 

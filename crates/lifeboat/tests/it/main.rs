@@ -97,6 +97,7 @@ mod standard_tools;
 #[path = "../../../stores/tests/it/world.rs"]
 mod stores_world;
 mod standby;
+mod standing;
 mod status;
 mod support;
 mod wal;

@@ -136,10 +136,10 @@ fn a_watcher_tells_that_nothing_came() {
     for hour in 3..6 {
         at(&world, &format!("2026-01-02T0{hour}:00:00Z"), &watch).expect(21);
     }
-    assert_eq!(each(&receiver.take(), "title"), ["watch of app failed on db1"]);
+    assert_eq!(each(&receiver.take(), "title"), ["app: stale on db1"]);
     at(&world, "2026-01-02T06:00:00Z", &["backup"]).expect(0);
     at(&world, "2026-01-02T07:00:00Z", &watch).expect(0);
-    assert_eq!(each(&receiver.take(), "title"), ["watch of app is well again on db1"]);
+    assert_eq!(each(&receiver.take(), "title"), ["over: app: stale on db1"]);
 }
 
 #[test]

@@ -42,9 +42,9 @@ fn another_host_sees_what_was_promised_and_never_came() {
     // The disk below may be nearly full.
     assert!(!ran.err.contains("app") && !ran.err.contains("later"), "{}", ran.err);
     let json = watch(&world, &["--max-age", "0s", "--json"]).expect(21).json();
-    assert_eq!(json["complaints"][0]["source"], "later", "its own promise comes first: {json}");
-    let complaints = json["complaints"].as_array().unwrap();
-    assert!(complaints.iter().all(|complaint| complaint["source"] != "app"), "{json}");
+    assert_eq!(json["alerts"][0]["source"], "later", "its own promise comes first: {json}");
+    let alerts = json["alerts"].as_array().unwrap();
+    assert!(alerts.iter().all(|alert| alert["source"] != "app"), "{json}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use lifeboat_core::Result;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::name::Lsn;
 use crate::session::{Row, Session};
 
 /// The state of a server's archiver.
@@ -30,8 +31,15 @@ pub struct ArchiverState {
     pub wal_bytes: Option<u64>,
     /// The data directory, where the role may see it.
     pub data: Option<String>,
+    /// The end of what it wrote of its log.
+    #[serde(serialize_with = "place")]
+    pub current: Option<Lsn>,
     /// The replication slots.
     pub slots: Vec<Slot>,
+}
+
+fn place<S: serde::Serializer>(place: &Option<Lsn>, to: S) -> std::result::Result<S::Ok, S::Error> {
+    place.map(|place| place.to_string()).serialize(to)
 }
 
 /// What is wrong with an archiver, in words.
@@ -93,6 +101,8 @@ impl ArchiverState {
              pg_catalog.has_function_privilege('pg_catalog.pg_ls_archive_statusdir()', 'EXECUTE') \
              AND pg_catalog.has_function_privilege('pg_catalog.pg_ls_waldir()', 'EXECUTE') \
              AS may_look, \
+             (CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() \
+             ELSE pg_catalog.pg_current_wal_lsn() END)::text AS current, \
              CASE WHEN pg_catalog.pg_has_role('pg_read_all_settings', 'MEMBER') \
              THEN pg_catalog.current_setting('data_directory', true) END AS data \
              FROM pg_catalog.pg_stat_archiver",
@@ -106,6 +116,7 @@ impl ArchiverState {
             last_archived: file_and_time(&row, "last_archived"),
             last_failed: file_and_time(&row, "last_failed"),
             data: text(&row, "data"),
+            current: text(&row, "current").and_then(|text| text.parse().ok()),
             ..ArchiverState::default()
         };
         if row.get("may_look") == Some(&Value::Bool(true)) {

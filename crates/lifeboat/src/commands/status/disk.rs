@@ -1,10 +1,12 @@
-//! How full the places of repositories are.
+//! How full the places of repositories are, and when they will be.
 
 use lifeboat_core::env::Env;
 use lifeboat_core::store::Space;
 use serde::Serialize;
 
 use crate::repositories::Opened;
+use crate::session::Session;
+use crate::standing::{Forecast, SpaceHistory};
 use crate::ui::units;
 
 /// The disk below a repository.
@@ -14,6 +16,8 @@ pub(crate) struct Disk {
     pub(crate) repository: String,
     /// How full it is.
     pub(crate) space: Space,
+    /// When it will be full, where this host knows how it went so far.
+    pub(crate) forecast: Option<Forecast>,
 }
 
 impl Disk {
@@ -27,12 +31,18 @@ impl Disk {
 
 /// The disks of those repositories that know theirs. One that does not say how full it is is a
 /// warning and left out.
-pub(crate) fn of(env: &Env, opened: &[Opened]) -> Vec<Disk> {
+pub(crate) fn of(session: &Session, env: &Env, opened: &[Opened]) -> Vec<Disk> {
+    let now = env.clock.now();
     let mut disks = Vec::new();
     for one in opened {
         let repository = one.repository.url();
         match one.repository.store().space() {
-            Ok(space) => disks.extend(space.map(|space| Disk { repository, space })),
+            Ok(space) => disks.extend(space.map(|space| {
+                let mut history = SpaceHistory::of(session, &repository);
+                history.note(session, now, space);
+                let forecast = history.forecast(now, space);
+                Disk { repository, space, forecast }
+            })),
             Err(error) => env.warn(&repository, &error.to_string()),
         }
     }

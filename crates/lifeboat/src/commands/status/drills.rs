@@ -5,7 +5,7 @@ use lifeboat_core::catalog::SourceEntry;
 use lifeboat_core::{Error, Kind, Result};
 use serde::Serialize;
 
-use super::Row;
+use super::row::Row;
 use crate::config::drill::DrillConfig;
 use crate::config::values::Period;
 use crate::ui::printer::Style;

@@ -4,7 +4,7 @@ use lifeboat_core::store::Space;
 use lifeboat_core::{Error, Kind};
 
 use super::disk::Disk;
-use super::{Row, State};
+use super::row::{Row, State};
 use crate::config::values::Period;
 use crate::ui::{report, units};
 
@@ -157,18 +157,23 @@ fn label(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use jiff::{SignedDuration, Timestamp};
     use lifeboat_postgres::wal::Complaint;
 
     use super::*;
+    use crate::standing::{Facts, Promise};
 
     fn row(source: &str, state: State) -> Row {
-        let age_ms = (state != State::Never).then_some(7_200_000);
-        Row { state, age_ms, age_ms_max: Some(3_600_000), ..Row::for_test(source) }
+        let now = Timestamp::from_second(1_700_000_000).unwrap();
+        let mut facts = Facts::nothing(source, "file:///b", Promise::default());
+        facts.promise.age_ms_max = Some(3_600_000);
+        facts.newest_at = (state != State::Never).then(|| now - SignedDuration::from_hours(2));
+        Row { state, ..Row::of(&facts, None, now) }
     }
 
     fn disk(used_percent: u64) -> Disk {
         let space = Space { used_bytes: used_percent, free_bytes: 100 - used_percent };
-        Disk { repository: "file:///b".to_owned(), space }
+        Disk { repository: "file:///b".to_owned(), space, forecast: None }
     }
 
     #[test]

@@ -16,7 +16,6 @@ use lifeboat_core::{Kind, Result};
 use lifeboat_postgres::CLUSTER_KIND;
 use lifeboat_postgres::wal::{ClusterLog, EndTimes, Lsn, Member, Range, TimesCache};
 
-use crate::repositories::Opened;
 use crate::selection::Selected;
 use crate::session::Session;
 use crate::ui::units;
@@ -87,13 +86,13 @@ pub(crate) struct Moments {
 pub(crate) fn of_entry(
     session: &Session,
     env: &Env,
-    opened: &Opened,
+    repository: &Repository,
     entry: &SourceEntry,
 ) -> Result<Vec<Moments>> {
     if entry.record.kind != CLUSTER_KIND {
         return Ok(Vec::new());
     }
-    of_folder(session, env, &opened.repository, &entry.folder, &entry.backups)
+    of_folder(session, env, repository, &entry.folder, &entry.backups)
 }
 
 fn of_folder(
