@@ -35,8 +35,8 @@ use crate::ui::units;
 /// --max-age. A backup that was made without a check does not count as good; a state of the log
 /// that follows a backup does, and so does the log of a cluster. The exit code is then 21.
 ///
-/// How long a restore takes, against `rto`, is measured by the last drill that passed, and longer in
-/// proportion where the newest backup is larger than what was restored then.
+/// How long a restore takes, against `rto`, is measured by the last drill that passed, and longer
+/// in proportion where the newest backup is larger than what was restored then.
 ///
 /// That a repository lacks backups which another one has and its `keep` would keep is told as a
 /// warning, with the `copy` that brings them. That the last backup failed is one too, also where
