@@ -170,7 +170,8 @@ impl Surroundings {
         env
     }
 
-    /// How full the disks of repositories are for a prune, in percent, where a test says so.
+    /// How full the disks of repositories are for a prune and for the doctor, in percent, where a
+    /// test says so.
     pub(crate) fn disk_used_percent(&self) -> Option<u64> {
         let text = self.variable("LIFEBOAT_DISK_USED").filter(|_| cfg!(debug_assertions))?;
         text.to_str()?.parse().ok()

@@ -30,10 +30,11 @@ mod statements;
 mod swap;
 mod target;
 mod time;
-mod token;
 mod verify;
 mod view;
 mod work;
+
+use lifeboat_sqlite::token;
 
 pub use decide::Misfits;
 pub use load::{LoadOptions, load};

@@ -48,6 +48,9 @@ pub struct ClientOptions {
     pub home: Option<PathBuf>,
     /// The user that we run as: the role where nothing names one.
     pub system_user: Option<String>,
+    /// How much memory a server of ours may use, in bytes, about; its defaults where nothing is
+    /// said.
+    pub server_memory_bytes: Option<u64>,
 }
 
 /// A client program that was found.

@@ -17,6 +17,7 @@ use tempfile::TempDir;
 use crate::address::Address;
 use crate::child::Running;
 use crate::client::{Client, ClientOptions};
+use crate::leash::Leash;
 
 /// How long a new server may take until it answers.
 const START_TIMEOUT_MS: u64 = 60_000;
@@ -47,6 +48,7 @@ pub struct ThrowAwayCluster {
     major: u32,
     port: String,
     shell: Child,
+    leash: Leash,
 }
 
 /// User and group that a server of ours runs as, and the user's name.
@@ -87,7 +89,11 @@ impl ThrowAwayCluster {
             }
         };
         let server = initdb.path.with_file_name("postgres");
-        let shell = spawn(&server, &data, &sockets, folder.path(), run_as.as_ref(), settings)?;
+        let own = memory_settings(&options);
+        let own: Vec<&str> = own.iter().map(String::as_str).chain(settings.iter().copied()).collect();
+        let mut shell = spawn(&server, &data, &sockets, folder.path(), run_as.as_ref(), &own)?;
+        let mut leash = Leash::new(shell.stdin.take());
+        leash.watch(env);
         let port = settings.iter().find_map(|setting| setting.strip_prefix("port="));
         let mut cluster = ThrowAwayCluster {
             folder,
@@ -97,6 +103,7 @@ impl ThrowAwayCluster {
             major: initdb.major,
             port: port.unwrap_or("5432").to_owned(),
             shell,
+            leash,
         };
         cluster.wait_until_ready(env)?;
         Ok(cluster)
@@ -147,6 +154,7 @@ impl ThrowAwayCluster {
             let failed = fs::read_to_string(&log).is_ok_and(|log| log.contains("FATAL"));
             if ended || failed || env.elapsed_ms(begun_ms) > START_TIMEOUT_MS {
                 let log = fs::read_to_string(&log).unwrap_or_default();
+                env.proceed()?;
                 let last: Vec<&str> = log.lines().rev().take(3).collect();
                 let message = "a throw-away cluster did not start";
                 return Err(Error::new(Kind::Failed, format!("{message}: {}", last.join("; "))));
@@ -158,9 +166,24 @@ impl ThrowAwayCluster {
 
 impl Drop for ThrowAwayCluster {
     fn drop(&mut self) {
-        drop(self.shell.stdin.take());
+        self.leash.let_go();
         let _ = self.shell.wait();
     }
+}
+
+/// How a server of ours keeps to the memory that it may use, where that is said: a part of it for
+/// pages, as much for making indexes, and little for each query.
+pub(crate) fn memory_settings(options: &ClientOptions) -> Vec<String> {
+    const KIB: u64 = 1 << 10;
+    let Some(bytes) = options.server_memory_bytes else { return Vec::new() };
+    let kib = |bytes: u64, least: u64| (bytes / KIB).clamp(least, 1 << 30);
+    vec![
+        format!("shared_buffers={}kB", kib(bytes / 4, 1 << 10)),
+        format!("maintenance_work_mem={}kB", kib(bytes / 4, 1 << 10)),
+        format!("work_mem={}kB", kib(bytes / 16, 64)),
+        "max_parallel_maintenance_workers=0".to_owned(),
+        "max_parallel_workers_per_gather=0".to_owned(),
+    ]
 }
 
 pub(crate) fn missing(major: Option<u32>) -> Error {

@@ -3,7 +3,7 @@
 //! `PRAGMA integrity_check` says "ok" in one row, and anything else is damage; its output is
 //! never searched for a word. Where a module or a collation is missing in this program, the
 //! tables are checked one by one, and what could not be checked is told: that is no damage, and
-//! no pass either.
+//! no pass either. Constraints of tables that SQLite passes over are asked beside it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,6 +12,8 @@ use lifeboat_core::env::Clock;
 use lifeboat_core::manifest::{CheckLevel, CheckOutcome};
 use lifeboat_core::source::CheckReport;
 use rusqlite::Connection;
+
+use crate::constraints::{Broken, broken};
 
 /// Lines of damage that a report keeps.
 pub(crate) const DAMAGE_LINES_MAX: usize = 20;
@@ -141,6 +143,11 @@ fn run(
         Err(error) if is_missing_extension(&error) => check_each(connection, pragma, findings)?,
         Err(error) => return Err(error),
     }
+    if findings.damage.is_empty() {
+        let Broken { damage, mut gaps } = broken(connection, DAMAGE_LINES_MAX)?;
+        findings.damage = damage;
+        findings.gaps.append(&mut gaps);
+    }
     if level == CheckLevel::Full && findings.damage.is_empty() {
         check_foreign_keys(connection, findings)?;
     }
@@ -248,7 +255,8 @@ fn rows_of(connection: &Connection, sql: &str) -> rusqlite::Result<Vec<String>> 
     Ok(lines)
 }
 
-fn is_interrupted(error: &rusqlite::Error) -> bool {
+/// Whether the check was stopped on demand.
+pub(crate) fn is_interrupted(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted)
 }
 

@@ -43,7 +43,7 @@ pub(crate) fn tables(connection: &Connection) -> rusqlite::Result<Vec<TableRoot>
 }
 
 /// Where migration tools keep the version of a schema: table, column, and the row that counts.
-const VERSION_TABLES: &[(&str, &str, &str)] = &[
+pub const VERSION_TABLES: &[(&str, &str, &str)] = &[
     ("schema_migrations", "version", "ORDER BY CAST(version AS INTEGER) DESC, version DESC"),
     ("goose_db_version", "version_id", "WHERE is_applied ORDER BY id DESC"),
     (

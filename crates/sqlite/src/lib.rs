@@ -10,6 +10,7 @@
 mod capture;
 mod check;
 mod checkpoint;
+mod constraints;
 mod diff;
 mod engine;
 mod facts;
@@ -32,10 +33,12 @@ mod schema;
 mod snapshot;
 mod source;
 mod table;
+pub mod token;
 mod wal_copy;
 
 pub use self::diff::compare;
 pub use self::engine::SqliteEngine;
+pub use self::facts::VERSION_TABLES;
 pub use self::glance::{Glance, glance};
 pub use self::moment::{Moment, MomentReader};
 pub use self::probe::{Applied, Probe};

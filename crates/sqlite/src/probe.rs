@@ -23,6 +23,9 @@ use crate::snapshot::{Attempt, Pinned, failed, missing, pin};
 /// The longest answer to a question that is kept, in bytes.
 const ANSWER_BYTES_MAX: usize = 4_096;
 
+/// Instructions of SQLite between two looks at whether the run may go on.
+const STEPS: i32 = 20_000;
+
 /// A read transaction on a live database.
 pub struct Probe {
     path: PathBuf,
@@ -87,6 +90,16 @@ impl Probe {
             .and_then(|()| pinned.connection_mut().authorizer(Some(authorize)));
         forbid.map_err(|error| failed(&path, error))?;
         Ok(Probe { path, pinned })
+    }
+
+    /// Has each question end with an error when the run must end.
+    pub fn end_with(&mut self, env: &Env) -> Result<()> {
+        let env = env.clone();
+        let set = self
+            .pinned
+            .connection_mut()
+            .progress_handler(STEPS, Some(move || env.proceed().is_err()));
+        set.map_err(|error| failed(&self.path, error))
     }
 
     /// The version of the application's schema, where a known table or `user_version` holds one.

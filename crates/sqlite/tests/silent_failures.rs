@@ -135,6 +135,64 @@ fn t04_t16_a_damaged_index_fails_whatever_its_name() {
     assert!(report.damage.iter().any(|line| line.contains("idx_tokens_ok")), "{report:?}");
 }
 
+/// SQLite forgets what tables demand of their rows where it may only read, and says "ok".
+#[test]
+fn a_row_that_breaks_a_check_is_damage_also_where_nothing_may_be_written() {
+    for mode in ["wal", "delete"] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.db");
+        let connection = Connection::open(&path).unwrap();
+        connection
+            .execute_batch(&format!(
+                "PRAGMA journal_mode = {mode};
+                 CREATE TABLE t(a INTEGER CONSTRAINT positive CHECK (a > 0), b TEXT,
+                                CHECK (json_extract(b, '$.x') IS NOT 1));
+                 INSERT INTO t VALUES (1, NULL), (NULL, '{{}}');"
+            ))
+            .unwrap();
+        let levels = [CheckLevel::Quick, CheckLevel::Full];
+        for level in levels {
+            assert_eq!(check_file(&path, level).outcome, CheckOutcome::Passed, "{mode}");
+        }
+        let broken = |row: &str, line: &str| {
+            let ignore = "PRAGMA ignore_check_constraints = ON; DELETE FROM t;";
+            connection.execute_batch(&format!("{ignore} INSERT INTO t VALUES {row}")).unwrap();
+            // The copy has no `-wal` beside it.
+            let copy = folder.path().join("copy.db");
+            fs::write(&copy, serialized(&path)).unwrap();
+            let before = fs::read(&copy).unwrap();
+            for level in levels {
+                let report = check_file(&copy, level);
+                assert_eq!(report.damage, [line], "{mode}: {row}");
+                let live = capture_with(&path, &options(level), 1 << 20, Box::new(|_| {}));
+                let live = live.unwrap().report.check.map(|report| report.damage);
+                // Where its writers would wait, what was stored is checked instead.
+                let found = (mode == "wal").then(|| vec![line.to_owned()]);
+                assert_eq!(live, found, "{mode}: {row}");
+            }
+            assert!(fs::read(&copy).unwrap() == before, "what is checked is not altered");
+        };
+        broken("(-1, NULL)", "CHECK constraint failed in t: positive");
+        broken("(1, '{\"x\": 1}')", "CHECK constraint failed in t: json_extract(b, '$.x') IS NOT 1");
+        let malformed =
+            "CHECK constraint failed in t: json_extract(b, '$.x') IS NOT 1: malformed JSON";
+        broken("(1, '{')", malformed);
+    }
+}
+
+#[test]
+fn a_check_that_only_the_application_can_ask_is_told_and_no_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.db");
+    let sql = "CREATE TABLE t(a CHECK (a > 0), b); INSERT INTO t VALUES (1, 2);
+               PRAGMA writable_schema = ON; UPDATE sqlite_schema SET
+               sql = 'CREATE TABLE t(a CHECK (a > 0), b CHECK (is_known(b)))';";
+    Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+    let report = check_file(&path, CheckLevel::Full);
+    assert_eq!(report.outcome, CheckOutcome::Partial, "{report:?}");
+    assert_eq!(report.notes, ["table t was not asked is_known(b): no such function: is_known"]);
+}
+
 #[test]
 fn t05_an_empty_file_is_no_database() {
     let folder = tempfile::tempdir().unwrap();

@@ -35,7 +35,9 @@ use crate::ui::{report, units};
 /// state, integrity, foreign keys, the version of its schema and the rows of each table, against
 /// the manifest and the live database where that can be asked; the queries of `assert` in the
 /// source's `drill` section; host keys among its files; and the application itself, where `command`
-/// names it. The scratch place is removed, also what a killed drill left. Live data is only read.
+/// names it. PostgreSQL is restored into a server that is thrown away and runs as another user than
+/// root: a dump into a new cluster; of a whole cluster the files, with the log up to the moment,
+/// every row read, and amcheck. The scratch place is removed, also what a killed drill left. Live data is only read.
 ///
 /// What was found is signed with a key of this installation and stored in the repository, chained
 /// to the proof before it: `lifeboat proof` shows and verifies it. It says how long the restore
@@ -53,7 +55,8 @@ pub(crate) struct Args {
     /// The newest restore point at or before this time: 2025-01-08T14:03:22, or -2h
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, conflicts_with = "random")]
     at: Option<String>,
-    /// A random restore point, of all that there are
+    /// A random restore point, of all that there are: of a whole PostgreSQL cluster a place in its
+    /// log
     #[arg(long)]
     random: bool,
     /// Use nothing of this host but the way to the repositories: the sources, and what must hold of

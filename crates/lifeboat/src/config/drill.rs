@@ -37,6 +37,12 @@ pub(crate) struct DrillConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"chatbot_admin")]
     pub(crate) database: Option<String>,
+    /// A query in SQL whose first value is the version of the application's schema: what was
+    /// restored and the live database are asked, and a difference is told. Default: the tables of
+    /// known migration tools, and `user_version` of SQLite.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"SELECT value FROM settings WHERE name = 'schema'")]
+    pub(crate) schema_version: Option<String>,
     /// By how many percent the rows of a table may differ from those of the live database, where
     /// that can be asked. Default: 50.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -70,6 +76,11 @@ pub(crate) struct DrillConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"20GB")]
     pub(crate) space_max: Option<Text<Size>>,
+    /// How much memory the check of what was restored, or the server that it is restored into, may
+    /// use, about. Default: `check_memory` of the source; for a server 128 MB for its pages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"256MB")]
+    pub(crate) memory_max: Option<Text<Size>>,
     /// How long the drill may take. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"1h")]
@@ -107,6 +118,9 @@ impl DrillConfig {
         let mut found = Vec::new();
         if self.assert.iter().any(|sql| sql.trim().is_empty()) {
             found.push(("assert", "a query is empty".to_owned()));
+        }
+        if self.schema_version.as_ref().is_some_and(|sql| sql.trim().is_empty()) {
+            found.push(("schema_version", "the query is empty".to_owned()));
         }
         if self.probe.is_some() && self.command.is_empty() {
             found.push(("probe", "it belongs to `command`, which starts what is asked".to_owned()));

@@ -73,6 +73,10 @@ fn a_healthy_host_is_good_and_stays_as_it_was() {
     let report = doctor(&world, &["--json"]).expect(0).json();
     assert_eq!(listing(&world.path(".")), before);
     assert_eq!((&report["bad"], &report["warnings"]), (&0.into(), &0.into()), "{}", text.out);
+    // A disk that fills up is told in good time.
+    let mut full = world.command(&["doctor", "--root", &root, "--json"]);
+    let full = ran(full.env("LIFEBOAT_DISK_USED", "95").output().unwrap()).expect(0).json();
+    expect(&full, "free space", "warning", "(95 % used) | lifeboat prune --dry-run");
     for check in ["configuration", "repository", "free space", "clock", "source", "tools"] {
         assert!(
             text.out.lines().any(|line| line.starts_with(&format!("good    {check}"))),

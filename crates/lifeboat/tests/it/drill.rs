@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::support::{Ran, World, add_rows, damage, ran};
 
 /// A database with a host key and a configuration beside it, backed up once.
-fn world(drill: &str) -> World {
+pub(crate) fn world(drill: &str) -> World {
     let world = World::new();
     world.database("app.db", 3_000);
     let key = world.text("data/ssh_host_key");
@@ -20,13 +20,13 @@ fn world(drill: &str) -> World {
     world
 }
 
-fn make_key(path: &str) {
+pub(crate) fn make_key(path: &str) {
     let mut command = Command::new("ssh-keygen");
     command.args(["-q", "-t", "ed25519", "-N", "", "-f", path]).stdin(Stdio::null());
     assert!(command.status().unwrap().success());
 }
 
-fn configure(world: &World, drill: &str) {
+pub(crate) fn configure(world: &World, drill: &str) {
     world.configure(&format!(
         "[repository.local]\nurl = \"file://$REPO\"\n[source.app]\nsqlite = \"$DATA/app.db\"\n\
          files = [\"$DATA/ssh_host_key\", \"$DATA/app.toml\"]\nrpo = \"1h\"\nrto = \"15m\"\n\
@@ -34,16 +34,16 @@ fn configure(world: &World, drill: &str) {
     ));
 }
 
-fn record(ran: &Ran) -> Value {
+pub(crate) fn record(ran: &Ran) -> Value {
     ran.json()[0]["record"].clone()
 }
 
-fn check<'a>(record: &'a Value, name: &str) -> &'a Value {
+pub(crate) fn check<'a>(record: &'a Value, name: &str) -> &'a Value {
     let found = record["checks"].as_array().unwrap().iter().find(|check| check["name"] == name);
     found.unwrap_or_else(|| panic!("no check {name} in {record:#}"))
 }
 
-fn nothing_is_left(world: &World) {
+pub(crate) fn nothing_is_left(world: &World) {
     assert_eq!(world.names("tmp"), Vec::<String>::new());
 }
 

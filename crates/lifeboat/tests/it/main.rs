@@ -33,6 +33,7 @@ mod disasters;
 mod doctor;
 mod doctor_sqlite;
 mod drill;
+mod drill_limits;
 mod drill_postgres;
 mod drill_status;
 mod drive;

@@ -15,7 +15,12 @@ use serde_json::Value;
 use super::serve::Supply;
 use super::target::{Target, Timeline};
 use crate::replication::Lsn;
-use crate::wal::{Archive, Fetched, History, Kept, Segment, WalFile, log_prefix, stretch};
+use crate::wal::{
+    Archive, Fetched, History, Kept, Segment, WalFile, log_prefix, stretch, times_of,
+};
+
+/// So many segments at the end of a log are looked into for its last record.
+const SEGMENTS_BACK_MAX: u32 = 4;
 
 /// An archive as the source of a recovery's log.
 pub struct ArchiveSupply {
@@ -119,6 +124,54 @@ impl LogState {
             }
             _ => Ok(number),
         }
+    }
+
+    /// A place of the log that a recovery from the backup can end at, by chance: each that lies
+    /// behind the backup's own end and before `until`, where that is said, is as likely. With it
+    /// the timeline that leads there. `None` where the log adds nothing.
+    pub fn any_position(
+        &self,
+        env: &Env,
+        archive: &Archive,
+        until: Option<Lsn>,
+    ) -> Result<Option<(Lsn, Timeline)>> {
+        let covered = self.covered();
+        let Some(chosen) = covered.iter().max_by_key(|one| one.branch) else { return Ok(None) };
+        let last = self.last_record(env, archive, chosen)?;
+        let Some(last) = last.map(|last| until.map_or(last, |until| last.min(until))) else {
+            return Ok(None);
+        };
+        let Some(span) = last.0.checked_sub(self.anchor.ends) else { return Ok(None) };
+        let mut bytes = [0; 8];
+        env.random.fill(&mut bytes);
+        let offset = u64::from_le_bytes(bytes) % (span + 1);
+        Ok(Some((Lsn(self.anchor.ends + offset), Timeline::Number(chosen.branch))))
+    }
+
+    /// Where the last record begins: a server that is to end behind a later place never gets there.
+    /// The end of a segment may be empty, or the rest of a record.
+    fn last_record(
+        &self,
+        env: &Env,
+        archive: &Archive,
+        chosen: &Covered,
+    ) -> Result<Option<Lsn>> {
+        let mut end = chosen.to;
+        for _ in 0..SEGMENTS_BACK_MAX {
+            if end <= self.anchor.ends {
+                break;
+            }
+            let segment = Segment::of(chosen.branch, Lsn(end - 1), self.segment_bytes);
+            for member in &archive.members {
+                let read = times_of(env, member, archive.system, segment)?;
+                let last = read.and_then(|times| times.last_begins);
+                if let Some(last) = last.filter(|last| last.0 < chosen.to) {
+                    return Ok(Some(last));
+                }
+            }
+            end = segment.begins(self.segment_bytes).0;
+        }
+        Ok(None)
     }
 
     /// A server would take a missing segment for the end of the log, and nobody would know.

@@ -77,6 +77,7 @@ impl Recovery<'_> {
         let limits = &self.control.limits;
         let mut server =
             FolderServer::start(self.programs, data, folder, owner, limits, &settings)?;
+        server.end_with(env);
         let segment_bytes = u64::from(self.control.wal_segment_bytes);
         let mut told = 0;
         let standing = server.wait(env, &mut || {
@@ -86,13 +87,16 @@ impl Recovery<'_> {
             Ok(())
         })?;
         let said = server.log();
+        env.proceed()?;
         if standing == Standing::Ended && !self.stopped_as_asked(&said)? {
             return Err(self.failure(&said, log.failure()));
         }
         env.tell(Event::PhaseEnded { phase });
         let reached = Reached::of_log(&said);
         if standing == Standing::Ready {
-            check(&server)?;
+            // Who had to go meanwhile was no damage.
+            check(&server).or_else(|error| env.proceed().and(Err(error)))?;
+            env.proceed()?;
             server.stop(env)?;
         }
         self.place.roots().try_for_each(sync_all_below)?;

@@ -22,9 +22,11 @@ pub fn open_again(
     let control = Control::of_folder(data)?;
     let folder = server_folder(data, owner)?;
     let mut server = FolderServer::start(&programs, data, folder, owner, &control.limits, &[])?;
+    server.end_with(env);
     match server.wait(env, &mut || Ok(()))? {
         Standing::Ready => Ok(server),
         _ => {
+            env.proceed()?;
             let said = server.log();
             let last: Vec<&str> = said.lines().rev().take(3).collect();
             let message = format!("the restored cluster does not start: {}", last.join("; "));

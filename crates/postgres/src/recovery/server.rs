@@ -17,8 +17,11 @@ use tempfile::TempDir;
 use super::write::{failed, give};
 use crate::address::Address;
 use crate::client::{Client, ClientOptions};
-use crate::cluster::{RunAs, SOCKET_FOLDER_BYTES_MAX, as_user, missing, private_folder, run_as};
+use crate::cluster::{
+    RunAs, SOCKET_FOLDER_BYTES_MAX, as_user, memory_settings, missing, private_folder, run_as,
+};
 use crate::control::Limits;
+use crate::leash::Leash;
 
 /// How often the server is looked at, in milliseconds.
 const LOOK_MS: u64 = 10;
@@ -90,6 +93,7 @@ pub struct FolderServer {
     _short: Option<TempDir>,
     options: ClientOptions,
     shell: Child,
+    leash: Leash,
 }
 
 impl ServerPrograms {
@@ -172,8 +176,12 @@ impl FolderServer {
         for (name, value) in limit_settings(limits) {
             set(name, &value.to_string());
         }
+        for setting in memory_settings(&programs.options) {
+            let (name, value) = setting.split_once('=').unwrap_or_default();
+            set(name, value);
+        }
         settings.iter().for_each(|(name, value)| set(name, value));
-        let shell = command
+        let mut shell = command
             .env("LC_ALL", "C")
             .env("HOME", folder.path())
             .current_dir("/")
@@ -191,8 +199,14 @@ impl FolderServer {
             sockets,
             _short: short,
             options: programs.options.clone(),
+            leash: Leash::new(shell.stdin.take()),
             shell,
         })
+    }
+
+    /// Has it end when the run must, whoever waits for an answer of it then.
+    pub fn end_with(&mut self, env: &Env) {
+        self.leash.watch(env);
     }
 
     /// How far it is.
@@ -265,7 +279,7 @@ impl FolderServer {
 
 impl Drop for FolderServer {
     fn drop(&mut self) {
-        drop(self.shell.stdin.take());
+        self.leash.let_go();
         let _ = self.shell.wait();
     }
 }

@@ -46,6 +46,8 @@ pub struct Times {
     pub restore_points: Vec<(String, Lsn)>,
     /// The place behind the last whole record, if there is one.
     pub end: Option<Lsn>,
+    /// Where that record begins, if it does so in this segment.
+    pub last_begins: Option<Lsn>,
 }
 
 /// Reads the records of one segment while its bytes go by.
@@ -207,7 +209,7 @@ impl RecordReader {
             }
             self.note(bytes, end);
         }
-        self.times.end = Some(Lsn(end));
+        (self.times.end, self.times.last_begins) = (Some(Lsn(end)), Some(Lsn(begins)));
     }
 
     fn note(&mut self, bytes: &[u8], end: u64) {

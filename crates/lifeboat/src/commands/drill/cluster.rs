@@ -18,6 +18,7 @@ use lifeboat_postgres::recovery::server::{ServerPrograms, scratch_folder};
 use lifeboat_postgres::recovery::settings::NextStart;
 use lifeboat_postgres::recovery::target::{Target, Timeline};
 use lifeboat_postgres::rows_of_tables;
+use lifeboat_postgres::wal::BasePlace;
 
 use super::choose::Choice;
 use super::making::Work;
@@ -34,7 +35,7 @@ type Moment = (Target, Timeline, Arc<dyn Supply>);
 
 /// Restores and checks.
 pub(super) fn drill(work: &mut Work<'_>, choice: &Choice) -> Result<()> {
-    let options = postgres::options();
+    let options = work.server_options(postgres::options());
     let selected = &work.state.selected;
     let manifest = &selected.manifest;
     // Says which package is missing, before anything is read.
@@ -83,14 +84,20 @@ fn moment(work: &mut Work<'_>, choice: &Choice) -> Result<Moment> {
     let selected = &work.state.selected;
     let archive = archive(work.session, work.env, selected)?;
     let log = LogState::of(work.env, &archive, &selected.manifest)?;
-    let newest = work.subject.entry.and_then(|entry| entry.backups.last()).map(|newest| newest.id);
     let target = match choice {
         Choice::Newest => Target::End,
         Choice::At(at, _) => Target::Time(*at),
-        // Of a moment without a commit behind it nobody knows whether the log covers it: each
-        // backup is drilled as it is, the newest with its log.
-        Choice::Random if newest == Some(selected.manifest.id) => Target::End,
-        Choice::Random => Target::Consistent,
+        Choice::Random => {
+            // Later moments are restored from the next backup.
+            let until = next_of(work).map(|next| next.ends);
+            match log.any_position(work.env, &archive, until)? {
+                Some((position, timeline)) => {
+                    let supply = supply(archive, &selected.manifest);
+                    return Ok((Target::Position(position), timeline, supply));
+                }
+                None => Target::Consistent,
+            }
+        }
     };
     match log.decide(&target, Timeline::Latest) {
         _ if log.covered().is_empty() && !matches!(choice, Choice::At(..)) => {}
@@ -108,6 +115,14 @@ fn moment(work: &mut Work<'_>, choice: &Choice) -> Result<Moment> {
         work.found("log", Outcome::Skipped, "there is none behind the backup");
     }
     Ok((Target::Consistent, timeline, Arc::new(NoLog)))
+}
+
+/// The place of the next backup of the same cluster in its log.
+fn next_of(work: &Work<'_>) -> Option<BasePlace> {
+    let own = BasePlace::of(&work.state.selected.manifest)?;
+    let backups = &work.subject.entry?.backups;
+    let later = backups.iter().filter_map(BasePlace::of).filter(|place| place.system == own.system);
+    later.filter(|place| place.ends > own.ends).min_by_key(|place| place.ends)
 }
 
 /// The moment that the cluster shows.
@@ -171,7 +186,8 @@ fn live(work: &mut Work<'_>, check: &ClusterCheck) {
             check.rows.keys().filter_map(|key| key.split('.').next()).collect();
         let mut rows = BTreeMap::new();
         for database in databases {
-            let counted = rows_of_tables(&client.with_database(database)?, LIVE_TABLE_MS)?;
+            let client = client.with_database(database)?;
+            let counted = rows_of_tables(work.env, &client, LIVE_TABLE_MS)?;
             rows.extend(
                 counted.into_iter().map(|(name, rows)| (format!("{database}.{name}"), rows)),
             );
@@ -187,18 +203,23 @@ fn live(work: &mut Work<'_>, check: &ClusterCheck) {
         }
         _ => check.rows.clone(),
     };
+    let detail = "a backup of files counts no rows; each one was read";
+    work.found("rows_manifest", Outcome::Skipped, detail);
     dump::compare_live(work, &ordinary, live);
 }
 
 /// Queries and the application, where there are any: the server is started once more for them.
 fn ask(work: &mut Work<'_>, planned: &ClusterPlan, users: &[String]) -> Result<()> {
     let config = &work.subject.config;
-    if config.assert.is_empty() && config.command.is_empty() {
+    let asks_version = config.schema_version.is_some() || config.database.is_some();
+    if config.assert.is_empty() && config.command.is_empty() && !asks_version {
+        let detail = "the drill names no `database` of the cluster";
+        work.found("schema_version", Outcome::Skipped, detail);
         return Ok(());
     }
     let database = config.database.clone().unwrap_or_else(|| "postgres".to_owned());
     let major = major_of(&work.state.selected.manifest)?;
-    let (options, owner) = (postgres::options(), planned.place.owner);
+    let (options, owner) = (work.server_options(postgres::options()), planned.place.owner);
     let server = open_again(work.env, &options, major, &planned.to, owner)?;
     let let_in = users.iter().find_map(|user| {
         let client = server.client(user, &database).ok()?;
@@ -209,7 +230,11 @@ fn ask(work: &mut Work<'_>, planned: &ClusterPlan, users: &[String]) -> Result<(
         work.found("assert", Outcome::Failed, detail);
         return server.stop(work.env);
     };
+    let live = work.subject.target.as_ref().and_then(|target| target.cluster.as_ref());
+    let live = live.map(|cluster| cluster.asking()?.with_database(&database));
+    dump::compare_versions(work, &client, live.as_ref());
     dump::ask(work, &client);
+    work.env.proceed()?;
     let root = work.scratch.path().join("files");
     let url = client.address().url();
     let asked = file::run_application(work, None, &root, Some(&url));

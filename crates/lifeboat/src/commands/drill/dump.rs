@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use lifeboat_core::drill::Outcome;
 use lifeboat_core::{Error, Kind, Result};
-use lifeboat_postgres::{Client, Loading, is_true, load, rows_of_tables};
+use lifeboat_postgres::{
+    Client, Loading, first_value, is_true, load, rows_of_tables, schema_version,
+};
+use lifeboat_sqlite::VERSION_TABLES;
 
 use super::making::Work;
 use super::{file, rows};
@@ -18,6 +21,7 @@ const LIVE_TABLE_MS: u64 = 60_000;
 pub(super) fn drill(work: &mut Work<'_>) -> Result<()> {
     let options = work.subject.target.as_ref().and_then(|target| target.database.as_ref());
     let options = options.map_or_else(postgres::options, |database| database.options().clone());
+    let options = work.server_options(options);
     let begun_ms = work.env.clock.monotonic_ms();
     let origin = work.state.selected.origin();
     let loaded = match load(work.env, &options, origin, work.scratch.path())? {
@@ -44,8 +48,9 @@ pub(super) fn drill(work: &mut Work<'_>) -> Result<()> {
     let client = loaded.client()?;
     ask(work, &client);
     let live = work.subject.target.as_ref().and_then(|target| target.database.clone());
-    let live =
-        live.map(|database| database.client().and_then(|it| rows_of_tables(&it, LIVE_TABLE_MS)));
+    let live = live.map(|database| database.client());
+    compare_versions(work, &client, live.as_ref());
+    let live = live.map(|live| live.and_then(|it| rows_of_tables(work.env, &it, LIVE_TABLE_MS)));
     compare_live(work, &loaded.outcome.rows, live);
     let root = work.scratch.path().join("files");
     file::only_companions(work, &root)?;
@@ -68,6 +73,27 @@ pub(super) fn ask(work: &mut Work<'_>, client: &Client) {
         };
         work.found("assert", outcome, detail);
     }
+}
+
+/// The version of the schema beside the live one.
+pub(super) fn compare_versions(
+    work: &mut Work<'_>,
+    restored: &Client,
+    live: Option<&Result<Client>>,
+) {
+    let of = |client: &Client| {
+        let found = match &work.subject.config.schema_version {
+            Some(sql) => first_value(client, sql),
+            None => schema_version(client, VERSION_TABLES),
+        };
+        found.map_err(|error| units::one_line(&error.to_string()))
+    };
+    let live = match live {
+        None => Err("no live database is configured".to_owned()),
+        Some(Err(error)) => Err(units::one_line(&error.to_string())),
+        Some(Ok(client)) => of(client),
+    };
+    work.schema_version(of(restored), None, live);
 }
 
 /// Rows beside those of the live database, where that answers.

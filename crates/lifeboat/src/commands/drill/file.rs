@@ -80,6 +80,7 @@ fn restored_by_core(
     let manifest = &work.state.selected.manifest;
     let has_files = manifest.artifact(files::ROLE).is_some();
     let target = work.subject.target.as_deref();
+    let memory_max = work.subject.config.memory_max.map(|size| size.0.bytes);
     let request = RestoreRequest {
         origin: work.state.selected.origin(),
         replay: work.state.replay.as_ref().map(|replay| replay as &dyn Replay),
@@ -94,7 +95,8 @@ fn restored_by_core(
         mapping: Mapping::nothing(),
         check: CheckLevel::Full,
         check_memory_bytes: target
-            .map_or(CHECK_MEMORY_BYTES, |target| target.options.check_memory_bytes),
+            .map_or(CHECK_MEMORY_BYTES, |target| target.options.check_memory_bytes)
+            .min(memory_max.unwrap_or(u64::MAX)),
         service: None,
         scratch_folder: work.scratch.path(),
     };
@@ -173,8 +175,9 @@ fn manifest_rows(work: &mut Work<'_>, counted: Option<&BTreeMap<String, u64>>) {
 
 /// Questions to the restored database, and to the live one.
 fn ask(work: &mut Work<'_>, path: &Path, counted: Option<BTreeMap<String, u64>>) -> Result<()> {
-    let probe = Probe::open(path)?;
-    let version = probe.schema_version()?.map(|version| version.version);
+    let mut probe = Probe::open(path)?;
+    probe.end_with(work.env)?;
+    let version = version_of(work, &probe);
     let violations = probe.violations()?;
     for sql in work.subject.config.assert.clone() {
         let (outcome, detail) = match probe.ask(&sql) {
@@ -188,15 +191,24 @@ fn ask(work: &mut Work<'_>, path: &Path, counted: Option<BTreeMap<String, u64>>)
         work.found("assert", outcome, detail);
     }
     drop(probe);
-    let manifest = &work.state.selected.manifest;
-    let recorded = manifest.schema_version.as_ref().map(|version| version.version.clone());
-    if work.state.replay.is_none() && recorded.is_some() && recorded != version {
-        let shown = |version: &Option<String>| version.clone().unwrap_or_else(|| "none".to_owned());
-        let detail = format!("it is {}, backed up was {}", shown(&version), shown(&recorded));
-        work.found("schema_version", Outcome::Failed, detail);
-        return Ok(());
-    }
+    work.env.proceed()?;
     live(work, version, violations, counted)
+}
+
+/// What was answered, or in a line why nothing was.
+fn said(answer: Result<Option<String>>) -> Result<Option<String>, String> {
+    answer.map_err(|error| {
+        let causes = crate::ui::report::causes(&error).join(": ");
+        units::one_line(&format!("{error}: {causes}"))
+    })
+}
+
+/// The version of a schema, as the configuration asks for it, or where migration tools keep it.
+fn version_of(work: &Work<'_>, probe: &Probe) -> Result<Option<String>> {
+    match &work.subject.config.schema_version {
+        Some(sql) => probe.ask(sql).map(Some),
+        None => Ok(probe.schema_version()?.map(|version| version.version)),
+    }
 }
 
 /// A number other than 0.
@@ -207,21 +219,22 @@ fn is_true(answer: &str) -> bool {
 /// What the live database says, where it can be asked without a writer waiting for it.
 fn live(
     work: &mut Work<'_>,
-    version: Option<String>,
+    version: Result<Option<String>>,
     violations: u64,
     counted: Option<BTreeMap<String, u64>>,
 ) -> Result<()> {
     let path = work.subject.target.as_ref().and_then(|target| target.path.clone());
-    let probe = match live_probe(path.as_deref()) {
+    let manifest = &work.state.selected.manifest;
+    let is_asked = work.subject.config.schema_version.is_some();
+    // The manifest says what it was without being asked, and of its own state.
+    let recorded = manifest.schema_version.as_ref().map(|version| version.version.clone());
+    let recorded = recorded.filter(|_| work.state.replay.is_none() && !is_asked);
+    let mut probe = match live_probe(path.as_deref()) {
         Ok(probe) => probe,
         Err(why) => {
-            for name in ["schema_version", "rows_live"] {
-                work.found(name, Outcome::Skipped, why.clone());
-            }
-            let known = work
-                .state
-                .selected
-                .manifest
+            work.schema_version(said(version), recorded, Err(why.clone()));
+            work.found("rows_live", Outcome::Skipped, why);
+            let known = manifest
                 .checks
                 .iter()
                 .any(|check| check.name == "foreign_key_check" && !check.notes.is_empty());
@@ -229,17 +242,11 @@ fn live(
             return Ok(());
         }
     };
-    let is = probe.schema_version()?.map(|version| version.version);
+    probe.end_with(work.env)?;
+    let is = said(version_of(work, &probe));
     let (live_violations, live_rows) = (probe.violations()?, probe.rows());
     drop(probe);
-    let shown = |version: &Option<String>| version.clone().unwrap_or_else(|| "none".to_owned());
-    match is == version {
-        true => work.found("schema_version", Outcome::Passed, shown(&version)),
-        false => {
-            let detail = format!("restored is {}, live is {}", shown(&version), shown(&is));
-            work.found("schema_version", Outcome::Noted, detail);
-        }
-    }
+    work.schema_version(said(version), recorded, is);
     foreign_keys(work, violations, live_violations);
     match (counted, live_rows) {
         (Some(counted), Some(live)) => {

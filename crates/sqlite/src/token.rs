@@ -4,7 +4,7 @@ use std::ops::Range;
 
 /// What a token is.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// A word without quotes: a keyword or a name.
     Word(String),
     /// A name in quotes that can be nothing else: `[x]`, `` `x` ``.
@@ -23,9 +23,11 @@ pub(crate) enum Kind {
 
 /// A token and where it stands.
 #[derive(Clone, Debug)]
-pub(crate) struct Token {
-    pub(crate) kind: Kind,
-    pub(crate) place: Range<usize>,
+pub struct Token {
+    /// What it is.
+    pub kind: Kind,
+    /// Its bytes in the text.
+    pub place: Range<usize>,
 }
 
 /// The signs, longer ones first.
@@ -36,17 +38,17 @@ const SIGNS: &[&str] = &[
 
 impl Token {
     /// Whether it is that keyword.
-    pub(crate) fn is(&self, keyword: &str) -> bool {
+    pub fn is(&self, keyword: &str) -> bool {
         matches!(&self.kind, Kind::Word(word) if word.eq_ignore_ascii_case(keyword))
     }
 
     /// Whether it is that sign.
-    pub(crate) fn is_sign(&self, sign: &str) -> bool {
+    pub fn is_sign(&self, sign: &str) -> bool {
         matches!(self.kind, Kind::Sign(found) if found == sign)
     }
 
     /// The name that it may be.
-    pub(crate) fn name(&self) -> Option<&str> {
+    pub fn name(&self) -> Option<&str> {
         match &self.kind {
             Kind::Word(name) | Kind::Name(name) | Kind::Doubtful(name) | Kind::Text(name) => {
                 Some(name)
@@ -57,7 +59,7 @@ impl Token {
 }
 
 /// All tokens; `None` where the text is no SQL.
-pub(crate) fn tokens(sql: &str) -> Option<Vec<Token>> {
+pub fn tokens(sql: &str) -> Option<Vec<Token>> {
     let bytes = sql.as_bytes();
     let mut tokens = Vec::new();
     let mut at = 0;
@@ -146,7 +148,7 @@ fn number(bytes: &[u8], at: &mut usize) -> String {
 }
 
 /// The text of a run of tokens.
-pub(crate) fn text_of<'a>(sql: &'a str, tokens: &[Token]) -> &'a str {
+pub fn text_of<'a>(sql: &'a str, tokens: &[Token]) -> &'a str {
     match (tokens.first(), tokens.last()) {
         (Some(first), Some(last)) => &sql[first.place.start..last.place.end],
         _ => "",
@@ -154,7 +156,7 @@ pub(crate) fn text_of<'a>(sql: &'a str, tokens: &[Token]) -> &'a str {
 }
 
 /// The place of the parenthesis that closes the one at `open`.
-pub(crate) fn closing(tokens: &[Token], open: usize) -> Option<usize> {
+pub fn closing(tokens: &[Token], open: usize) -> Option<usize> {
     let mut depth = 0_usize;
     for (place, token) in tokens.iter().enumerate().skip(open) {
         if token.is_sign("(") {
@@ -170,7 +172,7 @@ pub(crate) fn closing(tokens: &[Token], open: usize) -> Option<usize> {
 }
 
 /// The parts between commas that stand in no parentheses.
-pub(crate) fn parts(tokens: &[Token]) -> Vec<&[Token]> {
+pub fn parts(tokens: &[Token]) -> Vec<&[Token]> {
     let (mut parts, mut begin, mut depth) = (Vec::new(), 0, 0_i32);
     for (place, token) in tokens.iter().enumerate() {
         match token.kind {
