@@ -90,7 +90,8 @@ impl ThrowAwayCluster {
         };
         let server = initdb.path.with_file_name("postgres");
         let own = memory_settings(&options);
-        let own: Vec<&str> = own.iter().map(String::as_str).chain(settings.iter().copied()).collect();
+        let own: Vec<&str> =
+            own.iter().map(String::as_str).chain(settings.iter().copied()).collect();
         let mut shell = spawn(&server, &data, &sockets, folder.path(), run_as.as_ref(), &own)?;
         let mut leash = Leash::new(shell.stdin.take());
         leash.watch(env);

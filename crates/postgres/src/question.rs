@@ -53,7 +53,8 @@ pub fn schema_version(client: &Client, known: &[(&str, &str, &str)]) -> Result<O
     )?;
     let has = |row: &Row, of: &str, value: &str| row.get(of).and_then(Value::as_str) == Some(value);
     for (table, column, rest) in known {
-        let found = columns.iter().find(|row| has(row, "name", table) && has(row, "column", column));
+        let found =
+            columns.iter().find(|row| has(row, "name", table) && has(row, "column", column));
         let Some(found) = found else { continue };
         let schema = found.get("schema").and_then(Value::as_str).unwrap_or_default();
         let query = format!(
@@ -74,11 +75,7 @@ pub fn schema_version(client: &Client, known: &[(&str, &str, &str)]) -> Result<O
 
 /// Rows of each ordinary table, `schema.table`, as they are now. Nobody waits for it; a table that
 /// takes longer than `table_ms` to count is an error, and so is the end of the run.
-pub fn rows_of_tables(
-    env: &Env,
-    client: &Client,
-    table_ms: u64,
-) -> Result<BTreeMap<String, u64>> {
+pub fn rows_of_tables(env: &Env, client: &Client, table_ms: u64) -> Result<BTreeMap<String, u64>> {
     let left_ms = env.stop.left_ms(env.clock.monotonic_ms()).unwrap_or(table_ms);
     // Zero would be no limit.
     let table_ms = table_ms.min(left_ms).max(1);

@@ -173,7 +173,10 @@ fn a_row_that_breaks_a_check_is_damage_also_where_nothing_may_be_written() {
             assert!(fs::read(&copy).unwrap() == before, "what is checked is not altered");
         };
         broken("(-1, NULL)", "CHECK constraint failed in t: positive");
-        broken("(1, '{\"x\": 1}')", "CHECK constraint failed in t: json_extract(b, '$.x') IS NOT 1");
+        broken(
+            "(1, '{\"x\": 1}')",
+            "CHECK constraint failed in t: json_extract(b, '$.x') IS NOT 1",
+        );
         let malformed =
             "CHECK constraint failed in t: json_extract(b, '$.x') IS NOT 1: malformed JSON";
         broken("(1, '{')", malformed);

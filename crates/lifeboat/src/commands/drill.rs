@@ -37,7 +37,8 @@ use crate::ui::{report, units};
 /// source's `drill` section; host keys among its files; and the application itself, where `command`
 /// names it. PostgreSQL is restored into a server that is thrown away and runs as another user than
 /// root: a dump into a new cluster; of a whole cluster the files, with the log up to the moment,
-/// every row read, and amcheck. The scratch place is removed, also what a killed drill left. Live data is only read.
+/// every row read, and amcheck. The scratch place is removed, also what a killed drill left. Live
+/// data is only read.
 ///
 /// What was found is signed with a key of this installation and stored in the repository, chained
 /// to the proof before it: `lifeboat proof` shows and verifies it. It says how long the restore

@@ -66,7 +66,8 @@ fn another_version_of_the_schema_than_was_backed_up_fails_it() {
     let found = world.run(&["drill"]).expect(0);
     drop(found.says("restored is 3, live is 4"));
     // The configuration knows better where it stands.
-    live.execute_batch("CREATE TABLE about(version TEXT); INSERT INTO about VALUES ('v7')").unwrap();
+    live.execute_batch("CREATE TABLE about(version TEXT); INSERT INTO about VALUES ('v7')")
+        .unwrap();
     configure(&world, "schema_version = \"SELECT version FROM about\"");
     world.run(&["drill"]).expect(20).says("no such table: about");
     world.run(&["backup"]).expect(0);

@@ -8,9 +8,7 @@ use serde_json::Value;
 use crate::cluster::Yard;
 use crate::cluster_restore::{archived, lifeboat, lifeboat_as_we_are, moment, primary};
 use crate::drill::make_key;
-use crate::postgres_server::{
-    command, configure, kinds_of_majors, majors, run, shop, world_of,
-};
+use crate::postgres_server::{command, configure, kinds_of_majors, majors, run, shop, world_of};
 use crate::support::{World, set_mode};
 
 const DRILL: &str = "[source.shop.drill]\nassert = [\"SELECT count(*) = 1000 FROM item\"]\n";
@@ -169,9 +167,10 @@ fn an_application_its_files_and_its_schema_are_checked_on_a_restored_dump() {
             server.url("shop")
         ));
     };
-    let command =
-        format!("[\"python3\", \"{script}\", \"{{url}}\", \"{{port}}\", \"{{files}}\"]");
-    with(&format!("command = {command}\nprobe = \"http://127.0.0.1:{{port}}/\"\nmemory_max = \"64MB\""));
+    let command = format!("[\"python3\", \"{script}\", \"{{url}}\", \"{{port}}\", \"{{files}}\"]");
+    with(&format!(
+        "command = {command}\nprobe = \"http://127.0.0.1:{{port}}/\"\nmemory_max = \"64MB\""
+    ));
     run(&world, &["backup"]).expect(0);
     let record = run(&world, &["drill", "--json"]).expect(0).json()[0]["record"].clone();
     for name in ["application", "files", "host_key", "schema_version"] {

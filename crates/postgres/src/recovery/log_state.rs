@@ -150,12 +150,7 @@ impl LogState {
 
     /// Where the last record begins: a server that is to end behind a later place never gets there.
     /// The end of a segment may be empty, or the rest of a record.
-    fn last_record(
-        &self,
-        env: &Env,
-        archive: &Archive,
-        chosen: &Covered,
-    ) -> Result<Option<Lsn>> {
+    fn last_record(&self, env: &Env, archive: &Archive, chosen: &Covered) -> Result<Option<Lsn>> {
         let mut end = chosen.to;
         for _ in 0..SEGMENTS_BACK_MAX {
             if end <= self.anchor.ends {
