@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use lifeboat_core::{Error, Kind, Result};
@@ -47,6 +47,30 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> std::io::Result<()> {
 /// The same for a file that others are to read, 0644, in a folder that is there.
 pub(crate) fn replace_for_all(path: &Path, content: &[u8]) -> std::io::Result<()> {
     replaced(path, content, 0o644)
+}
+
+/// Writes a file of somebody else over what it was before, with its owner and its rights; whole or
+/// not at all, and durable. Where a link leads, the file there is written.
+pub(crate) fn replace_alike(path: &Path, content: &[u8]) -> std::io::Result<()> {
+    let path = fs::canonicalize(path)?;
+    let was = fs::metadata(&path)?;
+    let part = path.with_extension(format!("{}.part", std::process::id()));
+    let mut options = OpenOptions::new();
+    let written = (|| {
+        let mut file = options.write(true).create_new(true).mode(0o600).open(&part)?;
+        file.write_all(content)?;
+        let is_ours = file.metadata()?.uid() == was.uid() && file.metadata()?.gid() == was.gid();
+        if !is_ours {
+            std::os::unix::fs::fchown(&file, Some(was.uid()), Some(was.gid()))?;
+        }
+        file.set_permissions(was.permissions())?;
+        file.sync_all()?;
+        fs::rename(&part, &path)?;
+        File::open(path.parent().unwrap_or(&path))?.sync_all()
+    })();
+    written.inspect_err(|_| {
+        let _ = fs::remove_file(&part);
+    })
 }
 
 fn replaced(path: &Path, content: &[u8], mode: u32) -> std::io::Result<()> {

@@ -42,4 +42,4 @@ pub use mapping::{Mapping, Orphans};
 pub use names::NameStyle;
 pub use plan::{Options, Plan, plan};
 pub use report::{Done, TableDone, TableVerified, Times, Verified};
-pub use verify::verify;
+pub use verify::{is_finished, verify};

@@ -78,6 +78,7 @@ pub fn load(
     let layouts: Vec<Layout> =
         (0..plan.schema.tables.len()).map(|place| Layout::of(plan, place)).collect();
     let kept = begin(&mut control, &server, plan, &layouts)?;
+    env.crash.pass("migrate.schema")?;
     let loader = Loader { env, plan, server: &server, layouts, kept, verify: options.verify };
     let (loaded, load_ms, proof_ms) = loader.all_tables(moment, &options.schema)?;
     let mut untranslated = Vec::new();

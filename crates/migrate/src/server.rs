@@ -27,6 +27,8 @@ pub(crate) struct Server<'a> {
     pub(crate) schema: String,
     search_path: String,
     free: Mutex<Vec<LoadingConnection>>,
+    /// What is tried, for errors.
+    what: &'static str,
 }
 
 /// What is in the schema of that name.
@@ -56,6 +58,7 @@ impl<'a> Server<'a> {
             schema: schema.to_owned(),
             search_path: scratch,
             free: Mutex::default(),
+            what: "cannot migrate to",
         })
     }
 
@@ -67,6 +70,7 @@ impl<'a> Server<'a> {
             schema: schema.to_owned(),
             search_path: schema.to_owned(),
             free: Mutex::default(),
+            what: "cannot compare with",
         }
     }
 
@@ -77,7 +81,7 @@ impl<'a> Server<'a> {
 
     /// A session of its own.
     pub(crate) fn open(&self) -> Result<LoadingConnection> {
-        let what = format!("cannot migrate to {}", self.client.address().label());
+        let what = format!("{} {}", self.what, self.client.address().label());
         let settings = "-c statement_timeout=0 -c lock_timeout=0 \
                         -c idle_in_transaction_session_timeout=0 -c synchronous_commit=off \
                         -c client_min_messages=warning -c maintenance_work_mem=128MB";
@@ -118,6 +122,8 @@ impl<'a> Server<'a> {
                 "make another database: createdb --encoding UTF8 --template template0 NAME",
             ));
         }
+        let may = "has_database_privilege(current_database(), 'CREATE')";
+        self.needs(connection, may, "'CREATE ON DATABASE ' || quote_ident(current_database())")?;
         let lock = format!(
             "SELECT pg_try_advisory_lock(hashtextextended({}, 0))",
             literal(&format!("lifeboat migrate {}", self.schema))
@@ -130,6 +136,23 @@ impl<'a> Server<'a> {
             self.env.pause_ms(LOCK_PAUSE_MS)?;
         }
         Err(Error::new(Kind::Locked, format!("another migration to {label} goes on now")))
+    }
+
+    /// Fails where we lack a right: an expression that says whether we have it, and its name.
+    fn needs(&self, connection: &mut LoadingConnection, may: &str, right: &str) -> Result<()> {
+        let rows = connection.rows(&format!("SELECT {may}, {right}, current_user"))?;
+        let row = rows.into_iter().next().unwrap_or_default();
+        let mut texts = row.into_iter().map(Option::unwrap_or_default);
+        let mut next = || texts.next().unwrap_or_default();
+        let (may, right, role) = (next(), next(), next());
+        match may == "t" {
+            true => Ok(()),
+            false => Err(Error::new(
+                Kind::SourceUnavailable,
+                format!("role {role} may not migrate to {}", self.client.address().label()),
+            )
+            .hint(format!("as the owner or a superuser: GRANT {right} TO {}", identifier(&role)))),
+        }
     }
 
     /// What is in the schema.
@@ -158,10 +181,16 @@ impl<'a> Server<'a> {
         replace: bool,
     ) -> Result<Occupied> {
         let occupied = self.occupied(connection)?;
+        let schema = &self.schema;
+        if occupied == Occupied::Empty {
+            let name = literal(schema);
+            let may = format!("has_schema_privilege({name}, 'CREATE')");
+            let right = format!("'CREATE ON SCHEMA ' || quote_ident({name})");
+            self.needs(connection, &may, &right)?;
+        }
         if occupied != Occupied::Full {
             return Ok(occupied);
         }
-        let schema = &self.schema;
         if !replace {
             return Err(Error::new(
                 Kind::Refused,
@@ -169,6 +198,10 @@ impl<'a> Server<'a> {
             )
             .hint("name another database or --schema, or set it aside with --replace"));
         }
+        let owner =
+            format!("(SELECT nspowner FROM pg_namespace WHERE nspname = {})", literal(schema));
+        let may = format!("pg_has_role({owner}, 'USAGE')");
+        self.needs(connection, &may, &format!("{owner}::regrole::text"))?;
         let query = format!(
             "SELECT string_agg(extname, ', ') FROM pg_catalog.pg_extension \
              WHERE extnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = {})",

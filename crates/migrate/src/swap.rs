@@ -50,12 +50,7 @@ pub(crate) fn finish(
         }
         Occupied::Empty => move_into(control, &scratch, &schema)?,
         Occupied::Full => {
-            let time = env.clock.now().strftime("%Y%m%d_%H%M%S").to_string();
-            let old = format!("{}_before_migrate_{time}", server.schema);
-            if old.len() > 63 {
-                let message = format!("the name of schema {} is too long", server.schema);
-                return Err(Error::new(Kind::Usage, message));
-            }
+            let old = aside(env, &server.schema, control)?;
             control.execute(&format!("ALTER SCHEMA {schema} RENAME TO {}", identifier(&old)))?;
             control.execute(&format!("ALTER SCHEMA {scratch} RENAME TO {schema}"))?;
             if server.schema == "public" {
@@ -67,6 +62,26 @@ pub(crate) fn finish(
     env.crash.pass("migrate.before_commit")?;
     control.execute("COMMIT")?;
     Ok(set_aside)
+}
+
+/// A free name for what is set aside.
+fn aside(env: &Env, schema: &str, control: &mut LoadingConnection) -> Result<String> {
+    let time = env.clock.now().strftime("%Y%m%d_%H%M%S").to_string();
+    let wanted = format!("{schema}_before_migrate_{time}");
+    let mut name = wanted.clone();
+    let mut number = 1;
+    loop {
+        if name.len() > 63 {
+            let message = format!("the name of schema {schema} is too long");
+            return Err(Error::new(Kind::Usage, message));
+        }
+        let query = format!("SELECT count(*) FROM pg_namespace WHERE nspname = {}", literal(&name));
+        if control.number(&query)? == 0 {
+            return Ok(name);
+        }
+        number += 1;
+        name = format!("{wanted}_{number}");
+    }
 }
 
 /// Makes a foreign key. Rows that were put aside may be those that others refer to.

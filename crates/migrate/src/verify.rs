@@ -13,6 +13,16 @@ use crate::read;
 use crate::report::{TableVerified, Verified};
 use crate::server::{RECORD, REJECTS, Server};
 
+/// Whether a schema holds all that a migration brings.
+pub fn is_finished(env: &Env, client: &Client, schema: &str) -> Result<bool> {
+    let record = literal(&format!("{}.{}", identifier(schema), identifier(RECORD)));
+    let server = Server::of_schema(env, client, schema);
+    server.with(|connection| {
+        let is_there = format!("SELECT to_regclass({record}) IS NOT NULL");
+        Ok(crate::server::only_text(connection, &is_there)? == "t")
+    })
+}
+
 /// Compares all tables. Differences are in the result, not an error.
 pub fn verify(env: &Env, moment: &mut Moment, client: &Client, schema: &str) -> Result<Verified> {
     let server = Server::of_schema(env, client, schema);

@@ -1,30 +1,30 @@
 //! `lifeboat migrate`: from SQLite to PostgreSQL, planned before, proved after.
 
+mod before;
 mod place;
+mod source;
+mod switch;
 mod words;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use lifeboat_core::env::Env;
-use lifeboat_core::policy::Hold;
 use lifeboat_core::{Error, Kind, Result};
 use lifeboat_migrate::{Done, LoadOptions, Mapping, Options, Plan};
-use lifeboat_sqlite::Moment;
 use serde_json::{Value, json};
 
 use self::place::Place;
+use self::source::Source;
+use self::switch::Switch;
 use self::words::{MisfitsWord, NamesWord, OrphansWord};
-use super::backup::{self, Choices};
 use crate::postgres::{self, Database};
-use crate::repositories;
-use crate::runs::{self, RunArgs};
+use crate::selection;
 use crate::session::Session;
 use crate::signals;
-use crate::sources::{self, Target};
 use crate::ui::{confirm, units};
 
-/// So many workers read and load beside each other.
+/// So many workers read and load beside each other at most.
 const WORKERS_MAX: usize = 4;
 
 /// Migrate a SQLite database to PostgreSQL, verified to the last value
@@ -43,6 +43,13 @@ const WORKERS_MAX: usize = 4;
 /// What has no counterpart in PostgreSQL, or none that is certain (other triggers than those that
 /// set columns of the updated row, some views and checks), is listed with its text.
 ///
+/// What is written to SQLite after the moment that is read is not there: stop what writes to it
+/// before, for the minutes that it takes (a million rows in a few seconds), or run it once for
+/// trial, then again with --replace when the writers are stopped. Nothing follows the database.
+///
+/// Instead of a live database a restore point can be migrated: SOURCE@latest, SOURCE@TIME or the
+/// name of a backup, or SOURCE with --at.
+///
 /// Exit code 0: every row is there and was compared. 3: some rows were put aside, as asked. 20: the
 /// comparison failed. 23: something does not fit, and nothing was loaded.
 #[derive(Debug, clap::Args)]
@@ -50,10 +57,11 @@ const WORKERS_MAX: usize = 4;
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Option<Subcommand>,
-    /// The SQLite database
+    /// The SQLite database: a file, the name of a source, or a restore point: SOURCE@latest,
+    /// SOURCE@TIME, the name of a backup
     #[arg(required = true)]
-    sqlite: Option<PathBuf>,
-    /// The PostgreSQL database: postgresql://USER@HOST/DATABASE
+    sqlite: Option<String>,
+    /// The PostgreSQL database: postgresql://USER@HOST/DATABASE, or the name of a source
     #[arg(value_name = "POSTGRES-URL", required_unless_present_any = ["dry_run", "schema_only"])]
     url: Option<String>,
     /// Read everything, print what would be done and every value that does not fit, and load
@@ -94,6 +102,25 @@ pub(crate) struct Args {
     /// Write the whole report to a file: JSON where it ends with .json, else Markdown
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// Migrate the newest state at or before this time, of a backup or of the log that follows one
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    at: Option<String>,
+    #[command(flatten)]
+    switch: SwitchArgs,
+}
+
+/// What is changed when everything is there.
+#[derive(Debug, clap::Args)]
+struct SwitchArgs {
+    /// Write the new database into this file of variables: ADMIN_DB_TYPE=postgres and
+    /// ADMIN_DATABASE_URL, without a password unless one is there for the same database. The old
+    /// file is kept as FILE.before_migrate.TIME
+    #[arg(long, value_name = "FILE", conflicts_with = "no_verify")]
+    switch_env: Option<PathBuf>,
+    /// Add the new database to the configuration, with the schedule, retention and repositories of
+    /// the SQLite database's source. The old file is kept as FILE.before_migrate.TIME
+    #[arg(long, conflicts_with = "no_verify")]
+    switch_config: bool,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -104,14 +131,17 @@ enum Subcommand {
 
 #[derive(Debug, clap::Args)]
 struct VerifyArgs {
-    /// The SQLite database
-    sqlite: PathBuf,
+    /// The SQLite database, or a restore point of it
+    sqlite: String,
     /// The PostgreSQL database
     #[arg(value_name = "POSTGRES-URL")]
     url: String,
     /// The schema that the tables are in
     #[arg(long, value_name = "NAME", default_value = "public")]
     schema: String,
+    /// Compare with the newest state at or before this time
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    at: Option<String>,
 }
 
 pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
@@ -124,10 +154,18 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
         return Err(Error::new(Kind::Usage, "no database is named"));
     };
     let options = options(&args)?;
-    let database = args.url.as_deref().map(database).transpose()?;
+    let database = args.url.as_deref().map(|url| database(session, url)).transpose()?;
+    let source = Source::open(session, &env, sqlite, args.at.as_deref())?;
+    let switch = match &database {
+        Some(database) => {
+            let url = args.url.as_deref().filter(|url| postgres::is_address(url));
+            let url = url.map_or_else(|| database.address().url(), str::to_owned);
+            Switch::plan(session, &args.switch, source.path(), (database.address(), &url))?
+        }
+        None => Switch::default(),
+    };
     let loads = !args.dry_run && !args.schema_only;
-    let workers = env.threads.clamp(1, WORKERS_MAX);
-    let mut moment = Moment::open(&env, sqlite, workers, &session.folders.scratch)?;
+    let mut moment = source.moment(session, &env, workers(&env))?;
     let plan = lifeboat_migrate::plan(&env, &mut moment, options)?;
     session.progress.clear();
     if args.schema_only {
@@ -135,8 +173,10 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
         return plan.agreed().map(|()| ExitCode::SUCCESS);
     }
     let Some(database) = database.filter(|_| loads) else {
-        print(session, &json!({ "outcome": "planned", "plan": plan.to_json() }), &plan.text())?;
-        save(&args, &plan, None)?;
+        let value =
+            json!({ "outcome": "planned", "plan": plan.to_json(), "switch": switch.to_json() });
+        print(session, &value, &format!("{}{}", plan.text(), switch.text()))?;
+        save(&args, &source, &plan, None)?;
         return plan.agreed().map(|()| ExitCode::SUCCESS);
     };
     if let Err(error) = plan.agreed() {
@@ -147,27 +187,53 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
         let question = format!("set aside what is in schema {}", args.schema);
         confirm::confirm(&session.surroundings, &session.printer, &question, &args.schema)?;
     }
+    switch.lines().iter().for_each(|line| session.printer.note(line));
+    let url = database.address().label();
     // The moment is held meanwhile: the backup has all of it, and what was written since.
     let backup = match args.no_backup {
         true => None,
-        false => Some(back_up(session, &env, sqlite, args.url.as_deref().unwrap_or_default())?),
+        false if source.is_restored() => source.pin(session, &env, &url)?.map(|name| vec![name]),
+        false => Some(before::back_up(session, &env, sqlite, &url)?),
     };
     let load_options =
         LoadOptions { schema: args.schema.clone(), replace: args.replace, verify: !args.no_verify };
-    let place = Place::prepare(&env, &database)?;
+    let place = Place::prepare(&env, &database, &args.schema)?;
     let done = lifeboat_migrate::load(&env, &mut moment, &plan, place.client(), &load_options)?;
+    env.crash.pass("migrate.committed")?;
     place.finish(&env)?;
     session.progress.clear();
-    save(&args, &plan, Some(&done))?;
-    tell(session, &plan, &done, backup.as_deref())
+    save(&args, &source, &plan, Some(&done))?;
+    let ended = tell(session, &plan, &done, backup.as_deref())?;
+    for kept in switch.apply(session, &env)? {
+        session.printer.note(&format!("switched; what it was before: {}", kept.display()));
+    }
+    Ok(ended)
+}
+
+/// A worker waits for the server half of its time.
+fn workers(env: &Env) -> usize {
+    (2 * env.threads).clamp(2, WORKERS_MAX)
 }
 
 /// The database that was named on the command line.
-fn database(url: &str) -> Result<Database> {
+fn database(session: &Session, url: &str) -> Result<Database> {
+    if !postgres::is_address(url) {
+        let target = selection::target_of(session, url)?;
+        return target.and_then(|target| target.database).ok_or_else(|| {
+            Error::new(Kind::Usage, format!("{url} is no PostgreSQL database"))
+                .hint("postgresql://USER@HOST/DATABASE, or the name of a source")
+        });
+    }
     let address = postgres::typed(url)?;
-    match address.database() {
-        Some(_) => Ok(Database::at(address)),
-        None => Err(Error::new(Kind::Usage, format!("{} names no database", address.label()))
+    // A configured one may come with a password.
+    let configured = match address.database() {
+        Some(_) => selection::target_of(session, url)?.and_then(|target| target.database),
+        None => None,
+    };
+    match (address.database(), configured) {
+        (Some(_), Some(database)) => Ok(database.as_typed(&address)),
+        (Some(_), None) => Ok(Database::at(address)),
+        (None, _) => Err(Error::new(Kind::Usage, format!("{} names no database", address.label()))
             .hint("postgresql://USER@HOST/DATABASE")),
     }
 }
@@ -184,61 +250,6 @@ fn options(args: &Args) -> Result<Options> {
         mapping_path: args.mapping.clone(),
         mapping,
     })
-}
-
-/// A backup that stays: the way back. The names of what was made.
-fn back_up(session: &Session, env: &Env, sqlite: &Path, url: &str) -> Result<Vec<String>> {
-    let config = &session.loaded()?.config;
-    let argument = sqlite.to_string_lossy().into_owned();
-    let targets = sources::named(config, &[argument])?;
-    let Some(target) = targets.first() else {
-        return Err(Error::new(Kind::Usage, format!("{} is no source", sqlite.display())));
-    };
-    target.source.inspect()?;
-    let places = backup::chosen(target, &repositories::places(session)?, session)?;
-    if places.is_empty() {
-        let message = "there is no repository for the backup before the migration";
-        return Err(Error::new(Kind::Usage, message)
-            .hint("name one with --repo, or go without it: --no-backup"));
-    }
-    let mut names = Vec::new();
-    for place in places {
-        let mut make = |env: &Env, _: &[usize]| {
-            let made = store(session, env, target, &place, url);
-            vec![made.map(|name| {
-                names.push(name);
-                json!({ "outcome": "committed" })
-            })]
-        };
-        let run = (target, &[place.url.as_str()][..]);
-        let ended = runs::backup(session, env, &RunArgs::default(), run, &mut make);
-        ended.results.into_iter().collect::<Result<Vec<Value>>>()?;
-    }
-    session.progress.clear();
-    names.iter().for_each(|name| session.printer.note(&format!("backed up and pinned: {name}")));
-    Ok(names)
-}
-
-fn store(
-    session: &Session,
-    env: &Env,
-    target: &Target,
-    place: &repositories::Place,
-    url: &str,
-) -> Result<String> {
-    use lifeboat_core::backup::BackupOutcome;
-    let repository = place.open_or_create(env)?;
-    let pin = Hold { reason: format!("before the migration to {url}"), until: None };
-    let choices = Choices { pin: Some(pin), ..Choices::default() };
-    let mut request = backup::request(session, env, target, place, choices)?;
-    // An unchanged database that was backed up before would have nothing to pin.
-    request.on_change = false;
-    match lifeboat_core::backup::run(env, &repository, &request)? {
-        BackupOutcome::Committed { manifest, .. } => Ok(manifest.name),
-        BackupOutcome::Unchanged { .. } => {
-            Err(Error::new(Kind::Failed, "the backup before the migration was not made"))
-        }
-    }
 }
 
 fn tell(
@@ -274,9 +285,9 @@ fn tell(
 }
 
 fn verify(session: &Session, env: &Env, args: &VerifyArgs) -> Result<ExitCode> {
-    let client = database(&args.url)?.client()?;
-    let workers = env.threads.clamp(1, WORKERS_MAX);
-    let mut moment = Moment::open(env, &args.sqlite, workers, &session.folders.scratch)?;
+    let client = database(session, &args.url)?.client()?;
+    let source = Source::open(session, env, &args.sqlite, args.at.as_deref())?;
+    let mut moment = source.moment(session, env, workers(env))?;
     let verified = lifeboat_migrate::verify(env, &mut moment, &client, &args.schema)?;
     session.progress.clear();
     let different = verified.different();
@@ -304,16 +315,14 @@ fn print(session: &Session, value: &Value, text: &str) -> Result<()> {
 }
 
 /// Writes the report that somebody signs.
-fn save(args: &Args, plan: &Plan, done: Option<&Done>) -> Result<()> {
+fn save(args: &Args, source: &Source, plan: &Plan, done: Option<&Done>) -> Result<()> {
     let Some(path) = &args.report else { return Ok(()) };
     let text = match path.extension().is_some_and(|extension| extension == "json") {
         true => {
             let value = json!({ "plan": plan.to_json(), "done": done.map(Done::to_json) });
             format!("{value:#}\n")
         }
-        false => {
-            plan.markdown(&args.sqlite.as_deref().unwrap_or(Path::new("")).to_string_lossy(), done)
-        }
+        false => plan.markdown(&source.label, done),
     };
     std::fs::write(path, text)
         .map_err(|error| Error::io(Kind::Failed, format!("cannot write {}", path.display()), error))

@@ -106,7 +106,11 @@ pub(crate) fn run_undelete(session: &Session, args: UndeleteArgs) -> Result<Exit
 }
 
 /// The backup that is meant, with what its repository says of its source.
-fn selected(session: &Session, env: &Env, argument: &str) -> Result<(Selected, SourceEntry)> {
+pub(super) fn selected(
+    session: &Session,
+    env: &Env,
+    argument: &str,
+) -> Result<(Selected, SourceEntry)> {
     let selected = selection::backup(session, env, argument, None)?;
     let catalog = selected.repository.catalog()?;
     let found = catalog.sources.into_iter().find(|entry| entry.folder == selected.folder);

@@ -53,6 +53,7 @@ mod litestream;
 mod lease;
 mod lost_backups;
 mod migrate;
+mod migrate_faults;
 mod metrics;
 mod notify;
 mod object_storage;

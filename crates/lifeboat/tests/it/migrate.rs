@@ -83,6 +83,71 @@ fn a_dry_run_tells_every_value_that_does_not_fit_and_touches_nothing() {
     assert!(script.out.contains("CREATE TABLE \"item\" ("), "{}", script.out);
 }
 
+/// A state of a repository, whatever became of the live database since.
+#[test]
+fn a_restore_point_is_migrated_pinned_and_compared() {
+    let (world, server) = (World::new(), Server::new(15));
+    shop(&world, "");
+    world.repo(&["backup", "shop.db"]).expect(0);
+    let connection = rusqlite::Connection::open(world.path("data/shop.db")).unwrap();
+    connection.execute_batch("DELETE FROM note; UPDATE item SET name = 'later'").unwrap();
+    let url = server.url("then");
+    let ran = world.repo(&["migrate", "shop@latest", &url, "--json"]).expect(0);
+    let backup = ran.json()["backups"][0].as_str().unwrap().to_owned();
+    assert!(world.repo(&["show", &backup]).expect(0).out.contains("before the migration to"));
+    assert_eq!(server.ask("then", "SELECT name FROM item ORDER BY id"), ["one", "two"]);
+    world.repo(&["migrate", "verify", "shop@latest", &url]).expect(0);
+    world.repo(&["migrate", "verify", "shop.db", &url]).expect(20);
+    world.repo(&["backup", "shop.db"]).expect(0);
+    let at = ["migrate", "shop", &server.url("now"), "--at", "-0s"];
+    world.repo(&at).expect(0);
+    assert_eq!(server.ask("now", "SELECT DISTINCT name FROM item"), ["later"]);
+    world.repo(&["migrate", "shop", &server.url("no"), "--at", "2001-01-01"]).expect(22);
+    assert_eq!(server.databases(), ["now", "postgres", "then"]);
+    let left = world.names("state").into_iter().filter(|name| name.contains("scratch"));
+    assert_eq!(left.count(), 0);
+}
+
+/// Step 6 and step 9 of the second guide.
+#[test]
+fn the_application_and_the_schedule_are_switched_and_the_old_files_kept() {
+    let (world, server) = (World::new(), Server::new(15));
+    shop(&world, "");
+    world.configure(&format!(
+        "[repository.local]\nurl = \"file://{}\"\n[source.shop]\nsqlite = \"{}\"\n\
+         schedule = \"hourly\"\nrpo = \"2h\"\nname = \"admin_sqlite_{{date}}_{{time}}\"\n\
+         [source.shop.keep]\ndaily = 7\n",
+        world.text("repo"),
+        world.text("data/shop.db")
+    ));
+    let env = world.path("data/.env");
+    fs::write(&env, "SECRET=x\nADMIN_DB_TYPE=sqlite\nADMIN_DB_PATH=./shop.db\n").unwrap();
+    let url = server.url("shop_admin");
+    let switch = ["--switch-env", ".env", "--switch-config"];
+    let plan = [&["migrate", "shop", &url, "--dry-run"][..], &switch].concat();
+    let ran = world.run(&plan).expect(0);
+    assert!(ran.out.contains("  ADMIN_DB_TYPE=postgres"), "{}", ran.out);
+    assert!(ran.out.contains("  [source.shop_admin]"), "{}", ran.out);
+    assert!(fs::read_to_string(&env).unwrap().contains("sqlite"));
+    world.run(&[&["migrate", "shop", &url][..], &switch].concat()).expect(0);
+    let text = fs::read_to_string(&env).unwrap();
+    assert!(text.starts_with("SECRET=x\nADMIN_DB_TYPE=postgres\nADMIN_DB_PATH=./shop.db\n"));
+    assert!(text.contains("ADMIN_DATABASE_URL='postgresql://"), "{text}");
+    let copies = world.names("data");
+    assert!(copies.iter().any(|name| name.starts_with(".env.before_migrate.")), "{copies:?}");
+    let shown = world.run(&["config", "show"]).expect(0).out;
+    let new = shown.split("[source.shop_admin]").nth(1).unwrap();
+    assert!(new.contains("hourly") && new.contains("daily = 7"), "{shown}");
+    // What is scheduled works, by the variables alone too.
+    world.run(&["backup", "shop_admin"]).expect(0);
+    world.run(&["restore", "shop_admin", "--to", "back.sql"]).expect(0);
+    world.run(&["--env-file", ".env", "backup", "--repo", &world.text("other")]).expect(0);
+    // Where the policy is nowhere, it is said before anything is loaded.
+    let ran = world.run(&["migrate", "nowhere.db", &server.url("x"), "--switch-config"]);
+    assert_ne!(ran.code, 0);
+    assert_eq!(server.databases(), ["postgres", "shop_admin"]);
+}
+
 #[test]
 fn wrong_words_are_told() {
     let world = World::new();

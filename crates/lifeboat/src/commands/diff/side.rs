@@ -1,7 +1,7 @@
 //! One of two databases: live, in a file, or restored from a backup to a scratch place.
 
 use std::cell::RefCell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use lifeboat_core::env::Env;
 use lifeboat_core::manifest::CheckLevel;
@@ -39,9 +39,25 @@ pub(crate) struct Side {
     pub(crate) label: String,
     /// It.
     pub(crate) database: Database,
+    /// Where its file lies, of SQLite.
+    pub(crate) path: Option<PathBuf>,
+    /// The name of the backup that it was restored from.
+    pub(crate) backup: Option<String>,
 }
 
 impl Side {
+    /// The newest state at or before a time, of a backup or of its log.
+    pub(crate) fn open_at(
+        session: &Session,
+        env: &Env,
+        holder: &Holder,
+        argument: &str,
+        at: &str,
+    ) -> Result<Side> {
+        let selected = selection::backup(session, env, argument, Some(at))?;
+        restored(session, env, holder, &logs::meant(selected)?)
+    }
+
     /// Finds what an argument means, and brings it where it can be read. What is made for that
     /// lives as long as the holder.
     pub(crate) fn open(
@@ -93,11 +109,13 @@ fn live(target: &Target) -> Result<Side> {
 
 fn live_server(database: &postgres::Database) -> Result<Side> {
     let label = database.address().label();
-    Ok(Side { label, database: Database::Postgres(Box::new(database.client()?)) })
+    let database = Database::Postgres(Box::new(database.client()?));
+    Ok(Side { label, database, path: None, backup: None })
 }
 
 fn of_database(path: &Path, label: String) -> Result<Side> {
-    Ok(Side { label, database: Database::Sqlite(Probe::open(path)?) })
+    let database = Database::Sqlite(Probe::open(path)?);
+    Ok(Side { label, database, path: Some(path.to_owned()), backup: None })
 }
 
 fn of_file(session: &Session, env: &Env, holder: &Holder, path: &Path) -> Result<Side> {
@@ -123,7 +141,7 @@ fn restored(session: &Session, env: &Env, holder: &Holder, state: &State) -> Res
         Some(replay) => replay.name(),
         None => manifest.name.clone(),
     };
-    match manifest.source.kind.as_str() {
+    let side = match manifest.source.kind.as_str() {
         lifeboat_sqlite::KIND => {
             let replay = state.replay.as_ref().map(|replay| replay as &dyn Replay);
             unpacked(session, env, holder, (state.selected.origin(), replay), label)
@@ -136,7 +154,8 @@ fn restored(session: &Session, env: &Env, holder: &Holder, state: &State) -> Res
                 .hint(format!("`{restore}`, start it, and name the URL of a database in it")))
         }
         _ => Err(no_rows(&label)),
-    }
+    };
+    side.map(|side| Side { backup: Some(manifest.name.clone()), ..side })
 }
 
 fn unpacked(
@@ -185,7 +204,8 @@ fn loaded(
         Loading::Loaded(dump) => {
             let client = dump.client()?;
             holder.dumps.borrow_mut().push(*dump);
-            Ok(Side { label, database: Database::Postgres(Box::new(client)) })
+            let database = Database::Postgres(Box::new(client));
+            Ok(Side { label, database, path: None, backup: None })
         }
         Loading::NotHere(why) => {
             Err(Error::new(Kind::SourceUnavailable, format!("{label} cannot be loaded here"))

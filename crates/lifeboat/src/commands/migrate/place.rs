@@ -23,7 +23,7 @@ pub(super) struct Place {
 impl Place {
     /// Looks for the database; where there is none, makes one under another name, or takes the one
     /// of a run that ended too soon.
-    pub(super) fn prepare(env: &Env, database: &Database) -> Result<Self> {
+    pub(super) fn prepare(env: &Env, database: &Database, schema: &str) -> Result<Self> {
         let name = database.address().database().unwrap_or_default().to_owned();
         let maintenance = database.named(MAINTENANCE).client()?;
         let what = format!("cannot look for the database {name}");
@@ -31,11 +31,7 @@ impl Place {
         let Ok(mut connection) = LoadingConnection::open(env, &maintenance, "", &what) else {
             return Ok(Place { client: database.client()?, new: None });
         };
-        let mut is_there = |name: &str| {
-            let query = format!("SELECT 1 FROM pg_database WHERE datname = {}", literal(name));
-            connection.rows(&query).map(|rows| !rows.is_empty())
-        };
-        if is_there(&name)? {
+        if is_there(&mut connection, &name)? {
             return Ok(Place { client: database.client()?, new: None });
         }
         let scratch = format!("{name}{SCRATCH}");
@@ -43,13 +39,26 @@ impl Place {
             let message = format!("the name of the database {name} is too long to be made");
             return Err(Error::new(Kind::Usage, message).hint(format!("createdb {name}")));
         }
-        if !is_there(&scratch)? {
+        let may = "SELECT rolsuper OR rolcreatedb FROM pg_roles WHERE rolname = current_user";
+        let rows = connection.rows(may)?;
+        if rows.first().and_then(|row| row.first()?.as_deref()) != Some("t") {
+            let message = format!("there is no database {name}, and this role may make none");
+            return Err(Error::new(Kind::SourceUnavailable, message)
+                .hint(format!("as a superuser: createdb --owner ROLE {name}")));
+        }
+        let client = database.named(&scratch).client()?;
+        let mut is_new = !is_there(&mut connection, &scratch)?;
+        if !is_new && lifeboat_migrate::is_finished(env, &client, schema)? {
+            // A run ended right before the new name: what it read may not be the newest.
+            connection.execute(&format!("DROP DATABASE {}", identifier(&scratch)))?;
+            is_new = true;
+        }
+        if is_new {
             connection.execute(&format!(
                 "CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8'",
                 identifier(&scratch)
             ))?;
         }
-        let client = database.named(&scratch).client()?;
         Ok(Place { client, new: Some((name, maintenance)) })
     }
 
@@ -77,4 +86,9 @@ impl Place {
         }
         connection.execute(&rename)
     }
+}
+
+fn is_there(connection: &mut LoadingConnection, database: &str) -> Result<bool> {
+    let query = format!("SELECT 1 FROM pg_database WHERE datname = {}", literal(database));
+    connection.rows(&query).map(|rows| !rows.is_empty())
 }
