@@ -11,7 +11,7 @@ use crate::batch::{Batch, Flat, FlatRow};
 use crate::layout::{Affinity, Layout};
 use crate::produce::{Parcel, To};
 use crate::reason::{Mark, Reason};
-use crate::report::Counts;
+use crate::report::{Counts, DonatedPage};
 use crate::schema::Table;
 use crate::survey::Gap;
 use crate::target::failed;
@@ -92,6 +92,15 @@ impl<'c> Filler<'c> {
             names,
             columns: 0,
         })
+    }
+
+    /// Notes the pages of a donor that stand in.
+    pub(crate) fn note_donated(&mut self, pages: &[DonatedPage]) -> Result<()> {
+        for DonatedPage { page, harm } in pages {
+            let reason = format!("{}: the donor's stands in, which is proved", harm.words());
+            self.mark.execute(("", Owned::Null, "donated", reason, page)).map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// Takes rows.

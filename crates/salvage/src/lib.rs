@@ -33,6 +33,7 @@ mod report;
 mod rows;
 mod schema;
 mod shape;
+mod stand_in;
 mod survey;
 mod target;
 mod text;
@@ -48,8 +49,8 @@ use std::path::Path;
 use lifeboat_core::env::Env;
 use lifeboat_core::{Kind, Result};
 
-pub use self::reason::Mark;
-pub use self::report::{Counts, Range, Report, TableReport, Way};
+pub use self::reason::{Harm, Mark};
+pub use self::report::{Counts, DonatedPage, Range, Report, TableReport, Way};
 
 use self::look::{Look, Opened, look};
 use self::report::Counts as Rows;
@@ -62,21 +63,41 @@ pub struct Request<'a> {
     pub database: &'a Path,
     /// Where the new one goes; nothing may be there.
     pub to: &'a Path,
-    /// A database of the same schema: a backup.
-    pub donor: Option<&'a Path>,
+    /// A backup of it.
+    pub donor: Option<Donor<'a>>,
     /// Whether rows that were lost are taken from the donor.
     pub merge_rows: bool,
     /// Whether rows are wanted that were deleted, too.
     pub deleted: bool,
 }
 
+/// A backup of the damaged database.
+#[derive(Clone, Copy, Debug)]
+pub struct Donor<'a> {
+    /// Its file.
+    pub path: &'a Path,
+    /// With which frame of the `-wal` its state ended, where that is known.
+    pub wal_place: Option<WalPlace>,
+}
+
+/// A place in a `-wal`: both salts as they stand in its header, a frame, and the checksum up to its
+/// end. Frame 0 is before the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WalPlace {
+    /// The salts.
+    pub salts: [u8; 8],
+    /// The frame.
+    pub frame: u32,
+    /// The checksum; of no meaning for frame 0.
+    pub checksum: (u32, u32),
+}
+
 /// Looks at a database, and writes nothing but a scratch file where it must be unpacked.
 pub fn examine(env: &Env, request: &Request<'_>) -> Result<Report> {
     let place = Place::new(request.to, id(env))?;
     let donor = donor(env, request, &place)?;
-    let opened = look::open(env, request.database, &place.part)?;
-    let (donor, look) = looks(env, request, opened, donor)?;
-    drop(donor);
+    let opened = opened(env, request, &place, donor.as_ref())?;
+    let look = look(env, request.database, opened, entries(donor.as_ref()))?;
     let (tables, nowhere) = (look.tables(), ("lost_and_found".to_owned(), Rows::default()));
     Ok(Report { tables, ..look.report(Way::Looked, nowhere, String::new()) })
 }
@@ -86,13 +107,13 @@ pub fn salvage(env: &Env, request: &Request<'_>) -> Result<Report> {
     let place = Place::new(request.to, id(env))?;
     let donor = donor(env, request, &place)?;
     let subject = request.to.file_name().unwrap_or_default().to_string_lossy();
-    let mut opened = look::open(env, request.database, &place.part)?;
+    let mut opened = opened(env, request, &place, donor.as_ref())?;
     if !request.deleted
         && let Some(report) = whole::copied(env, request.database, &mut opened, &place, &subject)?
     {
         return Ok(report);
     }
-    let (donor, look) = looks(env, request, opened, donor)?;
+    let look = look(env, request.database, opened, entries(donor.as_ref()))?;
     let file = place.create()?;
     let survey = &look.sight.survey;
     let mut look_again = Vec::new();
@@ -139,30 +160,31 @@ pub(crate) enum Verdict {
     Contradicted,
 }
 
-/// The donor, opened: whether it is one is known before anything is read.
-fn donor(env: &Env, request: &Request<'_>, place: &Place) -> Result<Option<Opened>> {
-    let Some(path) = request.donor else { return Ok(None) };
-    look::open(env, path, &place.part).map(Some).map_err(|error| {
+/// The donor, looked at like any other: whether it is one is known before the database is read.
+fn donor(env: &Env, request: &Request<'_>, place: &Place) -> Result<Option<Look>> {
+    let Some(Donor { path, .. }) = request.donor else { return Ok(None) };
+    let opened = look::open(env, path, &place.part).map_err(|error| {
         let is_absent = error.kind() == Kind::SourceUnavailable && error.hint_text().is_none();
         match is_absent {
             true => error.hint("restore the backup first: lifeboat restore SOURCE --to FILE"),
             false => error,
         }
-    })
+    })?;
+    look(env, path, opened, &[]).map(Some)
 }
 
-/// Looks at the donor, like at any other, and then at the database.
-fn looks(
-    env: &Env,
-    request: &Request<'_>,
-    opened: Opened,
-    donor: Option<Opened>,
-) -> Result<(Option<Look>, Look)> {
-    let path = request.donor.unwrap_or(Path::new(""));
-    let donor = donor.map(|donor| look(env, path, donor, &[])).transpose()?;
-    let entries = donor.as_ref().map_or(&[][..], |donor| &donor.sight.entries);
-    let look = look(env, request.database, opened, entries)?;
-    Ok((donor, look))
+/// The statements of a donor's schema.
+fn entries(donor: Option<&Look>) -> &[schema::Entry] {
+    donor.map_or(&[], |donor| &donor.sight.entries)
+}
+
+/// Opens the database, with those pages of the donor that are proved to be its own.
+fn opened(env: &Env, request: &Request<'_>, place: &Place, donor: Option<&Look>) -> Result<Opened> {
+    let mut opened = look::open(env, request.database, &place.part)?;
+    if let Some((asked, donor)) = request.donor.as_ref().zip(donor) {
+        stand_in::lay(env, request.database, &mut opened, donor, asked.wal_place.as_ref())?;
+    }
+    Ok(opened)
 }
 
 fn id(env: &Env) -> u32 {
@@ -207,6 +229,7 @@ impl Look {
             page_size: self.view.page_size(),
             pages: self.view.page_count(),
             unreadable_pages: self.view.unreadable(),
+            donated: self.view.donated().to_vec(),
             notes,
             problems,
             merged: false,

@@ -57,6 +57,11 @@ impl Marks {
         self.has(page, TREE | OVERFLOW)
     }
 
+    /// Whether it is one of a tree.
+    pub(crate) fn is_tree(&self, page: u32) -> bool {
+        self.has(page, TREE)
+    }
+
     /// Whether it is on the list of free pages, and nothing holds it.
     pub(crate) fn is_free(&self, page: u32) -> bool {
         self.has(page, FREE) && !self.is_claimed(page)

@@ -22,6 +22,28 @@ impl Mark {
     }
 }
 
+/// What is wrong with a page for which one of a donor stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Harm {
+    /// The disk does not give it, or the file ends before it.
+    Unreadable,
+    /// It holds only zeros.
+    Zeros,
+    /// Its bytes are others than those that it had.
+    Changed,
+}
+
+impl Harm {
+    /// For people.
+    pub fn words(self) -> &'static str {
+        match self {
+            Harm::Unreadable => "it cannot be read",
+            Harm::Zeros => "it holds only zeros",
+            Harm::Changed => "its bytes are others than were written",
+        }
+    }
+}
+
 /// Why a row is not certain, or is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Reason {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::reason::Mark;
+use crate::reason::{Harm, Mark};
 
 /// So many ranges of a table are named.
 const RANGES_MAX: usize = 1_000;
@@ -80,6 +80,15 @@ pub enum Way {
     Looked,
 }
 
+/// A page that was taken from a donor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DonatedPage {
+    /// Its number.
+    pub page: u32,
+    /// What is wrong with the database's own.
+    pub harm: Harm,
+}
+
 /// The result of a salvage.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -97,6 +106,9 @@ pub struct Report {
     pub pages: u32,
     /// Pages that the disk did not give.
     pub unreadable_pages: u64,
+    /// Pages of the donor that stand in for those of the database, as they were proved to be the
+    /// same.
+    pub donated: Vec<DonatedPage>,
     /// What was found about the file, its side files and its schema.
     pub notes: Vec<String>,
     /// What is missing in the new database, beside rows.
@@ -144,7 +156,8 @@ impl Report {
                 });
                 json!({
                     "name": table.name, "rows": counts(&table.counts),
-                    "lost_pages": table.lost_pages, "in_donor": table.in_donor, "lost_ranges": ranges.collect::<Vec<_>>(),
+                    "lost_pages": table.lost_pages, "in_donor": table.in_donor,
+                    "lost_ranges": ranges.collect::<Vec<_>>(),
                 })
             })
             .collect();
@@ -153,12 +166,18 @@ impl Report {
             Way::Rows => "rows",
             Way::Looked => "none",
         };
+        let donated: Vec<Value> = self
+            .donated
+            .iter()
+            .map(|donated| json!({ "page": donated.page, "harm": donated.harm.words() }))
+            .collect();
         json!({
             "whole": self.is_whole(), "copied_by": way, "rows": counts(&self.total()),
             "tables": tables,
             "lost_and_found": { "table": self.nowhere.0, "rows": counts(&self.nowhere.1) },
             "marks": self.marks, "page_size": self.page_size, "pages": self.pages,
             "unreadable_pages": self.unreadable_pages, "donor_merged": self.merged,
+            "donated_pages": donated,
             "values_changed": self.is_doubtful,
             "notes": self.notes, "problems": self.problems,
         })

@@ -103,6 +103,7 @@ fn fill(
     let gaps = sight.survey.trees[1..].iter().take(tables.len());
     let gaps = gaps.map(|found| found.gaps.clone()).collect();
     let mut filler = Filler::new(connection, tables, names, gaps)?;
+    filler.note_donated(look.view.donated())?;
     let is_contradicted = verdict == Verdict::Contradicted;
     let is_doubtful =
         is_contradicted || sight.survey.changed_pages > 0 && verdict != Verdict::Sound;

@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::copy_file_range;
 
+use crate::DonatedPage;
 use crate::bytes::word;
 use crate::overlay::Overlay;
 use crate::page::SECTOR_BYTES;
 use crate::shape::{MAGIC, Shape, read_up_to};
+use crate::stand_in::StandIn;
 
 /// The byte at which the locks of a database begin; its page has no content.
 const LOCK_BYTE: u64 = 0x4000_0000;
@@ -31,12 +33,30 @@ pub(crate) struct View {
     /// Where it begins, and how large its pages are.
     pub(crate) shape: Shape,
     overlay: Option<Overlay>,
+    stand_in: Option<Box<StandIn>>,
     unreadable: AtomicU64,
 }
 
 impl View {
     pub(crate) fn new(file: File, length: u64, shape: Shape) -> Self {
-        View { file, length, shape, overlay: None, unreadable: AtomicU64::new(0) }
+        let unreadable = AtomicU64::new(0);
+        View { file, length, shape, overlay: None, stand_in: None, unreadable }
+    }
+
+    /// The same file, with nothing over it.
+    pub(crate) fn again(&self) -> std::io::Result<Self> {
+        Ok(View::new(self.file.try_clone()?, self.length, self.shape.clone()))
+    }
+
+    /// Lets pages of a donor stand in, whose shape the database has then, too.
+    pub(crate) fn stand_in(&mut self, stand_in: StandIn) {
+        self.shape = Shape { base: self.shape.base, ..stand_in.shape().clone() };
+        self.stand_in = Some(Box::new(stand_in));
+    }
+
+    /// The pages that stand in.
+    pub(crate) fn donated(&self) -> &[DonatedPage] {
+        self.stand_in.as_ref().map_or(&[], |stand_in| stand_in.pages())
     }
 
     /// Lays pages over the file, or takes them away; gives back what lay there.
@@ -62,9 +82,11 @@ impl View {
 
     /// Pages that may be read.
     pub(crate) fn page_count(&self) -> u32 {
+        let donor_pages = self.stand_in.as_ref().map_or(0, |stand_in| stand_in.page_count);
+        let pages = self.file_pages().max(donor_pages);
         match &self.overlay {
-            Some(overlay) => overlay.page_count.min(self.file_pages() + overlay.taken as u32),
-            None => self.file_pages(),
+            Some(overlay) => overlay.page_count.min(pages + overlay.taken as u32),
+            None => pages,
         }
     }
 
@@ -89,8 +111,20 @@ impl View {
 
     /// Reads a page into a buffer of its size.
     pub(crate) fn read(&self, page: u32, buffer: &mut [u8]) -> Got {
+        self.get(page, buffer, &self.unreadable)
+    }
+
+    /// The same; what the disk does not give is not counted.
+    pub(crate) fn glance(&self, page: u32, buffer: &mut [u8]) -> Got {
+        self.get(page, buffer, &AtomicU64::new(0))
+    }
+
+    fn get(&self, page: u32, buffer: &mut [u8], unreadable: &AtomicU64) -> Got {
         if page == 0 {
             return Got::Nothing;
+        }
+        if self.stand_in.as_ref().is_some_and(|stand_in| stand_in.read(page, buffer)) {
+            return Got::Whole;
         }
         if let Some(overlay) = &self.overlay {
             if page > overlay.page_count {
@@ -107,6 +141,9 @@ impl View {
         if self.file.read_exact_at(buffer, at).is_ok() {
             return Got::Whole;
         }
+        if at + buffer.len() as u64 <= self.length {
+            unreadable.fetch_add(1, Ordering::Relaxed);
+        }
         self.read_sectors(buffer, at)
     }
 
@@ -114,7 +151,8 @@ impl View {
     /// be, and they have to be read.
     pub(crate) fn copy_to(&self, first: u32, bytes: usize, to: &File, at: u64) -> bool {
         let mut from = self.shape.base + u64::from(first - 1) * self.page_size() as u64;
-        if self.overlay.is_some() || from + bytes as u64 > self.length {
+        let is_covered = self.overlay.is_some() || !self.donated().is_empty();
+        if is_covered || from + bytes as u64 > self.length {
             return false;
         }
         let (mut left, mut to_at) = (bytes, at);
@@ -135,9 +173,6 @@ impl View {
         for sector in buffer.chunks_mut(SECTOR_BYTES) {
             any |= read_up_to(&self.file, sector, begin) > 0;
             begin += SECTOR_BYTES as u64;
-        }
-        if at + buffer.len() as u64 <= self.length {
-            self.unreadable.fetch_add(1, Ordering::Relaxed);
         }
         if any { Got::Part } else { Got::Nothing }
     }

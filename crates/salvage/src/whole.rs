@@ -44,6 +44,7 @@ pub(crate) fn copied(
         page_size: opened.view.page_size(),
         pages: opened.view.page_count(),
         unreadable_pages: 0,
+        donated: opened.view.donated().to_vec(),
         notes,
         problems: if is_torn { vec![TORN.to_owned()] } else { Vec::new() },
         merged: false,

@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 
 use crate::check;
 use crate::facts;
+use crate::ffi;
 use crate::header::{self, Header};
 use crate::held::Identity;
 use crate::lease::Lease;
@@ -24,6 +25,7 @@ use crate::pinned_check::{Ended, PinnedCheck};
 use crate::rows::{RowCounter, TableRoot};
 use crate::schema;
 use crate::snapshot::{Hold, Snapshot};
+use crate::wal_place::{self, WalPlace};
 
 /// The most that is read at once, in bytes.
 const BATCH_BYTES_MAX: usize = 1 << 20;
@@ -70,11 +72,15 @@ impl SqliteCapture {
         let connection = snapshot.pinned().map(|pinned| pinned.connection());
         let schema_version = facts::schema_version(connection, header.user_version);
         let (page_size, page_count) = (snapshot.page_size(), snapshot.page_count());
+        let mut facts = facts::facts(&header, page_count, snapshot.overlaid_pages());
+        if let Some(mark) = connection.and_then(ffi::snapshot_mark) {
+            facts.insert(wal_place::FACT.to_owned(), WalPlace::of(&mark).to_text().into());
+        }
         let mut capture = SqliteCapture {
             options: options.clone(),
             page_size,
             page_count,
-            facts: facts::facts(&header, page_count, snapshot.overlaid_pages()),
+            facts,
             schema_version,
             tables,
             rows: Arc::new(RowCounter::new(page_size, page_count)),

@@ -35,6 +35,7 @@ mod source;
 mod table;
 pub mod token;
 mod wal_copy;
+mod wal_place;
 
 pub use self::diff::compare;
 pub use self::engine::SqliteEngine;
@@ -45,6 +46,7 @@ pub use self::probe::{Applied, Probe};
 pub use self::put_rows::{copy_aside, plan_rows, put_rows};
 pub use self::source::SqliteSource;
 pub use self::wal_copy::WalCopy;
+pub use self::wal_place::WalPlace;
 
 /// The kind of source that this crate knows.
 pub const KIND: &str = "sqlite";

@@ -1,6 +1,7 @@
 //! `lifeboat salvage`: rows out of a corrupt SQLite database, each with how sure it is; and what
 //! can be had of PostgreSQL.
 
+mod donor;
 mod server;
 
 use std::fmt::Write as _;
@@ -8,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use lifeboat_core::{Error, Kind, Result};
-use lifeboat_salvage::{Counts, Report, Request, TableReport, Way};
+use lifeboat_salvage::{Counts, DonatedPage, Report, Request, TableReport, Way};
 
+use crate::commands::diff::side::Holder;
 use crate::session::Session;
 use crate::signals;
 use crate::ui::printer::Style;
@@ -29,6 +31,13 @@ const LINES_MAX: usize = 20;
 /// against it or nothing says to which table it belongs, and altered where a part of it is lost.
 /// The table _lifeboat_salvage of the new database has a line for each row that is not certain,
 /// with its key and the reason. Rows that fit no table are in lost_and_found.
+///
+/// With --donor the pages of a backup stand in where it is proved that the database has not changed
+/// them since: then they, and their rows, are certain. With a rollback journal that is proved by the
+/// header, which counts transactions, where there was none since. In WAL mode by the -wal beside the
+/// database, which must be there and unbroken, and by the repository, which knows with which of its
+/// frames a backup or a state of the log ended: keep the -wal, and name the newest state
+/// (SOURCE@latest). Each page that was taken is named in the result of --json.
 ///
 /// SQLite keeps no checksums: a text that was changed into another text shows nothing by itself.
 /// Where single bytes were found changed, all rows without proof are therefore uncertain.
@@ -54,8 +63,10 @@ pub(crate) struct Args {
     /// Where the new database goes, or the folder for PostgreSQL. Nothing may be there
     #[arg(long, value_name = "NEW")]
     to: PathBuf,
-    /// A backup of the same database, compressed or not: the statements of its tables stand in for
-    /// those that are lost, and it is said which rows that are lost it has
+    /// A backup of the same database: a file, compressed or not, or what a repository holds, as
+    /// SOURCE@latest, SOURCE@TIME or the name of a backup. Its pages stand in for harmed ones where
+    /// that is proved; the statements of its tables for those that are lost; and it is said how many
+    /// rows that are lost it has
     #[arg(long, value_name = "BACKUP")]
     donor: Option<PathBuf>,
     /// Put the rows of the donor in that are lost: those whose keys lie where pages were lost. They
@@ -77,11 +88,14 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     if let Some(done) = server::run(session, &env, &args)? {
         return Ok(done);
     }
-    let Args { database, to, donor, deleted, .. } = &args;
+    let Args { database, to, deleted, .. } = &args;
+    let holder = Holder::default();
+    let donor = args.donor.as_deref().map(|donor| donor::find(session, &env, &holder, donor));
+    let donor = donor.transpose()?;
     let request = Request {
         database,
         to,
-        donor: donor.as_deref(),
+        donor: donor.as_ref().map(donor::Found::donor),
         merge_rows: args.merge_rows,
         deleted: *deleted,
     };
@@ -140,11 +154,23 @@ fn text(session: &Session, report: &Report, database: &Path, to: &Path) -> Strin
         Way::Looked => {
             format!("{database}: {} pages of {} bytes\n", report.pages, report.page_size)
         }
-        Way::Copied => format!("{to}: a copy of all pages, as nothing is damaged\n"),
+        Way::Copied if report.donated.is_empty() => {
+            format!("{to}: a copy of all pages, as nothing is damaged\n")
+        }
+        Way::Copied => format!("{to}: a copy of all pages, with those of the donor\n"),
         Way::Rows => format!("{to}: made row by row of {} pages\n", report.pages),
     };
     for note in &report.notes {
         let _ = writeln!(text, "  {}", units::one_line(note));
+    }
+    let donated = report.donated.iter().take(LINES_MAX);
+    for DonatedPage { page, harm } in donated {
+        let _ =
+            writeln!(text, "  page {page} is the donor's: of the database's own {}", harm.words());
+    }
+    if report.donated.len() > LINES_MAX {
+        let more = units::count((report.donated.len() - LINES_MAX) as u64);
+        let _ = writeln!(text, "  and {more} pages more, all in the result of --json");
     }
     let (whole, harmed): (Vec<&TableReport>, Vec<_>) =
         report.tables.iter().partition(|table| table.is_whole());

@@ -1,10 +1,11 @@
 //! `lifeboat salvage` as a person at night meets it: its exit codes, its words, its JSON.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
-use crate::support::{World, ran};
+use crate::support::{World, add_rows, content, damage, ran};
 
 /// A database with some thousand rows, closed.
 fn closed(world: &World) -> String {
@@ -70,6 +71,95 @@ fn where_nothing_can_be_read_there_is_no_new_database() {
     world.run(&["salvage", ".", "--to", "new.db"]).expect(2).says("is no file");
 }
 
+/// A configured database whose writer stays: the connection, and a backup.
+fn written(world: &World, pragmas: &str) -> Connection {
+    let path = world.database("chat.db", 3_000);
+    world.configure(
+        "[repository.local]\nurl = \"file://$REPO\"\n[source.chat]\nsqlite = \"$DATA/chat.db\"\n",
+    );
+    let connection = Connection::open(&path).unwrap();
+    connection.execute_batch(pragmas).unwrap();
+    add_rows(&connection, 3_001, 50);
+    world.run(&["backup", "chat"]).expect(0);
+    connection
+}
+
+/// What lies at the place of the database now, copied and damaged; and what it holds.
+fn evidence(world: &World) -> (PathBuf, Vec<(u32, String)>) {
+    let folder = world.path("evidence");
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir(&folder).unwrap();
+    for ending in ["", "-wal"] {
+        let name = format!("chat.db{ending}");
+        let _ = fs::copy(world.path("data").join(&name), folder.join(&name));
+    }
+    let damaged = folder.join("chat.db");
+    damage(&damaged);
+    (damaged, content(&world.path("data/chat.db")))
+}
+
+fn donated(world: &World, damaged: &Path, donor: &str, code: i32) -> usize {
+    let to = world.text("tmp/new.db");
+    let _ = fs::remove_file(&to);
+    let damaged = damaged.to_str().unwrap();
+    let ran = world.run(&["salvage", damaged, "--to", &to, "--donor", donor, "--json"]);
+    let value = ran.expect(code).json();
+    let left: Vec<String> = world.names("tmp").into_iter().filter(|it| it != "new.db").collect();
+    assert!(left.is_empty(), "{left:?}");
+    value["donated_pages"].as_array().unwrap().len()
+}
+
+/// The server goes on writing while a page of its file is lost: the `-wal` proves that it did not
+/// change since the backup, or since the newest state of the log.
+#[test]
+fn pages_of_a_backup_or_of_its_log_stand_in_for_harmed_ones() {
+    let world = World::new();
+    let connection = written(&world, "PRAGMA wal_autocheckpoint = 0");
+    add_rows(&connection, 4_000, 100);
+    let (damaged, truth) = evidence(&world);
+    for donor in ["chat@latest", "chat", world.artifact("chat", ".db.zst").to_str().unwrap()] {
+        assert_eq!(donated(&world, &damaged, donor, 0), 1, "{donor}");
+        assert!(content(&world.path("tmp/new.db")) == truth);
+    }
+    // A copy of that backup as a file: nothing says which frame it ended with.
+    let copy = world.text("tmp/copy.db");
+    world.run(&["restore", "chat@latest", "--to", &copy]).expect(0);
+    fs::rename(&copy, world.path("evidence/copy.db")).unwrap();
+    assert_eq!(donated(&world, &damaged, &world.text("evidence/copy.db"), 3), 0);
+    // The log goes on to a later -wal; the backup's is no more.
+    connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    add_rows(&connection, 5_000, 100);
+    world.run(&["backup", "chat", "--incremental"]).expect(0);
+    add_rows(&connection, 6_000, 100);
+    let (damaged, truth) = evidence(&world);
+    assert_eq!(donated(&world, &damaged, "chat@latest", 0), 1);
+    assert!(content(&world.path("tmp/new.db")) == truth);
+    let names = world.names("repo/chat");
+    let backup = names.iter().find(|name| name.ends_with(".db.zst")).unwrap();
+    assert_eq!(donated(&world, &damaged, backup.trim_end_matches(".db.zst"), 3), 0);
+    let to = world.text("tmp/other.db");
+    let absent = ["salvage", damaged.to_str().unwrap(), "--to", &to, "--donor", "nobody"];
+    world.run(&absent).expect(22);
+}
+
+/// With a rollback journal the header counts transactions: where there was none since, the backup's
+/// pages are the database's, and all rows are certain.
+#[test]
+fn pages_stand_in_where_no_transaction_was_made_since() {
+    let world = World::new();
+    let connection = written(&world, "PRAGMA journal_mode = DELETE");
+    let (damaged, truth) = evidence(&world);
+    let copy = world.text("evidence/copy.db");
+    world.run(&["restore", "chat@latest", "--to", &copy]).expect(0);
+    for donor in ["chat@latest", &copy] {
+        assert_eq!(donated(&world, &damaged, donor, 0), 1, "{donor}");
+        assert!(content(&world.path("tmp/new.db")) == truth);
+    }
+    add_rows(&connection, 4_000, 1);
+    let (damaged, _) = evidence(&world);
+    assert_eq!(donated(&world, &damaged, "chat@latest", 3), 0);
+}
+
 /// The commands of the page `docs/runbooks/corrupt-sqlite.md`, as they stand there and in their
 /// order.
 #[test]
@@ -80,7 +170,10 @@ fn what_the_runbook_says_works() {
         "[repository.local]\nurl = \"file://$REPO\"\n[source.chat]\nsqlite = \"$DATA/chat.db\"\n",
     );
     world.run(&["backup", "chat"]).expect(0);
-    let whole = crate::support::content(std::path::Path::new(&path));
+    let connection = Connection::open(&path).unwrap();
+    add_rows(&connection, 9_000, 1);
+    connection.close().unwrap();
+    let whole = content(Path::new(&path));
     let mut bytes = fs::read(&path).unwrap();
     let half = bytes.len() / 2 / 4096 * 4096;
     bytes[half..half + 4 * 4096].fill(0);
@@ -106,6 +199,6 @@ fn what_the_runbook_says_works() {
         shell.env_clear();
     }
     assert_eq!(salvages, 3);
-    assert_eq!(crate::support::content(std::path::Path::new(&path)), whole);
+    assert_eq!(content(Path::new(&path)), whole);
     assert!(world.path("data/evidence/chat.db").exists());
 }

@@ -9,5 +9,6 @@ mod kinds;
 mod names;
 mod proved;
 mod random;
+mod stand_in;
 mod structure;
 mod world;

@@ -42,7 +42,10 @@ fn a_statement_that_is_broken_is_mended_by_a_donor_or_made_up() {
         bytes[at..at + 5].copy_from_slice(b"TUBLE");
     });
     let outcome = sample
-        .salvage_by(|request| lifeboat_salvage::Request { donor: Some(&donor.path), ..request })
+        .salvage_by(|request| lifeboat_salvage::Request {
+            donor: crate::world::donor(&donor.path),
+            ..request
+        })
         .unwrap();
     assert_eq!(outcome.content["kept"], sample.truth["kept"]);
     assert!(!outcome.report.is_whole());

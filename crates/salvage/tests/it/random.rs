@@ -13,7 +13,7 @@ pub(crate) fn rounds(short: u64, long: u64) -> u64 {
 
 /// Damage of which each kind is visible: pages and sectors that are lost, exchanged or overwritten.
 /// In UTF-16 nearly every pair of bytes is a character: there only whole pages are overwritten.
-fn damage(bytes: &mut Vec<u8>, page_size: usize, is_wide: bool, dice: &mut Dice) {
+pub(crate) fn damage(bytes: &mut Vec<u8>, page_size: usize, is_wide: bool, dice: &mut Dice) {
     for _ in 0..1 + dice.roll(4) {
         let pages = bytes.len() / page_size;
         let page = dice.roll(pages) * page_size;

@@ -48,7 +48,10 @@ fn a_first_page_of_zeros_costs_no_row() {
     // The chat's schema fits into the first page: then only a donor knows it.
     let donor = chat();
     let outcome = sample
-        .salvage_by(|request| lifeboat_salvage::Request { donor: Some(&donor.path), ..request })
+        .salvage_by(|request| lifeboat_salvage::Request {
+            donor: crate::world::donor(&donor.path),
+            ..request
+        })
         .unwrap();
     assert!(tables > 4);
     for table in ["Message", "User", "Event", "Setting"] {
@@ -400,7 +403,7 @@ fn a_donor_has_what_is_lost_and_gives_it_only_when_asked() {
     connection.execute(sql, [FIRST_ID - 5]).unwrap();
     connection.close().unwrap();
     let by_donor = |merge_rows| {
-        let donor = Some(donor.path.as_path());
+        let donor = crate::world::donor(&donor.path);
         let ask = |request| lifeboat_salvage::Request { donor, merge_rows, ..request };
         sample.salvage_by(ask).unwrap()
     };

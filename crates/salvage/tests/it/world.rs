@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use lifeboat_core::Error;
 use lifeboat_core::env::{Clock, Env, Random};
-use lifeboat_salvage::{Report, Request, salvage};
+use lifeboat_salvage::{Donor, Report, Request, salvage};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -210,6 +210,11 @@ impl Sample {
             }
         }
     }
+}
+
+/// A donor of which only the file is known.
+pub(crate) fn donor(path: &Path) -> Option<Donor<'_>> {
+    Some(Donor { path, wal_place: None })
 }
 
 /// What a salvage gave.

@@ -414,6 +414,7 @@ impl Follower {
             return Ok(Some(Step::Unchanged));
         }
         let commits = news.between.commits;
+        self.log.wal_place = self.known.as_ref().map(Known::stored_place);
         let stored = self.log.end_file(env, writer, page_count, looked, commits)?;
         self.grow(stored.bytes);
         Ok(Some(self.added(Increment::of(&self.log, &stored))))
@@ -553,6 +554,7 @@ impl Follower {
             return Ok(Step::Unchanged);
         }
         let (writer, page_count) = (self.log.begin_file(looked)?, self.log.state.page_count());
+        self.log.wal_place = self.known.as_ref().map(Known::stored_place);
         let stored = self.log.end_file(env, writer, page_count, looked, 0)?;
         self.grow(stored.bytes);
         Ok(self.added(Increment::of(&self.log, &stored)))

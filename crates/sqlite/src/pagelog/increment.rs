@@ -24,6 +24,7 @@ use super::history::{DATABASE, History, PAGE_HASHES, page_hashes};
 use super::open::{Looked, OpenLog};
 use super::write::{LogWriter, Stored};
 use super::{FILES_MAX, journal, log_bytes_max};
+use crate::wal_place::WalPlace;
 
 /// Batches of changed pages, of 1 MiB each, that wait for being encoded: a state is held until all
 /// pages were read, and not until they are stored.
@@ -229,6 +230,7 @@ pub(crate) fn ready<'a>(
             link: history.link,
             held_ms,
             mark,
+            wal_place: None,
             journal: None,
         };
         Ok(Ready { log, history })
@@ -270,6 +272,7 @@ fn ready_by_notes<'a>(
         link: known.link,
         held_ms: known.held_ms,
         mark: known.mark,
+        wal_place: None,
         journal: Some(journal),
     };
     Ok(Ok(Ready { log, history }))
@@ -296,6 +299,7 @@ pub(crate) fn compare(
     let report = read.report;
     let checks = require_sound(&report, &log.base.source.location)?;
     env.proceed()?;
+    log.wal_place = WalPlace::of_facts(&report.facts);
     let stored = log.end_file(env, read.writer, read.page_count, looked, 0)?;
     let mut warnings = report.warnings;
     warnings.extend(read.unreadable.map(|why| format!("pages are stored whole: {why}")));

@@ -15,6 +15,7 @@ use crate::snapshot::behind::{self, Between};
 use crate::snapshot::frames::{Keep, PageMap};
 use crate::snapshot::wal::{self, Place, WalHeader};
 use crate::snapshot::{Attempt, Pinned, pin};
+use crate::wal_place::WalPlace;
 
 /// How far a `-wal` was read.
 pub(super) struct Known {
@@ -58,6 +59,19 @@ impl Known {
         frames.newest.settle();
         frames.older.settle();
         Known { header: *header, place: header.place(mark), next: *next, frames }
+    }
+}
+
+impl Known {
+    /// The place as it is stored.
+    pub(super) fn stored_place(&self) -> WalPlace {
+        let Known { header, place, next, .. } = self;
+        let mut salts = [0; 8];
+        salts.copy_from_slice(header.salts());
+        match next {
+            Some(next) => WalPlace { salts: *next, frame: 0, checksum: (0, 0) },
+            None => WalPlace { salts, frame: place.frame, checksum: place.checksum },
+        }
     }
 }
 

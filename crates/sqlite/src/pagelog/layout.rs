@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::delta::Form;
 use super::state::StateDigest;
+use crate::wal_place::WalPlace;
 
 /// Bytes of the head.
 pub(crate) const HEAD_BYTES: usize = 16;
@@ -24,6 +25,9 @@ const VERSION: u32 = 1;
 const ENTRY_BYTES: usize = 4 + 4 + 1 + 16;
 /// What the link is a digest of: the footer as far as there.
 const LINK_AT: usize = 248;
+
+/// Where it says with which frame of a `-wal` its state ended.
+const WAL_PLACE_AT: usize = 280;
 
 /// A digest of BLAKE3.
 pub(crate) type Digest = [u8; 32];
@@ -76,6 +80,8 @@ pub(crate) struct Footer {
     pub(crate) link_before: Digest,
     /// Its own link; of a compacted file, that of the last one that it was made of.
     pub(crate) link: Digest,
+    /// With which frame of a `-wal` the state after ended, where that is known.
+    pub(crate) wal_place: Option<WalPlace>,
 }
 
 impl Footer {
@@ -113,6 +119,10 @@ impl Footer {
     pub(crate) fn to_bytes(&self) -> [u8; FOOTER_BYTES] {
         let mut bytes = self.unlinked();
         bytes[LINK_AT..LINK_AT + 32].copy_from_slice(&self.link);
+        if let Some(place) = self.wal_place {
+            let place = place.to_bytes();
+            bytes[WAL_PLACE_AT..WAL_PLACE_AT + place.len()].copy_from_slice(&place);
+        }
         bytes[304..312].copy_from_slice(FOOTER_MAGIC);
         let digest = blake3::hash(&bytes[..312]);
         bytes[312..].copy_from_slice(digest.as_bytes());
@@ -148,6 +158,7 @@ impl Footer {
             content: array(bytes, 184),
             link_before: array(bytes, 216),
             link: array(bytes, LINK_AT),
+            wal_place: WalPlace::parse(array(bytes, WAL_PLACE_AT)),
         };
         let size = footer.page_size;
         let sound = footer.index.end + FOOTER_BYTES as u64 == file_bytes

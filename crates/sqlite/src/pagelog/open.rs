@@ -11,6 +11,7 @@ use super::layout::{Digest, Footer};
 use super::names::Span;
 use super::state::PageState;
 use super::write::{Beginning, Facts, LogWriter, Stored};
+use crate::wal_place::WalPlace;
 
 /// The end of a log.
 pub(crate) struct OpenLog {
@@ -29,6 +30,9 @@ pub(crate) struct OpenLog {
     pub(crate) held_ms: i64,
     /// The mark of its last file, where it is sealed; zeros where it has none.
     pub(crate) mark: Digest,
+    /// With which frame of a `-wal` the state ends to which the next file leads, where that is
+    /// known.
+    pub(crate) wal_place: Option<WalPlace>,
     /// What this host notes of it, where it is sealed and nothing here opens it.
     pub(crate) journal: Option<Journal>,
 }
@@ -122,6 +126,7 @@ impl OpenLog {
             content: [0; 32],
             link_before: self.link,
             link: [0; 32],
+            wal_place: self.wal_place.take(),
         }
     }
 

@@ -17,6 +17,7 @@ use super::chain::{Chain, Grain, Moment, Step, Target};
 use super::lay;
 use super::layout::Footer;
 use super::state::PageState;
+use crate::wal_place::WalPlace;
 
 /// What is read at once to take the digest of a restored database.
 const READ_BYTES: usize = 1 << 20;
@@ -50,6 +51,11 @@ impl LogReplay {
     /// How finely states of that time are told apart.
     pub fn grain(&self) -> Grain {
         self.steps.last().map_or(Grain::All, |(file, _)| Grain::of_level(file.span.level))
+    }
+
+    /// With which frame of a `-wal` that state ended, where that is known.
+    pub fn wal_place(&self) -> Option<WalPlace> {
+        self.last.wal_place
     }
 
     fn stored_bytes(&self) -> u64 {

@@ -310,6 +310,7 @@ impl Follower {
         let writer = self.log.begin_file(looked)?;
         let changed: Vec<(u32, BlockHash)> =
             batch.pages.iter().map(|(page, of)| (*page, of.hash)).collect();
+        self.log.wal_place = self.known.as_ref().map(Known::stored_place);
         let facts = self.log.facts(&changed, page_count, looked, commits);
         let (repository, folder) = (self.log.repository.clone(), self.log.folder.clone());
         let mut journal = self.log.journal.take();

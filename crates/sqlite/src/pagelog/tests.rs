@@ -138,6 +138,7 @@ fn footer(pages: &Pages) -> Footer {
         content: [0; 32],
         link_before: [5; 32],
         link: [0; 32],
+        wal_place: None,
     }
 }
 

@@ -165,6 +165,16 @@ fn unpacked(
     (origin, replay): (Origin<'_>, Option<&dyn Replay>),
     label: String,
 ) -> Result<Side> {
+    of_database(&restored_file(session, env, holder, (origin, replay))?, label)
+}
+
+/// The file of a database that was restored to the scratch place.
+pub(crate) fn restored_file(
+    session: &Session,
+    env: &Env,
+    holder: &Holder,
+    (origin, replay): (Origin<'_>, Option<&dyn Replay>),
+) -> Result<PathBuf> {
     let mut scratch = holder.scratch.borrow_mut();
     let scratch = match &mut *scratch {
         Some(scratch) => scratch,
@@ -190,7 +200,7 @@ fn unpacked(
     };
     let plan = restore::plan(env, &request)?;
     restore::apply(env, &request, &plan)?;
-    of_database(&path, label)
+    Ok(path)
 }
 
 fn loaded(

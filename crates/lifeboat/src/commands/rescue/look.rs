@@ -50,7 +50,7 @@ pub(super) fn look(
     let salvage = match live {
         Live::Sound(_) | Live::Missing | Live::Unreadable(_) => None,
         Live::Unfinished | Live::Damaged(_) => {
-            Some(salvage(session, env, &place, donor(env, target, &opened).as_deref()))
+            Some(salvage(session, env, &place, donor(session, env, target, &opened)))
         }
     };
     let holders = SqliteEngine.holders(&place)?;
@@ -266,18 +266,25 @@ fn with_wal(env: &Env, place: &Path, opened: &[Opened], target: &Target) -> Opti
     })
 }
 
-/// The file of the newest good backup, where it lies on this host and needs no key.
-fn donor(env: &Env, target: &Target, opened: &[Opened]) -> Option<PathBuf> {
-    let local = |(one, entry): (&Opened, &SourceEntry)| {
-        let path = one.place.url.strip_prefix("file://")?;
-        let folder = lifeboat_stores::path_of_url(path).ok()?;
+/// The newest state that can be restored here, and the repository that has it.
+fn donor<'a>(
+    session: &Session,
+    env: &Env,
+    target: &Target,
+    opened: &'a [Opened],
+) -> Option<(String, &'a str)> {
+    let has_keys = session.keys().is_ok_and(|keys| keys.is_some());
+    let newest = |(one, entry): (&'a Opened, &'a SourceEntry)| {
         let backup = good(entry).next()?;
-        let name = &backup.artifacts.first()?.name;
-        let path = folder.join(&entry.folder).join(name);
-        (!name.ends_with(".age") && path.is_file()).then_some((backup.taken_at, path))
+        let is_sealed = backup.artifacts.iter().any(|artifact| artifact.sealed.is_some());
+        let of_backup = (backup.taken_at, backup.name.clone());
+        let state = logs::newest(&one.repository, entry).ok().flatten();
+        let state = state.map(|(name, moment)| (moment.until, name));
+        let (until, name) = state.into_iter().chain([of_backup]).max()?;
+        (!is_sealed || has_keys).then(|| (until, name, one.place.label()))
     };
-    let found = entries(env, target, opened).into_iter().filter_map(local);
-    found.max().map(|(_, path)| path)
+    let found = entries(env, target, opened).into_iter().filter_map(newest);
+    found.max().map(|(_, name, label)| (name, label))
 }
 
 /// What a salvage would give.
@@ -285,7 +292,7 @@ fn salvage(
     session: &Session,
     env: &Env,
     place: &Path,
-    donor: Option<&Path>,
+    donor: Option<(String, &str)>,
 ) -> Result<Salvage, String> {
     let scratch = &session.folders.scratch;
     fs::create_dir_all(scratch).map_err(|error| error.to_string())?;
@@ -298,9 +305,9 @@ fn salvage(
     let new = format!("{place}.salvaged-{}", compact(env.clock.now()));
     let mut words: Vec<String> =
         ["salvage", &place, "--to", &new].iter().map(|word| (*word).to_owned()).collect();
-    if let Some(donor) = donor.filter(|_| !report.is_whole()) {
-        words.extend(["--donor".to_owned(), donor.to_string_lossy().into_owned()]);
-        words.push("--merge-rows".to_owned());
+    if let Some((donor, label)) = donor.filter(|_| !report.is_whole()) {
+        let more = ["--donor", &donor, "--merge-rows", "--repo", label];
+        words.extend(more.map(str::to_owned));
     }
     let make = if report.is_whole() { Step::Command(words) } else { Step::Partial(words) };
     Ok(Salvage {
