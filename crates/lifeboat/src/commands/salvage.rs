@@ -33,11 +33,11 @@ const LINES_MAX: usize = 20;
 /// with its key and the reason. Rows that fit no table are in lost_and_found.
 ///
 /// With --donor the pages of a backup stand in where it is proved that the database has not changed
-/// them since: then they, and their rows, are certain. With a rollback journal that is proved by the
-/// header, which counts transactions, where there was none since. In WAL mode by the -wal beside the
-/// database, which must be there and unbroken, and by the repository, which knows with which of its
-/// frames a backup or a state of the log ended: keep the -wal, and name the newest state
-/// (SOURCE@latest). Each page that was taken is named in the result of --json.
+/// them since: then they, and their rows, are certain. With a rollback journal that is proved by
+/// the header, which counts transactions, where there was none since. In WAL mode by the -wal
+/// beside the database, which must be there and unbroken, and by the repository, which knows with
+/// which of its frames a backup or a state of the log ended: keep the -wal, and name the newest
+/// state (SOURCE@latest). Each page that was taken is named in the result of --json.
 ///
 /// SQLite keeps no checksums: a text that was changed into another text shows nothing by itself.
 /// Where single bytes were found changed, all rows without proof are therefore uncertain.
@@ -65,8 +65,8 @@ pub(crate) struct Args {
     to: PathBuf,
     /// A backup of the same database: a file, compressed or not, or what a repository holds, as
     /// SOURCE@latest, SOURCE@TIME or the name of a backup. Its pages stand in for harmed ones where
-    /// that is proved; the statements of its tables for those that are lost; and it is said how many
-    /// rows that are lost it has
+    /// that is proved; the statements of its tables for those that are lost; and it is said how
+    /// many rows that are lost it has
     #[arg(long, value_name = "BACKUP")]
     donor: Option<PathBuf>,
     /// Put the rows of the donor in that are lost: those whose keys lie where pages were lost. They
