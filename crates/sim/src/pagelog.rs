@@ -6,10 +6,12 @@
 //!   of its age keeps it; a state that was stored although its run failed is one that was tried.
 //! - Nothing that fails leads to a gap, and nothing that is damaged is restored as something else.
 
+mod promises;
+mod readers;
 mod writer;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,18 +23,18 @@ use lifeboat_core::names::NamePattern;
 use lifeboat_core::pipeline::Compression;
 use lifeboat_core::prune::LogLevels;
 use lifeboat_core::repository::{Repository, SourceIdentity};
-use lifeboat_core::restore::Replay;
 use lifeboat_core::seal::{Identity, Keys, Recipients};
 use lifeboat_core::source::Source;
 use lifeboat_core::store::Store;
 use lifeboat_core::{Error, Kind};
 use lifeboat_sqlite::pagelog::{
     self, Chain, FollowBounds, FollowRequest, Follower, Increment, IncrementOutcome,
-    IncrementRequest, LogReplay, LogThinner, Resolution, Step, Target,
+    IncrementRequest, LogThinner, Resolution, Step, Target,
 };
 use lifeboat_sqlite::sample::Seeded;
 use lifeboat_sqlite::{SqliteEngine, SqliteSource};
 
+use self::readers::{CaughtUp, Readers};
 use self::writer::Application;
 use crate::clock::{SeededRandom, SimulatedClock};
 use crate::crash::PowerCuts;
@@ -52,6 +54,12 @@ pub struct PagelogReport {
     pub thinned: (u64, u64),
     /// Files that were merged away.
     pub merged: u64,
+    /// Moments that were asked for, and found as they must be.
+    pub moments: u64,
+    /// States that a standby showed, and how often it was cut off while it changed.
+    pub shown: (u64, u64),
+    /// Times that a turn of the `-wal` was missed, and made up for without holding a state.
+    pub caught_up: u64,
     /// Crashes of the application, of the agent, and of the machine.
     pub crashes: (u64, u64, u64),
     /// Files that were damaged or removed on purpose, and restores that said so.
@@ -80,6 +88,7 @@ pub fn run(seed: u64, folder: &Path) -> Result<PagelogReport, Broken> {
     }
     history.damage()?;
     history.report.points = history.power.passed();
+    history.report.caught_up = history.caught_up.count();
     Ok(history.report)
 }
 
@@ -116,6 +125,8 @@ struct History {
     power: Arc<PowerCuts>,
     env: Env,
     follower: Option<Follower>,
+    readers: Readers,
+    caught_up: Arc<CaughtUp>,
     seal: Option<Seal>,
     resolution: Resolution,
     clock_went_back: bool,
@@ -160,6 +171,8 @@ impl History {
         let mut env = Env::new(Arc::clone(&clock) as _, random_bytes, "simulated");
         env.crash = Arc::clone(&power) as _;
         env.threads = 1 + random.below(2) as usize;
+        let caught_up = Arc::new(CaughtUp::default());
+        env.observer = Arc::clone(&caught_up) as _;
         let seal = random.one_in(3).then(|| Seal::new(random.one_in(2))).transpose()?;
         let all_ms = 30_000 + random.below(200_000);
         let minutely_ms = all_ms + random.below(900_000);
@@ -174,6 +187,8 @@ impl History {
             power,
             env,
             follower: None,
+            readers: Readers::none(folder),
+            caught_up,
             seal,
             resolution: Resolution { all_ms, minutely_ms, hourly_ms },
             clock_went_back: false,
@@ -205,7 +220,8 @@ impl History {
         if self.needs_backup {
             return self.back_up();
         }
-        match self.random.below(30) {
+        match self.random.below(33) {
+            30.. => self.follow_for_readers(),
             0..10 => {
                 let mut random = Seeded::new(self.random.next());
                 let mut done = Vec::new();
@@ -572,107 +588,6 @@ impl History {
                 if !kept {
                     return Err(format!("{base}+{position}, {age_ms} ms old, is not kept"));
                 }
-            }
-        }
-        Ok(())
-    }
-
-    /// Restores states: the newest, the first, and some between them.
-    fn check_promises(&mut self) -> Result<(), Broken> {
-        let bases: Vec<String> = self.bases.keys().cloned().collect();
-        for base in bases {
-            let (end, gap) = self.with_chain(&base, |chain| (chain.end(), chain.gap()))?;
-            if let Some(gap) = gap {
-                return Err(format!("{base} has a gap: {gap:?}"));
-            }
-            let newest = self.recorded.range((base.clone(), 0)..=(base.clone(), u64::MAX));
-            if let Some(((_, newest), _)) = newest.last()
-                && *newest > end
-            {
-                return Err(format!("{base}+{newest} was recorded, and its log ends at {end}"));
-            }
-            let mut positions = vec![end, 1.min(end)];
-            positions.extend((0..3).map(|_| self.random.below(end + 1)));
-            for position in positions.into_iter().filter(|position| *position > 0) {
-                let key = (base.clone(), position);
-                match self.restore(&base, position) {
-                    Ok(bytes) => self.require_right(&key, &bytes)?,
-                    Err(error)
-                        if error.kind() == Kind::NotCovered
-                            && !self.recorded.contains_key(&key) => {}
-                    Err(error) => return Err(format!("{base}+{position}: {error:?}")),
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn require_right(&mut self, key: &(String, u64), bytes: &[u8]) -> Result<(), Broken> {
-        self.report.restored += 1;
-        let right = match self.recorded.get(key) {
-            Some(recorded) => *recorded.image == bytes,
-            None => self.attempted.iter().any(|image| **image == bytes),
-        };
-        match right {
-            true => Ok(()),
-            false => Err(format!("{}+{} is not what the database was", key.0, key.1)),
-        }
-    }
-
-    fn restore(&self, base: &str, position: u64) -> lifeboat_core::Result<Vec<u8>> {
-        let broken = |why: String| Error::new(Kind::Failed, why);
-        let io = |error| Error::io(Kind::Failed, "the place of a restore", error);
-        let place = self.folder.join("restored.db");
-        let image = self.bases.get(base).ok_or_else(|| broken("no base".to_owned()))?;
-        fs::write(&place, &**image).map_err(io)?;
-        let replay = self
-            .with_chain(base, |chain| LogReplay::to(chain, Target::Position(position)))
-            .map_err(broken)??;
-        if let Some(replay) = replay {
-            let mut file = File::options().read(true).write(true).open(&place).map_err(io)?;
-            replay.apply(&self.env, &mut file, &place)?;
-        }
-        fs::read(&place).map_err(io)
-    }
-
-    /// Damages the log in some way: what is restored then is right, or said to be impossible.
-    fn damage(&mut self) -> Result<(), Broken> {
-        let names = self.store.names();
-        let logs: Vec<_> = names.iter().filter(|name| name.as_str().contains(".pagelog")).collect();
-        if logs.is_empty() {
-            return Ok(());
-        }
-        let one = logs[self.random.below(logs.len() as u64) as usize];
-        let other = logs[self.random.below(logs.len() as u64) as usize];
-        let what = self.random.below(4);
-        let at = self.random.next();
-        let mut taken = None;
-        self.store.damage(other, |bytes| {
-            taken = Some(bytes.clone());
-            Some(bytes)
-        });
-        self.store.damage(one, |mut bytes| match what {
-            0 => {
-                let bit = at % (bytes.len() as u64 * 8);
-                bytes[(bit / 8) as usize] ^= 1 << (bit % 8);
-                Some(bytes)
-            }
-            1 => None,
-            2 => Some(bytes[..(at % bytes.len() as u64) as usize].to_vec()),
-            _ => taken,
-        });
-        self.report.damaged.0 += 1;
-        self.follower = None;
-        let keys: Vec<(String, u64)> = self.recorded.keys().cloned().collect();
-        for key in keys.iter().rev().step_by(1 + keys.len() / 8) {
-            match self.restore(&key.0, key.1) {
-                Ok(bytes) => self
-                    .require_right(key, &bytes)
-                    .map_err(|broken| format!("{one} was damaged ({what}): {broken}"))?,
-                Err(error) if matches!(error.kind(), Kind::CheckFailed | Kind::NotCovered) => {
-                    self.report.damaged.1 += 1;
-                }
-                Err(error) => return Err(format!("{one} was damaged ({what}): {error:?}")),
             }
         }
         Ok(())

@@ -1,5 +1,5 @@
-//! Many histories: 50 seeds, or as many as `LIFEBOAT_SIM_SEEDS` says; one only with
-//! `LIFEBOAT_SIM_SEED`. A broken promise is printed with its seed.
+//! Many histories: 50 seeds, or as many as `LIFEBOAT_SIM_SEEDS` says, from `LIFEBOAT_SIM_SEED` on;
+//! that one only where nothing says how many. A broken promise is printed with its seed.
 #![allow(
     clippy::disallowed_methods,
     clippy::unwrap_used,
@@ -24,9 +24,9 @@ fn number(variable: &str) -> Option<u64> {
 
 /// Plays all seeds on all cores; the reports of those that kept every promise, if all did.
 fn play<R: Send>(run: impl Fn(u64) -> Result<R, String> + Sync + RefUnwindSafe) -> Vec<R> {
-    let (first, count) = match number("LIFEBOAT_SIM_SEED") {
-        Some(seed) => (seed, 1),
-        None => (1, number("LIFEBOAT_SIM_SEEDS").unwrap_or(50)),
+    let (first, count) = match (number("LIFEBOAT_SIM_SEED"), number("LIFEBOAT_SIM_SEEDS")) {
+        (Some(seed), count) => (seed, count.unwrap_or(1)),
+        (None, count) => (1, count.unwrap_or(50)),
     };
     let next = AtomicU64::new(first);
     let (reports, broken) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
@@ -140,6 +140,9 @@ fn every_promise_of_the_page_log_is_kept_for_every_seed() {
         all.damaged = (all.damaged.0 + report.damaged.0, all.damaged.1 + report.damaged.1);
         all.sealed = (all.sealed.0 + report.sealed.0, all.sealed.1 + report.sealed.1);
         all.hurried += report.hurried;
+        all.moments += report.moments;
+        all.shown = (all.shown.0 + report.shown.0, all.shown.1 + report.shown.1);
+        all.caught_up += report.caught_up;
         all.points.extend(&report.points);
     }
     println!("{} seeds: {all:?}", reports.len());
@@ -151,8 +154,13 @@ fn every_promise_of_the_page_log_is_kept_for_every_seed() {
     assert!(all.crashes.0 >= 5 && all.crashes.1 >= 5 && all.crashes.2 >= 5, "{all:?}");
     assert!(all.damaged.0 >= 30 && all.damaged.1 >= 30, "{all:?}");
     assert!(all.sealed.0 >= 40 && all.sealed.1 >= 15 && all.hurried >= 8, "{all:?}");
+    assert!(all.moments >= 200 && all.shown.0 >= 20 && all.shown.1 >= 8, "{all:?}");
+    assert!(all.caught_up >= 3, "{all:?}");
     let simulated = |point: &&&str| {
-        (point.starts_with("increment.") || point.starts_with("merge.")) && all.backups > 0
+        (point.starts_with("increment.")
+            || point.starts_with("standby.")
+            || point.starts_with("merge."))
+            && all.backups > 0
     };
     for point in CRASH_POINTS.iter().filter(simulated) {
         assert!(all.points.contains(point), "the point {point} was never passed");

@@ -61,7 +61,7 @@ impl Application {
     /// One random thing that applications and their administrators do. In words, what it was.
     pub(super) fn act(&mut self, random: &mut Seeded) -> Result<&'static str, Broken> {
         let n = random.next() >> 1;
-        let (what, sql) = match random.below(24) {
+        let (what, sql) = match random.below(26) {
             0..8 => ("transactions", self.transactions(random)),
             8 => ("a large transaction", large(random.below(4_000), n)),
             9 => ("rows deleted", format!("DELETE FROM log WHERE id % 7 = {};", n % 7)),
@@ -86,13 +86,33 @@ impl Application {
                 let mode = ["WAL", "DELETE", "TRUNCATE", "PERSIST"][(n % 4) as usize];
                 format!("PRAGMA journal_mode = {mode};")
             }),
+            24.. => ("turns of the -wal", {
+                let turn = || "PRAGMA wal_checkpoint(RESTART);".to_owned();
+                let turns = (0..2).map(|_| self.transactions(random) + &turn());
+                turns.collect::<String>() + &self.transactions(random)
+            }),
             17 | 18 => ("WAL mode", "PRAGMA journal_mode = WAL;".to_owned()),
             _ => ("a checkpoint", {
                 let kind = ["PASSIVE", "FULL", "RESTART", "TRUNCATE"][(n % 4) as usize];
-                format!("PRAGMA wal_checkpoint({kind});")
+                let sql = format!("PRAGMA wal_checkpoint({kind});");
+                if n & 4 == 0 {
+                    self.by_another(&sql)?;
+                    return Ok("a checkpoint by another process");
+                }
+                sql
             }),
         };
         self.run(&sql).map(|()| what)
+    }
+
+    /// Another process comes, does that, and goes.
+    fn by_another(&self, sql: &str) -> Result<(), Broken> {
+        let mut command = Command::new("sqlite3");
+        let output = command.arg(&self.path).arg(sql).output().map_err(words)?;
+        match output.status.success() {
+            true => Ok(()),
+            false => Err(words(String::from_utf8_lossy(&output.stderr))),
+        }
     }
 
     fn transactions(&self, random: &mut Seeded) -> String {
