@@ -51,7 +51,9 @@ pub(crate) fn meant(selected: Selected) -> Result<State> {
     };
     let replay = replay_of(&selected, &selected.manifest, target)?;
     let mut best = State { selected, replay };
-    if matches!(target, Target::Position(_)) {
+    // What its own log leads to is newer than all that was before it, whatever the clock was.
+    let is_newest = target == Target::Latest && best.replay.is_some();
+    if is_newest || matches!(target, Target::Position(_)) {
         return Ok(best);
     }
     for earlier in best.selected.earlier.clone() {
@@ -184,7 +186,8 @@ pub(crate) fn newest_and_gap(
             broken = reach.broken;
         }
         let Some(moment) = reach.newest else { continue };
-        if best.as_ref().is_none_or(|(_, best)| best.held < moment.held) {
+        // That of a newer backup leads to what is newer, whatever the clock was.
+        if best.is_none() {
             best = Some((format!("{}+{}", backup.name, moment.position), moment));
         }
     }

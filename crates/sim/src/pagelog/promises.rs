@@ -130,6 +130,10 @@ impl History {
                 Err(error) if matches!(error.kind(), Kind::CheckFailed | Kind::NotCovered) => {
                     self.report.damaged.1 += 1;
                 }
+                // A changed recipient is nobody's key.
+                Err(error) if self.seal.is_some() && error.kind() == Kind::WrongKey => {
+                    self.report.damaged.1 += 1;
+                }
                 Err(error) => return Err(format!("{one} was damaged ({what}): {error:?}")),
             }
         }

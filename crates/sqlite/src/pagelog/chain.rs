@@ -123,6 +123,16 @@ impl<'a> Chain<'a> {
         Ok(Chain { repository, folder, base, files, reached })
     }
 
+    /// The folder of its source in the repository.
+    pub fn folder(&self) -> &'a str {
+        self.folder
+    }
+
+    /// The backup that it follows.
+    pub fn base(&self) -> &'a Manifest {
+        self.base
+    }
+
     /// Whether it has no file.
     pub fn is_empty(&self) -> bool {
         self.files.is_empty()

@@ -569,6 +569,9 @@ impl Follower {
         let base = self.log.base.artifact(history::DATABASE);
         let base_bytes = base.map_or(0, |artifact| artifact.stored_bytes);
         let (name, (files, bytes)) = (&self.log.base.name, self.log_size);
+        if let Some(why) = self.log.behind_clock(increment.held.as_millisecond()) {
+            return Step::BackupNeeded(format!("{why} of {name}"));
+        }
         // A backup holds a state for as long as it reads: it waits for a calmer writer, up to a
         // bound.
         let times = if self.is_fast { HURRIED_TIMES } else { 1 };

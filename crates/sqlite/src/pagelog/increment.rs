@@ -204,9 +204,24 @@ pub(crate) fn ready<'a>(
     if log_bytes > log_bytes_max(base_bytes) {
         return Ok(Err(format!("the log of {name} has grown to {log_bytes} bytes")));
     }
-    if sealed_to.is_some() && repository.keys().is_none() {
-        return ready_by_notes(repository, folder, &chain);
-    }
+    let opened = match sealed_to.is_some() && repository.keys().is_none() {
+        true => ready_by_notes(repository, folder, &chain)?,
+        false => ready_by_footers(env, repository, &chain)?,
+    };
+    let now_ms = env.clock.now().as_millisecond();
+    Ok(opened.and_then(|ready| match ready.log.behind_clock(now_ms) {
+        Some(why) => Err(format!("{why} of {name}")),
+        None => Ok(ready),
+    }))
+}
+
+/// The same where what is stored can be read.
+fn ready_by_footers<'a>(
+    env: &Env,
+    repository: &'a Repository,
+    chain: &Chain<'_>,
+) -> Result<Result<Ready<'a>, String>> {
+    let (folder, base, name) = (chain.folder, chain.base, &chain.base.name);
     // What is damaged or foreign can be no base, and hinders no new backup.
     let opened = chain.way(chain.end()).and_then(|way| {
         let mark = match way.last() {
@@ -219,7 +234,9 @@ pub(crate) fn ready<'a>(
             return Err(Error::new(Kind::NotCovered, format!("{name} has no page hashes")));
         };
         let history = History::open(repository, folder, base, &mut state, &way)?;
-        let held_ms = way.last().map_or(base.taken_at.as_millisecond(), |(_, last)| last.held_ms);
+        let taken_ms = base.taken_at.as_millisecond();
+        let (held_ms, until_ms) =
+            way.last().map_or((taken_ms, taken_ms), |(_, last)| (last.held_ms, last.until_ms));
         let log = OpenLog {
             repository: repository.clone(),
             folder: folder.to_owned(),
@@ -229,6 +246,7 @@ pub(crate) fn ready<'a>(
             position: chain.end(),
             link: history.link,
             held_ms,
+            until_ms,
             mark,
             wal_place: None,
             journal: None,
@@ -241,7 +259,7 @@ pub(crate) fn ready<'a>(
             Ok(Err(error.to_string()))
         }
         // The key that is named is another repository's.
-        Err(error) if error.kind() == Kind::WrongKey => ready_by_notes(repository, folder, &chain),
+        Err(error) if error.kind() == Kind::WrongKey => ready_by_notes(repository, folder, chain),
         Err(error) => Err(error),
     }
 }
@@ -260,6 +278,13 @@ fn ready_by_notes<'a>(
         }
         Err(error) => return Err(error),
     };
+    let until = match chain.at(known.position) {
+        Ok(moment) => moment.until,
+        Err(error) if matches!(error.kind(), Kind::CheckFailed | Kind::NotCovered) => {
+            return Ok(Err(error.to_string()));
+        }
+        Err(error) => return Err(error),
+    };
     let mut history = History::none(known.state.page_size());
     history.unreadable = Some("what is stored is sealed, and no key is named here".to_owned());
     let log = OpenLog {
@@ -271,6 +296,7 @@ fn ready_by_notes<'a>(
         position: known.position,
         link: known.link,
         held_ms: known.held_ms,
+        until_ms: until.as_millisecond(),
         mark: known.mark,
         wal_place: None,
         journal: Some(journal),

@@ -13,6 +13,9 @@ use super::state::PageState;
 use super::write::{Beginning, Facts, LogWriter, Stored};
 use crate::wal_place::WalPlace;
 
+/// How far the clock may go back before states go to the log of a new backup.
+const CLOCK_BACK_MS_MAX: i64 = 60_000;
+
 /// The end of a log.
 pub(crate) struct OpenLog {
     pub(crate) repository: Repository,
@@ -28,6 +31,8 @@ pub(crate) struct OpenLog {
     pub(crate) link: Digest,
     /// Everything is in it that was committed until then.
     pub(crate) held_ms: i64,
+    /// Nothing is in it that was committed after, by the clock of then.
+    pub(crate) until_ms: i64,
     /// The mark of its last file, where it is sealed; zeros where it has none.
     pub(crate) mark: Digest,
     /// With which frame of a `-wal` the state ends to which the next file leads, where that is
@@ -63,13 +68,32 @@ impl OpenLog {
         self.depths.get(page as usize - 1).copied().unwrap_or(0)
     }
 
+    /// Nothing is in a state that was looked at then that was committed after. It holds what the
+    /// one before does, also where the clock went back in between: so the states of a log are in
+    /// the order of these times.
+    fn until_ms(&self, looked: Looked) -> i64 {
+        looked.until_ms.max(self.until_ms)
+    }
+
+    /// Why no more states should follow, where the clock is that far behind the newest one: they
+    /// could not be told apart by their time.
+    pub(crate) fn behind_clock(&self, now_ms: i64) -> Option<String> {
+        let behind_ms = self.until_ms.saturating_sub(now_ms);
+        // A backup that lies behind another one would be no base.
+        let can_begin = now_ms > self.base.taken_at.as_millisecond();
+        (behind_ms > CLOCK_BACK_MS_MAX && can_begin).then(|| {
+            let seconds = behind_ms / 1_000;
+            format!("the clock went back: it is {seconds} s behind the newest state")
+        })
+    }
+
     /// Begins the next file, which leads to a state that was looked at then.
     pub(crate) fn begin_file(&self, looked: Looked) -> Result<LogWriter> {
         let beginning = Beginning {
             base: &self.base,
             span: Span { from: self.position, to: self.position + 1, level: 0 },
             page_size: self.state.page_size(),
-            times_ms: (self.held_ms, looked.held_ms, looked.until_ms),
+            times_ms: (self.held_ms, looked.held_ms, self.until_ms(looked)),
             marks: (self.mark, [0; 32]),
         };
         LogWriter::begin(&self.repository, &self.folder, &beginning)
@@ -120,7 +144,7 @@ impl OpenLog {
             commits,
             since_ms: self.held_ms,
             held_ms: looked.held_ms,
-            until_ms: looked.until_ms,
+            until_ms: self.until_ms(looked),
             state_before,
             state_after: self.state.digest(),
             content: [0; 32],
@@ -139,6 +163,7 @@ impl OpenLog {
         }
         self.position += 1;
         (self.link, self.held_ms) = (stored.footer.link, stored.footer.held_ms);
+        self.until_ms = stored.footer.until_ms;
         self.mark = *stored.digest.as_bytes();
         match &mut self.journal {
             Some(journal) => journal.settle(noted, &self.state, &self.depths),

@@ -183,9 +183,7 @@ impl Follower<'_> {
         self.catch_up(standby)?;
         let Some(current) = standby else { return Ok(()) };
         let newest = self.newest()?;
-        let is_newer = newest.selected.manifest.id != current.base().id
-            && newest.taken_at() > current.moment().until;
-        if is_newer {
+        if newest.selected.manifest.id != current.base().id {
             *standby = Some(self.bring(&newest)?);
         }
         Ok(())
