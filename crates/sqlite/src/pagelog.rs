@@ -28,6 +28,7 @@
 //! | `known` | where in a `-wal` a follower stands, and earlier versions of pages |
 //! | `bounds` | how long and how much a follower holds |
 //! | `copy` | which files another repository lacks |
+//! | `needed` | which versions of pages a way needs |
 //! | `lay` | files laid over a database file: of each page its newest version |
 //! | `replay` | laying a log over a restored backup |
 //! | `in_place` | pages of a database file replaced, all or none, while readers have it open |
@@ -56,6 +57,7 @@ mod lay;
 mod layout;
 mod merge;
 mod names;
+mod needed;
 mod open;
 mod read;
 mod replay;

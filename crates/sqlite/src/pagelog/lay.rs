@@ -1,4 +1,4 @@
-//! Laying files of a log over a database file: of each page only the newest version is written.
+//! Laying files of a log over a database file: of each page only the needed version is written.
 //!
 //! Files are taken some at a time, as many as memory is meant for, while those before are laid. Of
 //! a page with several versions among them the way from the one before to the last is walked in
@@ -8,6 +8,7 @@
 mod others;
 
 use std::fs::File;
+use std::mem::take as take_all;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -24,14 +25,19 @@ use self::others::Others;
 use super::chain::Step;
 use super::delta::{Befores, Decoder};
 use super::layout::{Entry, Footer, HEAD_BYTES, Index};
+use super::needed::Needed;
 use super::read::LogObject;
 use super::replay::{unread, unwritten};
 
 /// What is taken at once of the files of a log: two of these are in memory at a time. The more it
 /// is, the fewer pages are written more than once.
 pub(super) const BATCH: Batch = Batch { bytes: 24 << 20, pages: 200_000 };
+/// Files that are laid at once, whatever they hold.
+const PARTS_MAX: usize = 4_000;
 /// Pages that one thread lays in a row.
 const TASK_PAGES: usize = 512;
+/// Pages that follow one another are written at once, up to so many bytes.
+const RUN_BYTES: usize = 256 << 10;
 
 /// How much is taken at once.
 #[derive(Clone, Copy, Debug)]
@@ -44,16 +50,34 @@ pub(super) struct Batch {
 struct Part<'a> {
     object: &'a LogObject,
     footer: &'a Footer,
+    /// Those that count: where they are stored is where they are in `bytes`.
     entries: Vec<Entry>,
-    /// Where in the file the bytes begin.
-    start: u64,
     bytes: Vec<u8>,
+    /// Whether others of the same file came before.
+    is_rest: bool,
 }
 
-impl Part<'_> {
+impl<'a> Part<'a> {
+    /// A part with some entries, of whose file bytes are given from `start` on.
+    fn of(
+        (object, footer): &'a Step,
+        entries: impl Iterator<Item = Entry>,
+        (start, stored): (u64, &[u8]),
+    ) -> Self {
+        let mut part =
+            Part { object, footer, entries: Vec::new(), bytes: Vec::new(), is_rest: false };
+        for mut entry in entries {
+            let Range { start: from, end: to } = entry.stored;
+            let here = part.bytes.len() as u64;
+            part.bytes.extend(&stored[(from - start) as usize..(to - start) as usize]);
+            entry.stored = here..here + (to - from);
+            part.entries.push(entry);
+        }
+        part
+    }
+
     fn stored(&self, entry: &Entry) -> &[u8] {
-        let at = |place: u64| (place - self.start) as usize;
-        &self.bytes[at(entry.stored.start)..at(entry.stored.end)]
+        &self.bytes[entry.stored.start as usize..entry.stored.end as usize]
     }
 }
 
@@ -65,9 +89,16 @@ pub(super) fn all(
     (file, place): (&File, &Path),
     batch: Batch,
 ) -> Result<()> {
+    let needed = match batch.together(steps) < steps.len() {
+        true => Needed::of(env, repository, steps)?,
+        // In memory it is seen anyway.
+        false => Needed::unknown(),
+    };
     let (sender, receiver) = sync_channel(0);
     let (taken, laid) = std::thread::scope(|scope| {
-        let taker = scope.spawn(move || take(env, repository, (steps, batch), &sender));
+        let needed = &needed;
+        let take = move || take(env, repository, (steps, needed), (batch.half(), &sender));
+        let taker = scope.spawn(take);
         let mut laid = Ok(());
         for parts in &receiver {
             laid = lay(env, &parts, file, place);
@@ -83,25 +114,30 @@ pub(super) fn all(
     laid.and(taken)
 }
 
-/// Reads the files, and sends them some at a time.
+/// Reads the files, and sends them some at a time: at least half of what is taken at once.
 fn take<'a>(
     env: &Env,
     repository: &Repository,
-    (steps, batch): (&'a [Step], Batch),
-    sender: &SyncSender<Vec<Part<'a>>>,
+    (steps, needed): (&'a [Step], &Needed),
+    (half, sender): (Batch, &SyncSender<Vec<Part<'a>>>),
 ) -> Result<()> {
-    let mut rest = steps;
-    while !rest.is_empty() {
+    let (mut at, mut waiting) = (0, Vec::new());
+    while at < steps.len() {
         env.proceed()?;
-        let (now, later) = rest.split_at(batch.together(rest));
-        rest = later;
+        let now = &steps[at..at + half.together(&steps[at..])];
         let sent = match now {
-            [one] if !batch.holds(&one.1) => take_in_parts(repository, (one, batch), sender)?,
+            [one] if !half.holds(&one.1) && !needed.has_none(at) => {
+                let is_sent = waiting.is_empty() || sender.send(take_all(&mut waiting)).is_ok();
+                is_sent && take_in_parts(repository, (one, half), (at, needed), sender)?
+            }
             several => {
                 let readers = repository.store().readers();
-                let several: Vec<&Step> = several.iter().collect();
-                let parts = in_parallel(&several, readers, |step| part(repository, step));
-                sender.send(parts.into_iter().collect::<Result<_>>()?).is_ok()
+                let several: Vec<(usize, &Step)> = (at..).zip(several).collect();
+                let parts = in_parallel(&several, readers, |&(at, step)| {
+                    part(repository, step, (at, needed))
+                });
+                waiting.extend(parts.into_iter().collect::<Result<Vec<Part<'a>>>>()?);
+                !half.is_full(&waiting) || sender.send(take_all(&mut waiting)).is_ok()
             }
         };
         if !sent {
@@ -109,13 +145,28 @@ fn take<'a>(
         }
         let bytes = now.iter().map(|(object, _)| object.bytes).sum();
         env.tell(Event::Advanced { bytes });
+        at += now.len();
+    }
+    if !waiting.is_empty() {
+        // Where nobody takes it, laying failed, and that is told.
+        let _ = sender.send(waiting);
     }
     Ok(())
 }
 
 impl Batch {
+    fn half(self) -> Self {
+        Batch { bytes: self.bytes / 2, pages: self.pages / 2 }
+    }
+
     fn holds(self, footer: &Footer) -> bool {
         footer.index.end <= self.bytes && footer.pages as usize <= self.pages
+    }
+
+    fn is_full(self, parts: &[Part<'_>]) -> bool {
+        let bytes: usize = parts.iter().map(|part| part.bytes.len()).sum();
+        let pages: usize = parts.iter().map(|part| part.entries.len()).sum();
+        bytes as u64 >= self.bytes || pages >= self.pages || parts.len() >= PARTS_MAX
     }
 
     /// How many of the next files are taken at once.
@@ -140,34 +191,47 @@ impl Batch {
     }
 }
 
-fn part<'a>(repository: &Repository, (object, footer): &'a Step) -> Result<Part<'a>> {
+/// A file of which no page counts is not read.
+fn part<'a>(
+    repository: &Repository,
+    step: &'a Step,
+    (at, needed): (usize, &Needed),
+) -> Result<Part<'a>> {
+    let (object, footer) = step;
+    if needed.has_none(at) {
+        return Ok(Part::of(step, std::iter::empty(), (0, &[])));
+    }
     let (index, bytes) = object.load(repository, footer)?;
-    let entries = index.entries().collect();
-    Ok(Part { object, footer, entries, start: HEAD_BYTES as u64, bytes })
+    let entries = index.entries().enumerate().filter(|(number, _)| needed.has(at, *number));
+    Ok(Part::of(step, entries.map(|(_, entry)| entry), (HEAD_BYTES as u64, &bytes)))
 }
 
 /// Sends a file that is too large for that, some pages at a time. `false` where nobody takes them.
 fn take_in_parts<'a>(
     repository: &Repository,
     (step, batch): (&'a Step, Batch),
+    (at, needed): (usize, &Needed),
     sender: &SyncSender<Vec<Part<'a>>>,
 ) -> Result<bool> {
     let (object, footer) = step;
     let mut reader = object.open(repository, footer)?;
     // What pages were before is there as long as no page of the file was laid.
     if reader.index.entries().any(|entry| entry.form.needs_other()) {
-        return Ok(sender.send(vec![part(repository, step)?]).is_ok());
+        return Ok(sender.send(vec![part(repository, step, (at, needed))?]).is_ok());
     }
     let mut from = 0;
     while from < reader.index.len() {
         let entries = batch.some(&reader.index, from);
-        from += entries.len();
         let ends = entries.first().zip(entries.last());
         let Range { start, end } = ends.map_or(0..0, |(a, b)| a.stored.start..b.stored.end);
-        let bytes = reader.range(start..end)?.to_vec();
-        if sender.send(vec![Part { object, footer, entries, start, bytes }]).is_err() {
+        let (is_rest, count) = (from > 0, entries.len());
+        let entries = (from..).zip(entries).filter(|(number, _)| needed.has(at, *number));
+        let entries = entries.map(|(_, entry)| entry);
+        let part = Part::of(step, entries, (start, reader.range(start..end)?));
+        if sender.send(vec![Part { is_rest, ..part }]).is_err() {
             return Ok(false);
         }
+        from += count;
     }
     Ok(true)
 }
@@ -198,7 +262,7 @@ fn lay_some(env: &Env, parts: &[Part<'_>], file: &File, place: &Path) -> Result<
     let counts = parts.iter().map(|part| part.footer.page_count.1);
     let least = counts.min().unwrap_or(0).min(parts[0].footer.page_count.0);
     // A large file comes in several parts, and what the first one brought stays.
-    if parts[0].start == HEAD_BYTES as u64 {
+    if !parts[0].is_rest {
         resize(least)?;
     }
     let versions = versions(parts)?;
@@ -206,9 +270,17 @@ fn lay_some(env: &Env, parts: &[Part<'_>], file: &File, place: &Path) -> Result<
     let tasks: Vec<&[&[Version]]> = pages.chunks(TASK_PAGES).collect();
     let laid = in_parallel(&tasks, env.threads, |task| {
         env.proceed()?;
-        let (decoder, before) = (Decoder::new(), Vec::new());
-        let mut layer = Layer { parts, others: &others, file, place, decoder, before };
-        task.iter().try_for_each(|versions| layer.page(versions))
+        let mut layer = Layer {
+            parts,
+            others: &others,
+            file,
+            place,
+            decoder: Decoder::new(),
+            before: Vec::new(),
+            run: (0, Vec::new()),
+        };
+        task.iter().try_for_each(|versions| layer.page(versions))?;
+        layer.write()
     });
     laid.into_iter().collect::<Result<()>>()?;
     resize(last.page_count.1)
@@ -242,10 +314,12 @@ struct Layer<'a> {
     place: &'a Path,
     decoder: Decoder,
     before: Vec<u8>,
+    /// Pages that follow one another and are not written yet: where the first one begins.
+    run: (u64, Vec<u8>),
 }
 
 impl Layer<'_> {
-    /// Writes the last of a page's versions.
+    /// Makes the last of a page's versions, to be written.
     fn page(&mut self, versions: &[Version]) -> Result<()> {
         let entry = |&(_, part, number): &Version| &self.parts[part].entries[number];
         let begins = versions.iter().rposition(|one| !entry(one).form.needs_own());
@@ -273,7 +347,20 @@ impl Layer<'_> {
         if block_hash(&self.before) != part.entries[number].hash {
             return Err(damaged(part, &format!("page {page} is not the page that was stored")));
         }
-        let written = self.file.write_all_at(&self.before, offset);
+        let (begin, run) = &self.run;
+        if begin + run.len() as u64 != offset || run.len() >= RUN_BYTES {
+            self.write()?;
+            self.run.0 = offset;
+        }
+        self.run.1.extend(&self.before);
+        Ok(())
+    }
+
+    /// Writes what was made and is not written yet.
+    fn write(&mut self) -> Result<()> {
+        let (begin, run) = &mut self.run;
+        let written = self.file.write_all_at(run, *begin);
+        run.clear();
         written.map_err(|error| unwritten(self.place, error))
     }
 }

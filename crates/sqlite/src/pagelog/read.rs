@@ -135,6 +135,11 @@ impl LogObject {
         Ok((self.index(&compressed, footer)?, bytes))
     }
 
+    /// Reads its index, and nothing else.
+    pub(crate) fn index_alone(&self, repository: &Repository, footer: &Footer) -> Result<Index> {
+        self.index(self.parts(repository)?.read(footer.index.clone())?, footer)
+    }
+
     fn require_head(&self, first: &[u8], footer: &Footer) -> Result<()> {
         if first == head(footer.page_size) {
             return Ok(());
