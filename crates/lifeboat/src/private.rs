@@ -36,6 +36,11 @@ pub(crate) fn write_new(path: &Path, content: &str) -> Result<()> {
     }
 }
 
+/// Makes a folder of our state, 0700, where it is missing.
+pub(crate) fn folder(path: &Path) -> std::io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
 /// Writes a file of our state, 0600, over what it was before; whole or not at all, as another run
 /// may read or write it now.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> std::io::Result<()> {

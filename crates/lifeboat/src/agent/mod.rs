@@ -20,6 +20,7 @@ mod systemd;
 
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
+pub(crate) use self::plan::base_of as base;
 pub(crate) use self::supervisor::run;
 use crate::world::Surroundings;
 

@@ -73,6 +73,11 @@ impl Plan {
             }
         }
         let agent = config.agent.clone().unwrap_or_default();
+        if agent.listen.is_some() {
+            let mut arguments = vec!["web".to_owned(), "serve".to_owned()];
+            arguments.extend(json.clone());
+            add("web".to_owned(), &arguments);
+        }
         let limits = Limits {
             at_once: agent.at_once(env.threads),
             hang_ms: agent.hang_ms(),
@@ -81,6 +86,11 @@ impl Plan {
         };
         Ok(Plan { specs, limits, commands, lasting, base })
     }
+}
+
+/// The same of a session.
+pub(crate) fn base_of(session: &Session) -> Result<Vec<String>> {
+    Ok(base(session, &Program::of(session)?))
 }
 
 /// The program and the options that every child gets.

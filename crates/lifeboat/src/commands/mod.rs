@@ -73,7 +73,6 @@ pub(crate) enum Command {
     Notify(notify::Args),
     Wal(wal::Args),
     Watch(watch::Args),
-    #[command(hide = true)]
     Web(web::Args),
     Run(run::Args),
     Agent(agent::Args),

@@ -4,6 +4,7 @@ use lifeboat_core::retry::Retry;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::listen::{Listen, TlsConfig};
 use super::runs::RetryConfig;
 use super::values::{Period, Text};
 
@@ -18,10 +19,23 @@ const RETRY: Retry = Retry { times: 3, delay_ms: 60_000, delay_ms_max: 15 * 60_0
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AgentConfig {
-    /// The address of its web page.
+    /// The address of its web page; without one there is none. An address that other hosts reach
+    /// needs `tls` or `proxy`, and somebody who may enter (`lifeboat web password NAME`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"127.0.0.1:6464")]
     pub(crate) listen: Option<String>,
+    /// The certificate and the key of the web page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tls: Option<TlsConfig>,
+    /// The addresses of proxies in front of the web page. They alone may connect, and are believed
+    /// when they say for whom (`X-Forwarded-For`) and by what (`X-Forwarded-Proto`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(example = ["127.0.0.1"])]
+    pub(crate) proxy: Vec<String>,
+    /// The host names under which the web page is asked for; addresses and `localhost` are known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(example = ["backup.example.org"])]
+    pub(crate) names: Vec<String>,
     /// How many backups run at once. Default: as many as there are processors, and 2 at least.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = 2)]
@@ -47,6 +61,12 @@ impl AgentConfig {
         self.at_once.unwrap_or(processors.max(AT_ONCE_MIN))
     }
 
+    /// Where the web page is, if there is to be one; the key that is wrong, and why.
+    pub(crate) fn page(&self) -> Option<Result<Listen, (&'static str, String)>> {
+        let address = self.listen.as_deref()?;
+        Some(Listen::read(address, self.tls.as_ref(), &self.proxy, &self.names))
+    }
+
     /// How long a run may do nothing.
     pub(crate) fn hang_ms(&self) -> u64 {
         self.hang.map_or(HANG_MS, |hang| hang.0.milliseconds)
@@ -65,6 +85,7 @@ impl AgentConfig {
     /// The mistakes in it, each with its key.
     pub(crate) fn mistakes(&self) -> Vec<(&'static str, String)> {
         let mut found = Vec::new();
+        found.extend(self.page().and_then(Result::err));
         if self.at_once == Some(0) {
             found.push(("at_once", "no backup would ever run: write 1 or more".to_owned()));
         }

@@ -20,6 +20,7 @@ pub(crate) mod drill;
 pub(crate) mod environment;
 pub(crate) mod example;
 pub(crate) mod keys;
+pub(crate) mod listen;
 pub(crate) mod load;
 pub(crate) mod model;
 mod moments;

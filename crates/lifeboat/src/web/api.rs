@@ -36,7 +36,8 @@ pub(super) async fn metrics(State(web): State<Arc<Web>>) -> Response {
 /// What is made of the newest look, on a thread where that may take its time.
 async fn answer(web: Arc<Web>, make: fn(&Look) -> Response) -> Response {
     let made = move || -> Result<Response> {
-        let look = web.look(web.clock.now(), Asker::Program)?;
+        web.agent();
+        let look = web.look(web.env.clock.now(), Asker::Program)?;
         Ok(make(&look))
     };
     let made = tokio::task::spawn_blocking(made).await;

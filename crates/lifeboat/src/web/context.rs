@@ -1,11 +1,16 @@
 //! What a screen gets: what was read, who looks, and what was asked for.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use lifeboat_core::{Error, Kind, Result};
 
+use super::access::Role;
 use super::look::Look;
+use super::sessions::Who;
+use crate::control::{self, AgentState, Answer, Question};
 use crate::ui::units;
 
 /// What a screen gets.
@@ -16,8 +21,18 @@ pub(crate) struct Ctx {
     pub(crate) now: Timestamp,
     /// The path that was asked for.
     pub(crate) path: String,
-    /// What stands in the path for `{name}`, and behind its `?`.
+    /// What stands in the path for `{name}`, behind its `?`, and in a form.
     pub(crate) given: BTreeMap<String, String>,
+    /// What the agent does, where one runs.
+    pub(crate) agent: Option<AgentState>,
+    /// Who looks.
+    pub(crate) who: Option<Who>,
+    /// What each form carries, as `key`.
+    pub(crate) form_key: String,
+    /// Where the agent is asked.
+    pub(crate) control: Option<PathBuf>,
+    /// This program, and the options that everything it begins gets.
+    pub(crate) base: Arc<Vec<String>>,
 }
 
 impl Ctx {
@@ -34,5 +49,25 @@ impl Ctx {
     /// How long ago a moment is.
     pub(crate) fn age(&self, at: Timestamp) -> String {
         units::age(at, self.now)
+    }
+
+    /// Whether who looks may do more than that.
+    pub(crate) fn may_do(&self) -> bool {
+        self.who.as_ref().is_some_and(|who| who.role >= Role::Operator)
+    }
+
+    /// Asks the agent for something, and gives what it says was done.
+    pub(crate) fn ask(&self, question: &Question) -> Result<String> {
+        let answer =
+            self.control.as_deref().map(|path| control::ask(path, question)).transpose()?;
+        match answer.flatten() {
+            Some(Answer::Done(what)) => Ok(what),
+            Some(Answer::Refused(why)) => Err(Error::new(Kind::Refused, why)),
+            Some(Answer::State(_)) => {
+                Err(Error::new(Kind::Failed, "the agent said something else than was asked"))
+            }
+            None => Err(Error::new(Kind::Failed, "no agent runs, so nothing can be begun")
+                .hint("lifeboat run")),
+        }
     }
 }

@@ -15,6 +15,8 @@ use crate::ui::report;
 
 /// The style sheet.
 pub(super) const STYLE: &str = include_str!("style.css");
+/// What puts pieces of a page in their places as they change.
+pub(super) const SCRIPT: &str = include_str!("live.js");
 
 /// A whole page.
 pub(crate) fn page(ctx: &Ctx, title: &str, body: &Markup) -> Markup {
@@ -29,6 +31,14 @@ pub(crate) fn page(ctx: &Ctx, title: &str, body: &Markup) -> Markup {
     let foot = html! {
         footer {
             p { "Read " (time(ctx, ctx.look.taken_at)) @if let Some(host) = host { " on " (host) } "." }
+            @if ctx.agent.is_none() { p.doubtful { "No agent runs: nothing is backed up by itself." } }
+            @if let Some(who) = &ctx.who {
+                form.leave method="post" action="/logout" {
+                    (form_key(ctx))
+                    "You are " (who.name) @if !ctx.may_do() { ", who may look only" } ". "
+                    button { "Leave" }
+                }
+            }
         }
     };
     frame(title, &menu, body, &foot)
@@ -40,6 +50,9 @@ pub(crate) fn bare(title: &str, body: &Markup) -> Markup {
 }
 
 fn frame(title: &str, menu: &Markup, body: &Markup, foot: &Markup) -> Markup {
+    let is_live = body.0.contains("data-live=");
+    // A form that is being filled in stays as it is.
+    let is_renewed = is_live && !body.0.contains("class=\"assistant\"");
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -48,14 +61,16 @@ fn frame(title: &str, menu: &Markup, body: &Markup, foot: &Markup) -> Markup {
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 meta name="robots" content="noindex";
+                @if is_live { noscript { meta http-equiv="refresh" content="10"; } }
                 title { (title) " · Lifeboat" }
                 link rel="stylesheet" href="/style.css";
+                script src="/live.js" defer {}
                 link rel="icon" href="/icon.svg" type="image/svg+xml";
             }
             body {
                 a.skip href="#main" { "Skip to the content" }
                 header { a.name href="/" { "Lifeboat" } (menu) }
-                main id="main" { h1 { (title) } (body) }
+                main id="main" data-renew[is_renewed] { h1 { (title) } (body) }
                 (foot)
             }
         }
@@ -88,6 +103,11 @@ pub(crate) fn failures(ctx: &Ctx) -> Markup {
             }
         }
     }
+}
+
+/// What each form of a page carries.
+pub(crate) fn form_key(ctx: &Ctx) -> Markup {
+    html! { input type="hidden" name="key" value=(ctx.form_key); }
 }
 
 /// Why something is as it is, and the command that mends it.

@@ -94,6 +94,11 @@ impl Looks {
         })
     }
 
+    /// Something happened: who asks next gets a new look.
+    pub(crate) fn forget(&self) {
+        self.state().is_stale = true;
+    }
+
     /// The newest look; a new one where that is old. `None` where there is none within the time
     /// that a person waits.
     pub(crate) fn newest(self: &Arc<Self>, now: Timestamp, asker: Asker) -> Option<Arc<Look>> {

@@ -7,16 +7,26 @@
 //!
 //! A screen is a file in `screens` and a line in its list. `layout` is what all of them share,
 //! `context` what each of them gets, `look` what was read of repositories and when that is read
-//! anew, `verdict` what is said of a source. `router` has the ways, `api`
-//! those that programs take, `serve` the connections.
+//! anew, `verdict` what is said of a source. `guard` lets in who may: by `access`
+//! (names and secrets), `links`, `sessions` and `rate`; `audit` writes down who did what. `router`
+//! has the ways, `login` and `live` two of them, `api` those that programs take, `serve` the connections.
 
+pub(crate) mod access;
 mod api;
+pub(crate) mod audit;
 mod context;
+mod guard;
 mod layout;
+pub(crate) mod links;
+mod live;
+mod login;
 mod look;
+mod rate;
 mod router;
 mod screens;
 mod serve;
+mod sessions;
 mod verdict;
 
-pub(crate) use self::serve::serve;
+pub(crate) use self::serve::{address, serve};
+pub(crate) use self::sessions::Who;

@@ -1,67 +1,88 @@
-//! The ways: one for each screen, and those that programs take.
-//!
-//! Each answer has the headers that keep a browser from doing what no page of ours asks for: no
-//! script or style but from files of ours, nothing from elsewhere, nothing inside another page.
+//! The ways: one for each screen, one for each thing that can be done, and those of programs.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use axum::Router;
-use axum::extract::{Path, Query, Request, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
-use axum::middleware::{self, Next};
+use axum::extract::{Form, Path, Query, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION};
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
+use axum::{Extension, Router, middleware};
 use jiff::Timestamp;
-use lifeboat_core::env::Clock;
+use lifeboat_core::env::Env;
 use lifeboat_core::{Error, Kind, Result};
 use maud::{Markup, html};
 
-use super::api;
+use super::access::{self, People, Role};
+use super::audit::{self, Deed};
 use super::context::Ctx;
-use super::layout;
+use super::guard::{Asking, guard, is_own_form};
 use super::look::{Asker, Look, Looks};
-use super::screens::{SCREENS, Screen};
+use super::rate::Rate;
+use super::screens::{ACTS, Act, Done, SCREENS, Screen};
+use super::sessions::{Entered, Sessions, Who, digest_of};
+use super::{api, layout, links, live, login};
+use crate::config::listen::Listen;
+use crate::control;
 
-/// What all answers have.
-const HEADERS: &[(&str, &str)] = &[
-    (
-        "content-security-policy",
-        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; \
-         connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-    ),
-    ("x-content-type-options", "nosniff"),
-    ("x-frame-options", "DENY"),
-    ("referrer-policy", "no-referrer"),
-    ("cross-origin-opener-policy", "same-origin"),
-    ("cross-origin-resource-policy", "same-origin"),
-    ("permissions-policy", "camera=(), geolocation=(), microphone=()"),
-];
 /// The sign in the browser's tab.
 const ICON: &str = include_str!("icon.svg");
+/// What a form may be at most, in bytes.
+const FORM_BYTES_MAX: usize = 64 << 10;
 
 /// What all ways share.
 pub(super) struct Web {
     /// What was read.
     pub(super) looks: Arc<Looks>,
-    /// What time it is.
-    pub(super) clock: Arc<dyn Clock>,
+    /// Time and chance.
+    pub(super) env: Env,
+    /// Where the page is.
+    pub(super) listen: Listen,
+    /// What the page keeps.
+    pub(super) folder: PathBuf,
+    /// Where the agent is asked.
+    pub(super) agent: Option<PathBuf>,
+    /// This program, and the options that everything it begins gets.
+    pub(super) base: Arc<Vec<String>>,
+    /// Who has entered.
+    pub(super) sessions: Sessions,
+    /// Who tried to.
+    pub(super) rate: Mutex<Rate>,
+    /// Tokens that were found right: digests of them, with what they were compared with.
+    pub(super) tokens: Mutex<BTreeMap<String, String>>,
+    /// How many runs of the agent had ended when something was read last.
+    pub(super) seen: Mutex<Option<(u32, u64)>>,
 }
 
 /// All ways.
 pub(super) fn router(web: Arc<Web>) -> Router {
     let mut router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
+        .route("/style.css", get(|| async { of_type("text/css", layout::STYLE) }))
+        .route("/live.js", get(|| async { of_type("text/javascript", layout::SCRIPT) }))
+        .route("/icon.svg", get(|| async { of_type("image/svg+xml", ICON) }))
+        .route("/login", get(login::form).post(login::enter))
+        .route("/logout", post(login::leave))
         .route("/metrics", get(api::metrics))
         .route("/api/status", get(api::status))
-        .route("/style.css", get(|| async { of_type("text/css", layout::STYLE) }))
-        .route("/icon.svg", get(|| async { of_type("image/svg+xml", ICON) }));
+        .route("/live/events", get(live::events));
     for screen in SCREENS {
-        router = router.route(screen.path, get(move |web, parts| show(web, parts, screen)));
+        router = router
+            .route(screen.path, get(move |web, asking, parts| show(web, asking, parts, screen)));
     }
-    router.fallback(nothing_here).layer(middleware::from_fn(guard)).with_state(web)
+    for act in ACTS {
+        router = router.route(
+            act.path,
+            post(move |web, asking, parts, form| go(web, asking, parts, form, act)),
+        );
+    }
+    router
+        .fallback(nothing_here)
+        .layer(axum::extract::DefaultBodyLimit::max(FORM_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(Arc::clone(&web), guard))
+        .with_state(web)
 }
 
 /// What a request for a screen has.
@@ -69,14 +90,77 @@ type Parts = (Path<BTreeMap<String, String>>, Query<BTreeMap<String, String>>, U
 
 async fn show(
     State(web): State<Arc<Web>>,
+    Extension(asking): Extension<Asking>,
     (Path(parts), Query(query), uri): Parts,
     screen: &'static Screen,
 ) -> Response {
     // What the path says comes before what stands behind it.
     let given = query.into_iter().chain(parts).collect();
-    let path = uri.path().to_owned();
-    let drawn = tokio::task::spawn_blocking(move || web.draw(screen, path, given)).await;
-    drawn.unwrap_or_else(|_| problem(&Error::new(Kind::Failed, "this page could not be drawn")))
+    on_a_thread(move || {
+        let ctx = match web.context(asking, uri.path(), given) {
+            Ok(ctx) => ctx,
+            Err(error) => return problem(&error),
+        };
+        drawn(&ctx, screen.title, (screen.draw)(&ctx))
+    })
+    .await
+}
+
+async fn go(
+    State(web): State<Arc<Web>>,
+    Extension(asking): Extension<Asking>,
+    (Path(parts), _, uri): Parts,
+    Form(form): Form<BTreeMap<String, String>>,
+    act: &'static Act,
+) -> Response {
+    if !is_own_form(&asking, form.get("key").map(String::as_str)) {
+        return problem(&foreign_form());
+    }
+    let given = form.into_iter().chain(parts).collect();
+    on_a_thread(move || {
+        let who = asking.who.clone().filter(|who| who.role >= Role::Operator);
+        let from = asking.from.clone();
+        let ctx = match web.context(asking, uri.path(), given) {
+            Ok(ctx) => ctx,
+            Err(error) => return problem(&error),
+        };
+        let detail = (act.detail)(&ctx);
+        if who.is_none() {
+            web.note(ctx.who.as_ref(), &from, act.action, &detail, "refused: only looks");
+            let error = Error::new(Kind::Refused, "you may look, and nothing else");
+            return drawn(&ctx, act.title, Err(error.hint("enter as somebody who may do more")));
+        }
+        if !web.note(ctx.who.as_ref(), &from, act.action, &detail, "asked for") {
+            return problem(&login::not_noted());
+        }
+        match (act.go)(&ctx) {
+            Ok(Done::Go(to)) => (StatusCode::SEE_OTHER, [(LOCATION, to)]).into_response(),
+            Ok(Done::Show(body)) => drawn(&ctx, act.title, Ok(body)),
+            Err(error) => {
+                web.note(ctx.who.as_ref(), &from, act.action, &detail, &error.to_string());
+                drawn(&ctx, act.title, Err(error))
+            }
+        }
+    })
+    .await
+}
+
+/// Where it may take its time.
+pub(super) async fn on_a_thread(make: impl FnOnce() -> Response + Send + 'static) -> Response {
+    let made = tokio::task::spawn_blocking(make).await;
+    made.unwrap_or_else(|_| problem(&Error::new(Kind::Failed, "this page could not be drawn")))
+}
+
+fn drawn(ctx: &Ctx, title: &str, body: Result<Markup>) -> Response {
+    match body {
+        Ok(body) => html(StatusCode::OK, &layout::page(ctx, title, &body)),
+        Err(error) => html(status_of(&error), &layout::page(ctx, title, &layout::error(&error))),
+    }
+}
+
+pub(super) fn foreign_form() -> Error {
+    Error::new(Kind::Refused, "this form is not of your session")
+        .hint("load the page anew, and try again")
 }
 
 impl Web {
@@ -88,22 +172,104 @@ impl Web {
         })
     }
 
-    fn draw(&self, screen: &Screen, path: String, given: BTreeMap<String, String>) -> Response {
-        let now = self.clock.now();
-        let look = match self.look(now, Asker::Person) {
-            Ok(look) => look,
-            Err(error) => return problem(&error),
-        };
-        // What was read meanwhile is not from the future.
-        let now = self.clock.now();
-        let ctx = Ctx { look, now, path, given };
-        match (screen.draw)(&ctx) {
-            Ok(body) => html(StatusCode::OK, &layout::page(&ctx, screen.title, &body)),
-            Err(error) => {
-                let page = layout::page(&ctx, screen.title, &layout::error(&error));
-                html(status_of(&error), &page)
-            }
+    /// What the agent does, where one runs. When a run has ended, what was read is old.
+    pub(super) fn agent(&self) -> Option<control::AgentState> {
+        // One that does not answer is as one that is not there: the page says so.
+        let state = self.agent.as_deref().and_then(|path| control::state(path).ok()).flatten();
+        let now = state.as_ref().map(|state| (state.pid, state.ended));
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if *seen != now {
+            *seen = now;
+            self.looks.forget();
         }
+        state
+    }
+
+    fn context(&self, asking: Asking, path: &str, given: BTreeMap<String, String>) -> Result<Ctx> {
+        let agent = self.agent();
+        let look = self.look(self.env.clock.now(), Asker::Person)?;
+        Ok(Ctx {
+            look,
+            agent,
+            // What was read meanwhile is not from the future.
+            now: self.env.clock.now(),
+            path: path.to_owned(),
+            given,
+            who: asking.who,
+            form_key: asking.form_key.unwrap_or_default(),
+            control: self.agent.clone(),
+            base: Arc::clone(&self.base),
+        })
+    }
+
+    /// The tries to enter.
+    pub(super) fn rate(&self) -> MutexGuard<'_, Rate> {
+        self.rate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn people(&self) -> People {
+        // One that cannot be read lets nobody in.
+        access::read(&self.folder).unwrap_or_default()
+    }
+
+    /// Whose cookie that is.
+    pub(super) fn by_cookie(&self, id: &str) -> Option<Entered> {
+        self.sessions.of(id, &self.people(), self.env.clock.now())
+    }
+
+    /// Who has that password, and what they are remembered by.
+    pub(super) fn by_password(&self, name: &str, password: &str) -> Option<(Who, Option<String>)> {
+        let people = self.people();
+        let person = people.entering(name, password, false)?;
+        let who = Who { name: name.to_owned(), role: person.role };
+        Some((who, Some(person.hash.clone())))
+    }
+
+    /// Who has that link.
+    pub(super) fn by_link(&self, secret: &str) -> Option<Who> {
+        links::take(&self.folder, secret, self.env.clock.now())
+    }
+
+    /// Whose token that is: `NAME.SECRET`. One that was right once is known by its digest, as
+    /// programs come again and again.
+    pub(super) fn by_token(&self, token: &str, from: &str) -> Option<Who> {
+        let (name, secret) = token.rsplit_once('.')?;
+        let people = self.people();
+        let known = |person: &access::Person| {
+            let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+            tokens.get(&digest_of(token)) == Some(&person.hash)
+        };
+        let person = match people.0.get(name).filter(|person| person.is_token && known(person)) {
+            Some(person) => person,
+            None => {
+                let now_ms = self.env.clock.monotonic_ms();
+                if self.rate().wait_ms(from, now_ms) > 0 {
+                    return None;
+                }
+                let Some(person) = people.entering(name, secret, true) else {
+                    self.rate().failed(from, now_ms);
+                    self.note(None, from, "token", name, "refused");
+                    return None;
+                };
+                let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+                tokens.insert(digest_of(token), person.hash.clone());
+                person
+            }
+        };
+        Some(Who { name: name.to_owned(), role: person.role })
+    }
+
+    /// Writes down who did what. Whether that is written.
+    pub(super) fn note(
+        &self,
+        who: Option<&Who>,
+        from: &str,
+        action: &str,
+        detail: &str,
+        outcome: &str,
+    ) -> bool {
+        let deed = Deed { who, from, action, detail, outcome };
+        audit::note(&self.folder, self.env.clock.now(), &deed).is_ok()
     }
 }
 
@@ -113,10 +279,11 @@ async fn nothing_here() -> Response {
 }
 
 /// An error as a page of its own.
-fn problem(error: &Error) -> Response {
+pub(super) fn problem(error: &Error) -> Response {
     html(status_of(error), &layout::bare("This did not work", &layout::error(error)))
 }
 
+/// The number of an error.
 pub(super) fn status_of(error: &Error) -> StatusCode {
     match error.kind() {
         Kind::Usage => StatusCode::BAD_REQUEST,
@@ -128,82 +295,11 @@ pub(super) fn status_of(error: &Error) -> StatusCode {
 }
 
 /// A page. What it shows is of this moment, and of nobody else's business.
-fn html(status: StatusCode, page: &Markup) -> Response {
+pub(super) fn html(status: StatusCode, page: &Markup) -> Response {
     let kind = [(CONTENT_TYPE, "text/html; charset=utf-8"), (CACHE_CONTROL, "no-store")];
     (status, kind, page.0.clone()).into_response()
 }
 
 fn of_type(kind: &'static str, content: &'static str) -> Response {
     ([(CONTENT_TYPE, kind), (CACHE_CONTROL, "no-cache")], content).into_response()
-}
-
-/// Lets only those requests through that mean us, and gives each answer its headers.
-async fn guard(request: Request, next: Next) -> Response {
-    let mut response = match host_of(request.headers(), request.uri()) {
-        Some(host) if is_ours(&host) => next.run(request).await,
-        _ => problem_of_host(),
-    };
-    for (name, value) in HEADERS {
-        let name = HeaderName::from_static(name);
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
-    }
-    response
-}
-
-/// A name that somebody else gave to our address: the page of a stranger would read ours.
-fn problem_of_host() -> Response {
-    let error = Error::new(Kind::Refused, "this name is not one of this page");
-    let hint = "use the address that `lifeboat run` listens on";
-    let body = layout::error(&error.hint(hint));
-    html(StatusCode::MISDIRECTED_REQUEST, &layout::bare("Wrong name", &body))
-}
-
-/// The host that was asked for, without its port.
-fn host_of(headers: &HeaderMap, uri: &Uri) -> Option<String> {
-    let mut named = headers.get_all(HOST).iter();
-    let host = match (named.next(), named.next()) {
-        (Some(host), None) => host.to_str().ok()?,
-        (None, None) => uri.authority()?.as_str(),
-        _ => return None,
-    };
-    let without_port = match host.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
-        _ => host,
-    };
-    Some(without_port.to_ascii_lowercase())
-}
-
-/// An address cannot be given to another; of names only this host's own cannot.
-fn is_ours(host: &str) -> bool {
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    host == "localhost" || bare.parse::<IpAddr>().is_ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn host(text: &'static str) -> Option<String> {
-        let mut headers = HeaderMap::new();
-        headers.insert(HOST, HeaderValue::from_static(text));
-        host_of(&headers, &Uri::from_static("/"))
-    }
-
-    #[test]
-    fn addresses_and_our_own_name_are_ours_and_others_names_are_not() {
-        for ours in ["127.0.0.1:6464", "localhost:6464", "LOCALHOST", "[::1]:6464", "10.0.0.1"] {
-            assert!(is_ours(&host(ours).unwrap()), "{ours}");
-        }
-        for other in ["evil.example:6464", "localhost.evil.example", "127.0.0.1.evil.example"] {
-            assert!(!is_ours(&host(other).unwrap()), "{other}");
-        }
-    }
-
-    #[test]
-    fn two_hosts_are_none() {
-        let mut headers = HeaderMap::new();
-        headers.append(HOST, HeaderValue::from_static("localhost"));
-        headers.append(HOST, HeaderValue::from_static("evil.example"));
-        assert_eq!(host_of(&headers, &Uri::from_static("/")), None);
-    }
 }

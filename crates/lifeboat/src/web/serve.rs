@@ -3,41 +3,78 @@
 //! One thread waits for all of them and does nothing while nobody asks; what a page needs is read
 //! and drawn on others. A connection that says nothing is closed, and so is one too many.
 
+use std::fs;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use lifeboat_core::{Error, Kind, Result};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::access;
+use super::guard::From;
 use super::look::Looks;
 use super::router::{self, Web};
+use super::sessions::Sessions;
+use crate::agent;
+use crate::config::listen::{Listen, TlsConfig};
+use crate::control;
+use crate::private;
 use crate::session::Session;
 
 /// So many connections are open at once.
 const CONNECTIONS_MAX: usize = 256;
 /// So many pages are drawn at once.
 const DRAWN_MAX: usize = 4;
-/// How long the head of a request may take.
+/// How long the head of a request may take, and the beginning of TLS.
 const HEAD: Duration = Duration::from_secs(10);
 /// How long those that are being answered may take when all ends.
 const END: Duration = Duration::from_secs(5);
 
+/// Where the page of this user is now, as a browser takes it.
+pub(crate) fn address(folder: &Path) -> Option<String> {
+    let text = fs::read_to_string(folder.join("address")).ok()?;
+    Some(text.trim().to_owned())
+}
+
 /// Listens there until a signal comes.
-pub(crate) fn serve(session: &Session, address: SocketAddr) -> Result<ExitCode> {
+pub(crate) fn serve(session: &Session, listen: Listen) -> Result<ExitCode> {
     let failed = |error| Error::io(Kind::Failed, "cannot begin to listen", error);
-    let clock = session.env()?.clock;
-    let web = Arc::new(Web { looks: Looks::new(session.again()), clock });
+    let folder = access::folder(session)?;
+    if !listen.is_of_this_host_alone() && access::read(&folder)?.is_empty() {
+        let message = format!("others reach {}, and nobody is named who may enter", listen.address);
+        return Err(Error::new(Kind::Refused, message).hint("lifeboat web password NAME"));
+    }
+    let tls = listen.tls.as_ref().map(acceptor).transpose()?;
+    let web = Arc::new(Web {
+        looks: Looks::new(session.again()),
+        env: session.env()?,
+        sessions: Sessions::read(folder.join("sessions.json")),
+        agent: control::path(session),
+        base: Arc::new(agent::base(session)?),
+        rate: Mutex::default(),
+        tokens: Mutex::default(),
+        seen: Mutex::default(),
+        folder: folder.clone(),
+        listen: listen.clone(),
+    });
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
-    let (sender, receiver) = watch::channel(None);
+    let (sender, ending) = watch::channel(None);
     std::thread::spawn(move || {
         for signal in signals.forever() {
             // The one who listens may be gone already.
@@ -50,61 +87,127 @@ pub(crate) fn serve(session: &Session, address: SocketAddr) -> Result<ExitCode> 
         .thread_keep_alive(Duration::from_secs(10))
         .build()
         .map_err(failed)?;
-    runtime.block_on(listen(session, address, router::router(web), receiver))
-}
-
-async fn listen(
-    session: &Session,
-    address: SocketAddr,
-    router: Router,
-    mut ending: watch::Receiver<Option<i32>>,
-) -> Result<ExitCode> {
-    let failed = |error| {
-        Error::io(Kind::Failed, format!("cannot listen on {address}"), error)
-            .hint("another program may listen there: choose another `listen` of `agent`")
-    };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
-    session.printer.note(&format!("listening on http://{bound}/"));
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let signal = loop {
-        // Who finds no place waits outside.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { break None };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = ending.changed() => break *ending.borrow(),
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            // Such as no more files: that passes, and is no reason to end.
-            Err(_) => {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let (router, mut ending) = (router.clone(), ending.clone());
-        tokio::spawn(async move {
-            let service = TowerToHyperService::new(router);
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD)
-                .serve_connection(TokioIo::new(stream), service);
-            tokio::pin!(connection);
-            tokio::select! {
-                _ = connection.as_mut() => {}
-                _ = ending.changed() => {
-                    connection.as_mut().graceful_shutdown();
-                    let _ = connection.await;
-                }
-            }
-            drop(place);
-        });
-    };
-    // All places are free again when all connections are closed.
-    let all = places.acquire_many(u32::try_from(CONNECTIONS_MAX).unwrap_or(1));
-    let _ = tokio::time::timeout(END, all).await;
+    let door = Door { listen, tls, folder, ending };
+    let signal = runtime.block_on(door.open(session, router::router(web)))?;
+    // What is still being drawn or told is for nobody any more.
+    runtime.shutdown_background();
     match signal {
         Some(SIGINT) => Err(Error::new(Kind::Interrupted, "interrupted")),
         _ => Err(Error::new(Kind::Terminated, "ended by SIGTERM")),
+    }
+}
+
+/// What speaks TLS with that certificate.
+fn acceptor(tls: &TlsConfig) -> Result<TlsAcceptor> {
+    let wrong = |path: &Path, why: String| {
+        Error::new(Kind::Usage, format!("cannot use {}: {why}", path.display()))
+            .hint("`tls` of `agent` names a certificate and its key, both as PEM")
+    };
+    let certificates = CertificateDer::pem_file_iter(&tls.certificate)
+        .and_then(Iterator::collect::<std::result::Result<Vec<_>, _>>)
+        .map_err(|error| wrong(&tls.certificate, error.to_string()))?;
+    let key = PrivateKeyDer::from_pem_file(&tls.key)
+        .map_err(|error| wrong(&tls.key, error.to_string()))?;
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(certificates, key))
+        .map_err(|error| wrong(&tls.certificate, error.to_string()))?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// Where connections come in.
+struct Door {
+    listen: Listen,
+    tls: Option<TlsAcceptor>,
+    folder: PathBuf,
+    ending: watch::Receiver<Option<i32>>,
+}
+
+impl Door {
+    async fn open(mut self, session: &Session, router: Router) -> Result<Option<i32>> {
+        let address = self.listen.address;
+        let failed = |error| {
+            Error::io(Kind::Failed, format!("cannot listen on {address}"), error)
+                .hint("another program may listen there: choose another `listen` of `agent`")
+        };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let bound = listener.local_addr().map_err(failed)?;
+        let url = format!("{}://{bound}/", self.listen.scheme());
+        // Where it cannot be written, `web open` goes by the configuration.
+        let _ = private::replace(&self.folder.join("address"), url.as_bytes());
+        session.printer.note(&format!("listening on {url}"));
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let signal = loop {
+            // Who finds no place waits outside.
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { break None };
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = self.ending.changed() => break *self.ending.borrow(),
+            };
+            match accepted {
+                Ok((stream, from)) if self.may_connect(from) => {
+                    let answering = self.answer(stream, from, router.clone());
+                    tokio::spawn(async move {
+                        answering.await;
+                        drop(place);
+                    });
+                }
+                Ok(_) => {}
+                // Such as no more files: that passes, and is no reason to end.
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        };
+        // All places are free again when all connections are closed.
+        let all = places.acquire_many(u32::try_from(CONNECTIONS_MAX).unwrap_or(1));
+        let _ = tokio::time::timeout(END, all).await;
+        Ok(signal)
+    }
+
+    /// Where proxies are named, nobody else may.
+    fn may_connect(&self, from: SocketAddr) -> bool {
+        let proxies = &self.listen.proxies;
+        proxies.is_empty() || proxies.contains(&from.ip().to_canonical())
+    }
+
+    fn answer(
+        &self,
+        stream: TcpStream,
+        from: SocketAddr,
+        router: Router,
+    ) -> impl Future<Output = ()> + use<> {
+        let (tls, ending) = (self.tls.clone(), self.ending.clone());
+        let router = router.layer(Extension(From(from.ip().to_canonical())));
+        async move {
+            let _ = stream.set_nodelay(true);
+            match tls {
+                None => talk(stream, router, ending).await,
+                Some(tls) => {
+                    if let Ok(Ok(stream)) = tokio::time::timeout(HEAD, tls.accept(stream)).await {
+                        talk(stream, router, ending).await;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Answers what comes by a connection, until it or everything ends.
+async fn talk(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    router: Router,
+    mut ending: watch::Receiver<Option<i32>>,
+) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::pin!(connection);
+    tokio::select! {
+        // Whoever goes away goes away.
+        _ = connection.as_mut() => {}
+        _ = ending.changed() => {
+            connection.as_mut().graceful_shutdown();
+            let _ = tokio::time::timeout(Duration::from_secs(2), connection).await;
+        }
     }
 }

@@ -22,11 +22,6 @@ impl Agent {
         agent
     }
 
-    /// Its process.
-    pub(crate) fn id(&self) -> u32 {
-        self.0.id()
-    }
-
     /// Kills it.
     pub(crate) fn kill(mut self) {
         self.0.kill().unwrap();

@@ -1,6 +1,8 @@
 //! The screens: a file and a line for each.
 
 mod overview;
+pub(super) mod restore;
+pub(super) mod runs;
 
 use lifeboat_core::Result;
 use maud::Markup;
@@ -19,6 +21,64 @@ pub(crate) struct Screen {
     pub(crate) draw: fn(&Ctx) -> Result<Markup>,
 }
 
+/// Something that can be done: what a form sends is checked before, and written down.
+pub(crate) struct Act {
+    /// Where it is.
+    pub(crate) path: &'static str,
+    /// What the page is called that answers.
+    pub(crate) title: &'static str,
+    /// What it is called in the audit log.
+    pub(crate) action: &'static str,
+    /// To what it is done, for the audit log.
+    pub(crate) detail: fn(&Ctx) -> String,
+    /// Does it.
+    pub(crate) go: fn(&Ctx) -> Result<Done>,
+}
+
+/// What follows when it is done.
+pub(crate) enum Done {
+    /// Another page.
+    Go(String),
+    /// What stands between the head and the foot of this one.
+    Show(Markup),
+}
+
 /// All of them, in the order of the menu.
-pub(crate) const SCREENS: &[Screen] =
-    &[Screen { path: "/", title: "Overview", is_in_menu: true, draw: overview::draw }];
+pub(crate) const SCREENS: &[Screen] = &[
+    Screen { path: "/", title: "Overview", is_in_menu: true, draw: overview::draw },
+    Screen { path: "/runs", title: "Runs", is_in_menu: true, draw: runs::draw },
+    Screen { path: "/runs/{run}", title: "Run", is_in_menu: false, draw: runs::draw_one },
+    Screen { path: "/restore", title: "Restore", is_in_menu: true, draw: restore::draw },
+];
+
+/// All that can be done.
+pub(crate) const ACTS: &[Act] = &[
+    Act {
+        path: "/runs/begin",
+        title: "Run",
+        action: "run",
+        detail: |ctx| ctx.given("job").unwrap_or_default().to_owned(),
+        go: runs::begin,
+    },
+    Act {
+        path: "/runs/stop",
+        title: "Run",
+        action: "stop",
+        detail: |ctx| ctx.given("run").unwrap_or_default().to_owned(),
+        go: runs::stop,
+    },
+    Act {
+        path: "/restore/plan",
+        title: "Restore: the plan",
+        action: "plan a restore",
+        detail: restore::detail,
+        go: restore::plan,
+    },
+    Act {
+        path: "/restore/begin",
+        title: "Restore",
+        action: "restore",
+        detail: restore::detail,
+        go: restore::begin,
+    },
+];

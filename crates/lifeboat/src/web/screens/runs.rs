@@ -1,0 +1,221 @@
+//! What runs now, how far it is and what it says; what ran last, and what is next.
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use lifeboat_core::{Error, Kind, Result};
+use maud::{Markup, html};
+
+use super::Done;
+use crate::control::{AgentState, Ended, JobState, Question, RunState, Told};
+use crate::ui::units;
+use crate::web::context::Ctx;
+use crate::web::layout;
+
+fn agent(ctx: &Ctx) -> Result<&AgentState> {
+    ctx.agent.as_ref().ok_or_else(|| {
+        Error::new(Kind::Failed, "no agent runs here: nothing is begun by itself")
+            .hint("lifeboat run; or, to have it run always: lifeboat install systemd --agent")
+    })
+}
+
+/// The screen.
+pub(super) fn draw(ctx: &Ctx) -> Result<Markup> {
+    let state = agent(ctx)?;
+    let asked: Vec<&RunState> = state.runs.iter().filter(|run| run.ended.is_some()).collect();
+    Ok(html! {
+        section data-live="runs" aria-live="polite" { (going(state)) }
+        @if let Some(until) = state.paused_until {
+            p.summary.doubtful { "Paused: nothing begins by itself until " (ctx.moment(until)) }
+        }
+        h2 { "Jobs" }
+        table.jobs {
+            thead { tr {
+                th scope="col" { "Job" } th scope="col" { "Next" } th scope="col" { "Last" }
+                @if ctx.may_do() { th scope="col" { "Now" } }
+            } }
+            tbody { @for job in &state.jobs { (job_row(ctx, job)) } }
+        }
+        @if !asked.is_empty() {
+            h2 { "Restores" }
+            ul { @for run in asked { li {
+                (outcome(run.ended.as_ref())) " "
+                a href={ "/runs/" (segment(&run.id)) } { (run.title) }
+                @if let Some(by) = &run.by { ", asked for by " (by) }
+                " " (layout::time(ctx, run.begun_at))
+            } } }
+        }
+    })
+}
+
+fn job_row(ctx: &Ctx, job: &JobState) -> Markup {
+    html! {
+        tr {
+            th scope="row" { (job.name) }
+            td data-label="Next" {
+                @if job.is_running { a href={ "/runs/" (segment(&job.name)) } { "runs now" } }
+                @else if let Some(next) = job.next { (layout::time(ctx, next)) }
+            }
+            td data-label="Last" {
+                @match &job.last {
+                    None => { "never" }
+                    Some(last) => {
+                        (outcome(Some(last))) " " (layout::time(ctx, last.ended_at))
+                        @if let Some(error) = &last.error { p.reason.bad { (error) } }
+                    }
+                }
+            }
+            @if ctx.may_do() {
+                td data-label="Now" { form method="post" action="/runs/begin" {
+                    (layout::form_key(ctx))
+                    input type="hidden" name="job" value=(job.name);
+                    button disabled[job.is_running] aria-label={ "Run " (job.name) " now" } {
+                        "Run now"
+                    }
+                } }
+            }
+        }
+    }
+}
+
+fn outcome(ended: Option<&Ended>) -> Markup {
+    let (class, word) = match ended.map(|ended| ended.outcome.as_str()) {
+        None => ("doubtful", "runs"),
+        Some("done") => ("good", "done"),
+        Some("absent") => ("doubtful", "no drive"),
+        Some(_) => ("bad", "failed"),
+    };
+    html! { span class={ "mark " (class) } { (word) } }
+}
+
+/// A part of a path of ours.
+fn segment(text: &str) -> String {
+    let mut segment = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                segment.push(char::from(byte));
+            }
+            _ => segment.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    segment
+}
+
+/// Everything that runs now.
+pub(crate) fn going(state: &AgentState) -> Markup {
+    let going: Vec<&RunState> = state.runs.iter().filter(|run| run.ended.is_none()).collect();
+    html! {
+        h2 { @if going.is_empty() { "Nothing runs now" } @else { "Running now" } }
+        @for run in going {
+            article.run {
+                h3 { a href={ "/runs/" (segment(&run.id)) } { (run.title) } }
+                (progress(&run.told))
+            }
+        }
+    }
+}
+
+fn progress(told: &Told) -> Markup {
+    let speed = units::speed(told.bytes_done, told.elapsed_ms).filter(|_| told.bytes_done > 0);
+    let what = format!("{} {}", told.phase, told.subject);
+    html! {
+        @if told.phase.is_empty() { p { "It has begun." } }
+        @else {
+            @if let Some(total) = told.bytes_total.filter(|total| *total > 0) {
+                progress max=(total) value=(told.bytes_done.min(total)) aria-label=(what) {}
+            }
+            p {
+                (what)
+                @if told.bytes_done > 0 { ": " (units::bytes(told.bytes_done)) }
+                @if let Some(total) = told.bytes_total { " of " (units::bytes(total)) }
+                @if let Some(speed) = speed { ", " (speed) }
+                @if let Some(left_ms) = told.left_ms { ", " (units::duration(left_ms)) " left" }
+            }
+        }
+    }
+}
+
+/// The screen of one run.
+pub(super) fn draw_one(ctx: &Ctx) -> Result<Markup> {
+    let state = agent(ctx)?;
+    let id = ctx.given("run").unwrap_or_default();
+    let Some(piece) = one(state, id, ctx.now, &ctx.look.zone) else {
+        let message = format!("there is no run that is called `{}`", units::one_line(id));
+        return Err(Error::new(Kind::NotCovered, message).hint("look at the screen of the runs"));
+    };
+    let is_going = state.runs.iter().any(|run| run.id == id && run.ended.is_none());
+    Ok(html! {
+        section data-live={ "run:" (id) } aria-live="polite" { (piece) }
+        @if is_going && ctx.may_do() {
+            form method="post" action="/runs/stop" {
+                (layout::form_key(ctx))
+                input type="hidden" name="run" value=(id);
+                button { "Ask it to end" }
+            }
+        }
+    })
+}
+
+/// One run: while it goes on, and when it has ended.
+pub(crate) fn one(state: &AgentState, id: &str, now: Timestamp, zone: &TimeZone) -> Option<Markup> {
+    let Some(run) = state.runs.iter().find(|run| run.id == id) else {
+        let job = state.jobs.iter().find(|job| job.name == id)?;
+        let last = job.last.as_ref();
+        return Some(html! {
+            h2 { (job.name) }
+            @if let Some(last) = last { (end(last, zone)) } @else { p { "It never ran." } }
+            @if let Some(next) = job.next { p { "Next: " (units::moment(next, zone)) } }
+        });
+    };
+    Some(html! {
+        h2 { (run.title) }
+        p { "Begun " (units::age(run.begun_at, now)) @if let Some(by) = &run.by { " by " (by) } }
+        @match &run.ended {
+            None => { (progress(&run.told)) }
+            Some(ended) => { (end(ended, zone)) (result(run)) }
+        }
+        @if !run.told.lines.is_empty() {
+            h3 { "What it says" }
+            ol.log tabindex="0" aria-label="What it says" {
+                @for line in &run.told.lines { li class=(line.kind) { (line.text) } }
+            }
+        }
+    })
+}
+
+fn end(ended: &Ended, zone: &TimeZone) -> Markup {
+    let took = ended.ended_at.duration_since(ended.begun_at).as_millis();
+    let took = units::duration(u64::try_from(took).unwrap_or(0));
+    html! {
+        p { (outcome(Some(ended))) " after " (took) ", at " (units::moment(ended.ended_at, zone)) }
+        @if let Some(error) = &ended.error { p.reason.bad { (error) } }
+    }
+}
+
+/// What a restore printed at its end.
+fn result(run: &RunState) -> Markup {
+    let text = |name: &str| run.result[name].as_str();
+    let kept = run.result["kept_aside"].as_array();
+    let kept = kept.into_iter().flatten().filter_map(|kept| kept.as_str());
+    html! {
+        dl {
+            @if let Some(place) = text("place") { dt { "Where" } dd { code { (place) } } }
+            @for kept in kept { dt { "What was there is kept" } dd { code { (kept) } } }
+            @if let Some(undo) = text("undo") { dt { "To go back" } dd { code { (undo) } } }
+        }
+    }
+}
+
+/// Runs a job now.
+pub(super) fn begin(ctx: &Ctx) -> Result<Done> {
+    let job = ctx.given("job").unwrap_or_default().to_owned();
+    ctx.ask(&Question::Run { job: job.clone() })?;
+    Ok(Done::Go(format!("/runs/{}", segment(&job))))
+}
+
+/// Asks a run to end.
+pub(super) fn stop(ctx: &Ctx) -> Result<Done> {
+    let run = ctx.given("run").unwrap_or_default().to_owned();
+    ctx.ask(&Question::Stop { run: run.clone() })?;
+    Ok(Done::Go(format!("/runs/{}", segment(&run))))
+}
