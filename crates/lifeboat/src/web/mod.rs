@@ -9,7 +9,8 @@
 //! `context` what each of them gets, `look` what was read of repositories and when that is read
 //! anew, `verdict` what is said of a source. `guard` lets in who may: by `access`
 //! (names and secrets), `links`, `sessions` and `rate`; `audit` writes down who did what. `router`
-//! has the ways, `login` and `live` two of them, `api` those that programs take, `serve` the connections.
+//! has the ways, `login` and `live` two of them, `api` those that programs take, `serve` the
+//! connections.
 
 pub(crate) mod access;
 mod api;
