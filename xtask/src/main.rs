@@ -63,6 +63,11 @@ cargo xtask bench salvage  measures us against .recover of a shell that is built
     --size-mb N           size of the database in millions of bytes (1000)
     --runs N              how often each is run (3)
     --program FILE        this program of ours instead of one that is built first
+cargo xtask bench agent   what the agent takes of the processor and of memory
+    --sources N           how many databases it follows (200)
+    --seconds N           for how long it is measured (60)
+    --writes              somebody writes to one of them each second
+    --program FILE        this program of ours instead of one that is built first
 cargo xtask bench retention  times list, status and prune --dry-run on many backups; as root cold
     --backups N           how many (10000)
     --runs N              how often each is run (5)
@@ -95,6 +100,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ["bench", "migrate", options @ ..] => bench::migrate::run(options),
         ["bench", "salvage", options @ ..] => bench::salvage::run(options),
         ["bench", "retention", options @ ..] => bench::retention::run(options),
+        ["bench", "agent", options @ ..] => bench::agent::run(options),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             Ok(())

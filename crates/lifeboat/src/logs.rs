@@ -163,13 +163,16 @@ pub(crate) fn newest(
     Ok(newest_and_gap(repository, entry, last)?.0)
 }
 
+/// The newest state that logs lead to, and what is missing in one.
+pub(crate) type Ends = (Option<(String, Moment)>, Option<String>);
+
 /// The newest state of a source that its logs lead to, as `restore` takes it; and what is missing
 /// in the log of its newest good backup.
 pub(crate) fn newest_and_gap(
     repository: &Repository,
     entry: &SourceEntry,
     newest_good: &Manifest,
-) -> Result<(Option<(String, Moment)>, Option<String>)> {
+) -> Result<Ends> {
     let (mut best, mut broken): (Option<(String, Moment)>, Option<String>) = (None, None);
     if newest_good.source.kind != KIND {
         return Ok((best, broken));

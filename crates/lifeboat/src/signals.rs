@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use lifeboat_core::stop::{INTERRUPT, Stop, TERMINATE};
+use lifeboat_core::{Error, Kind};
 
 /// Zero, or the exit code of the signal that was caught first.
 static CAUGHT: AtomicU8 = AtomicU8::new(0);
@@ -41,4 +42,9 @@ pub(crate) fn catch() -> Stop {
 /// Whether a signal was caught.
 pub(crate) fn is_caught() -> bool {
     CAUGHT.load(Ordering::Relaxed) != 0
+}
+
+/// Whether that is no failure, but the end that somebody asked for.
+pub(crate) fn is_end(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Interrupted | Kind::Terminated)
 }

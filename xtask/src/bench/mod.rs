@@ -6,6 +6,7 @@
 //! least that any program must do for the same result. Nothing is left out: what misses its bar
 //! is printed as a miss.
 
+pub(crate) mod agent;
 mod arena;
 mod contenders;
 mod litestream;

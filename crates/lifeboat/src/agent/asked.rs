@@ -115,9 +115,9 @@ impl AllAsked {
         self.all.iter_mut().find(wanted).map(|one| one.ask_to_end(now)).is_some()
     }
 
-    /// All are to end.
-    pub(super) fn end(&mut self, now: Now) {
-        self.all.iter_mut().for_each(|one| one.ask_to_end(now));
+    /// All are to end. How many had not been asked to before.
+    pub(super) fn end(&mut self, now: Now) -> u64 {
+        self.all.iter_mut().map(|one| u64::from(one.ask_to_end(now))).sum()
     }
 
     /// Whether none runs.
@@ -154,11 +154,12 @@ impl AllAsked {
 }
 
 impl One {
-    fn ask_to_end(&mut self, now: Now) {
-        if let (Some(run), None) = (&self.run, self.ending_ms) {
-            run.terminate();
-            self.ending_ms = Some(now.steady_ms);
-        }
+    /// Whether it runs, and had not been asked before.
+    fn ask_to_end(&mut self, now: Now) -> bool {
+        let (Some(run), None) = (&self.run, self.ending_ms) else { return false };
+        run.terminate();
+        self.ending_ms = Some(now.steady_ms);
+        true
     }
 
     fn look(&mut self, session: &Session, now: Now) -> Option<()> {

@@ -8,7 +8,13 @@ use lifeboat_core::{Error, Kind, Result};
 
 use super::scheduler::{Lane, Limits, Spec};
 use crate::commands::install::{Program, jobs_of};
+use crate::config::schedule::Schedule;
 use crate::session::Session;
+
+/// The job that looks at everything.
+pub(super) const WATCH: &str = "watch";
+/// It reads what repositories hold, and never their content.
+const WATCH_MS_MAX: u64 = 15 * 60_000;
 
 /// All that there is to do.
 pub(super) struct Plan {
@@ -36,7 +42,22 @@ impl Plan {
         let (jobs, _) = jobs_of(session)?;
         let base = base(session, &program);
         let (mut specs, mut commands) = (Vec::new(), BTreeMap::new());
-        for job in jobs {
+        let agent = config.agent.clone().unwrap_or_default();
+        if !config.source.is_empty() {
+            let arguments = ["--json", "watch", "--unattended"].map(str::to_owned);
+            commands.insert(WATCH.to_owned(), [&base[..], &arguments].concat());
+            specs.push(Spec {
+                name: WATCH.to_owned(),
+                schedule: Schedule::read(agent.watch())
+                    .map_err(|why| Error::new(Kind::Usage, format!("`watch` of `agent`: {why}")))?,
+                zone: session.surroundings.time_zone.clone(),
+                delay_ms_max: 0,
+                limit_ms: Some(WATCH_MS_MAX),
+                lane: Lane::Watch,
+            });
+        }
+        // A timer would do it where there is no agent.
+        for job in jobs.into_iter().filter(|job| job.name != WATCH) {
             let command = [&base[..], &["--json".to_owned()], &job.arguments].concat();
             commands.insert(job.name.clone(), command);
             let lane = match job.name.starts_with("backup-") {
@@ -72,7 +93,6 @@ impl Plan {
                 add(format!("receive-{name}"), &arguments);
             }
         }
-        let agent = config.agent.clone().unwrap_or_default();
         if agent.listen.is_some() {
             let mut arguments = vec!["web".to_owned(), "serve".to_owned()];
             arguments.extend(json.clone());

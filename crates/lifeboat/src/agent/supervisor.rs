@@ -19,7 +19,7 @@ use super::child::{Ears, Run};
 use super::control::{self, Bell, Socket};
 use super::kept::{self, State};
 use super::lasting::AllLasting;
-use super::plan::Plan;
+use super::plan::{self, Plan};
 use super::scheduler::{Action, Event, Now, Outcome, Scheduler, Why};
 use super::systemd::Systemd;
 use crate::config::diagnose;
@@ -78,6 +78,8 @@ struct Agent<'a> {
     /// The signal by which it was told to end.
     ending: Option<Kind>,
     is_finished: bool,
+    /// How many runs were ended because all was to end.
+    cut_off: u64,
 }
 
 /// Runs until it is told to end. `follow` are the options of the follower.
@@ -117,6 +119,7 @@ pub(crate) fn run(session: &Session, follow: &[String]) -> Result<ExitCode> {
         looked_ms: now.steady_ms,
         ending: None,
         is_finished: false,
+        cut_off: 0,
     };
     agent.lasting.want(&agent.plan.lasting, now.steady_ms);
     agent.save();
@@ -127,9 +130,18 @@ pub(crate) fn run(session: &Session, follow: &[String]) -> Result<ExitCode> {
         agent.hear(follow);
     }
     agent.save();
-    let kind = agent.ending.unwrap_or(Kind::Terminated);
-    let word = if kind == Kind::Interrupted { "interrupted" } else { "ended by SIGTERM" };
-    Err(Error::new(kind, format!("{word}, with nothing left running")))
+    match agent.cut_off {
+        // What was asked for is what happened.
+        0 => {
+            session.printer.note("ended, with nothing left running");
+            Ok(ExitCode::SUCCESS)
+        }
+        runs => {
+            let kind = agent.ending.unwrap_or(Kind::Terminated);
+            let message = format!("ended before {runs} runs were done");
+            Err(Error::new(kind, message).hint("they begin again with the next `lifeboat run`"))
+        }
+    }
 }
 
 /// The socket by which the agent is asked. Without one, all runs that is scheduled.
@@ -200,7 +212,7 @@ impl Agent<'_> {
             self.ending_ms = now.steady_ms;
         } else {
             // Told twice, it waits no longer.
-            self.asked.end(now);
+            self.cut_off += self.asked.end(now);
         }
         self.ending = Some(kind);
         self.tell_scheduler(Event::Drain);
@@ -309,7 +321,7 @@ impl Agent<'_> {
         let drain_ms = self.plan.limits.drain_ms;
         let waited_ms = now.steady_ms.saturating_sub(self.ending_ms);
         if self.ending.is_some() && waited_ms >= drain_ms {
-            self.asked.end(now);
+            self.cut_off += self.asked.end(now);
         }
     }
 
@@ -449,13 +461,16 @@ impl Agent<'_> {
             None if last.outcome == "absent" => {
                 printer.note(&format!("{subject}: its repository is not there for now"));
             }
+            // Every few minutes, and what it found it has told.
+            None if name == plan::WATCH => printer.detail(&format!("{subject}: done in {took}")),
             None => printer.note(&format!("{subject}: done in {took}")),
         }
     }
 
     fn see_getting_on(&mut self) {
         let now_ms = self.env.clock.monotonic_ms();
-        if now_ms.saturating_sub(self.looked_ms) < GET_ON_MS {
+        let every_ms = GET_ON_MS.min(self.plan.limits.hang_ms / 4);
+        if now_ms.saturating_sub(self.looked_ms) < every_ms {
             return;
         }
         self.looked_ms = now_ms;
@@ -480,6 +495,7 @@ impl Agent<'_> {
         match action {
             Action::Start { job, late_ms, attempt } => self.start(job, late_ms, attempt),
             Action::Terminate { job, why } => {
+                self.cut_off += u64::from(why == Why::Drain);
                 let hang = units::duration(self.plan.limits.hang_ms);
                 let why = match why {
                     Why::Limit => "it takes too long".to_owned(),

@@ -8,6 +8,7 @@ mod files;
 mod jobs;
 mod postgres;
 mod systemd;
+mod told;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -186,7 +186,14 @@ fn follow_all(session: &Session, args: Args) -> Result<ExitCode> {
             Ok(None) => {}
             ended => {
                 thinning.end();
-                return ended.map(|code| code.unwrap_or(ExitCode::SUCCESS));
+                return match ended {
+                    // It runs until it is told to end: that is no failure.
+                    Err(error) if !args.once && signals::is_end(&error) => {
+                        session.printer.note("ended: all that was committed is stored");
+                        Ok(ExitCode::SUCCESS)
+                    }
+                    ended => ended.map(|code| code.unwrap_or(ExitCode::SUCCESS)),
+                };
             }
         }
     }

@@ -6,11 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use super::listen::{Listen, TlsConfig};
 use super::runs::RetryConfig;
+use super::schedule::Schedule;
 use super::values::{Period, Text};
 
 /// So many backups run at once, however few processors there are: one that hangs must not keep all
 /// others waiting.
 const AT_ONCE_MIN: usize = 2;
+const WATCH: &str = "*/5 * * * *";
+/// A run that writes nothing may be reading.
+const HANG_MS_MIN: u64 = 5_000;
 const HANG_MS: u64 = 30 * 60_000;
 const DRAIN_MS: u64 = 60_000;
 const RETRY: Retry = Retry { times: 3, delay_ms: 60_000, delay_ms_max: 15 * 60_000 };
@@ -40,6 +44,11 @@ pub(crate) struct AgentConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = 2)]
     pub(crate) at_once: Option<usize>,
+    /// When `lifeboat watch` looks at everything and tells what is wrong: five fields as cron has
+    /// them, or a word such as "hourly". Default: "*/5 * * * *".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(example = &"*/5 * * * *")]
+    pub(crate) watch: Option<String>,
     /// How long a run may neither get on nor use the processor; then it is ended and tried again.
     /// Default: "30m".
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -56,6 +65,11 @@ pub(crate) struct AgentConfig {
 }
 
 impl AgentConfig {
+    /// When everything is looked at.
+    pub(crate) fn watch(&self) -> &str {
+        self.watch.as_deref().unwrap_or(WATCH)
+    }
+
     /// How many backups run at once.
     pub(crate) fn at_once(&self, processors: usize) -> usize {
         self.at_once.unwrap_or(processors.max(AT_ONCE_MIN))
@@ -89,9 +103,12 @@ impl AgentConfig {
         if self.at_once == Some(0) {
             found.push(("at_once", "no backup would ever run: write 1 or more".to_owned()));
         }
-        if self.hang.is_some_and(|hang| hang.0.milliseconds < 60_000) {
-            let message = "a run may be quiet for a minute: write \"1m\" or more".to_owned();
+        if self.hang.is_some_and(|hang| hang.0.milliseconds < HANG_MS_MIN) {
+            let message = "a run may be quiet for a moment: write \"5s\" or more".to_owned();
             found.push(("hang", message));
+        }
+        if let Some(Err(why)) = self.watch.as_deref().map(Schedule::read) {
+            found.push(("watch", why));
         }
         found
     }

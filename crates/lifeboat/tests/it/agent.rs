@@ -125,7 +125,7 @@ fn what_is_scheduled_runs_and_what_fails_keeps_nobody_waiting() {
     assert!(!said.contains("backup-wrong: tried again"), "{said}");
     agent.wait("its status", || agent.heard("failed last: backup-gone") > 0);
     agent.wait("the watchdog", || agent.heard("WATCHDOG=1") > 1);
-    assert_eq!(agent.end(), 143, "{}", agent.said());
+    assert_eq!(agent.end(), 0, "{}", agent.said());
     assert!(agent.heard("STOPPING=1") == 1 && agent.heard("next backup-") > 0);
     assert_eq!(mode(&world.path("state/lifeboat/agent/state.json")), 0o600);
     assert_eq!(mode(&world.path("state/lifeboat/agent")), 0o700);
@@ -138,12 +138,12 @@ fn what_was_missed_is_caught_up_once_after_a_restart() {
     let mut agent = Agent::start(&world, Some("2026-03-02T10:00:01Z"));
     // A second agent for the same state has no place beside it.
     world.run(&["run"]).expect(11).says("another `lifeboat run`");
-    assert_eq!(agent.end(), 143);
+    assert_eq!(agent.end(), 0);
     assert_eq!(backups(&world, "good"), 0);
     let mut later = Agent::start(&world, Some("2026-03-05T10:00:05Z"));
     later.wait("what was missed", || state(&world)["runs"]["backup-good"]["outcome"] == "done");
     assert!(later.said().contains("backup-good: begins, 2 d"), "{}", later.said());
-    assert_eq!(later.end(), 143);
+    assert_eq!(later.end(), 0);
     assert_eq!(backups(&world, "good"), 1, "three days are one backup");
 }
 
@@ -167,7 +167,7 @@ fn killed_in_the_middle_it_begins_that_run_again() {
     fs::write(world.path("home/config/lifeboat/config.toml"), configured).unwrap();
     let mut again = Agent::start(&world, Some("2026-03-02T10:01:20Z"));
     again.wait("the slow one", || state(&world)["runs"]["backup-slow"]["outcome"] == "done");
-    assert_eq!(again.end(), 143);
+    assert_eq!(again.end(), 0);
     assert_eq!((backups(&world, "slow"), backups(&world, "good")), (1, 1));
 }
 
@@ -188,7 +188,7 @@ fn a_configuration_that_is_wrong_is_not_taken() {
     agent.signal(libc::SIGHUP);
     agent.wait("the other schedule", || agent.heard("READY=1") == 3);
     agent.wait("its next job", || agent.heard("next backup-better") > 0);
-    assert_eq!(agent.end(), 143);
+    assert_eq!(agent.end(), 0);
 }
 
 /// Runs may go on for the time that the configuration gives them; then they are asked to end, and
@@ -205,15 +205,18 @@ fn an_end_lets_runs_end() {
     configured(&world, &slow(3));
     let mut agent = Agent::start(&world, Some("2026-03-02T10:00:58Z"));
     agent.wait("the slow one", || world.path("data/begun").exists());
-    assert_eq!(agent.end(), 143);
+    assert_eq!(agent.end(), 0);
+    assert!(!agent.said().contains("\nerror: "), "{}", agent.said());
     assert_eq!(backups(&world, "slow"), 1, "{}", agent.said());
 
     fs::remove_file(world.path("data/begun")).unwrap();
     configured(&world, &format!("{}[agent]\ndrain = \"1s\"\n", slow(600)));
     let mut agent = Agent::start(&world, Some("2026-03-02T10:01:58Z"));
     agent.wait("the slow one", || world.path("data/begun").exists());
+    // What was cut off is no regular end.
     assert_eq!(agent.end(), 143);
     assert!(agent.said().contains("backup-slow: asked to end"), "{}", agent.said());
+    assert!(agent.said().contains("ended before 1 runs were done"), "{}", agent.said());
     assert_eq!(backups(&world, "slow"), 1, "{}", agent.said());
 }
 
@@ -227,13 +230,19 @@ fn databases_are_followed_beside_the_schedules_and_again_after_a_fault() {
     );
     let mut agent = Agent::start(&world, None);
     agent.wait("the follower", || agent.said().contains("following app in"));
-    let follower = children_of(agent.child.id());
+    // A watch may just be running, too.
+    let is_follower = |id: &u32| {
+        let words = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&words).contains("--follow")
+    };
+    let children = children_of(agent.child.id()).into_iter();
+    let follower: Vec<u32> = children.filter(is_follower).collect();
     assert_eq!(follower.len(), 1, "{follower:?}");
     // SAFETY: a signal to a process that this test began, by way of the agent.
     unsafe { libc::kill(follower[0] as i32, libc::SIGKILL) };
     agent.wait("another one", || agent.said().matches("following app in").count() == 2);
     assert!(agent.said().contains("follow: it ended (signal: 9"), "{}", agent.said());
-    assert_eq!(agent.end(), 143);
+    assert_eq!(agent.end(), 0);
     sleep(Duration::from_millis(50));
     assert!(agent.said().contains("ending"), "{}", agent.said());
 }
@@ -253,4 +262,104 @@ fn the_agent_needs_a_configuration_and_takes_no_repository() {
     world.run(&["run"]).expect(2).says("at_once").says("no backup would ever run");
     configured(&world, "[agent]\nhang = \"1s\"\n");
     world.run(&["run"]).expect(2).says("hang");
+}
+
+/// A run that does nothing is ended and tried again; one that takes too long by its own limit ends
+/// by itself; and meanwhile everybody else has their turn.
+#[test]
+fn what_hangs_is_ended_and_tried_again_and_starves_no_other() {
+    let world = World::new();
+    let hook = "echo begun >> $DATA/hangs; exec sleep 600";
+    configured(
+        &world,
+        &format!(
+            "[source.hangs]\nfiles = [\"$DATA/good.txt\"]\nschedule = \"* * * * *\"\n\
+             random_delay = \"0s\"\nhooks = {{ before = \"{hook}\" }}\n\
+             [source.limited]\nfiles = [\"$DATA/good.txt\"]\nschedule = \"* * * * *\"\n\
+             random_delay = \"0s\"\ntime_limit = \"2s\"\nhooks = {{ before = \"exec sleep 601\" }}\n\
+             [agent]\nat_once = 3\nhang = \"5s\"\nretry = {{ times = 1, delay = \"1s\" }}\n"
+        ),
+    );
+    let mut agent = Agent::start(&world, Some("2026-03-02T10:00:58Z"));
+    agent.wait("the good one", || state(&world)["runs"]["backup-good"]["outcome"] == "done");
+    agent.wait("the limit", || agent.said().contains("backup-limited: failed after"));
+    assert!(!agent.said().contains("backup-limited: asked to end"), "{}", agent.said());
+    agent.wait("the end of what hangs", || {
+        agent.said().contains("backup-hangs: asked to end: it did nothing for 5.0 s")
+    });
+    let begun = || fs::read_to_string(world.path("data/hangs")).unwrap_or_default().lines().count();
+    agent.wait("another attempt", || begun() == 2);
+    assert!(agent.said().contains("backup-hangs: tried again in"), "{}", agent.said());
+    assert!(backups(&world, "good") >= 1, "{}", agent.said());
+    agent.end();
+    // The hook of a run that was ended ends with it.
+    let others =
+        std::process::Command::new("pgrep").args(["-fx", "sleep 60[01]"]).output().unwrap();
+    let cwd = |id: &str| fs::read_link(format!("/proc/{id}/cwd")).ok();
+    let ours = fs::canonicalize(world.path("data")).unwrap();
+    let left = String::from_utf8_lossy(&others.stdout).into_owned();
+    let mut left = left.split_whitespace().filter_map(cwd);
+    assert!(!left.any(|folder| folder.starts_with(&ours)), "{}", agent.said());
+}
+
+/// One that does not even hear that it is to end, as where a disk is gone, is killed.
+#[test]
+fn what_does_not_end_is_killed_and_begun_again() {
+    if std::env::var_os("LIFEBOAT_LONG_TESTS").is_none() {
+        return;
+    }
+    let world = World::new();
+    let slow = "touch $DATA/begun; exec sleep 600";
+    configured(
+        &world,
+        &format!(
+            "[source.stuck]\nfiles = [\"$DATA/good.txt\"]\nschedule = \"* * * * *\"\n\
+             random_delay = \"0s\"\nhooks = {{ before = \"{slow}\" }}\n\
+             [agent]\nhang = \"5s\"\nretry = {{ times = 2, delay = \"1s\" }}\n"
+        ),
+    );
+    let mut agent = Agent::start(&world, Some("2026-03-02T10:00:58Z"));
+    agent.wait("the stuck one", || world.path("data/begun").exists());
+    let is_stuck = |id: &u32| {
+        let words = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&words).contains("stuck")
+    };
+    let stuck = children_of(agent.child.id()).into_iter().find(is_stuck).unwrap();
+    // SAFETY: a signal to a process that this test began, by way of the agent.
+    unsafe { libc::kill(stuck as i32, libc::SIGSTOP) };
+    agent.wait("the question", || agent.said().contains("backup-stuck: asked to end"));
+    sleep(Duration::from_secs(62));
+    agent.wait("the end", || agent.said().contains("backup-stuck: killed"));
+    agent.wait("its failure", || agent.said().contains("backup-stuck: failed after"));
+    agent.wait("another attempt", || agent.said().contains("backup-stuck: tried again"));
+    agent.end();
+}
+
+/// What breaks a promise is told by the agent itself, without anybody who asks.
+#[test]
+fn broken_promises_are_told_by_the_agent() {
+    let world = World::new();
+    world.configure(
+        "host = \"db1\"\n[repository.main]\nurl = \"file://$REPO\"\n\
+         [source.good]\nfiles = [\"$DATA/good.txt\"]\nrpo = \"1h\"\n\
+         [agent]\nwatch = \"* * * * *\"\n\
+         [notify.ops]\nwebhook = \"http://127.0.0.1:9/nobody\"\ntimeout = \"1s\"\n",
+    );
+    fs::write(world.path("data/good.txt"), "good").unwrap();
+    world.run(&["backup"]).expect(0);
+    let mut agent = Agent::start(&world, Some("2099-03-02T10:00:59Z"));
+    let told = || -> Value {
+        let bytes = fs::read(world.path("state/lifeboat/notify/state.json")).unwrap_or_default();
+        serde_json::from_slice(&bytes).unwrap_or(Value::Null)
+    };
+    agent.wait("what is told", || told()["outbox"][0]["message"]["title"] == "good: stale on db1");
+    agent.wait("the end of the watch", || state(&world)["runs"]["watch"]["outcome"] == "done");
+    assert_eq!(agent.end(), 0, "{}", agent.said());
+    // Nobody took it: that is said, it waits, and metrics have it.
+    let metrics = world.run(&["status", "--format", "prometheus"]).expect(0).out;
+    for name in ["lifeboat_notify_waiting", "lifeboat_notify_failures_total"] {
+        let begin = format!("{name}{{notifier=\"ops\"}} ");
+        let line = metrics.lines().find(|line| line.starts_with(&begin)).unwrap();
+        assert!(line[begin.len()..].parse::<u32>().unwrap() >= 1, "{line}");
+    }
 }

@@ -98,6 +98,7 @@ mod standard_tools;
 #[allow(dead_code, reason = "the tests of stores use more of it")]
 #[path = "../../../stores/tests/it/world.rs"]
 mod stores_world;
+mod soak;
 mod standby;
 mod standing;
 mod status;

@@ -50,6 +50,8 @@ pub(crate) enum Lane {
     Backup,
     /// Upkeep of repositories, one at a time.
     Upkeep,
+    /// What looks at everything: it waits for nobody.
+    Watch,
 }
 
 /// What holds for all jobs.

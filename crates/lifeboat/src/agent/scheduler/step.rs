@@ -184,7 +184,7 @@ impl Scheduler {
         let taken = |job: &&Job| job.spec.lane == lane && job.takes_place();
         let taken = self.jobs.values().filter(taken);
         let places = match lane {
-            Lane::Upkeep => 1,
+            Lane::Upkeep | Lane::Watch => 1,
             Lane::Backup => self.limits.at_once.max(1),
         };
         // One place is never for those in trouble, where there are two.

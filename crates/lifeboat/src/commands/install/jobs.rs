@@ -7,6 +7,7 @@ use lifeboat_core::manifest::{CheckLevel, Method};
 use lifeboat_core::{Error, Kind, Result};
 use lifeboat_postgres::Address;
 
+use super::told;
 use crate::config::diagnose::shown;
 use crate::config::model::{PruneWhen, SourceConfig};
 use crate::config::postgres::PostgresConfig;
@@ -137,6 +138,10 @@ pub(crate) fn of(session: &Session) -> Result<(Vec<Job>, Vec<String>)> {
         jobs.extend(copies(session, &places)?);
         jobs.push(verify(session, &places)?);
         jobs.extend(drills(session, &places)?);
+        jobs.extend(told::watch(session, &places)?);
+    }
+    for job in &mut jobs {
+        told::add(session, job)?;
     }
     Ok((jobs, left_out))
 }
@@ -152,6 +157,12 @@ pub(crate) fn agent(session: &Session, jobs: Vec<Job>) -> Result<Job> {
         add(&mut all, backup(session, name, source, schedule, &places)?);
     }
     jobs.into_iter().for_each(|job| add(&mut all, job));
+    told::add(session, &mut all)?;
+    if let Some(listen) = config.agent.as_ref().and_then(|agent| agent.listen.as_deref()) {
+        // A page that nobody can reach is none.
+        let is_here = ["127.", "[::1]", "localhost"].iter().any(|host| listen.starts_with(host));
+        all.network = all.network.max(if is_here { Network::Host } else { Network::Any });
+    }
     for texts in [&mut all.writes, &mut all.credentials] {
         texts.sort();
         texts.dedup();
@@ -261,7 +272,7 @@ fn drills(session: &Session, places: &[Place]) -> Result<Vec<Job>> {
 }
 
 /// A job that needs the repositories and nothing else.
-fn of_repositories(
+pub(super) fn of_repositories(
     session: &Session,
     name: &str,
     title: &str,

@@ -126,7 +126,8 @@ pub(crate) fn agent(
         text.push_str("Wants=network-online.target\nAfter=network-online.target\n");
     }
     let command: Vec<String> = program.command(job).iter().map(|w| argument(w)).collect();
-    // An end by SIGTERM is the code 143. SIGTERM is for the agent alone: it ends its runs itself.
+    // Runs that were ended before they were done are the code 143: they begin anew with the next
+    // agent. SIGTERM is for the agent alone: it ends its runs itself.
     let _ = write!(
         text,
         "\n[Service]\nType=notify\nNotifyAccess=main\nExecStart={}\n\

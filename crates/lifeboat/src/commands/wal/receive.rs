@@ -116,6 +116,11 @@ pub(super) fn run(session: &Session, args: &Args) -> Result<ExitCode> {
         // A once-only run is somebody's who can try again.
         let is_lasting = options.until.is_none();
         let passes = may_pass(error.kind()) || error.kind() == Kind::StoreAbsent;
+        if is_lasting && signals::is_end(&error) {
+            // It runs until it is told to end: the slot keeps what was not stored.
+            session.printer.note("ended: what was not stored yet is kept by the slot");
+            return Ok(ExitCode::SUCCESS);
+        }
         if !passes || !is_lasting || env.proceed().is_err() {
             return Err(error);
         }
