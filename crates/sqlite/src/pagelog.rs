@@ -25,6 +25,7 @@
 //! | `follow` | adding to a log while the application writes |
 //! | `rush` | the same where the application writes so fast that no state may be held |
 //! | `catch_up` | comparing all pages of such a database |
+//! | `stamp` | whether the files of a database were written since |
 //! | `known` | where in a `-wal` a follower stands, and earlier versions of pages |
 //! | `bounds` | how long and how much a follower holds |
 //! | `copy` | which files another repository lacks |
@@ -62,6 +63,7 @@ mod open;
 mod read;
 mod replay;
 mod rush;
+mod stamp;
 mod standby;
 mod state;
 mod thin;

@@ -7,6 +7,7 @@
 //! are collected is right for every page of which no frame was found, up to a look that began when
 //! all was read; and of the others the newest frame counts.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
@@ -138,7 +139,8 @@ impl Follower {
 fn take_over(collected: &mut Collected, differing: Differing) {
     for (page, content) in differing {
         if page <= collected.page_count {
-            collected.pages.entry(page).or_insert_with(|| Page { content, ..Page::default() });
+            let page_of = || Page { content: Arc::new(content), ..Page::default() };
+            collected.pages.entry(page).or_insert_with(page_of);
         }
     }
 }

@@ -10,7 +10,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -31,6 +30,7 @@ use super::increment::{Increment, IncrementOutcome, Ready, base_of, compare, rea
 use super::known::{Known, KnownFrames, News, Versions, is_wal, known_at, known_of, limit_of};
 use super::open::{Looked, OpenLog};
 use super::rush::Rush;
+use super::stamp::{FileStamp, Stamp};
 use super::{FILES_MAX, history, log_bytes_max};
 use crate::ffi::{self, Mark};
 use crate::held::{self, HeldFile};
@@ -51,8 +51,6 @@ const HEADER_LOOKS: usize = 20;
 const HURRIED_TIMES: u64 = 4;
 /// A `-wal` that grew by so much since a look is looked at again.
 const GROWN_BYTES: u64 = 2 << 20;
-/// A file that was written so short a time ago may have been written again without a newer time.
-const YOUNG_MS: i64 = 1_000;
 
 /// What is followed, and how.
 pub struct FollowRequest<'a> {
@@ -105,6 +103,9 @@ pub struct Follower {
     pub(super) database: Option<Arc<HeldFile>>,
     /// How the files stood at the last look.
     stamp: Option<Stamp>,
+    /// How the database file stood before the last look after which all of the `-wal` was known.
+    /// As long as it stands so, nothing was copied there, and the `-wal` has all that came since.
+    settled: Option<FileStamp>,
     /// Until then the `-wal` is likely to begin anew, by the clock that never goes back.
     hurried_until_ms: u64,
     /// When all pages may be compared again, by the clock that never goes back.
@@ -122,30 +123,6 @@ pub(super) struct Pin {
     since_ms: u64,
 }
 
-/// How the files of a database stand: equal where nothing was written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
-    database: (u64, u64, u64, i64, i64),
-    wal: Option<(u64, u64, u64, i64, i64)>,
-}
-
-impl Stamp {
-    fn of(path: &Path) -> Result<Self> {
-        let of = |metadata: fs::Metadata| {
-            let (device, inode, size) = (metadata.dev(), metadata.ino(), metadata.size());
-            (device, inode, size, metadata.mtime(), metadata.mtime_nsec())
-        };
-        let database = fs::metadata(path).map(of).map_err(|error| missing(path, error))?;
-        let wal = fs::metadata(side_file(path, "-wal")).map(of).ok();
-        Ok(Stamp { database, wal })
-    }
-
-    /// Whether something may have been written within the same tick of the file system's clock.
-    fn is_young(&self, now_ms: i64) -> bool {
-        let written = [Some(self.database), self.wal].into_iter().flatten();
-        written.map(|(.., s, ns)| s * 1_000 + ns / 1_000_000).any(|ms| ms >= now_ms - YOUNG_MS)
-    }
-}
 
 impl Follower {
     /// Opens the log of the newest backup and adds what changed since its end. `Err` within is why
@@ -174,7 +151,9 @@ impl Follower {
         let file = held::open(&path).map_err(|error| missing(&path, error))?;
         history = history.with_database(file, log.depths.clone());
         // Before the pages are compared: what comes after this place was compared or is new.
+        let (stamp, looked) = Looked::around(env, || Stamp::of(&path))?;
         let (known, held) = known_of(&path)?;
+        let settled = stamp.settled(looked.held_ms, known.is_some());
         let bounds = request.bounds;
         let limit = limit_of(&path, known.as_ref(), bounds.compared_wal_bytes_max)?;
         let begun_ms = env.clock.monotonic_ms();
@@ -204,7 +183,8 @@ impl Follower {
             rush: None,
             calm_until_ms: 0,
             database: None,
-            stamp: None,
+            stamp: settled.and(stamp.if_old(looked.held_ms)),
+            settled,
             hurried_until_ms: 0,
             compare_after_ms: 0,
             compare_every_ms,
@@ -226,8 +206,15 @@ impl Follower {
             (true, _) => Pace::Hurried,
             (false, true) => Pace::Watched,
             (false, false) if self.is_fast || is_hurried => Pace::Hurried,
+            // The sooner it is seen that somebody writes, the less has to be compared.
+            (false, false) if self.is_large() && !self.is_compared() => Pace::Watched,
             _ => Pace::Calm,
         }
+    }
+
+    fn is_large(&self) -> bool {
+        let bytes = u64::from(self.log.state.page_count()) * u64::from(self.log.state.page_size());
+        bytes >= self.bounds.pinned_from_bytes
     }
 
     /// How much may be lost when the host is, in milliseconds: the time between two looks. Where
@@ -251,13 +238,18 @@ impl Follower {
         self.rush.as_ref().is_some_and(Rush::is_behind)
     }
 
-    /// Whether much was written since the last look: a state that is held then is in the way.
+    /// Whether much was written since the last look, or the `-wal` was begun: a state that is held
+    /// then is in the way, and pages are not long what they were.
     pub fn has_grown(&self) -> bool {
-        let Some(known) = &self.known else { return false };
+        let Ok(Some(file)) = wal::open(&side_file(&self.path, "-wal")) else { return false };
+        let Some(known) = &self.known else {
+            return file.metadata().is_ok_and(|wal| wal.len() > 0);
+        };
         let frames = GROWN_BYTES / (u64::from(known.header.page_size) + 24);
         let frame = known.place.frame.saturating_add(frames as u32);
-        let file = wal::open(&side_file(&self.path, "-wal")).ok().flatten();
-        file.is_some_and(|file| wal::has_frame(&file, &known.header, frame))
+        let header = || wal::header(&file).ok().flatten();
+        let is_begun_anew = || header().is_some_and(|header| header != known.header);
+        wal::has_frame(&file, &known.header, frame) || self.pin.is_none() && is_begun_anew()
     }
 
     /// Whether the backup whose log it adds to is still there, and none was made since it began.
@@ -276,7 +268,7 @@ impl Follower {
             return self.rush(env, rush);
         }
         let (stamp, looked) = Looked::around(env, || Stamp::of(&self.path))?;
-        if self.stamp == Some(stamp) && !stamp.is_young(looked.held_ms) {
+        if self.stamp == Some(stamp) {
             // A state that nobody needs is not held.
             (self.pin, self.database) = (None, None);
             return self.beat(env, looked);
@@ -284,10 +276,10 @@ impl Follower {
         let (attempt, looked) = Looked::around(env, || pin(&self.path))?;
         let pinned = match attempt {
             Attempt::Pinned(pinned) if is_wal(&pinned) => pinned,
-            _ => return self.compare_all(env, Some(stamp), None),
+            _ => return self.compare_all(env, Some((stamp, looked.held_ms)), None),
         };
         let Some(mark) = ffi::snapshot_mark(pinned.connection()) else {
-            return self.compare_all(env, Some(stamp), Some(pinned));
+            return self.compare_all(env, Some((stamp, looked.held_ms)), Some(pinned));
         };
         if self.database.as_ref().is_none_or(|file| file.identity() != pinned.identity()) {
             let opened = held::open(&self.path).map_err(|error| missing(&self.path, error))?;
@@ -318,9 +310,10 @@ impl Follower {
                     _ => None,
                 },
             };
-            return self.compare_all(env, Some(stamp), pinned);
+            return self.compare_all(env, Some((stamp, looked.held_ms)), pinned);
         };
-        self.stamp = Some(stamp);
+        self.stamp = stamp.if_old(looked.held_ms);
+        self.settled = stamp.settled(looked.held_ms, true);
         self.keep_pin(pinned.filter(|_| is_worth), env);
         match step {
             Step::Unchanged => self.beat(env, looked),
@@ -330,9 +323,10 @@ impl Follower {
 
     /// What is new at that mark, where it is proved that nothing else is.
     pub(super) fn news(&self, env: &Env, mark: &Mark) -> Result<Option<News>> {
-        let Some(known) = &self.known else { return Ok(None) };
         let Some(file) = wal::open(&side_file(&self.path, "-wal"))? else { return Ok(None) };
-        if let Some(end) = behind::ended(&file, &known.header, known.place, mark)? {
+        if let Some(known) = &self.known
+            && let Some(end) = behind::ended(&file, &known.header, known.place, mark)?
+        {
             let (header, next) = (known.header, Some(mark.salts));
             let between = behind::between(&file, &header, known.place, &end)?;
             return Ok(between.map(|between| {
@@ -344,17 +338,26 @@ impl Follower {
         if header.salts() != mark.salts || header.page_size != self.log.state.page_size() {
             return Ok(None);
         }
-        let from = match header == known.header {
-            true if mark.frame_max >= known.place.frame => known.place,
-            true => return Ok(None),
+        let from = match &self.known {
+            // It was made since, and nothing of it was copied to the database file.
+            None if self.is_untouched()? => header.start(),
+            None => return Ok(None),
+            Some(known) if header == known.header && mark.frame_max >= known.place.frame => {
+                known.place
+            }
+            Some(known) if header == known.header => return Ok(None),
             // That it was begun anew was seen.
-            false if known.next == Some(mark.salts) => header.start(),
+            Some(known) if known.next == Some(mark.salts) => header.start(),
             // Begun anew while we held the state before: that is possible only if the database file
             // was that very state, and only once.
-            false if self.pin.as_ref().is_some_and(|pin| pin.proof.is_held()) => header.start(),
+            Some(_) if self.pin.as_ref().is_some_and(|pin| pin.proof.is_held()) => header.start(),
+            // The same, as it has all that was known, and nothing was copied there since.
+            Some(known) if header.is_next_of(&known.header) && self.is_untouched()? => {
+                header.start()
+            }
             // Else what it held behind our place must still be there, and be all.
-            false if mark.frame_max > known.place.frame => return Ok(None),
-            false => {
+            Some(known) if mark.frame_max > known.place.frame => return Ok(None),
+            Some(known) => {
                 let tail = behind::tail(&file, &known.header, known.place, &header)?;
                 let new = behind::between(&file, &header, header.start(), mark)?;
                 let both = tail.zip(new).map(|(tail, new)| tail.and_then(new));
@@ -367,6 +370,12 @@ impl Follower {
             let between = between.outlasting(&header, from);
             News { file, header, mark: *mark, between, next: None }
         }))
+    }
+
+    /// Whether the database file stands as it did when all was known.
+    fn is_untouched(&self) -> Result<bool> {
+        let Some(settled) = self.settled else { return Ok(false) };
+        Ok(Stamp::of(&self.path)?.database() == settled)
     }
 
     /// Where pages were before that.
@@ -495,11 +504,12 @@ impl Follower {
     }
 
     /// Compares all pages. In rollback mode that keeps writers waiting, and everywhere it costs: so
-    /// not again before a multiple of the time that it took.
+    /// not again before a multiple of the time that it took. `stamp` is how the files stood before a
+    /// moment after which the state was taken hold of.
     pub(super) fn compare_all(
         &mut self,
         env: &Env,
-        stamp: Option<Stamp>,
+        stamp: Option<(Stamp, i64)>,
         pinned: Option<Box<Pinned>>,
     ) -> Result<Step> {
         let begun_ms = env.clock.monotonic_ms();
@@ -521,6 +531,7 @@ impl Follower {
         let versions = History::none(self.log.state.page_size());
         let mut versions = versions.with_database(file, self.log.depths.clone());
         let known_place = known.as_ref().and_then(|(known, _)| known.as_ref());
+        self.settled = None;
         let limit = limit_of(&self.path, known_place, self.bounds.compared_wal_bytes_max)?;
         let (source, log) = ((&self.source as &dyn Source, &self.options), &mut self.log);
         let outcome = compare(env, source, (log, &mut versions), limit.as_ref())?;
@@ -533,7 +544,11 @@ impl Follower {
                 self.keep_pin(Some(pinned).filter(|_| is_worth), env);
             }
         }
-        self.stamp = stamp;
+        self.stamp = stamp.and_then(|(stamp, held_ms)| stamp.if_old(held_ms));
+        let is_known = self.known.is_some();
+        self.settled = stamp
+            .filter(|_| is_held)
+            .and_then(|(stamp, held_ms)| stamp.settled(held_ms, is_known));
         let took_ms = env.elapsed_ms(begun_ms);
         let pause_ms = took_ms.saturating_mul(pause);
         self.compare_every_ms = if is_held { 0 } else { took_ms.saturating_add(pause_ms) };

@@ -10,9 +10,11 @@
 //! missed after all is seen, as the chain of checksums does not lead there: then all pages are
 //! compared, by `catch_up`, while the looking goes on as well.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 
 use lifeboat_core::env::Env;
 use lifeboat_core::event::Event;
@@ -39,10 +41,12 @@ const LOOK_MS_MAX: u64 = 20;
 /// How often a look is tried that falls on the moment in which the `-wal` is begun anew.
 const TRIES: usize = 4;
 /// What is collected is stored when it is so much, sooner than when its time has come, in bytes.
-const BYTES_DUE: usize = 8 << 20;
-/// While something is being stored, no more than that is collected beside it; what comes when more
-/// than is due was collected, is stored without its version before.
-const BYTES_MAX: usize = 20 << 20;
+const BYTES_DUE: usize = 6 << 20;
+/// While something is being stored, no more than that is collected beside it: then the newest state
+/// is held until that is over, so that what comes stays in the `-wal`.
+const BYTES_MAX: usize = 12 << 20;
+/// No state is held when the `-wal` is as large as that, in bytes.
+const HELD_WAL_BYTES_MAX: u64 = 48 << 20;
 /// What a look may find: more is not collected in memory.
 const BYTES_FOUND_MAX: usize = 32 << 20;
 /// Pages that are encoded together.
@@ -65,6 +69,8 @@ pub(super) struct Rush {
     window: (u64, u64),
     is_calm: bool,
     pub(super) is_missed: bool,
+    /// A state is held until the next look.
+    is_held: Cell<bool>,
     /// Pages were read from the database file though no state was held: they are those of the state
     /// only when the next look has found what was written meanwhile.
     is_unsettled: bool,
@@ -84,8 +90,9 @@ pub(super) struct Collected {
 pub(super) struct Page {
     /// Known when it is stored.
     pub(super) hash: BlockHash,
-    pub(super) content: Vec<u8>,
-    pub(super) before: Option<Vec<u8>>,
+    pub(super) content: Arc<Vec<u8>>,
+    /// Often the content of what is being stored.
+    pub(super) before: Option<Arc<Vec<u8>>>,
 }
 
 impl Follower {
@@ -113,6 +120,7 @@ impl Follower {
             window: (now_ms, 0),
             is_calm: false,
             is_missed: false,
+            is_held: Cell::new(false),
             is_unsettled: false,
         };
         self.collect(env, &mut rush, None)?;
@@ -130,7 +138,11 @@ impl Follower {
             self.rush = Some(rush);
             return Ok(Step::Unchanged);
         }
-        self.collect(env, &mut rush, None)?;
+        // What was collected is a state: if it is much, it goes first.
+        let is_much = self.collected_bytes(&rush) >= BYTES_DUE && !rush.is_unsettled;
+        if !is_much {
+            self.collect(env, &mut rush, None)?;
+        }
         for _ in 0..TRIES {
             if !is_due || rush.is_missed || !rush.is_unsettled {
                 break;
@@ -198,6 +210,35 @@ impl Follower {
             env.pause_ms(1)?;
         }
         Ok(())
+    }
+
+    /// Looks on as long as that is so.
+    fn collect_while(
+        &mut self,
+        env: &Env,
+        (rush, batch): (&mut Rush, &Collected),
+        goes_on: &dyn Fn() -> bool,
+    ) -> Result<()> {
+        // When the hurry is over, nothing is collected that would make it go on.
+        while goes_on() && !rush.is_missed && !rush.is_calm {
+            env.pause_ms(LOOK_MS)?;
+            let is_full = self.collected_bytes(rush) >= BYTES_MAX;
+            match (is_full, is_full && self.is_wal_large(rush)) {
+                (true, true) => rush.let_go(&self.path)?,
+                (true, false) => rush.hold(&self.path)?,
+                _ if self.is_worth_a_look(rush, env.clock.monotonic_ms()) => {
+                    self.collect(env, rush, Some(batch))?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn is_wal_large(&self, rush: &Rush) -> bool {
+        let (Some(known), Some(file)) = (&self.known, &rush.file) else { return true };
+        let frames = HELD_WAL_BYTES_MAX / (u64::from(known.header.page_size) + 24);
+        wal::has_frame(file, &known.header, frames as u32)
     }
 
     fn collected_bytes(&self, rush: &Rush) -> usize {
@@ -276,22 +317,22 @@ impl Follower {
         stored: Option<&Collected>,
     ) -> Result<()> {
         if let Some(there) = collected.pages.get_mut(&page) {
-            there.content = content;
+            there.content = Arc::new(content);
             return Ok(());
         }
-        let is_much = collected.pages.len() * content.len() >= BYTES_DUE;
-        let before = match self.log.state.hash(page).copied().filter(|_| !is_much) {
+        let before = match self.log.state.hash(page).copied() {
             None => None,
             Some(before) => {
                 let stored = stored.and_then(|stored| stored.pages.get(&page));
                 match stored.filter(|stored| stored.hash == before) {
-                    Some(stored) => Some(stored.content.clone()),
+                    Some(stored) => Some(Arc::clone(&stored.content)),
                     None => versions
                         .before(page, content.len(), |old| block_hash(old) == before)?
-                        .map(|(old, _)| old),
+                        .map(|(old, _)| Arc::new(old)),
                 }
             }
         };
+        let content = Arc::new(content);
         collected.pages.insert(page, Page { content, before, ..Page::default() });
         Ok(())
     }
@@ -303,6 +344,7 @@ impl Follower {
         let none = Collected::none(page_count, looked);
         let mut batch = std::mem::replace(&mut rush.collected, none);
         batch.hash(&self.log.state);
+        let befores = batch.take_befores();
         if batch.pages.is_empty() && page_count == self.log.state.page_count() {
             return self.beat(env, looked);
         }
@@ -315,7 +357,7 @@ impl Follower {
         let (repository, folder) = (self.log.repository.clone(), self.log.folder.clone());
         let mut journal = self.log.journal.take();
         let store_all = || {
-            let writer = encode_all(env, &batch, &depths, writer)?;
+            let writer = encode_all(env, (&batch, befores), &depths, writer)?;
             open::end(env, (&repository, &folder), writer, facts, journal.as_mut())
         };
         let ended = std::thread::scope(|scope| {
@@ -323,16 +365,7 @@ impl Follower {
                 return store_all();
             }
             let storing = scope.spawn(store_all);
-            let mut looked = Ok(());
-            // When the hurry is over, nothing is collected that would make it go on.
-            while !storing.is_finished() && looked.is_ok() && !rush.is_missed && !rush.is_calm {
-                looked = env.pause_ms(LOOK_MS);
-                let now_ms = env.clock.monotonic_ms();
-                let is_worth = self.is_worth_a_look(rush, now_ms);
-                if looked.is_ok() && is_worth && self.collected_bytes(rush) < BYTES_MAX {
-                    looked = self.collect(env, rush, Some(&batch));
-                }
-            }
+            let looked = self.collect_while(env, (rush, &batch), &|| !storing.is_finished());
             let panicked = |_| Err(Error::new(Kind::Failed, "the storing thread panicked"));
             let ended: Result<Ended> = storing.join().unwrap_or_else(panicked);
             looked.and(ended)
@@ -349,6 +382,11 @@ impl Collected {
         Collected { pages: BTreeMap::new(), page_count, commits: 0, looked }
     }
 
+    /// Takes out what its pages were before, in their order: of use until they are encoded.
+    fn take_befores(&mut self) -> Vec<Option<Arc<Vec<u8>>>> {
+        self.pages.values_mut().map(|page| page.before.take()).collect()
+    }
+
     /// Hashes its pages, and leaves those that differ from a state.
     fn hash(&mut self, state: &PageState) {
         self.pages.retain(|&page, of| {
@@ -361,9 +399,26 @@ impl Collected {
 impl Rush {
     /// The mark of the newest state, which is not held any more.
     pub(super) fn take_mark(&self, env: &Env, path: &Path) -> Result<(Option<Mark>, Looked)> {
+        self.let_go(path)?;
         let taken = Looked::around(env, || self.glimpse.take(path))?;
         self.glimpse.let_go(path)?;
         Ok(taken)
+    }
+
+    /// Holds the newest state until the next look, so that what comes stays in the `-wal`.
+    fn hold(&self, path: &Path) -> Result<()> {
+        if !self.is_held.replace(true) {
+            self.glimpse.take(path)?;
+        }
+        Ok(())
+    }
+
+    /// Lets go what is held.
+    fn let_go(&self, path: &Path) -> Result<()> {
+        match self.is_held.replace(false) {
+            true => self.glimpse.let_go(path),
+            false => Ok(()),
+        }
     }
 
     /// Whether something was collected and not stored.
@@ -387,18 +442,19 @@ impl Rush {
 /// made of.
 fn encode_all(
     env: &Env,
-    batch: &Collected,
+    (batch, befores): (&Collected, Vec<Option<Arc<Vec<u8>>>>),
     depths: &[u8],
     mut writer: LogWriter,
 ) -> Result<LogWriter> {
     let page_bytes = batch.pages.values().next().map_or(0, |of| of.content.len());
     let encoding = Encoding::HURRIED.of_file(batch.pages.len(), page_bytes);
     let together = if encoding.is_whole() { usize::MAX } else { BATCH_PAGES };
-    let changed = batch.pages.iter().zip(depths).map(|((&page, of), &depth)| Changed {
+    let pages = batch.pages.iter().zip(&befores).zip(depths);
+    let changed = pages.map(|(((&page, of), before), &depth)| Changed {
         page,
         hash: of.hash,
-        content: (&of.content).into(),
-        before: of.before.as_ref().map(|before| (before.into(), depth)),
+        content: of.content.as_slice().into(),
+        before: before.as_ref().map(|before| (before.as_slice().into(), depth)),
     });
     let changed: Vec<Changed<'_>> = changed.collect();
     for some in changed.chunks(together) {

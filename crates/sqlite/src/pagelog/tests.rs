@@ -2,6 +2,7 @@
 
 mod laying;
 mod moved;
+mod settled;
 
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read, Write};
@@ -75,9 +76,10 @@ impl Store for Memory {
         Ok(objects.get(name).map(|bytes| info(name, bytes)))
     }
 
-    fn list(&self, _prefix: Option<&str>) -> Result<Vec<ObjectInfo>> {
+    fn list(&self, prefix: Option<&str>) -> Result<Vec<ObjectInfo>> {
         let objects = self.0.lock().unwrap();
-        Ok(objects.iter().map(|(name, bytes)| info(name, bytes)).collect())
+        let all = objects.iter().map(|(name, bytes)| info(name, bytes));
+        Ok(all.filter(|found| found.name.as_str().starts_with(prefix.unwrap_or(""))).collect())
     }
 
     fn delete(&self, name: &ObjectName) -> Result<()> {

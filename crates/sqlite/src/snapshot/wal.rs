@@ -55,7 +55,7 @@ impl WalHeader {
 
     /// Whether it is the header with which a log with that other one was begun anew, by SQLite's
     /// rule for that.
-    pub(super) fn is_next_of(&self, before: &WalHeader) -> bool {
+    pub(crate) fn is_next_of(&self, before: &WalHeader) -> bool {
         let word = |header: &WalHeader, at| be_word(&header.raw, at);
         let is_one_more = |at| word(self, at) == word(before, at).wrapping_add(1);
         self.page_size == before.page_size && is_one_more(12) && is_one_more(16)

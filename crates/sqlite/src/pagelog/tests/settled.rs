@@ -1,0 +1,178 @@
+//! Where nothing was copied into the database file, the `-wal` has all that is new: nothing is
+//! compared for that, and what is found is the state.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use lifeboat_core::backup::{self, BackupRequest};
+use lifeboat_core::event::{Event, Observer};
+use lifeboat_core::manifest::{CheckLevel, Method};
+use lifeboat_core::names::NamePattern;
+use lifeboat_core::pipeline::Compression;
+use lifeboat_core::repository::SourceIdentity;
+use lifeboat_core::source::{CaptureOptions, Source};
+use rusqlite::Connection;
+
+use super::super::bounds::FollowBounds;
+use super::super::follow::{FollowRequest, Follower, Step};
+use super::*;
+use crate::snapshot::Snapshot;
+use crate::{SqliteEngine, SqliteSource};
+
+/// A clock for which every file is old.
+#[derive(Default)]
+struct Later(AtomicU64);
+
+impl Clock for Later {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_second(4_102_444_800 + self.0.fetch_add(2, Ordering::SeqCst) as i64).unwrap()
+    }
+
+    fn monotonic_ms(&self) -> u64 {
+        self.0.fetch_add(2, Ordering::SeqCst) * 1_000
+    }
+
+    fn sleep_ms(&self, _milliseconds: u64) {}
+}
+
+/// Counts how often all pages were compared.
+#[derive(Default)]
+struct Comparisons(AtomicUsize);
+
+impl Observer for Comparisons {
+    fn observe(&self, event: &Event<'_>) {
+        if matches!(event, Event::PhaseBegan { phase: "comparing pages", .. }) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+fn options() -> CaptureOptions {
+    CaptureOptions {
+        method: Method::Online,
+        check: CheckLevel::None,
+        check_memory_bytes: 16 << 20,
+        lock_ms_max: 1 << 40,
+        wal_growth_bytes_max: 1 << 30,
+    }
+}
+
+/// A follower, and the application that it follows.
+struct Followed {
+    env: Env,
+    comparisons: Arc<Comparisons>,
+    follower: Follower,
+    application: Connection,
+    path: std::path::PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+fn begin() -> Followed {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("app.db");
+    let make = "PRAGMA journal_mode = wal; CREATE TABLE t(a INTEGER PRIMARY KEY, b TEXT UNIQUE)";
+    Connection::open(&path).unwrap().execute_batch(make).unwrap();
+    let comparisons = Arc::new(Comparisons::default());
+    let mut env = Env::new(Arc::new(Later::default()), Arc::new(Still), "host");
+    env.observer = comparisons.clone();
+    let repository = Repository::open_or_create(&env, Arc::new(Memory::default())).unwrap();
+    let source = SqliteSource::new(path.clone());
+    let identity = SourceIdentity {
+        id: None,
+        name: "app".into(),
+        kind: source.kind().into(),
+        host: env.host.clone(),
+        location: source.location().unwrap(),
+    };
+    let request = BackupRequest {
+        source: &source,
+        engine: &SqliteEngine,
+        identity: identity.clone(),
+        companions: None,
+        options: options(),
+        compression: Compression::DEFAULT,
+        pattern: NamePattern::default(),
+        pin: None,
+        purpose: None,
+        service: None,
+        on_change: false,
+        lock_folder: None,
+        scratch_folder: folder.path(),
+        tool: "test",
+        warnings: &[],
+    };
+    backup::run(&env, &repository, &request).unwrap();
+    let bounds = FollowBounds { compare_pause_wal: 0, ..FollowBounds::default() };
+    let lock_folder = None;
+    let request =
+        FollowRequest { path: path.clone(), identity, options: options(), bounds, lock_folder };
+    let (follower, _) = Follower::begin(&env, &repository, request).unwrap().unwrap();
+    let application = Connection::open(&path).unwrap();
+    application.execute_batch("PRAGMA wal_autocheckpoint = 0").unwrap();
+    Followed { env, comparisons, follower, application, path, _folder: folder }
+}
+
+impl Followed {
+    fn run(&self, sql: &str) {
+        self.application.execute_batch(sql).unwrap();
+    }
+
+    fn write(&self) {
+        self.run(
+            "INSERT INTO t(b) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n \
+             WHERE i < 60) SELECT hex(randomblob(40)) FROM n",
+        );
+    }
+
+    /// Looks once: a state must be added, by so many comparisons, and be what the database is.
+    fn look(&mut self, comparisons: usize) {
+        let before = self.comparisons.0.load(Ordering::SeqCst);
+        let step = self.follower.step(&self.env).unwrap();
+        assert!(matches!(step, Step::Added(_)), "{step:?}");
+        assert_eq!(self.comparisons.0.load(Ordering::SeqCst) - before, comparisons);
+        let mut snapshot = Snapshot::take(&self.path).unwrap();
+        let state = &self.follower.log.state;
+        assert_eq!(snapshot.page_count(), state.page_count());
+        let mut content = vec![0; snapshot.page_size() as usize];
+        for page in 1..=state.page_count() {
+            snapshot.read_pages(page, &mut content).unwrap();
+            assert_eq!(state.hash(page), Some(&block_hash(&content)), "page {page}");
+        }
+    }
+}
+
+#[test]
+fn a_wal_that_was_made_since_needs_no_comparison() {
+    let mut followed = begin();
+    followed.write();
+    followed.look(0);
+    followed.write();
+    followed.look(0);
+}
+
+#[test]
+fn a_wal_that_was_begun_anew_after_all_was_read_needs_none() {
+    let mut followed = begin();
+    followed.write();
+    followed.look(0);
+    followed.run("PRAGMA wal_checkpoint(RESTART)");
+    // The database file stands otherwise: once more all is read, and is what it was.
+    let step = followed.follower.step(&followed.env).unwrap();
+    assert!(matches!(step, Step::Unchanged | Step::Added(_)), "{step:?}");
+    followed.write();
+    followed.look(0);
+}
+
+#[test]
+fn where_something_was_copied_since_all_is_compared() {
+    let mut followed = begin();
+    followed.write();
+    followed.run("PRAGMA wal_checkpoint(TRUNCATE)");
+    followed.write();
+    followed.look(1);
+    for _ in 0..2 {
+        followed.write();
+        followed.run("PRAGMA wal_checkpoint(TRUNCATE)");
+    }
+    followed.write();
+    followed.look(1);
+}
