@@ -46,6 +46,14 @@ impl Cells {
     }
 }
 
+/// How many cells a page of a B-tree has.
+pub(super) fn count(page: &[u8]) -> u16 {
+    match page {
+        [2 | 5 | 10 | 13, _, _, high, low, ..] => u16::from_be_bytes([*high, *low]),
+        _ => 0,
+    }
+}
+
 /// Tells the hash of each cell of a B-tree's page that is noted.
 fn each_noted(page: &[u8], mut tell: impl FnMut(u64)) {
     let (head, child, is_index) = match page.first() {
@@ -56,8 +64,7 @@ fn each_noted(page: &[u8], mut tell: impl FnMut(u64)) {
         _ => return,
     };
     let word = |at: usize| Some(usize::from(u16::from_be_bytes(*page.get(at..)?.first_chunk()?)));
-    let count = word(3).unwrap_or(0);
-    for number in 0..count {
+    for number in 0..usize::from(count(page)) {
         let Some(at) = word(head + 2 * number) else { return };
         let Some(cell) = page.get(at + child..).filter(|_| at >= head) else { continue };
         let bytes = match is_index {

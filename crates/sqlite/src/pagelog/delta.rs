@@ -17,7 +17,7 @@ use lifeboat_core::{Error, Kind, Result};
 use zstd_safe::{CCtx, CParameter, DCtx, get_error_name};
 
 use super::DIFFERENCES_MAX;
-use super::cells::Cells;
+use super::cells::{Cells, count};
 
 const FRAME_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// How a dictionary with a head begins.
@@ -211,8 +211,13 @@ impl Encoding {
         if large.is_empty() {
             return Ok(());
         }
-        let befores = (0..).zip(pages).filter_map(|(at, page)| Some((at, page.usable()?.0)));
-        let cells = Cells::of(befores);
+        // Cells came from where there are fewer now, or others.
+        let gave = |&(at, page): &(u32, &Changed<'_>)| {
+            let before = page.before.as_ref().map(|(before, _)| &before[..]);
+            is_large(&at) || before.is_some_and(|before| count(before) > count(&page.content))
+        };
+        let gave = (0..).zip(pages).filter(gave);
+        let cells = Cells::of(gave.filter_map(|(at, page)| Some((at, page.usable()?.0))));
         let whence = |&at: &u32| {
             Some((at as usize, cells.whence(at, &pages[at as usize].content)? as usize))
         };

@@ -49,6 +49,8 @@ const HURRIED_MS: u64 = 2_000;
 const HEADER_LOOKS: usize = 20;
 /// How much larger than else a log may grow while its writer is in a hurry.
 const HURRIED_TIMES: u64 = 4;
+/// For so long at least it is measured how fast a `-wal` grows.
+const MEASURED_MS: u64 = 250;
 /// A `-wal` that grew by so much since a look is looked at again.
 const GROWN_BYTES: u64 = 2 << 20;
 
@@ -90,9 +92,10 @@ pub struct Follower {
     manifests: BTreeSet<String>,
     pub(super) known: Option<Known>,
     pub(super) pin: Option<Pin>,
-    /// How large the `-wal` was at the last look, in bytes, and when that was.
+    /// How large the `-wal` was at the last look, in bytes.
     wal_bytes: u64,
-    looked_ms: u64,
+    /// The same where it was measured last how fast that grows, and when that was.
+    measured: (u64, u64),
     /// Its writer is in a hurry.
     is_fast: bool,
     /// The same, and it is followed without holding a state.
@@ -178,7 +181,7 @@ impl Follower {
             known,
             pin: None,
             wal_bytes: 0,
-            looked_ms: 0,
+            measured: (0, 0),
             is_fast: false,
             rush: None,
             calm_until_ms: 0,
@@ -475,10 +478,8 @@ impl Follower {
             true => self.bounds.pinned_wal_bytes_max.max(self.bounds.compared_wal_bytes_max),
             false => self.bounds.pinned_wal_bytes_max,
         };
-        let passed_ms = now_ms.saturating_sub(self.looked_ms).max(1);
-        self.is_fast = grown_bytes.saturating_mul(1_000) / passed_ms > self.bounds.rush_from_bytes
-            && now_ms >= self.calm_until_ms;
-        (self.wal_bytes, self.looked_ms) = (wal_bytes, now_ms);
+        self.wal_bytes = wal_bytes;
+        self.measure(now_ms);
         let since_ms = self.pin.as_ref().map_or(now_ms, |pin| pin.since_ms);
         // Without shared memory of its own SQLite holds a state in another way.
         let is_worth = bytes >= self.bounds.pinned_from_bytes
@@ -489,6 +490,20 @@ impl Follower {
             self.hurried_until_ms = now_ms + HURRIED_MS;
         }
         is_worth
+    }
+
+    /// Measures how fast the `-wal` grows: a single commit is no hurry, however soon it is seen.
+    fn measure(&mut self, now_ms: u64) {
+        let (bytes, since_ms) = self.measured;
+        let passed_ms = now_ms.saturating_sub(since_ms);
+        if passed_ms < MEASURED_MS && self.bounds.rush_from_bytes > 0 {
+            return;
+        }
+        let grown_bytes = self.wal_bytes.saturating_sub(bytes);
+        self.is_fast = grown_bytes.saturating_mul(1_000) / passed_ms.max(1)
+            > self.bounds.rush_from_bytes
+            && now_ms >= self.calm_until_ms;
+        self.measured = (self.wal_bytes, now_ms);
     }
 
     /// Holds the state that was read last, if one is given; another is let go.

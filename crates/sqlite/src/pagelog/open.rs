@@ -89,14 +89,19 @@ impl OpenLog {
 
     /// Begins the next file, which leads to a state that was looked at then.
     pub(crate) fn begin_file(&self, looked: Looked) -> Result<LogWriter> {
-        let beginning = Beginning {
-            base: &self.base,
+        let beginning = self.beginning(&self.base, looked);
+        LogWriter::begin(&self.repository, &self.folder, &beginning)
+    }
+
+    /// What the next file says of itself before anything of it is known.
+    pub(crate) fn beginning<'a>(&self, base: &'a Manifest, looked: Looked) -> Beginning<'a> {
+        Beginning {
+            base,
             span: Span { from: self.position, to: self.position + 1, level: 0 },
             page_size: self.state.page_size(),
             times_ms: (self.held_ms, looked.held_ms, self.until_ms(looked)),
             marks: (self.mark, [0; 32]),
-        };
-        LogWriter::begin(&self.repository, &self.folder, &beginning)
+        }
     }
 
     /// Ends the file and reads it back: then the state that it leads to can be restored, and this

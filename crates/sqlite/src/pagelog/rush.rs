@@ -33,11 +33,14 @@ use crate::snapshot::frames::{Keep, PageMap};
 use crate::snapshot::wal;
 use crate::snapshot::{Attempt, Glimpse, pin};
 
-/// The time between two looks, as long as enough is new.
+/// The time between two looks, as long as enough is new; what is less waits for so long.
 pub(super) const LOOK_MS: u64 = 4;
-/// So many frames are enough; fewer wait for so long.
-const FRAMES_DUE: u32 = 160;
-const LOOK_MS_MAX: u64 = 20;
+const LOOK_MS_MAX: u64 = 60;
+/// After so many frames SQLite's writers copy them into the database file, where nobody chose
+/// otherwise: then pages are not what they were before any more.
+const TURN_FRAMES: u32 = 1_000;
+/// More new frames than that are not waited for.
+const FRAMES_DUE_MAX: u32 = 400;
 /// How often a look is tried that falls on the moment in which the `-wal` is begun anew.
 const TRIES: usize = 4;
 /// What is collected is stored when it is so much, sooner than when its time has come, in bytes.
@@ -68,6 +71,8 @@ pub(super) struct Rush {
     /// Since when it is counted how many bytes were written, and how many there were.
     window: (u64, u64),
     is_calm: bool,
+    /// How many frames its `-wal` has when it is begun anew, about.
+    turn_frames: u32,
     pub(super) is_missed: bool,
     /// A state is held until the next look.
     is_held: Cell<bool>,
@@ -119,6 +124,7 @@ impl Follower {
             stored_ms: now_ms,
             window: (now_ms, 0),
             is_calm: false,
+            turn_frames: TURN_FRAMES,
             is_missed: false,
             is_held: Cell::new(false),
             is_unsettled: false,
@@ -167,10 +173,12 @@ impl Follower {
         Ok(step)
     }
 
-    /// Whether enough is new in the `-wal`, or enough time is over.
+    /// Whether enough is new in the `-wal`, or enough time is over. The nearer the end of its turn
+    /// is, the less is enough: what pages were before is read before it is written over.
     pub(super) fn is_worth_a_look(&self, rush: &Rush, now_ms: u64) -> bool {
         let (Some(known), Some(file)) = (&self.known, &rush.file) else { return true };
-        let frame = known.place.frame.saturating_add(FRAMES_DUE);
+        let left = rush.turn_frames.saturating_sub(known.place.frame);
+        let frame = known.place.frame.saturating_add((left / 2).clamp(1, FRAMES_DUE_MAX));
         let is_same = wal::header(file).is_ok_and(|header| header == Some(known.header));
         now_ms.saturating_sub(rush.looked_ms) >= LOOK_MS_MAX
             || !is_same
@@ -235,10 +243,13 @@ impl Follower {
         Ok(())
     }
 
+    /// Whether the `-wal` is too large to be kept from beginning anew, or was begun anew.
     fn is_wal_large(&self, rush: &Rush) -> bool {
         let (Some(known), Some(file)) = (&self.known, &rush.file) else { return true };
         let frames = HELD_WAL_BYTES_MAX / (u64::from(known.header.page_size) + 24);
-        wal::has_frame(file, &known.header, frames as u32)
+        // Where it was begun anew already, there is nothing to hold any more.
+        let is_same = wal::header(file).is_ok_and(|header| header == Some(known.header));
+        !is_same || wal::has_frame(file, &known.header, frames as u32)
     }
 
     fn collected_bytes(&self, rush: &Rush) -> usize {
@@ -296,10 +307,15 @@ impl Follower {
             self.add_page(&versions, (page, content), collected, stored)?;
         }
         // What was cut off is no page of the state, whatever it becomes later.
-        collected.pages.retain(|page, _| *page <= page_count);
+        if collected.pages.last_key_value().is_some_and(|(page, _)| *page > page_count) {
+            collected.pages.split_off(&(page_count + 1));
+        }
         collected.page_count = page_count;
         collected.commits += news.between.commits;
         rush.is_unsettled = has_read_file;
+        if !is_same {
+            rush.turn_frames = rush.turn_frames / 4 * 3 + known.place.frame / 4;
+        }
         rush.count(env, news.between.frame_count * frame_bytes, self.bounds.rush_from_bytes);
         let frames = self.take_known_frames(&news);
         self.known = Some(Known::after(&news, frames));
@@ -349,7 +365,8 @@ impl Follower {
             return self.beat(env, looked);
         }
         let depths: Vec<u8> = batch.pages.keys().map(|&page| self.log.depth(page)).collect();
-        let writer = self.log.begin_file(looked)?;
+        let base = self.log.base.clone();
+        let beginning = self.log.beginning(&base, looked);
         let changed: Vec<(u32, BlockHash)> =
             batch.pages.iter().map(|(page, of)| (*page, of.hash)).collect();
         self.log.wal_place = self.known.as_ref().map(Known::stored_place);
@@ -357,6 +374,8 @@ impl Follower {
         let (repository, folder) = (self.log.repository.clone(), self.log.folder.clone());
         let mut journal = self.log.journal.take();
         let store_all = || {
+            // Not even a file is made by who looks: a file system may keep that waiting.
+            let writer = LogWriter::begin(&repository, &folder, &beginning)?;
             let writer = encode_all(env, (&batch, befores), &depths, writer)?;
             open::end(env, (&repository, &folder), writer, facts, journal.as_mut())
         };
