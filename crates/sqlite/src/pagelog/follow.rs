@@ -126,7 +126,6 @@ pub(super) struct Pin {
     since_ms: u64,
 }
 
-
 impl Follower {
     /// Opens the log of the newest backup and adds what changed since its end. `Err` within is why
     /// a backup is needed first.
@@ -519,8 +518,8 @@ impl Follower {
     }
 
     /// Compares all pages. In rollback mode that keeps writers waiting, and everywhere it costs: so
-    /// not again before a multiple of the time that it took. `stamp` is how the files stood before a
-    /// moment after which the state was taken hold of.
+    /// not again before a multiple of the time that it took. `stamp` is how the files stood before
+    /// a moment after which the state was taken hold of.
     pub(super) fn compare_all(
         &mut self,
         env: &Env,
@@ -561,9 +560,8 @@ impl Follower {
         }
         self.stamp = stamp.and_then(|(stamp, held_ms)| stamp.if_old(held_ms));
         let is_known = self.known.is_some();
-        self.settled = stamp
-            .filter(|_| is_held)
-            .and_then(|(stamp, held_ms)| stamp.settled(held_ms, is_known));
+        self.settled =
+            stamp.filter(|_| is_held).and_then(|(stamp, held_ms)| stamp.settled(held_ms, is_known));
         let took_ms = env.elapsed_ms(begun_ms);
         let pause_ms = took_ms.saturating_mul(pause);
         self.compare_every_ms = if is_held { 0 } else { took_ms.saturating_add(pause_ms) };

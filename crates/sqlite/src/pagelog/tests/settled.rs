@@ -24,7 +24,8 @@ struct Later(AtomicU64);
 
 impl Clock for Later {
     fn now(&self) -> Timestamp {
-        Timestamp::from_second(4_102_444_800 + self.0.fetch_add(2, Ordering::SeqCst) as i64).unwrap()
+        Timestamp::from_second(4_102_444_800 + self.0.fetch_add(2, Ordering::SeqCst) as i64)
+            .unwrap()
     }
 
     fn monotonic_ms(&self) -> u64 {
