@@ -11,6 +11,8 @@ use crate::target::{Target, Value};
 pub(crate) const HEAD: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 /// What it ends with.
 pub(crate) const TAIL: &[u8] = &[0xff, 0xff];
+/// A larger text or blob is sent without a copy.
+const LARGE_BYTES: usize = 1 << 20;
 /// 2000-01-01 in microseconds and days since 1970.
 const EPOCH_US: i64 = 946_684_800_000_000;
 const EPOCH_DAYS: i32 = 10_957;
@@ -36,6 +38,15 @@ pub(crate) fn put(target: Target, value: &Value<'_>, out: &mut Vec<u8>) {
         Value::Instant(micros) => field(&(micros - EPOCH_US).to_be_bytes(), out),
         Value::Day(days) => field(&(days - EPOCH_DAYS).to_be_bytes(), out),
         Value::Uuid(bytes) => field(bytes, out),
+    }
+}
+
+/// The bytes of a value that is sent as it lies there, where it is so large that it is not copied
+/// first.
+pub(crate) fn large<'a>(value: &'a Value<'_>) -> Option<&'a [u8]> {
+    match value {
+        Value::Text(bytes) | Value::Bytes(bytes) if bytes.len() > LARGE_BYTES => Some(bytes),
+        _ => None,
     }
 }
 

@@ -9,6 +9,7 @@ mod binary;
 mod compare;
 mod decide;
 mod digest;
+mod document;
 mod expression;
 mod function;
 mod ids;
@@ -37,6 +38,7 @@ mod work;
 use lifeboat_sqlite::token;
 
 pub use decide::Misfits;
+pub use document::Facts;
 pub use load::{LoadOptions, load};
 pub use mapping::{Mapping, Orphans};
 pub use names::NameStyle;

@@ -89,6 +89,7 @@ pub fn load(
             name: loader.layouts[place].name.clone(),
             rows: slot.digest.rows,
             digest: slot.digest.text(),
+            there: slot.there.map(|there| (there.rows, there.text())),
             rejected: slot.rejected,
             was_there: slot.was_there,
         });
@@ -100,7 +101,9 @@ pub fn load(
     let set_aside = swap::finish(env, &server, &mut control, plan, options, &mut untranslated)?;
     let finish_ms = env.elapsed_ms(begun_ms);
     let times = Times { load_ms, proof_ms, finish_ms };
-    Ok(Done { times, tables, refused: untranslated, set_aside, verified: options.verify })
+    let server = crate::server::only_text(&mut control, "SHOW server_version")?;
+    let (refused, verified) = (untranslated, options.verify);
+    Ok(Done { times, server, tables, refused, set_aside, verified })
 }
 
 /// Makes the schema and its record, or takes those of an earlier run; what of it is not the same
@@ -219,6 +222,8 @@ fn fingerprint(plan: &Plan, place: usize, layout: &Layout) -> String {
 #[derive(Default)]
 struct Loaded {
     digest: Digest,
+    /// As it was read back.
+    there: Option<Digest>,
     rejected: u64,
     was_there: bool,
     /// What PostgreSQL refused of it.
@@ -292,7 +297,7 @@ impl Loader<'_> {
             }
             Task::Compare(_) => {
                 let digest = slot().digest;
-                self.compare(place, digest)
+                self.compare(place, digest).map(|there| slot().there = Some(there))
             }
             Task::Close(_) => {
                 let refused = std::mem::take(&mut slot().refused);
@@ -317,7 +322,8 @@ impl Loader<'_> {
             let digest = Digest { rows: kept.rows, sum };
             let steps = kept.refused.as_deref().and_then(|text| serde_json::from_str(text).ok());
             let refused = steps.unwrap_or_default();
-            return Ok(Loaded { digest, rejected: seen - kept.rows, was_there: true, refused });
+            let rejected = seen - kept.rows;
+            return Ok(Loaded { digest, there: None, rejected, was_there: true, refused });
         }
         self.server.with(|connection| {
             connection.execute("BEGIN")?;
@@ -378,8 +384,15 @@ impl Loader<'_> {
             piece.extend_from_slice(&width.to_be_bytes());
             for (at, value) in values.iter().enumerate() {
                 hash.value(value);
-                if sent[at] {
-                    binary::put(targets[at], value, &mut piece);
+                match binary::large(value) {
+                    _ if !sent[at] => {}
+                    Some(bytes) => {
+                        piece.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
+                        rows.put(&piece)?;
+                        piece.clear();
+                        bytes.chunks(PIECE_BYTES).try_for_each(|part| rows.put(part))?;
+                    }
+                    None => binary::put(targets[at], value, &mut piece),
                 }
             }
             digest.add(hash.finish());
@@ -444,13 +457,13 @@ impl Loader<'_> {
         })
     }
 
-    fn compare(&self, place: usize, sent: Digest) -> Result<()> {
+    fn compare(&self, place: usize, sent: Digest) -> Result<Digest> {
         let layout = &self.layouts[place];
         let there = self.server.with(|connection| {
             compare::digest_of_server(self.env, connection, layout, |_: &[Value<'_>], _| Ok(()))
         })?;
         if there == sent {
-            return Ok(());
+            return Ok(there);
         }
         let computed: Vec<&str> = layout
             .columns

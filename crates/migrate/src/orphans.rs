@@ -1,10 +1,12 @@
 //! Foreign keys that lead nowhere: SQLite does not look unless it is told to.
 
 use lifeboat_core::Result;
+use lifeboat_postgres::identifier;
 use rusqlite::Connection;
 
 use crate::plan::of_sqlite;
-use crate::schema::{ForeignKey, Schema};
+use crate::scan::shown;
+use crate::schema::{ForeignKey, Schema, Table};
 
 /// So many rows of a key are named.
 const SHOWN_MAX: usize = 1_000;
@@ -58,9 +60,58 @@ pub(crate) fn find(
             let orphan = &mut found[place];
             orphan.count += 1;
             if orphan.rows.len() < SHOWN_MAX {
-                orphan.rows.push(rowid.map_or_else(|| "?".into(), |id| format!("rowid {id}")));
+                orphan.rows.extend(rowid.map(|id| format!("rowid {id}")));
+            }
+        }
+        for orphan in found.iter_mut().filter(|one| one.table == table.name) {
+            let key = table.foreign_keys.iter().find(|key| key.id == orphan.key);
+            if let (true, Some(key)) = (orphan.rows.is_empty(), key) {
+                orphan.rows = rows_without_rowid(connection, schema, (table, key))?;
             }
         }
     }
     Ok(found)
+}
+
+/// Rows of a table without rowids, by their keys.
+fn rows_without_rowid(
+    connection: &Connection,
+    schema: &Schema,
+    (table, key): (&Table, &ForeignKey),
+) -> Result<Vec<String>> {
+    let Some(parent) = schema.table(&key.table) else { return Ok(Vec::new()) };
+    let of_parent = |place: usize| match key.to.get(place) {
+        Some(name) => name.clone(),
+        None => {
+            let column = parent.primary_key.get(place).and_then(|at| parent.columns.get(*at));
+            column.map_or_else(String::new, |column| column.name.clone())
+        }
+    };
+    let pairs = key.from.iter().enumerate().map(|(place, from)| {
+        let (from, to) = (identifier(from), identifier(&of_parent(place)));
+        (format!("c.{from} IS NOT NULL"), format!("p.{to} = c.{from}"))
+    });
+    let (set, same): (Vec<String>, Vec<String>) = pairs.unzip();
+    let columns: Vec<&str> =
+        table.primary_key.iter().map(|place| table.columns[*place].name.as_str()).collect();
+    let names: Vec<String> = columns.iter().map(|name| format!("c.{}", identifier(name))).collect();
+    let sql = format!(
+        "SELECT {} FROM {} AS c WHERE {} AND NOT EXISTS (SELECT 1 FROM {} AS p WHERE {}) \
+         LIMIT {SHOWN_MAX}",
+        names.join(", "),
+        identifier(&table.name),
+        set.join(" AND "),
+        identifier(&parent.name),
+        same.join(" AND ")
+    );
+    let failed = of_sqlite(table);
+    let mut statement = connection.prepare(&sql).map_err(&failed)?;
+    let rows = statement.query_map([], |row| {
+        let part = |(place, name): (usize, &&str)| {
+            row.get_ref(place).map(|value| format!("{name} {}", shown(value)))
+        };
+        let parts: rusqlite::Result<Vec<String>> = columns.iter().enumerate().map(part).collect();
+        parts.map(|parts| parts.join(", "))
+    });
+    rows.and_then(Iterator::collect).map_err(failed)
 }

@@ -23,6 +23,8 @@ use crate::target::Target;
 
 /// So many misfits of a column are kept with their rows.
 const MISFITS_KEPT: usize = 1_000;
+/// The server makes no table with more columns.
+const COLUMNS_MAX: usize = 1_600;
 /// Tables are examined in parts of so many rowids, by all readers beside each other.
 const PART_ROWIDS: u64 = 100_000;
 
@@ -110,6 +112,15 @@ impl Plan {
 
     /// Fails where something would be lost that nobody agreed to.
     pub fn agreed(&self) -> Result<()> {
+        let columns = |table: &&TablePlan| table.columns.len() + usize::from(table.rowid.is_some());
+        if let Some(place) = self.tables.iter().position(|table| columns(&table) > COLUMNS_MAX) {
+            let (name, count) = (&self.schema.tables[place].name, columns(&&self.tables[place]));
+            return Err(Error::new(
+                Kind::Refused,
+                format!("table {name} has {count} columns, and the server takes {COLUMNS_MAX}"),
+            )
+            .hint("split it in two, or leave it out in a --mapping: skip = true"));
+        }
         let refused = self.refused();
         if refused > 0 {
             return Err(Error::new(

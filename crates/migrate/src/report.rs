@@ -25,6 +25,8 @@ pub struct Done {
     pub verified: bool,
     /// How long its parts took.
     pub times: Times,
+    /// The server's version as it says it.
+    pub server: String,
 }
 
 /// How long the parts of a migration took, in milliseconds.
@@ -48,6 +50,8 @@ pub struct TableDone {
     pub rows: u64,
     /// What they are: the sum of their hashes.
     pub digest: String,
+    /// Rows and their hashes as they were read back from the server, if they were.
+    pub there: Option<(u64, String)>,
     /// How many rows were put aside.
     pub rejected: u64,
     /// Whether an earlier run had loaded it.
@@ -74,6 +78,7 @@ impl Done {
     pub fn to_json(&self) -> Value {
         json!({
             "verified": self.verified,
+            "server": self.server,
             "load_ms": self.times.load_ms,
             "proof_ms": self.times.proof_ms,
             "finish_ms": self.times.finish_ms,
@@ -83,6 +88,8 @@ impl Done {
             "tables": self.tables.iter().map(|table| json!({
                 "name": table.table, "new_name": table.name, "rows": table.rows,
                 "digest": table.digest, "rejected": table.rejected, "was_there": table.was_there,
+                "rows_there": table.there.as_ref().map(|(rows, _)| rows),
+                "digest_there": table.there.as_ref().map(|(_, digest)| digest),
             })).collect::<Vec<_>>(),
             "refused": left_json(&self.refused),
         })
@@ -259,6 +266,34 @@ impl Plan {
         })
     }
 
+    /// What stands in the way, as text: values that do not fit, and rows whose keys lead nowhere.
+    pub fn problems_text(&self) -> String {
+        let mut text = String::new();
+        for (table, plan) in self.schema.tables.iter().zip(&self.tables) {
+            let columns = table.columns.iter().zip(&plan.columns);
+            for (column, one) in columns.filter(|(_, one)| one.misfits > 0) {
+                let (declared, target) = (&column.declared, one.choice.target.sql());
+                let _ = writeln!(text, "{}.{} {declared} -> {target}", table.name, column.name);
+                column_text(one, &mut text);
+            }
+        }
+        self.orphans_text(&mut text);
+        text
+    }
+
+    fn orphans_text(&self, text: &mut String) {
+        for key in &self.orphans {
+            let _ = writeln!(
+                text,
+                "! {} rows of {} have a foreign key that leads nowhere in {}: {}",
+                key.count,
+                key.table,
+                key.parent,
+                first(&key.rows)
+            );
+        }
+    }
+
     /// The plan as text.
     pub fn text(&self) -> String {
         let mut text = String::new();
@@ -289,16 +324,7 @@ impl Plan {
     }
 
     fn ends_text(&self, text: &mut String) {
-        for key in &self.orphans {
-            let _ = writeln!(
-                text,
-                "! {} rows of {} have a foreign key that leads nowhere in {}: {}",
-                key.count,
-                key.table,
-                key.parent,
-                first(&key.rows)
-            );
-        }
+        self.orphans_text(text);
         for left in &self.statements.untranslated {
             let _ = writeln!(text, "! not migrated: {}: {}", left.what, left.why);
             for line in left.sql.lines().filter(|line| !line.trim().is_empty()) {
@@ -397,30 +423,4 @@ fn seen_text(seen: &ColumnProfile) -> String {
         parts.push(format!("up to {} bytes", seen.bytes_max));
     }
     if parts.is_empty() { "no rows".into() } else { parts.join(", ") }
-}
-
-impl Plan {
-    /// The report of a migration, or of what one would do, in Markdown: to be read and signed.
-    pub fn markdown(&self, database: &str, done: Option<&Done>) -> String {
-        let mut text = format!("# From SQLite to PostgreSQL: {database}\n\n");
-        let _ = writeln!(text, "{} rows in {} tables.\n", self.rows(), self.tables.len());
-        if let Some(done) = done {
-            text.push_str(match done.verified {
-                true => "Every row was read back and is the same on both sides.\n\n",
-                false => "The rows were not compared.\n\n",
-            });
-            text.push_str("| table | rows | put aside | digest |\n|---|---|---|---|\n");
-            for table in &done.tables {
-                let name = table.name.replace('|', "\\|");
-                let (rows, aside, digest) = (table.rows, table.rejected, &table.digest);
-                let _ = writeln!(text, "| {name} | {rows} | {aside} | `{digest}` |");
-            }
-            text.push('\n');
-            for left in &done.refused {
-                let _ = writeln!(text, "- refused by PostgreSQL: {}: {}", left.what, left.why);
-            }
-        }
-        let _ = writeln!(text, "## Columns and notes\n\n```\n{}```", self.text());
-        text
-    }
 }

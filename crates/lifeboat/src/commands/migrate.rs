@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use lifeboat_core::env::Env;
 use lifeboat_core::{Error, Kind, Result};
-use lifeboat_migrate::{Done, LoadOptions, Mapping, Options, Plan};
+use lifeboat_migrate::{Done, Facts, LoadOptions, Mapping, Options, Plan};
 use serde_json::{Value, json};
 
 use self::place::Place;
@@ -20,7 +20,7 @@ use self::switch::Switch;
 use self::words::{MisfitsWord, NamesWord, OrphansWord};
 use crate::postgres::{self, Database};
 use crate::selection;
-use crate::session::Session;
+use crate::session::{Session, TOOL};
 use crate::signals;
 use crate::ui::{confirm, units};
 
@@ -166,6 +166,7 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     };
     let loads = !args.dry_run && !args.schema_only;
     let mut moment = source.moment(session, &env, workers(&env))?;
+    let mut facts = facts(&env, &args, (&source, &moment), &switch);
     let plan = lifeboat_migrate::plan(&env, &mut moment, options)?;
     session.progress.clear();
     if args.schema_only {
@@ -176,11 +177,12 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
         let value =
             json!({ "outcome": "planned", "plan": plan.to_json(), "switch": switch.to_json() });
         print(session, &value, &format!("{}{}", plan.text(), switch.text()))?;
-        save(&args, &source, &plan, None)?;
+        save(&args, &facts, &plan, None)?;
         return plan.agreed().map(|()| ExitCode::SUCCESS);
     };
     if let Err(error) = plan.agreed() {
-        session.printer.data(&plan.text())?;
+        save(&args, &facts, &plan, None)?;
+        session.printer.data(&plan.problems_text())?;
         return Err(error);
     }
     if args.replace && !session.globals.yes {
@@ -202,7 +204,9 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     env.crash.pass("migrate.committed")?;
     place.finish(&env)?;
     session.progress.clear();
-    save(&args, &source, &plan, Some(&done))?;
+    facts.ended_at = shown(&env);
+    facts.backups = backup.clone().unwrap_or_default();
+    save(&args, &facts, &plan, Some(&done))?;
     let ended = tell(session, &plan, &done, backup.as_deref())?;
     for kept in switch.apply(session, &env)? {
         session.printer.note(&format!("switched; what it was before: {}", kept.display()));
@@ -314,15 +318,43 @@ fn print(session: &Session, value: &Value, text: &str) -> Result<()> {
     }
 }
 
+fn shown(env: &Env) -> String {
+    env.clock.now().strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+fn facts(
+    env: &Env,
+    args: &Args,
+    (source, moment): (&Source, &lifeboat_sqlite::Moment),
+    switch: &Switch,
+) -> Facts {
+    let words = [
+        args.names.map(|word| format!("--names {}", words::of(&word))),
+        args.misfits.map(|word| format!("--misfits {}", words::of(&word))),
+        args.orphans.map(|word| format!("--orphans {}", words::of(&word))),
+        args.mapping.as_ref().map(|path| format!("--mapping {}", path.display())),
+        (args.schema != "public").then(|| format!("--schema {}", args.schema)),
+    ];
+    Facts {
+        tool: TOOL.to_owned(),
+        source: source.label.clone(),
+        source_bytes: source.bytes(),
+        way: source.way(moment),
+        read_at: shown(env),
+        target: args.url.clone(),
+        ended_at: shown(env),
+        choices: words.into_iter().flatten().collect(),
+        backups: Vec::new(),
+        switches: switch.lines(),
+    }
+}
+
 /// Writes the report that somebody signs.
-fn save(args: &Args, source: &Source, plan: &Plan, done: Option<&Done>) -> Result<()> {
+fn save(args: &Args, facts: &Facts, plan: &Plan, done: Option<&Done>) -> Result<()> {
     let Some(path) = &args.report else { return Ok(()) };
     let text = match path.extension().is_some_and(|extension| extension == "json") {
-        true => {
-            let value = json!({ "plan": plan.to_json(), "done": done.map(Done::to_json) });
-            format!("{value:#}\n")
-        }
-        false => plan.markdown(&source.label, done),
+        true => format!("{:#}\n", plan.report_json(facts, done)),
+        false => plan.markdown(facts, done),
     };
     std::fs::write(path, text)
         .map_err(|error| Error::io(Kind::Failed, format!("cannot write {}", path.display()), error))

@@ -9,4 +9,5 @@ mod resume;
 mod schema;
 mod silent_failures;
 mod support;
+mod traps;
 mod values;

@@ -20,8 +20,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// A message that cannot be sent within this time never will be.
 const SEND_TIMEOUT_MS: u64 = 120_000;
 const INBOX_BYTES: usize = 512 << 10;
-/// No server sends a longer message in answer to what we ask.
-const MESSAGE_BYTES_MAX: usize = 256 << 20;
+/// No server sends a longer message: one row is the longest that it makes.
+const MESSAGE_BYTES_MAX: usize = 1 << 30;
 /// A peer that is gone without a word is found out: seconds until asked, between, and how often.
 const KEEP_ALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(15), 8);
 
@@ -250,6 +250,12 @@ impl Wire {
             }
             None => 0,
         };
+        // One large message does not keep its room for ever.
+        if unread == 0 && self.inbox.len() > 8 * INBOX_BYTES {
+            self.inbox.truncate(INBOX_BYTES);
+            self.inbox.shrink_to_fit();
+            (self.begin, self.end) = (0, 0);
+        }
         if self.begin > 0 && (unread == 0 || self.begin + wanted.max(unread + 1) > self.inbox.len())
         {
             self.inbox.copy_within(self.begin..self.end, 0);

@@ -67,6 +67,20 @@ impl Source {
         self.backup.is_some()
     }
 
+    /// How it is read, for the report.
+    pub(super) fn way(&self, moment: &Moment) -> String {
+        match (&self.backup, moment.is_live()) {
+            (Some(backup), _) => format!("restored from the backup {backup}"),
+            (None, true) => "one moment of the live database, while its application went on".into(),
+            (None, false) => "a copy of it, made under one lock".into(),
+        }
+    }
+
+    /// The size of its file.
+    pub(super) fn bytes(&self) -> u64 {
+        std::fs::metadata(&self.path).map_or(0, |metadata| metadata.len())
+    }
+
     /// Its file.
     pub(super) fn path(&self) -> &Path {
         &self.path

@@ -2,6 +2,11 @@
 
 use lifeboat_migrate::{Misfits, NameStyle, Orphans};
 
+/// The word as it is typed.
+pub(super) fn of(word: &impl clap::ValueEnum) -> String {
+    word.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
 /// How names are written.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 pub(super) enum NamesWord {
