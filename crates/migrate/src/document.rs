@@ -1,5 +1,5 @@
-//! The report of a migration as a document that somebody reads and signs: what was read, what became
-//! of it, how it was proved, and what is not there.
+//! The report of a migration as a document that somebody reads and signs: what was read, what
+//! became of it, how it was proved, and what is not there.
 
 use std::fmt::Write as _;
 

@@ -120,9 +120,9 @@ const ADMIN: &str = "
     DELETE FROM audit_log WHERE id = 400;
     INSERT INTO jobs SELECT 'job-' || id, 'pending', 0, '2025-01-08 10:00:00' FROM agents";
 
-/// The chapter of the second guide on a migration: nine steps, whose export, edited with `sed`, ends
-/// with exit code 0 and most tables missing. Here its steps are one command, and what it promises
-/// is looked at step by step.
+/// The chapter of the second guide on a migration: nine steps, whose export, edited with `sed`,
+/// ends with exit code 0 and most tables missing. Here its steps are one command, and what it
+/// promises is looked at step by step.
 #[test]
 fn the_nine_steps_of_the_guide_are_one_command() {
     let (world, server) = (World::new(), Server::new(15));

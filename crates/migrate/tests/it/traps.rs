@@ -17,7 +17,8 @@
 //! | 13 generated columns | `silent_failures::t43_t44_...` |
 //! | 14 NULLs in primary keys | `schema::tables_of_every_kind_arrive` |
 //! | 15 NOCASE, RTRIM, the order of texts | `silent_failures::t42_...`, `trap_15_...` |
-//! | 16 partial, expression, DESC indexes; their names | `silent_failures::t42_...`, `trap_16_...` |
+//! | 16 partial, expression, DESC indexes; their names | `silent_failures::t42_...`, `trap_16_...`
+//! |
 //! | 17 foreign keys: orphans, cycles, actions | `silent_failures::t45_...`, `trap_17_...` |
 //! | 18 names: case, length, reserved words | `schema::names_...`, `schema::tables_of_every_...` |
 //! | 19 views and triggers | `silent_failures::t42_...` |
