@@ -59,6 +59,12 @@ cargo xtask bench stores  measures a bucket against a folder, restic, and the gu
     --backups N           how many backups are listed (10000)
     --program FILE        this program of ours, with its examples, instead of one that is built
 cargo xtask bench migrate  measures us and pgloader from SQLite to PostgreSQL, and psql beside
+cargo xtask bench drill  measures a drill against the restore and the check that it contains
+    --short               a small database and a small cluster, once
+    --size-mb N           size of the SQLite database in millions of bytes (1000)
+    --scale N             scale of pgbench in the cluster (40)
+    --runs N              how often each is run (3)
+    --program FILE        this program of ours instead of one that is built first
 cargo xtask bench salvage  measures us against .recover of a shell that is built for it
     --size-mb N           size of the database in millions of bytes (1000)
     --runs N              how often each is run (3)
@@ -98,6 +104,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ["bench", "pagelog", options @ ..] => bench::pagelog::run(options),
         ["bench", "stores", options @ ..] => bench::stores::run(options),
         ["bench", "migrate", options @ ..] => bench::migrate::run(options),
+        ["bench", "drill", options @ ..] => bench::drill::run(options),
         ["bench", "salvage", options @ ..] => bench::salvage::run(options),
         ["bench", "retention", options @ ..] => bench::retention::run(options),
         ["bench", "agent", options @ ..] => bench::agent::run(options),

@@ -9,6 +9,7 @@
 pub(crate) mod agent;
 mod arena;
 mod contenders;
+pub(crate) mod drill;
 mod litestream;
 mod measure;
 pub(crate) mod migrate;

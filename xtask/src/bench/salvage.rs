@@ -115,7 +115,8 @@ fn shell(folder: &Path) -> Result<PathBuf> {
     Ok(shell)
 }
 
-fn make(shell: &Path, database: &Path, size_mb: u64) -> Result<()> {
+/// A chat of about that size.
+pub(super) fn make(shell: &Path, database: &Path, size_mb: u64) -> Result<()> {
     if database.exists() {
         fs::remove_file(database)?;
     }
