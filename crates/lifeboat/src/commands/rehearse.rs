@@ -20,7 +20,8 @@ use crate::ui::units;
 ///
 /// The newest good backup of the source goes into a repository of its own in a scratch folder, and
 /// that is broken; the real repository is only read, the source not at all. Then the command runs
-/// that is to notice it, as it would at night, and its words and its exit code are shown. What
+/// that is to notice it, as it would at night, and its words and its exit code are shown. Of a
+/// whole PostgreSQL cluster the backup comes with what it builds on and with some of its log. What
 /// cannot be broken in a copy of the source's (a log where it has none, a key where it is not
 /// sealed) is shown on a database that is made for it, and that is said. Afterwards everything is
 /// removed.

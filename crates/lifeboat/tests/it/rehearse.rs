@@ -7,7 +7,9 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use crate::bad_input::in_own_namespace;
-use crate::support::{World, add_rows};
+use crate::cluster::{Yard, program};
+use crate::support::{World, add_rows, ran};
+use crate::wal_moments::{server, write};
 
 /// All files below a folder and what is in them.
 fn everything(folder: &Path, found: &mut BTreeMap<String, Vec<u8>>) {
@@ -70,4 +72,36 @@ fn without_a_source_all_is_made_up() {
     assert_eq!(codes, [Some(20), Some(22), Some(12), of_disk, Some(21), Some(13)], "{results:#?}");
     assert!(world.names("tmp").is_empty());
     assert!(world.names("home/data").is_empty(), "no repository of the host was made");
+}
+
+/// Of a whole cluster its own backup, its own log and its own age.
+#[test]
+fn the_alarms_of_a_cluster_are_those_of_its_own_backup_and_log() {
+    let yard = Yard::new();
+    yard.configure_main(&["one"]);
+    let mut cluster = server(&yard, 15);
+    let run = |arguments: &[&str]| ran(yard.command(program()).args(arguments).output().unwrap());
+    run(&["backup", "main"]).expect(0);
+    for _ in 0..3 {
+        write(&mut cluster);
+    }
+    run(&["backup", "main", "--incremental"]).expect(0);
+    for _ in 0..2 {
+        write(&mut cluster);
+    }
+    let mut before = BTreeMap::new();
+    everything(&yard.path("one"), &mut before);
+    let breaks = ["bitflip", "wal-gap", "stale"].map(|name| ["--break", name]).concat();
+    let ran = run(&[&["rehearse", "main", "--json"][..], &breaks].concat()).expect(0);
+    let results = ran.json();
+    let results = results.as_array().unwrap();
+    let codes: Vec<u64> =
+        results.iter().map(|result| result["exit_code"].as_u64().unwrap()).collect();
+    assert_eq!(codes, [20, 22, 21], "{results:#?}");
+    let broken = results[1]["broken"].as_str().unwrap();
+    assert!(broken.contains("of the log of main-"), "its own log: {broken}");
+    let mut after = BTreeMap::new();
+    everything(&yard.path("one"), &mut after);
+    assert!(before == after, "the real repository was only read");
+    assert!(yard.path("tmp").read_dir().unwrap().next().is_none(), "nothing is left");
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::cluster::{Cluster, Yard, program};
 use crate::support::{Ran, ran, set_mode};
 
-fn server<'a>(yard: &'a Yard, major: u32) -> Cluster<'a> {
+pub(crate) fn server<'a>(yard: &'a Yard, major: u32) -> Cluster<'a> {
     let mut cluster = Cluster::new(yard, major, "data", &["--wal-segsize=1"]);
     cluster.archive("");
     cluster.up(5432);
@@ -18,7 +18,7 @@ fn server<'a>(yard: &'a Yard, major: u32) -> Cluster<'a> {
 }
 
 /// Fills some segments, and waits until they are archived.
-fn write(cluster: &mut Cluster<'_>) -> String {
+pub(crate) fn write(cluster: &mut Cluster<'_>) -> String {
     cluster.ask(5432, "INSERT INTO t SELECT generate_series(1, 30000)");
     let last = cluster.ask(5432, "SELECT pg_walfile_name(pg_switch_wal())");
     let done = format!("SELECT last_archived_wal >= '{last}' FROM pg_stat_archiver");

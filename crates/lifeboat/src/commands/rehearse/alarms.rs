@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use jiff::SignedDuration;
 use lifeboat_core::env::Env;
 use lifeboat_core::{Error, Kind, Result};
+use lifeboat_postgres::CLUSTER_KIND;
 
 use super::Break;
 use super::yard::{Ran, Yard, failed};
@@ -119,7 +120,11 @@ fn bitflip(yard: &Yard) -> Result<Alarm> {
 
 fn wal_gap(env: &Env, yard: &Yard) -> Result<Alarm> {
     let own = yard.copied.as_ref().map(|copied| {
-        let log = yard.path("repo").join(&copied.folder).join("log").join(&copied.manifest.name);
+        let folder = yard.path("repo").join(&copied.folder);
+        let log = match copied.manifest.source.kind.as_str() {
+            CLUSTER_KIND => folder.join("wal"),
+            _ => folder.join("log").join(&copied.manifest.name),
+        };
         (copied, files_below(&log))
     });
     if let Some((copied, files)) = &own

@@ -12,14 +12,19 @@ use lifeboat_core::manifest::Manifest;
 use lifeboat_core::repository::Repository;
 use lifeboat_core::store::ObjectName;
 use lifeboat_core::{Error, Kind, Result};
+use lifeboat_postgres::wal::{BasePlace, Kept, WalFile};
 use lifeboat_sqlite::sample::{self, SampleOptions, Size, Writer, WriterOptions};
 use lifeboat_stores::Options;
 
+use crate::cluster_backups::ancestors;
 use crate::commands::demo::own_program;
 use crate::commands::drill::scratch::Scratch;
 use crate::repositories;
 use crate::selection::{self, Selected};
 use crate::session::Session;
+
+/// So many segments of a cluster's log are enough for one to be missing in their middle.
+const SEGMENTS_MAX: usize = 5;
 
 /// The scratch folder.
 pub(super) struct Yard {
@@ -155,24 +160,44 @@ impl Yard {
     }
 }
 
-/// Copies a backup with its log, object by object as they are stored, into a new repository.
+/// Copies a backup with what it builds on and its log, object by object as they are stored, into a
+/// new repository.
 fn copy(env: &Env, selected: &Selected, to: &Path) -> Result<()> {
     let store = lifeboat_stores::open(env, &repositories::local_url(to), &Options::default())?;
     let new = Repository::open_or_create(env, store)?;
     let (folder, name) = (&selected.folder, &selected.manifest.name);
     let from = selected.repository.store();
-    let (log, files) = (format!("{folder}/log/{name}/"), format!("{folder}/{name}."));
+    let log = format!("{folder}/log/{name}/");
+    let older = ancestors(selected)?;
+    let names = older.iter().chain([&selected.manifest]).map(|backup| &backup.name);
+    let files: Vec<String> = names.map(|name| format!("{folder}/{name}.")).collect();
+    let place = BasePlace::of(&selected.manifest);
+    let mut segments = 0;
     for object in from.list(Some(folder))? {
         let text = object.name.as_str();
+        let is_log = place.as_ref().is_some_and(|place| is_behind(text, place));
+        segments += usize::from(is_log);
         let belongs = text == format!("{folder}/source.json")
             || text.starts_with(&log)
-            || text.starts_with(&files);
+            || is_log && segments <= SEGMENTS_MAX
+            || files.iter().any(|file| text.starts_with(file));
         if belongs {
             env.proceed()?;
             copy_object(&selected.repository, &new, &object.name)?;
         }
     }
     Ok(())
+}
+
+/// Whether an object is a whole segment of the log that a backup of a cluster needs or that leads
+/// on from it.
+fn is_behind(object: &str, place: &BasePlace) -> bool {
+    let Some((_, system, Kept::File(WalFile::Segment(segment)))) = Kept::of_object(object) else {
+        return false;
+    };
+    system == place.system
+        && segment.timeline == place.timeline
+        && segment.begins(place.segment_bytes) >= place.begins
 }
 
 fn copy_object(from: &Repository, to: &Repository, name: &ObjectName) -> Result<()> {
