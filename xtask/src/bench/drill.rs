@@ -144,9 +144,8 @@ fn cluster(options: &Options, program: &Path) -> Result<Line> {
     let scale = options.scale.to_string();
     let mut fill = arena.command("pgbench");
     run_command(fill.args(["-i", "-q", "-s", &scale, "-p", &PORT.to_string(), "postgres"]))?;
-    let lifeboat = |arguments: &[&str]| {
-        arena.lifeboat(&[arguments, &["--quiet", "--yes"]].concat())
-    };
+    let lifeboat =
+        |arguments: &[&str]| arena.lifeboat(&[arguments, &["--quiet", "--yes"]].concat());
     run_command(&mut lifeboat(&["backup", "main"]))?;
     // Some log to replay.
     arena.psql(PORT, "postgres", "UPDATE pgbench_tellers SET tbalance = tbalance + 1")?;
