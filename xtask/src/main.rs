@@ -4,6 +4,7 @@
 //! held to the same lints. The continuous integration calls nothing that a person could not.
 
 mod bench;
+mod browser;
 mod corpora;
 mod docs;
 mod object_storage;

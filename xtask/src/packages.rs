@@ -1,8 +1,9 @@
 //! Packages of the distribution that the tests need.
 
+use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::process::{is_there, run};
 
@@ -26,4 +27,26 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
     };
     run(quiet().arg("update"))?;
     run(quiet().args(["install", "-y", "--no-install-recommends"]).args(packages))
+}
+
+/// Unpacks a Debian package to a folder without installing it: nothing of it is started, and no
+/// other package comes with it.
+pub(crate) fn unpack(package: &str, place: &Path) -> Result<()> {
+    if !is_there("apt-get") || !is_there("dpkg-deb") {
+        bail!("{package} comes from Debian, and apt-get is not here");
+    }
+    println!("unpacking {package}");
+    let download =
+        || run(Command::new("apt-get").args(["-qq", "download", package]).current_dir(place));
+    if download().is_err() && is_root() {
+        // The lists are of a time when another version was there.
+        run(Command::new("apt-get").args(["-qq", "update"]))?;
+        download()?;
+    }
+    let files = std::fs::read_dir(place).context("cannot read what was fetched")?;
+    let paths = files.filter_map(|file| Some(file.ok()?.path()));
+    let fetched = paths.filter(|path| path.extension().is_some_and(|ending| ending == "deb")).max();
+    let fetched = fetched.with_context(|| format!("apt-get fetched no {package}"))?;
+    run(Command::new("dpkg-deb").arg("-x").arg(&fetched).arg(place))?;
+    std::fs::remove_file(&fetched).context("cannot remove what was unpacked")
 }

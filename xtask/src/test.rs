@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::process::{is_there, run};
-use crate::{corpora, object_storage, packages, postgres, root, tidy};
+use crate::{browser, corpora, object_storage, packages, postgres, root, tidy};
 
 /// The programs that tests restore with and check units with, and the Debian packages that
 /// bring them.
@@ -18,7 +18,6 @@ const TOOLS: &[(&str, &str)] = &[
     ("gunzip", "gzip"),
     ("tar", "tar"),
     ("systemd-analyze", "systemd"),
-    ("promtool", "prometheus"),
     ("age", "age"),
     ("ssh-keygen", "openssh-client"),
     ("/usr/sbin/sshd", "openssh-server"),
@@ -33,6 +32,7 @@ pub(crate) fn all() -> Result<()> {
     step("servers of the tests", postgres::install)?;
     step("servers of object storage", object_storage::install)?;
     step("damaged databases of the tests", corpora::install)?;
+    step("browser of the tests", browser::install)?;
     step("components of the compiler", install_components)?;
     step("format", || cargo(&["fmt", "--all", "--check"]))?;
     step("tidy", tidy::run_but_generated)?;

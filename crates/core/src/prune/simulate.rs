@@ -3,7 +3,7 @@
 //!
 //! Every backup to come is taken for a good one of the same size, and every prune for permitted.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
@@ -104,16 +104,42 @@ pub fn simulate(forecast: Forecast<'_>) -> Simulation {
 /// When the bytes of an existing backup go, if backups are made as is foreseen, and pruned once a
 /// day; the end of the forecast for one that is kept longer.
 pub fn goes_at(forecast: Forecast<'_>, backup: &str) -> Timestamp {
-    let mut state = State::new(forecast);
+    let (grace, until) = (forecast.grace, forecast.until);
+    let mut gone_at = None;
+    day_by_day(State::new(forecast), |day, state| {
+        let is_there = state.candidates.iter().any(|candidate| candidate.name == backup);
+        gone_at = (!is_there).then_some(day);
+        is_there
+    });
+    gone_at.map_or(until, |day| later(day, grace))
+}
+
+/// When existing backups are listed no more, if backups are made as is foreseen, and pruned once a
+/// day; those that are kept longer than the forecast are left out. Their bytes go after the grace.
+pub fn departures(forecast: Forecast<'_>) -> BTreeMap<String, Timestamp> {
+    let names = forecast.existing.iter().map(|(candidate, _)| candidate.name.clone());
+    let mut left: HashSet<String> = names.collect();
+    let mut departures = BTreeMap::new();
+    day_by_day(State::new(forecast), |day, state| {
+        let listed: HashSet<&str> = state.candidates.iter().map(|one| one.name.as_str()).collect();
+        for name in left.extract_if(|name| !listed.contains(name.as_str())) {
+            departures.insert(name, day);
+        }
+        !left.is_empty()
+    });
+    departures
+}
+
+/// Lets days pass to the end of the forecast, or until `goes_on` has seen enough.
+fn day_by_day(mut state: State<'_>, mut goes_on: impl FnMut(Timestamp, &State<'_>) -> bool) {
     let mut day = state.forecast.now;
     while day < state.forecast.until {
         day = later(day, DAY).min(state.forecast.until);
         state.live_until(day);
-        if !state.candidates.iter().any(|candidate| candidate.name == backup) {
-            return later(day, state.forecast.grace);
+        if !goes_on(day, &state) {
+            return;
         }
     }
-    state.forecast.until
 }
 
 /// The first of these lengths that makes no table too long.
@@ -286,6 +312,17 @@ mod tests {
         assert_eq!(goes(&keep, 0), 2 + 7);
         let forever = Keep { forever: true, ..Keep::default() };
         assert_eq!(goes(&forever, 0), 100, "the end of the forecast");
+        // All at once, and without the grace.
+        let leaving = |keep: &Keep| {
+            let all = [-2_000, -1, 0].map(|hours| (candidate(&hours.to_string(), hours), 1));
+            let all = Forecast { existing: all.into(), ..forecast(keep, &moments, 100 * 24) };
+            departures(all).into_iter().map(|(name, day)| {
+                (name, day.duration_since(at(0)).as_hours() / 24)
+            })
+        };
+        let expected = [("-1".to_owned(), 29), ("-2000".to_owned(), 28), ("0".to_owned(), 2)];
+        assert_eq!(leaving(&keep).collect::<Vec<_>>(), expected);
+        assert_eq!(leaving(&forever).count(), 0);
     }
 
     #[test]

@@ -149,7 +149,8 @@ fn bracketed(name: &str) -> String {
     }
 }
 
-fn inline(value: &Value) -> String {
+/// A value on one line, as TOML has it.
+pub(crate) fn inline(value: &Value) -> String {
     match value {
         Value::Table(table) => {
             let inner: Vec<String> =

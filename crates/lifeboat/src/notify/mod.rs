@@ -28,7 +28,7 @@ use crate::session::Session;
 use crate::standing::Alert;
 use crate::ui::report;
 
-pub(crate) use self::state::{Deliveries, Ended};
+pub(crate) use self::state::{Deliveries, Ended, Waiting};
 
 impl Ended {
     /// How one thing of a run ended; `None` where that is no news.
@@ -343,6 +343,11 @@ pub(crate) fn standing(session: &Session) -> Result<Vec<(String, Deliveries, usi
         (name.clone(), state.deliveries.get(name).cloned().unwrap_or_default(), waiting)
     };
     Ok(notifiers.keys().map(one).collect())
+}
+
+/// The messages that wait to be delivered, to whomever.
+pub(crate) fn waiting(session: &Session) -> Result<Vec<Waiting>> {
+    Ok(kept::read(session)?.outbox)
 }
 
 /// What is wrong with the deliveries to a notifier.

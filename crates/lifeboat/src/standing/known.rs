@@ -13,12 +13,18 @@ use crate::session::Session;
 
 /// What was found longer ago than this says nothing of now.
 const FRESH: SignedDuration = SignedDuration::from_hours(2);
+/// What was over longer ago is forgotten, and so is what exceeds this number.
+const OVER: SignedDuration = SignedDuration::from_hours(30 * 24);
+const OVER_MAX: usize = 100;
 
 /// What was found, and when.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Known {
     measured_at: Option<Timestamp>,
     alerts: Vec<Alert>,
+    /// What was wrong and is no more, each with when that was seen; the newest last.
+    #[serde(default)]
+    pub(crate) resolved: Vec<(Timestamp, Alert)>,
 }
 
 fn path(session: &Session) -> Option<PathBuf> {
@@ -48,18 +54,57 @@ impl Known {
         self.alerts.iter().filter(is_asked).filter(|_| is_fresh).cloned().collect()
     }
 
+    /// What is known once that was found: what is wrong no more is over since now.
+    fn followed_by(self, now: Timestamp, alerts: &[Alert]) -> Known {
+        let is_over = |known: &Alert| alerts.iter().all(|alert| alert.key() != known.key());
+        let over = self.alerts.into_iter().filter(is_over).map(|alert| (now, alert));
+        let is_young = |(at, _): &(Timestamp, Alert)| now.duration_since(*at) < OVER;
+        let mut resolved: Vec<_> = self.resolved.into_iter().filter(is_young).chain(over).collect();
+        let too_many = resolved.len().saturating_sub(OVER_MAX);
+        resolved.drain(..too_many);
+        Known { measured_at: Some(now), alerts: alerts.to_vec(), resolved }
+    }
+
     /// Keeps what was found now, for the next time.
     pub(crate) fn keep(session: &Session, now: Timestamp, alerts: &mut [Alert]) {
-        known(session).date(alerts);
+        let before = known(session);
+        before.date(alerts);
         for alert in alerts.iter_mut() {
             alert.since.get_or_insert(now);
         }
         let Some(path) = path(session) else { return };
-        let found = Known { measured_at: Some(now), alerts: alerts.to_vec() };
+        let found = before.followed_by(now, alerts);
         let text = serde_json::to_vec_pretty(&found).map_err(std::io::Error::from);
         if let Err(error) = text.and_then(|text| private::replace(&path, &text)) {
             let message = format!("what was found is not kept: {}: {error}", path.display());
             session.printer.detail(&message);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::standing::Severity;
+
+    fn at(hour: i64) -> Timestamp {
+        Timestamp::from_second(1_700_000_000 + hour * 3_600).unwrap()
+    }
+
+    #[test]
+    fn what_is_wrong_no_more_is_over_for_a_while() {
+        let alert = |source: &str| {
+            Alert::new((Code::Stale, Severity::Stale), (source, "file:///b"), "old", "")
+        };
+        let known = Known::default().followed_by(at(0), &[alert("a"), alert("b")]);
+        assert!(known.resolved.is_empty());
+        let known = known.followed_by(at(1), &[alert("b")]);
+        let over: Vec<_> = known.resolved.iter().map(|(at, one)| (*at, &*one.source)).collect();
+        assert_eq!(over, [(at(1), "a")]);
+        // Once it is wrong again and over again, both times are told.
+        let known = known.followed_by(at(2), &[alert("a")]).followed_by(at(3), &[]);
+        let over: Vec<_> = known.resolved.iter().map(|(at, one)| (*at, &*one.source)).collect();
+        assert_eq!(over, [(at(1), "a"), (at(2), "b"), (at(3), "a")]);
+        assert!(known.followed_by(at(800), &[]).resolved.is_empty());
     }
 }

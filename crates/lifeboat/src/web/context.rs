@@ -8,9 +8,10 @@ use jiff::Timestamp;
 use lifeboat_core::{Error, Kind, Result};
 
 use super::access::Role;
-use super::look::Look;
+use super::look::{Look, Looks};
 use super::sessions::Who;
 use crate::control::{self, AgentState, Answer, Question};
+use crate::session::Session;
 use crate::ui::units;
 
 /// What a screen gets.
@@ -33,9 +34,16 @@ pub(crate) struct Ctx {
     pub(crate) control: Option<PathBuf>,
     /// This program, and the options that everything it begins gets.
     pub(crate) base: Arc<Vec<String>>,
+    /// What looks are taken with.
+    pub(crate) looks: Arc<Looks>,
 }
 
 impl Ctx {
+    /// A run of its own, for what is read only when it is asked for.
+    pub(crate) fn session(&self) -> Session {
+        self.looks.session()
+    }
+
     /// What was given under that name, if it is not empty.
     pub(crate) fn given(&self, name: &str) -> Option<&str> {
         self.given.get(name).map(String::as_str).filter(|text| !text.is_empty())

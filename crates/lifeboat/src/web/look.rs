@@ -99,6 +99,11 @@ impl Looks {
         self.state().is_stale = true;
     }
 
+    /// A run of its own, with the configuration read anew.
+    pub(crate) fn session(&self) -> Session {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner).again()
+    }
+
     /// The newest look; a new one where that is old. `None` where there is none within the time
     /// that a person waits.
     pub(crate) fn newest(self: &Arc<Self>, now: Timestamp, asker: Asker) -> Option<Arc<Look>> {
@@ -136,7 +141,7 @@ impl Looks {
     }
 
     fn look(&self) {
-        let session = self.session.lock().unwrap_or_else(PoisonError::into_inner).again();
+        let session = self.session();
         let seen = Arc::new(Seen::default());
         let look = take(session, &seen);
         let mut state = self.state();

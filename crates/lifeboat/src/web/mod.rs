@@ -7,21 +7,28 @@
 //!
 //! A screen is a file in `screens` and a line in its list. `layout` is what all of them share,
 //! `context` what each of them gets, `look` what was read of repositories and when that is read
-//! anew, `verdict` what is said of a source. `guard` lets in who may: by `access`
+//! anew, `verdict` what is said of a source. `charts` draws what is seen better than read, `held`
+//! finds what repositories hold of a source, `address` writes addresses of our own. `guard` lets in
+//! who may: by `access`
 //! (names and secrets), `links`, `sessions` and `rate`; `audit` writes down who did what. `router`
 //! has the ways, `login` and `live` two of them, `api` those that programs take, `serve` the
 //! connections.
 
 pub(crate) mod access;
+mod address;
 mod api;
 pub(crate) mod audit;
+mod charts;
 mod context;
 mod guard;
+mod held;
 mod layout;
 pub(crate) mod links;
 mod live;
 mod login;
 mod look;
+#[cfg(test)]
+mod made;
 mod rate;
 mod router;
 mod screens;

@@ -199,6 +199,7 @@ impl Web {
             form_key: asking.form_key.unwrap_or_default(),
             control: self.agent.clone(),
             base: Arc::clone(&self.base),
+            looks: Arc::clone(&self.looks),
         })
     }
 

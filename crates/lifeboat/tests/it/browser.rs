@@ -67,8 +67,25 @@ pub(crate) fn send(address: &str, request: &str) -> TcpStream {
 /// The same, and reads the answer to its end.
 pub(crate) fn exchange(address: &str, request: &str) -> Answer {
     let mut bytes = Vec::new();
-    send(address, request).read_to_end(&mut bytes).unwrap();
+    let mut stream = send(address, request);
+    let mut part = [0; 1 << 16];
+    // Some leave the connection open, whatever they are asked for.
+    while !is_whole(&bytes) {
+        match stream.read(&mut part).unwrap() {
+            0 => break,
+            length => bytes.extend_from_slice(&part[..length]),
+        }
+    }
     parsed(&String::from_utf8_lossy(&bytes))
+}
+
+/// Whether an answer that says how long it is has come to its end.
+fn is_whole(bytes: &[u8]) -> bool {
+    let Some(head) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { return false };
+    let lines = String::from_utf8_lossy(&bytes[..head]).to_ascii_lowercase();
+    let length =
+        lines.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+    length.is_some_and(|length: usize| bytes.len() >= head + 4 + length)
 }
 
 /// Takes an answer apart.

@@ -112,6 +112,8 @@ mod wal_remote;
 mod wal_server;
 mod watch;
 mod web;
+mod web_screens;
+mod webdriver;
 
 #[test]
 fn every_file_of_this_folder_is_a_module() {

@@ -26,6 +26,9 @@ use crate::ui::units;
 pub(crate) struct Row {
     pub(crate) source: String,
     pub(crate) repository: String,
+    /// Its folder there, if it has one.
+    #[serde(skip)]
+    pub(crate) folder: Option<String>,
     pub(crate) state: State,
     pub(crate) newest_good: Option<String>,
     pub(crate) taken_at: Option<Timestamp>,
@@ -108,6 +111,7 @@ impl Row {
         Row {
             source: facts.source.clone(),
             repository: facts.repository.clone(),
+            folder: entry.map(|entry| entry.folder.clone()),
             state: match facts.newest_at {
                 None => State::Never,
                 Some(_) if rpo.is_broken() => State::Stale,

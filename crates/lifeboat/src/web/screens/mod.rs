@@ -1,8 +1,14 @@
 //! The screens: a file and a line for each.
 
+mod alerts;
+mod configuration;
 mod overview;
+mod proofs;
 pub(super) mod restore;
+mod retention;
 pub(super) mod runs;
+mod source;
+mod storage;
 
 use lifeboat_core::Result;
 use maud::Markup;
@@ -43,12 +49,37 @@ pub(crate) enum Done {
     Show(Markup),
 }
 
+/// One that each page has a link to.
+const fn listed(
+    path: &'static str,
+    title: &'static str,
+    draw: fn(&Ctx) -> Result<Markup>,
+) -> Screen {
+    Screen { path, title, is_in_menu: true, draw }
+}
+
+/// One that others lead to.
+const fn below(
+    path: &'static str,
+    title: &'static str,
+    draw: fn(&Ctx) -> Result<Markup>,
+) -> Screen {
+    Screen { path, title, is_in_menu: false, draw }
+}
+
 /// All of them, in the order of the menu.
 pub(crate) const SCREENS: &[Screen] = &[
-    Screen { path: "/", title: "Overview", is_in_menu: true, draw: overview::draw },
-    Screen { path: "/runs", title: "Runs", is_in_menu: true, draw: runs::draw },
-    Screen { path: "/runs/{run}", title: "Run", is_in_menu: false, draw: runs::draw_one },
-    Screen { path: "/restore", title: "Restore", is_in_menu: true, draw: restore::draw },
+    listed("/", "Overview", overview::draw),
+    below("/sources/{source}", "Source", source::draw),
+    listed("/runs", "Runs", runs::draw),
+    below("/runs/{run}", "Run", runs::draw_one),
+    listed("/restore", "Restore", restore::draw),
+    listed("/proofs", "Proofs", proofs::draw),
+    below("/proofs/{proof}", "Proof", proofs::draw_one),
+    listed("/storage", "Storage", storage::draw),
+    listed("/retention", "Retention", retention::draw),
+    listed("/alerts", "Alerts", alerts::draw),
+    listed("/configuration", "Configuration", configuration::draw),
 ];
 
 /// All that can be done.

@@ -6,6 +6,7 @@ use maud::{Markup, html};
 
 use crate::config::values::Period;
 use crate::ui::units;
+use crate::web::address;
 use crate::web::context::Ctx;
 use crate::web::layout;
 use crate::web::verdict::{self, SourceView, Verdict};
@@ -69,7 +70,7 @@ fn row(ctx: &Ctx, view: &SourceView<'_>) -> Markup {
         tr class=(view.verdict.word()) {
             th scope="row" {
                 span class={ "mark " (view.verdict.word()) } { (view.verdict.word()) }
-                " " (view.name)
+                " " a href=(address::of_source(view.name)) { (view.name) }
                 @for reason in &view.reasons { (layout::reason(reason)) }
             }
             td data-label="Newest" {

@@ -1,0 +1,315 @@
+//! What drills proved: the proofs of a month with what they come to, and one proof with all that it
+//! says.
+
+mod view;
+
+use lifeboat_core::catalog::SourceEntry;
+use lifeboat_core::drill::{self, Chain, DrillRecord, Outcome};
+use lifeboat_core::{Error, Kind, Result};
+use maud::{Markup, html};
+
+use self::view::{Month, Shown};
+use crate::proofs;
+use crate::repositories::Opened;
+use crate::ui::units;
+use crate::web::address;
+use crate::web::context::Ctx;
+
+/// The chains of a repository, and what is wrong with them.
+struct Read<'a> {
+    opened: &'a Opened,
+    chains: Vec<Chain>,
+    findings: Vec<String>,
+}
+
+pub(super) fn draw(ctx: &Ctx) -> Result<Markup> {
+    let read = read(ctx)?;
+    let all = shown(&read);
+    let source = ctx.given("source");
+    let configured = &ctx.look.loaded.config.source;
+    let configured: Vec<&str> = configured.keys().map(String::as_str).collect();
+    let today = ctx.now.to_zoned(ctx.look.zone.clone()).date();
+    let asked = (ctx.given("month"), today);
+    let month = view::month(&all, &ctx.look.zone, asked, source, &configured);
+    let findings: Vec<&String> = read.iter().flat_map(|one| &one.findings).collect();
+    Ok(html! {
+        (chains(all.len(), &findings))
+        (heading(&month, source))
+        (sums(&month))
+        @if !month.missing.is_empty() {
+            p.doubtful {
+                "No drill passed in this month of: "
+                @for (index, name) in month.missing.iter().enumerate() {
+                    @if index > 0 { ", " }
+                    a href=(address::of_source(name)) { (units::one_line(name)) }
+                }
+                " " code.copy { "lifeboat drill" }
+            }
+        }
+        (list(ctx, &month))
+        p.note {
+            "The same for people who have no page: "
+            code.copy {
+                "lifeboat proof report --month " (month.first.strftime("%Y-%m").to_string())
+                " --html report.html"
+            }
+        }
+    })
+}
+
+/// One proof.
+pub(super) fn draw_one(ctx: &Ctx) -> Result<Markup> {
+    let read = read(ctx)?;
+    let wanted = ctx.given("proof").unwrap_or_default();
+    let all = shown(&read);
+    let found = all.iter().find(|shown| shown.record.id.to_string() == wanted);
+    let shown = found.ok_or_else(|| {
+        Error::new(Kind::NotCovered, "there is no such proof")
+            .hint("the proofs of all drills are listed")
+    })?;
+    let record = shown.record;
+    let word = if record.passed { "good" } else { "bad" };
+    Ok(html! {
+        p class={ "summary " (word) } {
+            "The restore of " (units::one_line(&record.source.name))
+            @if record.passed { " passed" } @else { " failed" }
+            " at " (ctx.moment(record.ended_at))
+            @if let Some(failure) = &record.failure { ": " (units::one_line(failure)) }
+        }
+        (facts(ctx, shown))
+        (phases(record))
+        (checks(record))
+        p { "To check its signature and its chain: " code.copy { "lifeboat proof verify" } }
+    })
+}
+
+fn read(ctx: &Ctx) -> Result<Vec<Read<'_>>> {
+    let session = ctx.session();
+    let mut read = Vec::new();
+    for opened in &ctx.look.opened {
+        let entries = &opened.catalog.sources;
+        let marks: Vec<_> =
+            entries.iter().flat_map(|entry: &SourceEntry| entry.drilled.clone()).collect();
+        let chains = drill::chains(&opened.repository)?;
+        let mut findings = Vec::new();
+        for chain in &chains {
+            let known = proofs::head(&session, &opened.repository, &chain.installation)?;
+            let wrong = drill::verify(&opened.repository, chain, known.as_ref(), &marks);
+            findings.extend(wrong.into_iter().map(|it| format!("{}: {}", it.object, it.message)));
+        }
+        read.push(Read { opened, chains, findings });
+    }
+    Ok(read)
+}
+
+fn shown<'a>(read: &'a [Read<'_>]) -> Vec<Shown<'a>> {
+    let of = |one: &'a Read<'_>| {
+        let links = one.chains.iter().flat_map(|chain| &chain.links);
+        links.filter_map(|link| {
+            let record = &link.proof.as_ref().ok()?.record;
+            Some(Shown { place: one.opened.place.label(), object: &link.object, record })
+        })
+    };
+    read.iter().flat_map(of).collect()
+}
+
+fn chains(verified: usize, findings: &[&String]) -> Markup {
+    html! {
+        @if findings.is_empty() {
+            p {
+                "All " (verified) " proofs were verified just now: their signatures fit, and none \
+                 is missing in its chain."
+            }
+        } @else {
+            div.summary.bad {
+                p { "The chain of proofs is not whole:" }
+                ul { @for finding in findings { li { (units::one_line(finding)) } } }
+            }
+        }
+    }
+}
+
+fn heading(month: &Month<'_>, source: Option<&str>) -> Markup {
+    let to = |date: &jiff::civil::Date| {
+        let month = date.strftime("%Y-%m").to_string();
+        address::to("/proofs", &[("month", &month), ("source", source.unwrap_or_default())])
+    };
+    html! {
+        h2 {
+            (month.first.strftime("%B %Y").to_string())
+            @if let Some(source) = source { ", " (units::one_line(source)) }
+        }
+        @if !month.others.is_empty() || source.is_some() {
+            p.choices {
+                @for other in month.others.iter().rev().take(12) {
+                    a href=(to(other)) { (other.strftime("%b %Y").to_string()) } " "
+                }
+                @if source.is_some() { a href="/proofs" { "All sources" } }
+            }
+        }
+    }
+}
+
+fn sums(month: &Month<'_>) -> Markup {
+    html! {
+        @if !month.sums.is_empty() {
+            table.sources {
+                caption.unseen { "What the drills of the month came to" }
+                thead { tr {
+                    th scope="col" { "Source" }
+                    th scope="col" { "Passed" }
+                    th scope="col" { "Slowest restore" }
+                    th scope="col" { "Oldest data" }
+                } }
+                tbody {
+                    @for sum in &month.sums {
+                        tr {
+                            th scope="row" {
+                                a href=(address::of_source(&sum.source)) { (units::one_line(&sum.source)) }
+                            }
+                            td data-label="Passed" { (sum.passed) " of " (sum.drills) }
+                            td data-label="Slowest restore" { (units::duration(sum.slowest_ms)) }
+                            td data-label="Oldest data" { (units::coarse(sum.oldest_ms)) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn list(ctx: &Ctx, month: &Month<'_>) -> Markup {
+    html! {
+        h2 { "Proofs" }
+        @if month.proofs.is_empty() {
+            p { "There is none of this month: " code.copy { "lifeboat drill" } " makes one." }
+        } @else {
+            table.sources {
+                caption.unseen { "Proofs of the month, the newest first" }
+                thead { tr {
+                    th scope="col" { "When" }
+                    th scope="col" { "Source" }
+                    th scope="col" { "Result" }
+                    th scope="col" { "Restore took" }
+                    th scope="col" { "Data age" }
+                } }
+                tbody { @for shown in &month.proofs { (line(ctx, shown)) } }
+            }
+        }
+    }
+}
+
+fn line(ctx: &Ctx, shown: &Shown<'_>) -> Markup {
+    let record = shown.record;
+    let class = if record.passed { "good" } else { "bad" };
+    html! {
+        tr {
+            th scope="row" {
+                a href={ "/proofs/" (record.id) } { (ctx.moment(record.ended_at)) }
+            }
+            td data-label="Source" { (units::one_line(&record.source.name)) }
+            td data-label="Result" {
+                span class={ "mark " (class) } { @if record.passed { "passed" } @else { "failed" } }
+                @if let Some(failure) = &record.failure { " " (units::one_line(failure)) }
+            }
+            td data-label="Restore took" {
+                (record.restore_ms.map_or_else(|| "\u{2013}".to_owned(), units::duration))
+            }
+            td data-label="Data age" {
+                (record.data_age_ms.map_or_else(|| "\u{2013}".to_owned(), units::coarse))
+            }
+        }
+    }
+}
+
+fn facts(ctx: &Ctx, shown: &Shown<'_>) -> Markup {
+    let record = shown.record;
+    let promised = |most: Option<u64>| {
+        most.map_or_else(String::new, |most| format!(", promised {}", units::duration(most)))
+    };
+    let restored = record.state.as_deref().or(record.backup.as_deref()).unwrap_or("nothing");
+    let mut facts = vec![("Restored", format!("{restored}, chosen: {}", record.chosen))];
+    if let Some(at) = record.moment {
+        facts.push(("Shows", ctx.moment(at)));
+    }
+    if let Some(took) = record.restore_ms {
+        let promise = promised(record.restore_ms_max);
+        facts.push(("Restore took (RTO)", format!("{}{promise}", units::duration(took))));
+    }
+    if let Some(age) = record.data_age_ms {
+        let promise = promised(record.data_age_ms_max);
+        facts.push(("Data was old (RPO)", format!("{}{promise}", units::duration(age))));
+    }
+    if let Some(bytes) = record.plain_bytes {
+        facts.push(("Size", units::bytes(bytes)));
+    }
+    facts.push(("From", format!("{} ({})", shown.place, record.repository_url)));
+    facts.push(("Host", record.host.clone()));
+    facts.push(("Made by", record.tool.clone()));
+    facts.push(("Proof", shown.object.to_owned()));
+    facts.push(("Signed by", record.public_key.clone()));
+    html! {
+        dl.facts {
+            @for (name, value) in &facts { dt { (name) } dd { (units::one_line(value)) } }
+        }
+    }
+}
+
+fn phases(record: &DrillRecord) -> Markup {
+    let phases = view::phases(record);
+    let said: Vec<String> = phases
+        .iter()
+        .map(|(name, time, ..)| format!("{} {}", units::one_line(name), units::duration(*time)))
+        .collect();
+    html! {
+        @if !phases.is_empty() {
+            h2 { "How long each part took" }
+            figure.chart {
+                svg role="img" width="100%" height="26" aria-label=(said.join(", ")) {
+                    title { (said.join(", ")) }
+                    @for (index, (name, _, at, width)) in phases.iter().enumerate() {
+                        rect class={ "phase phase-" (index % 4) } y="2" height="22"
+                            x=(format!("{at:.2}%")) width=(format!("{width:.2}%"))
+                        { title { (units::one_line(name)) } }
+                    }
+                }
+                figcaption { (said.join(", ")) }
+            }
+        }
+    }
+}
+
+fn checks(record: &DrillRecord) -> Markup {
+    html! {
+        @if !record.checks.is_empty() {
+            h2 { "What was checked" }
+            table.sources {
+                caption.unseen { "The checks of this drill" }
+                thead { tr {
+                    th scope="col" { "Check" }
+                    th scope="col" { "Result" }
+                    th scope="col" { "Found" }
+                } }
+                tbody {
+                    @for check in &record.checks {
+                        tr {
+                            th scope="row" { (units::one_line(&check.name.replace('_', " "))) }
+                            td data-label="Result" {
+                                span class={ "mark " (class_of(check.outcome)) } { (check.outcome.word()) }
+                            }
+                            td data-label="Found" { (units::one_line(&check.detail)) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn class_of(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Passed => "good",
+        Outcome::Failed => "bad",
+        Outcome::Skipped | Outcome::Noted => "doubtful",
+    }
+}

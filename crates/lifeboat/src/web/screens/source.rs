@@ -1,0 +1,266 @@
+//! The screen of a source: its timeline, its days, and every restore point with the command that
+//! restores it.
+
+mod spans;
+mod view;
+
+use lifeboat_core::Result;
+use lifeboat_core::catalog::SourceEntry;
+use maud::{Markup, html};
+
+use self::view::{Asked, Given, Length, Removed, RestorePoint, SourceView};
+use crate::repositories::Opened;
+use crate::ui::units;
+use crate::web::address;
+use crate::web::charts::{Heat, Spark, Timeline};
+use crate::web::context::Ctx;
+use crate::web::held::{self, Held};
+use crate::web::layout;
+
+pub(super) fn draw(ctx: &Ctx) -> Result<Markup> {
+    let name = ctx.given("source").unwrap_or_default();
+    let held = held::find(ctx, name)?;
+    let Some((opened, entry)) = held.stored else { return Ok(nothing(&held)) };
+    let target = held::target(ctx, name)?;
+    // A log that cannot be read takes nothing from what is known of backups.
+    let (spans, failure) = match spans::of_entry(ctx, opened, entry) {
+        Ok(spans) => (spans, None),
+        Err(error) => (Vec::new(), Some(error)),
+    };
+    let failed = held.row.last_attempt.as_ref().filter(|last| last.has_failed());
+    let asked = Asked {
+        length: Length::of(ctx.given("show")),
+        find: ctx.given("find").unwrap_or_default().to_owned(),
+        skip: ctx.given("skip").and_then(|text| text.parse().ok()).unwrap_or(0),
+    };
+    let view = view::view(Given {
+        entry,
+        now: ctx.now,
+        zone: &ctx.look.zone,
+        spans,
+        departures: held::departures(ctx, (opened, entry), target.as_ref())?,
+        failed_at: failed.map(|last| last.ended_at),
+        repository: (held.places.len() > 1).then_some(held.place),
+        asked: asked.clone(),
+    });
+    Ok(html! {
+        (head(ctx, &held, opened, entry))
+        @if let Some(error) = &failure { (layout::error(error)) }
+        (timeline(ctx, &held, &view, asked.length))
+        (days(name, &view))
+        (points(ctx, &held, &view, &asked))
+        (removed(ctx, &view.removed))
+    })
+}
+
+/// A source of which nothing was stored yet.
+fn nothing(held: &Held<'_>) -> Markup {
+    let name = &held.row.source;
+    html! {
+        h2 { (units::one_line(name)) }
+        p.summary.bad { "There is no backup of it in " (held.place) }
+        p { code.copy { "lifeboat backup " (units::shell_word(name)) } }
+    }
+}
+
+fn head(ctx: &Ctx, held: &Held<'_>, opened: &Opened, entry: &SourceEntry) -> Markup {
+    let name = &held.row.source;
+    let others = held.places.iter().filter(|place| **place != held.place);
+    html! {
+        h2 { (units::one_line(name)) }
+        p {
+            (entry.record.kind) " on " (units::one_line(&entry.record.host)) ", "
+            span.path { (units::one_line(&entry.record.location)) }
+        }
+        p {
+            "In the repository " strong { (held.place) } " (" span.path { (opened.repository.url()) } ")"
+            @for place in others {
+                ", also in " a href=(in_place(name, place)) { (place) }
+            }
+            "."
+        }
+        p {
+            a href=(address::to("/restore", &[("source", name)])) { "Restore it" }
+            " · "
+            a href=(address::to("/proofs", &[("source", name)])) { "Its proofs" }
+            " · "
+            a href=(address::to("/retention", &[("source", name), ("in", held.place)])) {
+                "Try another retention"
+            }
+            @if let Some(at) = held.row.log_held.or(held.row.taken_at) {
+                " · newest restorable moment: " (layout::time(ctx, at))
+            }
+        }
+    }
+}
+
+fn in_place(name: &str, place: &str) -> String {
+    address::to(&address::of_source(name), &[("in", place)])
+}
+
+fn timeline(ctx: &Ctx, held: &Held<'_>, view: &SourceView, length: Length) -> Markup {
+    let name = &held.row.source;
+    let timeline = Timeline {
+        source: name,
+        axis: view.axis.clone(),
+        now: ctx.now,
+        spans: &view.spans,
+        points: &view.points,
+        marks: &view.marks,
+    };
+    let to = |length: Length| {
+        let parameters = [("in", held.place), ("show", length.word())];
+        address::to(&address::of_source(name), &parameters)
+    };
+    html! {
+        section aria-labelledby="timeline-head" {
+            h2 id="timeline-head" { "What can be restored" }
+            p.choices {
+                "Show the last "
+                @for one in Length::ALL {
+                    a href=(to(one)) aria-current=[(one == length).then_some("true")] {
+                        (one.word())
+                    }
+                    " "
+                }
+            }
+            (timeline.drawn())
+            @if let Some(words) = view::reach_words(&view.spans, &ctx.look.zone) {
+                p { "By its log: " (words) ", such as" }
+                p { code.copy {
+                    "lifeboat restore " (units::shell_word(name)) " --at "
+                    (units::shell_word(&newest_moment(ctx, view)))
+                } }
+            }
+        }
+    }
+}
+
+/// The end of what the log reaches, as `--at` takes it.
+fn newest_moment(ctx: &Ctx, view: &SourceView) -> String {
+    let ends = view.spans.iter().filter(|span| !span.is_gap()).map(|span| span.until);
+    let newest = ends.max().unwrap_or(ctx.now);
+    newest.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
+}
+
+fn days(name: &str, view: &SourceView) -> Markup {
+    let heat = Heat { source: name, today: view.today, weeks: view::WEEKS, days: &view.days };
+    let backups = Spark { of: "backups", durations_ms: &view.backups_ms };
+    let drills = Spark { of: "drills", durations_ms: &view.drills_ms };
+    html! {
+        section aria-labelledby="days-head" {
+            h2 id="days-head" { "Its days" }
+            (heat.drawn())
+            p.sparks { (backups.drawn()) " " (backups.sentence()) "." }
+            p.sparks { (drills.drawn()) " " (drills.sentence()) "." }
+        }
+    }
+}
+
+fn points(ctx: &Ctx, held: &Held<'_>, view: &SourceView, asked: &Asked) -> Markup {
+    let name = &held.row.source;
+    html! {
+        section aria-labelledby="points-head" {
+            h2 id="points-head" { "Restore points" }
+            form.search method="get" action=(address::of_source(name)) role="search" {
+                input type="hidden" name="in" value=(held.place);
+                input type="hidden" name="show" value=(asked.length.word());
+                label for="find" { "Search names, dates, notes" }
+                input id="find" type="search" name="find" value=(asked.find);
+                button { "Search" }
+            }
+            p {
+                (units::count(view.found as u64)) " of " (units::count(view.all as u64))
+                " backups; each command says what it will do, and asks, before it does it."
+            }
+            @if !view.rows.is_empty() {
+                table.sources {
+                    caption.unseen { "Restore points, the newest first" }
+                    thead { tr {
+                        th scope="col" { "Moment" }
+                        th scope="col" { "State" }
+                        th scope="col" { "Size" }
+                        th scope="col" { "Notes" }
+                        th scope="col" { "To restore it" }
+                    } }
+                    tbody { @for row in &view.rows { (point(ctx, name, row)) } }
+                }
+            }
+            (pages(held, view, asked))
+        }
+    }
+}
+
+fn point(ctx: &Ctx, source: &str, row: &RestorePoint) -> Markup {
+    html! {
+        tr {
+            th scope="row" { (ctx.moment(row.at)) br; span.note { (ctx.age(row.at)) } }
+            td data-label="State" {
+                (row.state.word()) br; span.note { (row.checks) }
+            }
+            td data-label="Size" {
+                (units::bytes(row.bytes)) br;
+                span.note { (units::bytes(row.stored_bytes)) " stored" }
+            }
+            td data-label="Notes" {
+                @for note in &row.notes { div { (units::one_line(note)) } }
+            }
+            td data-label="To restore it" {
+                code.copy { (row.command) } " "
+                a href=(address::to("/restore", &[("source", source), ("backup", &row.name)])) {
+                    "step by step"
+                }
+            }
+        }
+    }
+}
+
+fn pages(held: &Held<'_>, view: &SourceView, asked: &Asked) -> Markup {
+    let to = |skip: usize| {
+        let skip = skip.to_string();
+        let (place, show) = (("in", held.place), ("show", asked.length.word()));
+        let parameters = [place, show, ("find", asked.find.as_str()), ("skip", &skip)];
+        address::to(&address::of_source(&held.row.source), &parameters)
+    };
+    html! {
+        @if asked.skip > 0 || view.found > asked.skip + view::PAGE {
+            nav aria-label="Pages" { p.choices {
+                @if asked.skip > 0 {
+                    a href=(to(asked.skip.saturating_sub(view::PAGE))) { "Newer" } " "
+                }
+                @if view.found > asked.skip + view::PAGE {
+                    a href=(to(asked.skip + view::PAGE)) { "Older" }
+                }
+            } }
+        }
+    }
+}
+
+fn removed(ctx: &Ctx, removed: &[Removed]) -> Markup {
+    html! {
+        @if !removed.is_empty() {
+            section aria-labelledby="removed-head" {
+                h2 id="removed-head" { "Removed, and still there" }
+                table.sources {
+                    caption.unseen { "Removed backups, the newest first" }
+                    thead { tr {
+                        th scope="col" { "Backup" }
+                        th scope="col" { "Why" }
+                        th scope="col" { "Bytes go at" }
+                        th scope="col" { "To take it back" }
+                    } }
+                    tbody {
+                        @for one in removed {
+                            tr {
+                                th scope="row" { (units::one_line(&one.name)) }
+                                td data-label="Why" { (units::one_line(&one.reason)) }
+                                td data-label="Bytes go at" { (ctx.moment(one.until)) }
+                                td data-label="To take it back" { code.copy { (one.command) } }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
