@@ -36,9 +36,7 @@ pub use hold::{pin, undelete, unpin};
 pub use levels::{LogLevels, Thinned, Thinning, discard_unfinished, thin_logs};
 pub use log_plan::{LogItem, LogObject, LogRule};
 pub use plan::{candidate, plan, waiting, zone_of};
-pub use simulate::{
-    Age, Forecast, MOMENTS_MAX, Simulation, Step, departures, goes_at, simulate,
-};
+pub use simulate::{Age, Forecast, MOMENTS_MAX, Simulation, Step, departures, goes_at, simulate};
 pub use turn::await_turn;
 
 /// How long a tombstone stands before bytes are deleted, unless said otherwise.

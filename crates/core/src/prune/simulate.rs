@@ -316,9 +316,9 @@ mod tests {
         let leaving = |keep: &Keep| {
             let all = [-2_000, -1, 0].map(|hours| (candidate(&hours.to_string(), hours), 1));
             let all = Forecast { existing: all.into(), ..forecast(keep, &moments, 100 * 24) };
-            departures(all).into_iter().map(|(name, day)| {
-                (name, day.duration_since(at(0)).as_hours() / 24)
-            })
+            departures(all)
+                .into_iter()
+                .map(|(name, day)| (name, day.duration_since(at(0)).as_hours() / 24))
         };
         let expected = [("-1".to_owned(), 29), ("-2000".to_owned(), 28), ("0".to_owned(), 2)];
         assert_eq!(leaving(&keep).collect::<Vec<_>>(), expected);

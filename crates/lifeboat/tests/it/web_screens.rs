@@ -1,5 +1,5 @@
-//! The screens of the web page in a real browser: each is whole in light and dark, on a phone and by
-//! keyboard, without a script, without a request to anywhere else, and without what keeps people
+//! The screens of the web page in a real browser: each is whole in light and dark, on a phone and
+//! by keyboard, without a script, without a request to anywhere else, and without what keeps people
 //! out. A picture of each goes to `target/screenshots`, for people to look at.
 
 use std::fs;

@@ -1,7 +1,7 @@
 //! Chromium, driven as WebDriver says, so that tests see the page as a person does.
 //!
-//! The protocol is JSON over HTTP to `chromedriver`, which runs on this host: a client of our own is
-//! shorter than what it would take to build one of a library. Where the browser is not installed
+//! The protocol is JSON over HTTP to `chromedriver`, which runs on this host: a client of our own
+//! is shorter than what it would take to build one of a library. Where the browser is not installed
 //! there is none, and the test says so.
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -58,8 +58,8 @@ impl Browser {
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", folder.path()).env("TMPDIR", folder.path());
         command.arg("--port=0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        // A file that this process inherited, such as a lock that is held while tests run, takes the
-        // number that the browser wants for its own: it would wait for ever.
+        // A file that this process inherited, such as a lock that is held while tests run, takes
+        // the number that the browser wants for its own: it would wait for ever.
         // SAFETY: one call of the kernel, which marks files of the child and touches no memory.
         unsafe {
             command.pre_exec(|| {

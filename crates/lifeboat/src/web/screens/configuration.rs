@@ -1,5 +1,5 @@
-//! The configuration in force, with where each value comes from. It is read only: whoever changes it
-//! does so in its file. Secrets are references there, and what looks like one is hidden here.
+//! The configuration in force, with where each value comes from. It is read only: whoever changes
+//! it does so in its file. Secrets are references there, and what looks like one is hidden here.
 
 use lifeboat_core::Result;
 use maud::{Markup, html};
