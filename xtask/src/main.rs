@@ -75,6 +75,11 @@ cargo xtask bench agent   what the agent takes of the processor and of memory
     --seconds N           for how long it is measured (60)
     --writes              somebody writes to one of them each second
     --program FILE        this program of ours instead of one that is built first
+cargo xtask bench web     how long the overview and the metrics of the page take
+    --sources N           sources (200)
+    --backups N           backups of all of them (10000)
+    --asked N             how often each is asked for (50)
+    --program PATH        a program that is built already, with --multiply PATH of many_backups
 cargo xtask bench retention  times list, status and prune --dry-run on many backups; as root cold
     --backups N           how many (10000)
     --runs N              how often each is run (5)
@@ -109,6 +114,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ["bench", "salvage", options @ ..] => bench::salvage::run(options),
         ["bench", "retention", options @ ..] => bench::retention::run(options),
         ["bench", "agent", options @ ..] => bench::agent::run(options),
+        ["bench", "web", options @ ..] => bench::web::run(options),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             Ok(())

@@ -32,7 +32,19 @@ struct Options {
 }
 
 /// The agent, which ends with the benchmark.
-struct Agent(Child);
+pub(super) struct Agent(Child);
+
+impl Agent {
+    /// Begins it.
+    pub(super) fn of(command: &mut Command) -> Result<Self> {
+        Ok(Agent(command.spawn()?))
+    }
+
+    /// Its process.
+    pub(super) fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
 
 impl Drop for Agent {
     fn drop(&mut self) {
@@ -108,7 +120,7 @@ fn parse(arguments: &[&str]) -> Result<Options> {
 }
 
 /// The databases, in WAL mode as applications have them, and the configuration.
-fn make(folder: &Path, sources: usize) -> Result<()> {
+pub(super) fn make(folder: &Path, sources: usize) -> Result<()> {
     let first = folder.join("data/0.db");
     let sql = "PRAGMA journal_mode = WAL; CREATE TABLE message (id INTEGER PRIMARY KEY, body TEXT); \
                WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000) \
@@ -117,7 +129,10 @@ fn make(folder: &Path, sources: usize) -> Result<()> {
     for number in 1..sources {
         fs::copy(&first, folder.join(format!("data/{number}.db")))?;
     }
-    let mut config = format!("[repository.local]\nurl = \"file://{}/repo\"\n", folder.display());
+    let mut config = format!(
+        "[repository.local]\nurl = \"file://{}/repo\"\n[agent]\nlisten = \"127.0.0.1:0\"\n",
+        folder.display()
+    );
     for number in 0..sources {
         config.push_str(&format!(
             "[source.app{number}]\nsqlite = \"{}/data/{number}.db\"\nschedule = \"daily 02:00\"\n\
@@ -171,7 +186,7 @@ fn ticks(process: u32) -> f64 {
 }
 
 /// The memory that is theirs, in MB.
-fn megabytes(process: u32) -> f64 {
+pub(super) fn megabytes(process: u32) -> f64 {
     let of = |id: u32| -> Option<f64> {
         let text = fs::read_to_string(format!("/proc/{id}/smaps_rollup")).ok()?;
         let line = text.lines().find(|line| line.starts_with("Pss:"))?;

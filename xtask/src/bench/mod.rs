@@ -21,6 +21,7 @@ pub(crate) mod retention;
 pub(crate) mod salvage;
 pub(crate) mod stores;
 pub(crate) mod wal;
+pub(crate) mod web;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -6,6 +6,7 @@
 //! that cannot prove its point fails.
 
 mod folder;
+mod web;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -29,6 +30,9 @@ use crate::ui::units;
 /// transactions a second to it, backs it up meanwhile, kills the writer, destroys the database,
 /// restores it, and proves that what came back is one moment of the writer's life, whole. Then
 /// removes everything.
+///
+/// With --web it shows the web page of an agent with several sources instead, one of them broken
+/// on purpose, until it is ended by Ctrl-C.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Size of the database, in millions of bytes
@@ -39,6 +43,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 300,
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: u32,
+    /// Show the web page of an agent with several sources
+    #[arg(long, conflicts_with_all = ["size_mb", "rate"])]
+    web: bool,
     /// Keep the folder with the database and the repository
     #[arg(long)]
     keep: bool,
@@ -50,6 +57,9 @@ const WRITE_MS: u64 = 2_000;
 const TICKS_MIN: u64 = 20;
 
 pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
+    if args.web {
+        return web::run(session, args.keep).map(|()| ExitCode::SUCCESS);
+    }
     let env = session.env()?;
     let folder = DemoFolder::create(&session.folders.scratch)?;
     let mut demo = Demo {

@@ -1,5 +1,6 @@
 //! `lifeboat status`: how old the newest good backup of each source is, against what was promised.
 
+mod agent;
 mod copies;
 pub(crate) mod disk;
 pub(crate) mod drills;
@@ -34,6 +35,8 @@ use crate::ui::units;
 /// is none. Without an `rpo`, one and a half times what its `schedule` allows is its promise; else
 /// --max-age. A backup that was made without a check does not count as good; a state of the log
 /// that follows a backup does, and so does the log of a cluster. The exit code is then 21.
+///
+/// Where an agent runs, its next backup of each source is told, and what runs now.
 ///
 /// How long a restore takes, against `rto`, is measured by the last drill that passed, and longer
 /// in proportion where the newest backup is larger than what was restored then.
@@ -130,6 +133,7 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
         false => print(session, &rows, reached.iter().filter(|one| one.is_up).count() > 1)?,
     }
     rows.iter().for_each(|row| warn(session, row));
+    agent::tell(session);
     warn_of_absent(session, &args)?;
     for (name, deliveries, waiting) in notify::standing(session)? {
         if let Some(complaint) = notify::complaint(&deliveries, waiting) {
@@ -195,6 +199,10 @@ fn print(session: &Session, rows: &[Row], several: bool) -> Result<()> {
         ("stored", Align::Right),
         ("proven", Align::Right),
     ];
+    let next = agent::next(session);
+    if !next.is_empty() {
+        columns.push(("next", Align::Left));
+    }
     let is_followed = rows.iter().any(|row| row.following.is_some());
     if is_followed {
         columns.push(("followed", Align::Left));
@@ -216,6 +224,9 @@ fn print(session: &Session, rows: &[Row], several: bool) -> Result<()> {
             (units::bytes(row.stored_bytes), None),
             row.drills.cell(),
         ];
+        if !next.is_empty() {
+            cells.push((next.get(&row.source).cloned().unwrap_or_default(), None));
+        }
         if is_followed {
             let told = row.following.as_ref().map(Following::told);
             cells.push((told.unwrap_or_default(), None));

@@ -35,7 +35,7 @@ const HEADERS: &[(&str, &str)] = &[
 /// What needs nobody to have entered.
 const OPEN: &[&str] = &["/healthz", "/login", "/style.css", "/live.js", "/icon.svg"];
 /// What is for programs: they get a number, and no page.
-const FOR_PROGRAMS: &[&str] = &["/metrics", "/api/status", "/runs/events"];
+const FOR_PROGRAMS: &[&str] = &["/metrics", "/api/status", "/live/events"];
 
 /// From where a connection comes.
 #[derive(Clone, Debug)]

@@ -1,10 +1,13 @@
 //! What is said of a source: one verdict, the reason, and the command that mends it. Pure.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 
 use super::look::Look;
 use crate::commands::status::{Row, State};
 use crate::config::values::Period;
+use crate::standing::{Code, Severity};
 use crate::ui::units;
 
 /// How a source stands; the worst is the greatest.
@@ -56,17 +59,25 @@ pub(crate) struct SourceView<'a> {
 
 /// All sources, the worst first.
 pub(crate) fn of_look(look: &Look, now: Timestamp) -> Vec<SourceView<'_>> {
-    of_rows(&look.rows, now)
+    let name = |url: &str| -> String {
+        let place = look.opened.iter().map(|opened| &opened.place).find(|place| place.url == url);
+        place.map_or(url, |place| place.label()).to_owned()
+    };
+    of_rows(&look.rows, now, &name)
 }
 
-/// The same of rows.
-pub(crate) fn of_rows(rows: &[Row], now: Timestamp) -> Vec<SourceView<'_>> {
-    let mut grouped: std::collections::BTreeMap<&str, Vec<&Row>> = Default::default();
+/// The same of rows; `name` is that of a repository by its URL.
+fn of_rows<'a>(
+    rows: &'a [Row],
+    now: Timestamp,
+    name: &dyn Fn(&str) -> String,
+) -> Vec<SourceView<'a>> {
+    let mut grouped: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
     for row in rows {
         grouped.entry(&row.source).or_default().push(row);
     }
     let mut views: Vec<SourceView<'_>> =
-        grouped.into_iter().map(|(name, rows)| view(name, rows, now)).collect();
+        grouped.into_iter().map(|(source, rows)| view(source, rows, now, name)).collect();
     views.sort_by(|one, other| {
         let worse = other.verdict.cmp(&one.verdict);
         // Within one verdict by name, which is the order that they have.
@@ -85,15 +96,35 @@ pub(crate) fn age_of(row: &Row, now: Timestamp) -> (State, Option<u64>) {
     (if is_late { State::Stale } else { State::Fresh }, Some(age_ms))
 }
 
-fn view<'a>(name: &'a str, rows: Vec<&'a Row>, now: Timestamp) -> SourceView<'a> {
-    let mut reasons: Vec<Reason> =
-        rows.iter().flat_map(|row| reasons_of(row, rows.len() > 1, now)).collect();
+fn view<'a>(
+    source: &'a str,
+    rows: Vec<&'a Row>,
+    now: Timestamp,
+    name: &dyn Fn(&str) -> String,
+) -> SourceView<'a> {
+    // What is wrong everywhere is said once, and what is wrong somewhere with where that is.
+    let mut found: Vec<(Reason, Vec<String>)> = Vec::new();
+    for row in &rows {
+        for reason in reasons_of(row, now) {
+            let place = name(&row.repository);
+            match found.iter_mut().find(|(known, _)| *known == reason) {
+                Some((_, places)) => places.push(place),
+                None => found.push((reason, vec![place])),
+            }
+        }
+    }
+    let somewhere = |(mut reason, places): (Reason, Vec<String>)| {
+        if places.len() < rows.len() {
+            reason.text = format!("{}: {}", places.join(", "), reason.text);
+        }
+        reason
+    };
+    let mut reasons: Vec<Reason> = found.into_iter().map(somewhere).collect();
     reasons.sort_by_key(|reason| std::cmp::Reverse(reason.verdict));
-    reasons.dedup();
     let moment = |row: &&Row| row.log_held.or(row.taken_at).filter(|_| row.state != State::Never);
     let newest = rows.iter().filter_map(moment).max();
     SourceView {
-        name,
+        name: source,
         verdict: reasons.first().map_or(Verdict::Good, |reason| reason.verdict),
         reasons,
         rows,
@@ -101,67 +132,46 @@ fn view<'a>(name: &'a str, rows: Vec<&'a Row>, now: Timestamp) -> SourceView<'a>
     }
 }
 
-fn reasons_of(row: &Row, is_one_of_several: bool, now: Timestamp) -> Vec<Reason> {
-    let word = units::shell_word(&row.source);
-    let place = match is_one_of_several {
-        true => format!(" in {}", row.repository),
-        false => String::new(),
-    };
+/// What is wrong with a source in one repository: what `lifeboat status` says, and what has grown
+/// old since that was read.
+fn reasons_of(row: &Row, now: Timestamp) -> Vec<Reason> {
+    let is_said = |code: Code| row.alerts.iter().any(|alert| alert.code == code);
     let mut found = Vec::new();
-    let mut add = |verdict, text: String, command: Option<String>| {
-        found.push(Reason { verdict, text, command });
-    };
-    match age_of(row, now) {
-        (State::Never, _) => {
-            let text = format!("there is no good backup{place}");
-            add(Verdict::Bad, text, Some(format!("lifeboat backup {word}")));
-        }
-        (State::Stale, Some(age_ms)) => {
-            let promised = Period { milliseconds: row.age_ms_max.unwrap_or(0) };
-            let age = units::coarse(age_ms);
-            let text = format!("the newest state{place} is {age} old, promised are {promised}");
-            add(Verdict::Bad, text, Some(format!("lifeboat backup {word}")));
-        }
-        _ => {}
+    if let (State::Stale, Some(age_ms)) = age_of(row, now)
+        && !is_said(Code::Stale)
+    {
+        let promised = Period { milliseconds: row.age_ms_max.unwrap_or(0) };
+        let age = units::coarse(age_ms);
+        found.push(Reason {
+            verdict: Verdict::Bad,
+            text: format!("the newest state is {age} old, promised are {promised}"),
+            command: Some(format!("lifeboat backup {}", units::shell_word(&row.source))),
+        });
     }
-    if let Some(failed) = row.last_attempt.as_ref().filter(|last| last.has_failed()) {
-        let why = failed.error.as_deref().unwrap_or("for a reason that is not known");
-        let text = format!("the last backup{place} failed: {why}");
-        add(Verdict::Doubtful, text, Some(format!("lifeboat backup {word}")));
+    if row.state == State::Never && !is_said(Code::Never) {
+        found.push(Reason {
+            verdict: Verdict::Bad,
+            text: "there is no good backup".to_owned(),
+            command: Some(format!("lifeboat backup {}", units::shell_word(&row.source))),
+        });
     }
-    if let Some(text) = row.drills.complaint(&row.source) {
-        let verdict = match row.drills.is_required() || row.drills.has_passed() == Some(false) {
-            true => Verdict::Bad,
-            false => Verdict::Doubtful,
-        };
-        add(verdict, text, None);
-    }
-    if row.lacking > 0 {
-        let text = format!("{} backups of another repository are not{place}", row.lacking);
-        let to = units::shell_word(&row.repository);
-        add(Verdict::Doubtful, text, Some(format!("lifeboat copy {word} --to {to}")));
-    }
-    for (count, what) in status_doubts(row) {
-        add(Verdict::Doubtful, format!("{count} {what}"), None);
-    }
-    for complaint in &row.archiver {
-        let verdict = if complaint.is_urgent { Verdict::Bad } else { Verdict::Doubtful };
-        add(verdict, complaint.text.clone(), None);
-    }
-    if let Some(why) = &row.prune_waits {
-        let text = format!("a prune waits for an approval: {why}");
-        add(Verdict::Doubtful, text, Some("lifeboat prune --dry-run".to_owned()));
+    for alert in row.alerts.iter().filter(|alert| alert.code != Code::NoPromise) {
+        found.push(Reason {
+            verdict: match alert.severity {
+                Severity::Stale | Severity::Broken => Verdict::Bad,
+                Severity::Warning => Verdict::Doubtful,
+            },
+            text: alert.what.clone(),
+            command: Some(alert.command.clone()).filter(|command| !command.is_empty()),
+        });
     }
     found
-}
-
-fn status_doubts(row: &Row) -> impl Iterator<Item = (usize, &'static str)> {
-    crate::commands::status::doubts(row).into_iter().filter(|(count, _)| *count > 0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::standing::Alert;
 
     fn row(source: &str, newest: Option<&str>, most_ms: Option<u64>) -> Row {
         let taken_at = newest.map(|text| text.parse().unwrap());
@@ -173,23 +183,50 @@ mod tests {
         }
     }
 
+    fn alert(code: Code, severity: Severity, what: &str) -> Alert {
+        let text = |text: &str| text.to_owned();
+        let (source, repository) = (String::new(), String::new());
+        let (what, command, since) = (text(what), text("lifeboat mend"), None);
+        Alert { code, severity, source, repository, what, command, since }
+    }
+
+    fn views(rows: &[Row]) -> Vec<SourceView<'_>> {
+        of_rows(rows, "2025-01-08T12:00:00Z".parse().unwrap(), &|url| url.to_owned())
+    }
+
     #[test]
     fn the_worst_comes_first_with_the_command_that_mends_it() {
-        let now: Timestamp = "2025-01-08T12:00:00Z".parse().unwrap();
+        let never = alert(Code::Never, Severity::Stale, "there is none");
         let rows = [
             row("a", Some("2025-01-08T11:59:00Z"), Some(3_600_000)),
             row("b c", Some("2025-01-08T09:00:00Z"), Some(3_600_000)),
-            row("d", None, None),
+            Row { alerts: vec![never], ..row("d", None, None) },
             row("e", Some("2025-01-01T00:00:00Z"), None),
         ];
-        let views = of_rows(&rows, now);
+        let views = views(&rows);
         let names: Vec<&str> = views.iter().map(|view| view.name).collect();
         assert_eq!(names, ["b c", "d", "a", "e"]);
         let reason = &views[0].reasons[0];
         assert_eq!(reason.text, "the newest state is 3 h old, promised are 1h");
         assert_eq!(reason.command.as_deref(), Some("lifeboat backup 'b c'"));
-        assert_eq!(views[1].reasons[0].text, "there is no good backup");
+        assert_eq!(views[1].reasons[0].text, "there is none");
         assert!(views[2..].iter().all(|view| view.verdict == Verdict::Good));
+    }
+
+    #[test]
+    fn what_is_wrong_everywhere_is_said_once() {
+        let in_place = |place: &str, alerts: Vec<Alert>| Row {
+            repository: place.to_owned(),
+            alerts,
+            ..row("a", Some("2025-01-08T11:59:00Z"), None)
+        };
+        let failed = || alert(Code::BackupFailed, Severity::Warning, "the last one failed");
+        let slow = alert(Code::RestoreTooSlow, Severity::Broken, "too slow");
+        let rows = [in_place("x", vec![failed(), slow]), in_place("y", vec![failed()])];
+        let views = views(&rows);
+        let said: Vec<&str> = views[0].reasons.iter().map(|reason| reason.text.as_str()).collect();
+        assert_eq!(said, ["x: too slow", "the last one failed"]);
+        assert_eq!(views[0].verdict, Verdict::Bad);
     }
 
     #[test]

@@ -69,13 +69,16 @@ fn a_job_runs_when_it_is_asked_for_and_the_agent_ends_when_it_is_told_to() {
     assert_eq!(backups(&world), 1);
     world.run(&["agent", "run", "backup-apq"]).expect(23).says("did you mean `backup-app`?");
     world.run(&["agent", "stop", "backup-app"]).expect(23).says("nothing runs");
+    let shown = world.run(&["status"]).expect(0).out;
+    assert!(shown.contains("next") && shown.contains("-01-01 "), "{shown}");
     let told = world.run(&["agent", "status"]).expect(0).out;
     assert!(told.contains("backup-app") && told.contains("done"), "{told}");
     world.run(&["agent", "drain"]).expect(0);
     assert_eq!(agent.end(), Some(0));
     world.run(&["agent", "run", "backup-app"]).expect(1).says("no agent runs here");
     assert!(!world.path("state/lifeboat/agent/control.sock").exists());
-    world.run(&["status"]).expect(0);
+    let shown = world.run(&["status"]).expect(0).out;
+    assert!(!shown.contains("next"), "{shown}");
 }
 
 #[test]
@@ -85,6 +88,7 @@ fn a_pause_begins_nothing_and_a_wrong_configuration_is_not_taken() {
     let _agent = Agent::start(&world);
     world.run(&["agent", "pause", "--for", "2h"]).expect(0);
     assert!(status(&world)["paused_until"].is_string());
+    world.run(&["status"]).expect(21).says("the agent begins nothing before");
     world.run(&["agent", "pause", "--for", "2d"]).expect(2).says("no longer than a day");
     world.run(&["agent", "resume"]).expect(0);
     assert!(status(&world)["paused_until"].is_null());

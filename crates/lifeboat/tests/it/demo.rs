@@ -1,5 +1,6 @@
 //! The demo proves its point, or fails; either way it leaves nothing behind.
 
+use crate::browser::Visitor;
 use crate::support::{World, ran};
 
 const SMALL: [&str; 3] = ["demo", "--size-mb", "2"];
@@ -28,4 +29,26 @@ fn a_demo_whose_backup_or_restore_dies_fails_and_cleans_up() {
         told.expect(1).says("ended with signal: 9");
         assert_eq!(world.names("tmp"), Vec::<String>::new(), "{point}");
     }
+}
+
+#[test]
+fn the_page_of_the_demo_shows_what_is_broken_and_leaves_nothing() {
+    use std::io::{BufRead as _, BufReader};
+    let world = World::new();
+    let mut command = world.command(&["demo", "--web"]);
+    let mut demo = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let link = lines.find(|line| line.contains("http://")).unwrap();
+    let (address, secret) = link.trim().split_once("/login?link=").unwrap();
+    let mut visitor = Visitor::at(address.strip_prefix("http://").unwrap());
+    let entered = visitor.post("/login", &[("link", secret)]).to("/");
+    visitor.take_cookie(&entered);
+    let shown = visitor.get("/").expect(200).has("1 of 5 sources break their promise");
+    let shown = shown.has("it was never backed up here").has("lifeboat backup accounts");
+    assert!(!shown.body.contains("No agent runs"), "{}", shown.body);
+    visitor.get("/runs").expect(200).has("backup-chat");
+    // SAFETY: a signal to a child of ours that was not waited for.
+    unsafe { libc::kill(demo.id() as i32, libc::SIGTERM) };
+    assert_eq!(demo.wait().unwrap().code(), Some(143));
+    assert_eq!(world.names("tmp"), Vec::<String>::new());
 }

@@ -114,6 +114,7 @@ mod watch;
 mod web;
 mod web_screens;
 mod webdriver;
+mod web_agent;
 
 #[test]
 fn every_file_of_this_folder_is_a_module() {

@@ -158,9 +158,9 @@ pub(crate) fn agent(session: &Session, jobs: Vec<Job>) -> Result<Job> {
     }
     jobs.into_iter().for_each(|job| add(&mut all, job));
     told::add(session, &mut all)?;
-    if let Some(listen) = config.agent.as_ref().and_then(|agent| agent.listen.as_deref()) {
-        // A page that nobody can reach is none.
-        let is_here = ["127.", "[::1]", "localhost"].iter().any(|host| listen.starts_with(host));
+    // A page that nobody can reach is none.
+    if let Some(Ok(page)) = config.agent.as_ref().and_then(|agent| agent.page()) {
+        let is_here = page.address.ip().is_loopback();
         all.network = all.network.max(if is_here { Network::Host } else { Network::Any });
     }
     for texts in [&mut all.writes, &mut all.credentials] {

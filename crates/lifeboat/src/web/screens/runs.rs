@@ -105,7 +105,7 @@ fn segment(text: &str) -> String {
 pub(crate) fn going(state: &AgentState) -> Markup {
     let going: Vec<&RunState> = state.runs.iter().filter(|run| run.ended.is_none()).collect();
     html! {
-        h2 { @if going.is_empty() { "Nothing runs now" } @else { "Running now" } }
+        @if going.is_empty() { p.quiet { "Nothing runs now." } } @else { h2 { "Running now" } }
         @for run in going {
             article.run {
                 h3 { a href={ "/runs/" (segment(&run.id)) } { (run.title) } }
