@@ -49,8 +49,9 @@ const HURRIED_MS: u64 = 2_000;
 const HEADER_LOOKS: usize = 20;
 /// How much larger than else a log may grow while its writer is in a hurry.
 const HURRIED_TIMES: u64 = 4;
-/// For so long at least it is measured how fast a `-wal` grows.
+/// For so long at least it is measured how fast a `-wal` grows, and where it grew by much.
 const MEASURED_MS: u64 = 250;
+const MEASURED_MS_MIN: u64 = 50;
 /// A `-wal` that grew by so much since a look is looked at again.
 const GROWN_BYTES: u64 = 2 << 20;
 
@@ -495,10 +496,11 @@ impl Follower {
     fn measure(&mut self, now_ms: u64) {
         let (bytes, since_ms) = self.measured;
         let passed_ms = now_ms.saturating_sub(since_ms);
-        if passed_ms < MEASURED_MS && self.bounds.rush_from_bytes > 0 {
+        let grown_bytes = self.wal_bytes.saturating_sub(bytes);
+        let measured_ms = if grown_bytes < GROWN_BYTES { MEASURED_MS } else { MEASURED_MS_MIN };
+        if passed_ms < measured_ms && self.bounds.rush_from_bytes > 0 {
             return;
         }
-        let grown_bytes = self.wal_bytes.saturating_sub(bytes);
         self.is_fast = grown_bytes.saturating_mul(1_000) / passed_ms.max(1)
             > self.bounds.rush_from_bytes
             && now_ms >= self.calm_until_ms;
