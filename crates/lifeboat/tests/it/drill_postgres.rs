@@ -6,10 +6,11 @@ use std::fs;
 use serde_json::Value;
 
 use crate::cluster::Yard;
-use crate::cluster_restore::{archived, lifeboat, lifeboat_as_we_are, moment, primary};
+use crate::cluster_restore::{archived, as_we_are, lifeboat, lifeboat_as_we_are, moment, primary};
 use crate::drill::make_key;
 use crate::postgres_server::{command, configure, kinds_of_majors, majors, run, shop, world_of};
 use crate::support::{World, set_mode};
+use crate::wal_moments::{server, write};
 
 const DRILL: &str = "[source.shop.drill]\nassert = [\"SELECT count(*) = 1000 FROM item\"]\n";
 
@@ -225,6 +226,29 @@ fn the_server_of_a_drill_that_was_killed_ends_and_its_folder_goes() {
     configure(&world, &server.url("shop"), DRILL);
     run(&world, &["drill"]).expect(0).says("removed what a killed drill left");
     assert_eq!(world.names("tmp"), Vec::<String>::new());
+}
+
+/// The same of a whole cluster, whose server is killed while it is asked.
+#[test]
+fn the_server_of_a_restored_cluster_ends_with_a_drill_that_was_killed() {
+    let yard = Yard::new();
+    yard.configure_main(&["one"]);
+    let mut cluster = server(&yard, 15);
+    lifeboat(&yard, &["backup", "main"]).expect(0);
+    write(&mut cluster);
+    let config = fs::read_to_string(yard.path("config.toml")).unwrap();
+    let sleeps = "[source.main.drill]\nassert = [\"SELECT pg_sleep(600) IS NULL\"]\n";
+    yard.configure(&format!("{config}{sleeps}"));
+    let mut drill = as_we_are(&yard).arg("drill").spawn().unwrap();
+    let tmp = yard.path("tmp").to_str().unwrap().to_owned();
+    // It recovers, or is asked already.
+    wait_until(|| processes_of(&tmp) > 0);
+    drill.kill().unwrap();
+    drill.wait().unwrap();
+    wait_until(|| processes_of(&tmp) == 0);
+    yard.configure(&config);
+    lifeboat_as_we_are(&yard, &["drill"]).expect(0).says("removed what a killed drill left");
+    assert!(yard.path("tmp").read_dir().unwrap().next().is_none(), "nothing is left");
 }
 
 fn wait_until(mut is_so: impl FnMut() -> bool) {
