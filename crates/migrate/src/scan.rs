@@ -132,11 +132,12 @@ pub(crate) fn scan_part(
 
 pub(crate) fn unreadable(table: &Table, error: rusqlite::Error) -> Error {
     let message = format!("cannot read table {}", table.name);
-    let is_damage = error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseCorrupt);
-    match is_damage {
-        true => Error::new(Kind::CheckFailed, message)
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DatabaseCorrupt) => Error::new(Kind::CheckFailed, message)
             .hint("the database is damaged: restore it, or run `lifeboat salvage` first"),
-        false => Error::new(Kind::SourceUnavailable, message),
+        Some(rusqlite::ErrorCode::TooBig) => Error::new(Kind::Refused, message)
+            .hint("one of its values is larger than 1 GB, and PostgreSQL takes none of that size"),
+        _ => Error::new(Kind::SourceUnavailable, message),
     }
     .caused_by(error)
 }

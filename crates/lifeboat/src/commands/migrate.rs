@@ -277,7 +277,7 @@ fn tell(
     if done.rejected() > 0 {
         let rows = units::count(done.rejected());
         return Err(Error::new(Kind::Incomplete, format!("{rows} rows were put aside"))
-            .hint("SELECT * FROM _lifeboat_rejects says which and why"));
+            .hint("SELECT * FROM _lifeboat_rejects says which and why; nothing was switched"));
     }
     let (rows, tables) = (units::count(done.rows()), done.tables.len());
     let how = match done.verified {

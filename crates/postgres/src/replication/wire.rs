@@ -20,8 +20,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// A message that cannot be sent within this time never will be.
 const SEND_TIMEOUT_MS: u64 = 120_000;
 const INBOX_BYTES: usize = 512 << 10;
-/// No server sends a longer message: one row is the longest that it makes.
-const MESSAGE_BYTES_MAX: usize = 1 << 30;
+/// No server sends a longer message in answer to what we ask, but for a row of a table: those of
+/// COPY begin with this. What is no such server is known by lengths that make no sense.
+const MESSAGE_BYTES_MAX: usize = 256 << 20;
+const ROW_BYTES_MAX: usize = 1 << 30;
+const ROW: u8 = b'd';
 /// A peer that is gone without a word is found out: seconds until asked, between, and how often.
 const KEEP_ALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(15), 8);
 
@@ -228,7 +231,8 @@ impl Wire {
         else {
             return Ok(None);
         };
-        if !(4..=MESSAGE_BYTES_MAX).contains(&length) {
+        let most = if tag == ROW { ROW_BYTES_MAX } else { MESSAGE_BYTES_MAX };
+        if !(4..=most).contains(&length) {
             let message = format!("{}: what answers is not a PostgreSQL server", self.what);
             return Err(Error::new(Kind::SourceUnavailable, message)
                 .hint("is this the server's port? psql would not understand it either"));
