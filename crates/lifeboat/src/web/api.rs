@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 
 use super::look::{Asker, Look};
 use super::router::{Web, status_of};
-use crate::commands::status::metrics;
 use crate::ui::report;
 
 /// The same as `lifeboat status --format json` has.
@@ -27,7 +26,7 @@ pub(super) async fn status(State(web): State<Arc<Web>>) -> Response {
 /// The same text as `lifeboat status --format prometheus` prints.
 pub(super) async fn metrics(State(web): State<Arc<Web>>) -> Response {
     answer(web, |look| {
-        let text = metrics::text(&look.told(), None);
+        let text = look.metrics().to_owned();
         ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
     })
     .await

@@ -4,7 +4,7 @@
 //! A repository may answer slowly or never: then what was read before is shown, with its moment.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
@@ -14,7 +14,7 @@ use lifeboat_core::event::{Event, Observer};
 
 use crate::commands::status::disk::Disk;
 use crate::commands::status::overall::{Notifier, Reached, Told};
-use crate::commands::status::{self, Row};
+use crate::commands::status::{self, Row, metrics};
 use crate::config::Loaded;
 use crate::repositories::Opened;
 use crate::session::Session;
@@ -28,6 +28,9 @@ const NEW_MS_FOR_PROGRAMS: (i64, i64) = (10_000, 300_000);
 /// How long one who asks waits for a new look, where there is an older one, and where there is
 /// none.
 const WAIT: (Duration, Duration) = (Duration::from_millis(1_500), Duration::from_secs(20));
+
+/// What was read is let go when nobody has asked for so long.
+const UNASKED: Duration = Duration::from_secs(600);
 
 /// Everything, as it was at a moment.
 pub(crate) struct Look {
@@ -53,6 +56,7 @@ pub(crate) struct Look {
     pub(crate) warnings: Vec<(String, String)>,
     /// The zone in which moments are shown.
     pub(crate) zone: TimeZone,
+    metrics: OnceLock<String>,
 }
 
 /// Who asks.
@@ -80,6 +84,8 @@ struct State {
     /// Something happened since it was begun.
     is_stale: bool,
     is_looking: bool,
+    /// How often somebody asked.
+    asked: u64,
 }
 
 impl Looks {
@@ -109,6 +115,7 @@ impl Looks {
     pub(crate) fn newest(self: &Arc<Self>, now: Timestamp, asker: Asker) -> Option<Arc<Look>> {
         let attempts_at = self.attempts_at();
         let mut state = self.state();
+        state.asked += 1;
         let is_known = state.newest.is_some() && state.attempts_at == attempts_at;
         let is_new = is_known && !state.is_stale;
         let is_young = state.newest.as_ref().is_some_and(|look| look.is_young(now, asker));
@@ -117,6 +124,7 @@ impl Looks {
         }
         if !state.is_looking {
             (state.is_looking, state.is_stale, state.attempts_at) = (true, false, attempts_at);
+            self.changed.notify_all();
             let looks = Arc::clone(self);
             std::thread::spawn(move || looks.look());
         }
@@ -146,16 +154,47 @@ impl Looks {
         let look = take(session, &seen);
         let mut state = self.state();
         state.is_looking = false;
-        match look {
-            Ok(look) => state.newest = Some(Arc::new(look)),
-            // What was known stays, with why it is not newer.
-            Err(error) => {
-                let failure = with_causes(&error);
+        let older = state.newest.take();
+        state.newest = Some(Arc::new(match look {
+            Ok(look) => look,
+            // What was known stays known no longer, but for when that was.
+            Err(error) => Look::failed(older.as_deref(), with_causes(&error)),
+        }));
+        drop(state);
+        self.changed.notify_all();
+        drop(older);
+        give_back();
+        self.forget_unasked();
+    }
+
+    /// Lets what was read go where nobody has asked for it for a while: it takes memory.
+    fn forget_unasked(&self) {
+        let mut state = self.state();
+        loop {
+            let asked = state.asked;
+            let nobody_looks = |state: &mut State| !state.is_looking;
+            let waited = self.changed.wait_timeout_while(state, UNASKED, nobody_looks);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if state.is_looking {
+                // The next look has a thread of its own, which waits as this one did.
+                return;
+            }
+            if state.asked == asked {
                 let older = state.newest.take();
-                state.newest = Some(Arc::new(Look::failed(older.as_deref(), failure)));
+                drop(state);
+                drop(older);
+                return give_back();
             }
         }
-        self.changed.notify_all();
+    }
+}
+
+/// Gives memory that is free back to the system, which else keeps it for the next look.
+fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it may be called at any time, and touches nothing that is in use.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 
@@ -178,7 +217,7 @@ fn take(session: Session, seen: &Arc<Seen>) -> Result<Look> {
     let taken_at = env.clock.now();
     let standing = status::of_all(&session, &env)?;
     let warnings = std::mem::take(&mut *seen.0.lock().unwrap_or_else(PoisonError::into_inner));
-    Ok(Look {
+    let look = Look {
         taken_at,
         rows: standing.rows,
         disks: standing.disks,
@@ -190,7 +229,11 @@ fn take(session: Session, seen: &Arc<Seen>) -> Result<Look> {
         warnings,
         zone: session.surroundings.time_zone.clone(),
         loaded: session.into_loaded()?,
-    })
+        metrics: OnceLock::new(),
+    };
+    // Whoever asks for them waits for less.
+    look.metrics();
+    Ok(look)
 }
 
 fn with_causes(error: &lifeboat_core::Error) -> String {
@@ -214,7 +257,13 @@ impl Look {
             failures: vec![failure],
             warnings: Vec::new(),
             zone: older.map_or(TimeZone::UTC, |older| older.zone.clone()),
+            metrics: OnceLock::new(),
         }
+    }
+
+    /// The text of `lifeboat status --format prometheus`.
+    pub(crate) fn metrics(&self) -> &str {
+        self.metrics.get_or_init(|| metrics::text(&self.told(), None))
     }
 
     /// What is told of it to programs.
