@@ -1,5 +1,6 @@
 //! The new database: made under another name, filled, checked, and only then given its own.
 
+use std::cell::RefCell;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -39,6 +40,8 @@ pub(crate) struct Place {
     to: PathBuf,
     /// The name meanwhile.
     pub(crate) part: PathBuf,
+    /// The file, locked for as long as it is made: one without a lock is of a run that was killed.
+    lock: RefCell<Option<File>>,
 }
 
 impl Place {
@@ -59,15 +62,22 @@ impl Place {
         let name = to.file_name().ok_or_else(|| {
             Error::new(Kind::Usage, format!("{} is no name of a file", to.display()))
         })?;
-        let part = to.with_file_name(format!(".{}.salvage-{id:08x}", name.to_string_lossy()));
-        Ok(Place { to: to.to_owned(), part })
+        let prefix = format!(".{}.salvage-", name.to_string_lossy());
+        remove_leftovers(to, &prefix);
+        let part = to.with_file_name(format!("{prefix}{id:08x}"));
+        Ok(Place { to: to.to_owned(), part, lock: RefCell::new(None) })
     }
 
     /// Creates the file, for its owner alone.
     pub(crate) fn create(&self) -> Result<File> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(0o600);
-        options.open(&self.part).map_err(|error| self.failed("create", error))
+        let file = options.open(&self.part).map_err(|error| self.failed("create", error))?;
+        // This lock is none of those that SQLite has, and needs a descriptor of its own that stays.
+        let lock = file.try_clone().map_err(|error| self.failed("create", error))?;
+        lock.try_lock().map_err(|error| self.failed("lock", error.into()))?;
+        self.lock.replace(Some(lock));
+        Ok(file)
     }
 
     /// Gives it its name, when its bytes are on the disk.
@@ -87,6 +97,29 @@ impl Place {
 
     fn failed(&self, what: &str, error: std::io::Error) -> Error {
         Error::io(Kind::Failed, format!("cannot {what} {}", self.to.display()), error)
+    }
+}
+
+/// Removes what runs that were killed left of the same database. What cannot be removed hinders
+/// nothing.
+fn remove_leftovers(to: &Path, prefix: &str) {
+    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let Ok(entries) = fs::read_dir(folder.unwrap_or(Path::new("."))) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let id = name.to_str().and_then(|name| name.strip_prefix(prefix));
+        let is_one =
+            id.is_some_and(|id| id.len() == 8 && id.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if !is_one || !is_file {
+            continue;
+        }
+        let path = entry.path();
+        if File::open(&path).is_ok_and(|file| file.try_lock().is_ok()) {
+            for ending in ["", "-journal", "-wal", "-shm"] {
+                let _ = fs::remove_file(with_ending(&path, ending));
+            }
+        }
     }
 }
 

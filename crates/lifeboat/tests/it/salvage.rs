@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use rusqlite::Connection;
 
@@ -158,6 +159,48 @@ fn pages_stand_in_where_no_transaction_was_made_since() {
     add_rows(&connection, 4_000, 1);
     let (damaged, _) = evidence(&world);
     assert_eq!(donated(&world, &damaged, "chat@latest", 3), 0);
+}
+
+/// Killed half-way it leaves nothing that looks whole, and the next one removes what it left.
+#[test]
+fn a_salvage_that_is_killed_leaves_nothing_that_looks_whole() {
+    let world = World::new();
+    let path = world.database("chat.db", 60_000);
+    let connection = Connection::open(&path).unwrap();
+    let closed = "PRAGMA wal_checkpoint(TRUNCATE); PRAGMA journal_mode = DELETE";
+    connection.execute_batch(closed).unwrap();
+    connection.close().unwrap();
+    let whole = content(&path);
+    for is_damaged in [false, true] {
+        if is_damaged {
+            let mut bytes = fs::read(&path).unwrap();
+            bytes[39] ^= 0x40;
+            fs::write(&path, bytes).unwrap();
+        }
+        let before = fs::read(&path).unwrap();
+        let parts = || {
+            let names = world.names("data").into_iter();
+            names.filter(|name| name.starts_with(".new.db")).collect::<Vec<_>>()
+        };
+        let mut command = world.command(&["salvage", "chat.db", "--to", "new.db"]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // As soon as it has begun to write, or has ended before anybody saw that.
+        while parts().is_empty() && child.try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(fs::read(&path).unwrap() == before);
+        let to = world.path("data/new.db");
+        if to.exists() {
+            // It was faster: then all of it is there.
+            assert!(content(&to) == whole);
+            fs::remove_file(&to).unwrap();
+        }
+        world.run(&["salvage", "chat.db", "--to", "new.db"]).expect(0);
+        assert!(content(&to) == whole && parts().is_empty(), "{:?}", parts());
+        fs::remove_file(&to).unwrap();
+    }
 }
 
 /// The commands of the page `docs/runbooks/corrupt-sqlite.md`, as they stand there and in their

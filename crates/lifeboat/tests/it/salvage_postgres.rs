@@ -204,6 +204,31 @@ fn a_cluster_that_cannot_replay_its_log_is_read_without_it() {
     assert!(ran.out.contains("3 tables are whole, with 5,070 rows"), "{}", ran.out);
 }
 
+/// A tablespace is read on the copy, too, and the original of it is not written.
+#[test]
+fn tables_in_a_tablespace_come_back() {
+    let yard = yard();
+    let mut cluster = Cluster::new(&yard, 15, "data", &["--data-checksums"]);
+    fs::create_dir(yard.path("space")).unwrap();
+    yard.own("space");
+    cluster.up(5432);
+    let space = yard.path("space").display().to_string();
+    cluster.ask(5432, &format!("CREATE TABLESPACE space LOCATION '{space}'"));
+    cluster.ask(5432, TABLES);
+    cluster.ask(5432, "ALTER TABLE message SET TABLESPACE space");
+    let file = file_of(&cluster, "message");
+    assert!(file.starts_with("pg_tblspc/"), "{file}");
+    cluster.stop();
+    flip(&cluster.data, &file, 3);
+    let before = fs::read(cluster.data.join(&file)).unwrap();
+    let found = lifeboat(&yard, &["salvage", "data", "--to", "new", "--json"]).expect(3).json();
+    assert!(found["blocks"].to_string().contains("public.message"), "{}", found["blocks"]);
+    let message = table(&found, "public.message");
+    assert!(message["rows"].as_u64().unwrap() > 4_800, "{message}");
+    assert_eq!(table(&found, "public.room")["rows"], 50);
+    assert_eq!(fs::read(cluster.data.join(&file)).unwrap(), before, "it was written");
+}
+
 /// The commands of the page `docs/runbooks/corrupt-postgres.md`, as they stand there and in their
 /// order.
 #[test]

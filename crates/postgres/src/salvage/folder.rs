@@ -31,6 +31,9 @@ const OUTPUT_BYTES_MAX: usize = 64 << 20;
 const LEFT_OUT: &[&str] =
     &["postmaster.pid", "postmaster.opts", "standby.signal", "recovery.signal"];
 
+/// Where tablespaces are copied to, beside the copy of the data directory.
+const SPACES: &str = "tablespaces";
+
 /// What came of a data directory.
 #[derive(Clone, Debug, Default)]
 pub struct FolderSalvage {
@@ -240,8 +243,8 @@ fn size_of(folder: &Path) -> Result<u64> {
     Ok(bytes)
 }
 
-/// Copies a data directory. A link to `pg_wal` becomes a folder; a tablespace is refused, as its
-/// link would lead a server of ours to the original.
+/// Copies a data directory. A link to `pg_wal` becomes a folder. So that no link leads a server of
+/// ours to the original, a tablespace is copied beside, and its link leads there.
 fn copy_folder(env: &Env, from: &Path, to: &Path, owner: Option<&RunAs>) -> Result<()> {
     fs::DirBuilder::new().mode(0o700).create(to).map_err(|error| writing(to, error))?;
     let is_spaces = from.file_name().is_some_and(|name| name == "pg_tblspc");
@@ -252,16 +255,20 @@ fn copy_folder(env: &Env, from: &Path, to: &Path, owner: Option<&RunAs>) -> Resu
         if LEFT_OUT.iter().any(|left_out| name == *left_out) {
             continue;
         }
-        if is_spaces {
-            let message = format!("{} is a tablespace", path.display());
-            return Err(Error::new(Kind::Refused, message).hint(
-                "copies of tablespaces are not made: start the server, and name the URL of each \
-                 database to read its intact rows",
-            ));
-        }
         let metadata = fs::metadata(&path).map_err(|error| unreadable(&path, error))?;
         let place = to.join(name);
-        if metadata.is_dir() {
+        if metadata.is_dir() && is_spaces {
+            // Beside the data directory, which is two folders up.
+            let beside = to.ancestors().nth(2).unwrap_or(to).join(SPACES);
+            fs::DirBuilder::new()
+                .mode(0o711)
+                .recursive(true)
+                .create(&beside)
+                .map_err(|error| writing(&beside, error))?;
+            let copy = beside.join(name);
+            copy_folder(env, &path, &copy, owner)?;
+            std::os::unix::fs::symlink(&copy, &place).map_err(|error| writing(&place, error))?;
+        } else if metadata.is_dir() {
             copy_folder(env, &path, &place, owner)?;
         } else if metadata.is_file() {
             fs::copy(&path, &place).map_err(|error| {

@@ -2,9 +2,7 @@
 // The clock is real; a test that cannot go on panics.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
-mod corpora;
 mod fuzz;
-mod killed;
 mod kinds;
 mod names;
 mod proved;

@@ -219,7 +219,7 @@ fn pages_that_nothing_uses_and_checks_that_fail_are_not_sound() {
 fn nothing_is_called_sound_that_sqlite_does_not() {
     let sample = indexes("PRAGMA page_size = 512");
     let sound = fs::read(&sample.path).unwrap();
-    let (mut copied, rounds) = (0, crate::random::rounds(60, 4_000));
+    let (mut copied, rounds) = (0, crate::world::rounds(60, 4_000));
     for round in 0..rounds {
         let mut dice = Dice(round * 15_485_863 + 3);
         let mut bytes = sound.clone();

@@ -2,14 +2,7 @@
 //!
 //! `LIFEBOAT_LONG_TESTS=1` tries many more.
 
-use crate::world::{Dice, Sample};
-
-pub(crate) fn rounds(short: u64, long: u64) -> u64 {
-    match std::env::var("LIFEBOAT_LONG_TESTS").is_ok_and(|value| value == "1") {
-        true => long,
-        false => short,
-    }
-}
+use crate::world::{Dice, Sample, rounds};
 
 /// Damage of which each kind is visible: pages and sectors that are lost, exchanged or overwritten.
 /// In UTF-16 nearly every pair of bytes is a character: there only whole pages are overwritten.

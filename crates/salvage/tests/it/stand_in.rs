@@ -293,7 +293,7 @@ fn without_the_frame_of_the_donor_nothing_is_proved() {
 /// Damage at random: with a proof everything is exact, or what is not is marked.
 #[test]
 fn random_damage_with_a_donor_is_compared_with_the_truth() {
-    let rounds = crate::random::rounds(12, 400);
+    let rounds = crate::world::rounds(12, 400);
     for round in 0..rounds {
         let mut dice = Dice(round * 6_151 + 5);
         let is_begun_anew = dice.roll(2) == 0;

@@ -51,6 +51,14 @@ impl Dice {
     }
 }
 
+/// How often something is tried that `LIFEBOAT_LONG_TESTS=1` tries more often.
+pub(crate) fn rounds(short: u64, long: u64) -> u64 {
+    match std::env::var("LIFEBOAT_LONG_TESTS").is_ok_and(|value| value == "1") {
+        true => long,
+        false => short,
+    }
+}
+
 /// The rows of each table, each as text: its key, then all values as SQL writes them.
 pub(crate) type Content = BTreeMap<String, BTreeMap<String, String>>;
 

@@ -249,7 +249,7 @@ fn with_wal(env: &Env, place: &Path, opened: &[Opened], target: &Target) -> Opti
     let newest = of_all.filter_map(|(one, entry)| Some((one, good(entry).next()?)));
     let (one, backup) = newest.max_by_key(|(_, backup)| backup.taken_at)?;
     let place = place.to_string_lossy();
-    let base = format!("{place}.rescue-{}", compact(env.clock.now()));
+    let base = free_name(env, &format!("{place}.rescue"));
     let label = one.place.label();
     Some(Copy {
         way: Way::Wal,
@@ -287,6 +287,14 @@ fn donor<'a>(
     found.max().map(|(_, name, label)| (name, label))
 }
 
+/// A name with the time of day that nothing has: a run that was killed may have left one.
+fn free_name(env: &Env, begin: &str) -> String {
+    let name = format!("{begin}-{}", compact(env.clock.now()));
+    let more = (2..).map(|number| format!("{name}-{number}"));
+    let is_free = |name: &String| fs::symlink_metadata(name).is_err();
+    std::iter::once(name.clone()).chain(more).find(is_free).unwrap_or(name)
+}
+
 /// What a salvage would give.
 fn salvage(
     session: &Session,
@@ -302,7 +310,7 @@ fn salvage(
     let report = examine(env, &request).map_err(|error| error.to_string())?;
     let total = report.total();
     let place = place.to_string_lossy();
-    let new = format!("{place}.salvaged-{}", compact(env.clock.now()));
+    let new = free_name(env, &format!("{place}.salvaged"));
     let mut words: Vec<String> =
         ["salvage", &place, "--to", &new].iter().map(|word| (*word).to_owned()).collect();
     if let Some((donor, label)) = donor.filter(|_| !report.is_whole()) {

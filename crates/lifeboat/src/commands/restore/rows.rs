@@ -114,7 +114,7 @@ pub(super) fn run(session: &Session, args: &Args, what: &str, from: &str) -> Res
         }
     }
     let kept = keep(session, &env, &live, target.as_ref(), &side.label)?;
-    let outcomes = job.put()?;
+    let outcomes = job.put().inspect_err(|_| job.forget(args, todo, &kept))?;
     job.read_back(args, &outcomes)?;
     session.progress.clear();
     let undo = match &live {
@@ -158,6 +158,17 @@ impl Job<'_> {
                 lifeboat_postgres::put_rows(self.env, live, from, self.requests)
             }
             _ => Err(self.two_kinds()),
+        }
+    }
+
+    /// Removes the copy that was made before, where nothing was put in after all: the transaction
+    /// was rolled back, and all that was missing is missing still.
+    fn forget(&self, args: &Args, todo: u64, kept: &str) {
+        let is_as_before =
+            |plans: Vec<PutPlan>| plans.iter().map(|plan| planned(args, plan)).sum::<u64>() == todo;
+        if matches!(self.live, Live::File(_)) && self.plan().is_ok_and(is_as_before) {
+            // One that stays is in nobody's way.
+            let _ = std::fs::remove_file(kept);
         }
     }
 

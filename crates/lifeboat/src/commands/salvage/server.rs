@@ -164,7 +164,8 @@ fn advice(session: &Session, env: &Env, subject: &Subject) -> Vec<String> {
     let zone = &session.surroundings.time_zone;
     let mut found = Vec::new();
     for entry in opened.iter().flat_map(|one| &one.catalog.sources) {
-        let Some(newest) = entry.backups.last() else { continue };
+        // One that was made since the damage has it, too.
+        let Some(newest) = entry.newest_good() else { continue };
         let location = &entry.record.location;
         let is_dump = entry.record.kind == postgres::KIND;
         let is_cluster = entry.record.kind == lifeboat_postgres::CLUSTER_KIND;
@@ -178,15 +179,21 @@ fn advice(session: &Session, env: &Env, subject: &Subject) -> Vec<String> {
             }
         };
         if is_it {
-            let folder = units::shell_word(&entry.folder);
+            let name = units::shell_word(&newest.name);
             let command = match is_cluster {
-                true => format!("lifeboat restore {folder} --to DIR"),
-                false => format!("lifeboat restore {folder}"),
+                true => format!("lifeboat restore {name} --to DIR"),
+                false => format!("lifeboat restore {name}"),
+            };
+            let newer = entry.backups.iter().rev().take_while(|it| it.id != newest.id).count();
+            let newer = match newer {
+                0 => String::new(),
+                count => format!("; {count} newer ones have damage themselves"),
             };
             let age = units::age(newest.taken_at, env.clock.now());
             let moment = units::moment(newest.taken_at, zone);
             let log = if is_cluster { ", and the log behind it" } else { "" };
-            let line = format!("restore instead: {command} (backup of {moment}, {age}{log})");
+            let line =
+                format!("restore instead: {command} (backup of {moment}, {age}{log}{newer})");
             // A cluster goes to its last commit: it is the better way.
             found.push((!is_cluster, line));
         }

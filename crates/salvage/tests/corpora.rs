@@ -1,21 +1,25 @@
 //! The damaged databases with which SQLite tests itself, in their thousands: nothing panics, none
 //! takes long or much memory, and what is called whole is what SQLite reads.
 //!
-//! A sample of them; `LIFEBOAT_LONG_TESTS=1` takes all. They run in a process of their own, whose
-//! memory is then theirs.
+//! A sample of them; `LIFEBOAT_LONG_TESTS=1` takes all. It is a program of its own, without the
+//! harness of other tests: the memory of the process is then what they take.
+// The clock is real; a test that cannot go on panics.
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
+
+#[path = "it/world.rs"]
+#[allow(dead_code, reason = "the other tests need more of it")]
+mod world;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use lifeboat_salvage::{Request, Way};
 use rusqlite::{Connection, OpenFlags};
 
-use crate::world::{Dice, env};
+use crate::world::{Dice, env, rounds};
 
-const ITSELF: &str = "corpora::each_in_turn";
+const NAME: &str = "damaged_databases_of_sqlite_itself";
 /// What a salvage may take of the processors: what else the machine does is no matter.
 const CPU_MS_MAX: u64 = 10_000;
 /// One that goes on for so long is ended, which fails the test.
@@ -31,23 +35,23 @@ fn files() -> Vec<PathBuf> {
     all.into_iter().filter(|path| path.exists()).collect()
 }
 
-#[test]
-fn damaged_databases_of_sqlite_itself() {
-    if files().is_empty() {
-        // Past the test harness, which keeps what a passing test prints to itself.
-        let words = b"SKIPPED: SQLite's damaged databases, which cargo xtask test fetches\n";
-        return std::io::stderr().write_all(words).unwrap();
+fn main() {
+    // As the harness would: a list, or a part of the name.
+    let mut wanted = std::env::args().skip(1).filter(|argument| !argument.starts_with('-'));
+    if std::env::args().any(|argument| argument == "--list") {
+        return println!("{NAME}: test");
     }
-    let arguments = ["--exact", ITSELF, "--ignored", "--nocapture", "--test-threads=1"];
-    let ran = Command::new(std::env::current_exe().unwrap()).args(arguments).output().unwrap();
-    let said = String::from_utf8_lossy(&ran.stdout) + String::from_utf8_lossy(&ran.stderr);
-    assert!(ran.status.success(), "{said}");
-    let line = said.lines().find(|line| line.contains("databases:")).unwrap();
-    println!("{line}");
+    if wanted.next().is_some_and(|part| !NAME.contains(&part)) {
+        return;
+    }
+    if files().is_empty() {
+        eprintln!("SKIPPED: SQLite's damaged databases, which cargo xtask test fetches");
+        return;
+    }
+    each_in_turn();
+    println!("test {NAME} ... ok");
 }
 
-#[test]
-#[ignore = "run by the test above, in a process of its own"]
 fn each_in_turn() {
     let mut seen = Seen::default();
     for file in files() {
@@ -55,7 +59,7 @@ fn each_in_turn() {
         let corpus = Connection::open_with_flags(&file, flags).unwrap();
         let mut all = corpus.prepare("SELECT dbid, dbcontent FROM db").unwrap();
         let mut rows = all.query([]).unwrap();
-        let every = crate::random::rounds(25, 1) as usize;
+        let every = rounds(25, 1) as usize;
         let mut dice = Dice(20_261);
         while let Some(row) = rows.next().unwrap() {
             let (id, content): (i64, Vec<u8>) = (row.get(0).unwrap(), row.get(1).unwrap());
