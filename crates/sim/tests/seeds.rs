@@ -149,13 +149,13 @@ fn every_promise_of_the_page_log_is_kept_for_every_seed() {
     if reports.len() < 50 {
         return;
     }
-    assert!(all.states.0 >= 200 && all.states.1 >= 40 && all.restored >= 600, "{all:?}");
-    assert!(all.thinned.0 >= 12 && all.thinned.1 >= 4 && all.merged >= 50, "{all:?}");
+    assert!(all.states.0 >= 150 && all.states.1 >= 40 && all.restored >= 500, "{all:?}");
+    assert!(all.thinned.0 >= 6 && all.thinned.1 >= 3 && all.merged >= 20, "{all:?}");
     assert!(all.crashes.0 >= 5 && all.crashes.1 >= 5 && all.crashes.2 >= 5, "{all:?}");
     assert!(all.damaged.0 >= 30 && all.damaged.1 >= 30, "{all:?}");
-    assert!(all.sealed.0 >= 40 && all.sealed.1 >= 15 && all.hurried >= 8, "{all:?}");
-    assert!(all.moments >= 200 && all.shown.0 >= 20 && all.shown.1 >= 8, "{all:?}");
-    assert!(all.caught_up >= 3, "{all:?}");
+    assert!(all.sealed.0 >= 40 && all.sealed.1 >= 15 && all.hurried >= 5, "{all:?}");
+    assert!(all.moments >= 200 && all.shown.0 >= 20 && all.shown.1 >= 2, "{all:?}");
+    assert!(all.caught_up >= 1, "{all:?}");
     let simulated = |point: &&&str| {
         (point.starts_with("increment.")
             || point.starts_with("standby.")

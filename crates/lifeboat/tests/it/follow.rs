@@ -148,6 +148,17 @@ impl Agent {
         self.child.wait().unwrap();
     }
 
+    /// It gets no time for a while.
+    fn halted(&self, meanwhile: impl FnOnce()) {
+        let signal = |signal| {
+            // SAFETY: a signal to a child of ours that was not waited for.
+            unsafe { libc::kill(self.child.id() as i32, signal) };
+        };
+        signal(libc::SIGSTOP);
+        meanwhile();
+        signal(libc::SIGCONT);
+    }
+
     /// As a service manager does it: who runs until told to end has done so.
     pub(crate) fn terminate(mut self) {
         // SAFETY: a signal to a child of ours that was not waited for.
@@ -271,6 +282,71 @@ fn a_writer_at_full_speed_is_followed_without_its_wal_growing() {
     agent.terminate();
     assert!(wal_bytes < 72 << 20, "{wal_bytes}");
     world.repo(&["verify", "--level", "quick"]).expect(0);
+}
+
+/// Turns of its `-wal` that the agent did not see, as it got no time, are made up for while the
+/// writer goes on: all pages are compared, and nothing is missing.
+#[test]
+fn a_writer_in_a_hurry_that_the_agent_lost_sight_of_is_caught_up_with() {
+    let world = World::new();
+    let path = world.path("data/app.db");
+    make(&path, "WAL");
+    let arguments = ["app.db", "--hurry-from", "0", "--pin-from", "0", "--verbose"];
+    let agent = Agent::start(&world, &arguments);
+    wait_for("the first state", || log(&world, "app") != Value::Null);
+    let writer = Writer::at_full_speed(&path);
+    let first = log(&world, "app")["position"].as_u64().unwrap();
+    wait_for_agent(&world, || log(&world, "app")["position"].as_u64() > Some(first + 2));
+    let said = || fs::read_to_string(world.path("agent.log")).unwrap();
+    let connection = Connection::open(&path).unwrap();
+    connection.busy_timeout(Duration::from_millis(300)).unwrap();
+    wait_for("a turn that was missed", || {
+        agent.halted(|| {
+            for _ in 0..4 {
+                // Where the agent was halted while it held a state, that is busy.
+                let _ = connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()));
+                sleep(Duration::from_millis(20));
+            }
+        });
+        sleep(Duration::from_millis(200));
+        said().contains("its -wal began anew unseen: its pages are compared")
+    });
+    let now = log(&world, "app")["position"].as_u64().unwrap();
+    wait_for_agent(&world, || log(&world, "app")["position"].as_u64() > Some(now + 1));
+    restored(&world, &[]);
+    let committed = writer.end().len();
+    wait_for("the last state", || restored(&world, &[]) == committed);
+    agent.terminate();
+    world.repo(&["verify", "--level", "quick"]).expect(0);
+}
+
+/// Nothing is written, and yet the newest state grows no older than the heartbeat.
+#[test]
+fn an_idle_database_goes_on_by_a_heartbeat() {
+    let world = World::new();
+    let path = world.path("data/app.db");
+    make(&path, "WAL");
+    let agent = Agent::start(&world, &["app.db", "--heartbeat", "300ms"]);
+    wait_for("the first state", || log(&world, "app") != Value::Null);
+    let file = fs::read(&path).unwrap();
+    let moment = |log: &Value| log["held"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    let mut newest = log(&world, "app");
+    for _ in 0..3 {
+        let before = newest.clone();
+        wait_for("a heartbeat", || {
+            newest = log(&world, "app");
+            newest["position"].as_u64() > before["position"].as_u64()
+        });
+        assert!(moment(&newest) >= moment(&before) + Duration::from_millis(300), "{newest}");
+    }
+    agent.terminate();
+    assert!(fs::read(&path).unwrap() == file);
+    // A moment of which only a heartbeat tells, to the byte.
+    let at = moment(&newest).to_string();
+    let plan = ["restore", "app", "--to", "x.db", "--at", &at, "--dry-run"];
+    world.repo(&plan).expect(0).says("everything that was committed until");
+    assert_eq!(restored(&world, &["--at", "now"]), 0);
+    world.repo(&["verify", "--level", "full"]).expect(0);
 }
 
 fn under_checkpoints(arguments: &[&str]) {

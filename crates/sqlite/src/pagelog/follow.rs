@@ -26,7 +26,7 @@ use lifeboat_core::store::ObjectName;
 use super::bounds::{FollowBounds, Pace};
 use super::delta::{Changed, Encoding};
 use super::history::History;
-use super::increment::{Increment, IncrementOutcome, Ready, base_of, compare, ready};
+use super::increment::{Increment, IncrementOutcome, Ready, base_of, compare, look, ready};
 use super::known::{Known, KnownFrames, News, Versions, is_wal, known_at, known_of, limit_of};
 use super::open::{Looked, OpenLog};
 use super::rush::Rush;
@@ -549,8 +549,15 @@ impl Follower {
         let known_place = known.as_ref().and_then(|(known, _)| known.as_ref());
         self.settled = None;
         let limit = limit_of(&self.path, known_place, self.bounds.compared_wal_bytes_max)?;
-        let (source, log) = ((&self.source as &dyn Source, &self.options), &mut self.log);
-        let outcome = compare(env, source, (log, &mut versions), limit.as_ref())?;
+        let source = (&self.source as &dyn Source, &self.options);
+        let due_ms = self.beat_ms();
+        let log = &mut self.log;
+        let outcome = match look(env, source, (log, &mut versions), limit.as_ref())? {
+            // One that is opened and closed at each use is compared each time: no file for nothing.
+            Ok(seen) if seen.is_end_of(log) && seen.looked.held_ms < due_ms => Ok(None),
+            Ok(seen) => Ok(Some(seen.store(env, log)?)),
+            Err(why) => Err(why),
+        };
         if let Some((known, pinned)) = known {
             // Held from here on, the `-wal` does not begin anew right after it was made up for.
             let mark = ffi::snapshot_mark(pinned.connection());
@@ -568,19 +575,24 @@ impl Follower {
         let pause_ms = took_ms.saturating_mul(pause);
         self.compare_every_ms = if is_held { 0 } else { took_ms.saturating_add(pause_ms) };
         self.compare_after_ms = env.clock.monotonic_ms().saturating_add(pause_ms);
-        match outcome {
-            IncrementOutcome::Added(increment) => {
+        Ok(match outcome {
+            Ok(Some(increment)) => {
                 self.grow(increment.stored_bytes);
-                Ok(self.added(increment))
+                self.added(increment)
             }
-            IncrementOutcome::BackupNeeded(why) => Ok(Step::BackupNeeded(why)),
-        }
+            Ok(None) => Step::Unchanged,
+            Err(why) => Step::BackupNeeded(why),
+        })
+    }
+
+    /// When it is to be written down that nothing changed.
+    fn beat_ms(&self) -> i64 {
+        self.log.held_ms.saturating_add_unsigned(self.bounds.heartbeat_ms)
     }
 
     /// Writes down that nothing changed, now and then.
     pub(super) fn beat(&mut self, env: &Env, looked: Looked) -> Result<Step> {
-        let due_ms = self.log.held_ms.saturating_add_unsigned(self.bounds.heartbeat_ms);
-        if looked.held_ms < due_ms {
+        if looked.held_ms < self.beat_ms() {
             return Ok(Step::Unchanged);
         }
         let (writer, page_count) = (self.log.begin_file(looked)?, self.log.state.page_count());

@@ -308,29 +308,60 @@ fn ready_by_notes<'a>(
 /// state that is held for that is let go when the `-wal` passes it: an error.
 pub(crate) fn compare(
     env: &Env,
-    (source, options): (&dyn Source, &CaptureOptions),
+    source: (&dyn Source, &CaptureOptions),
     (log, history): (&mut OpenLog, &mut History<'_>),
     limit: Option<&WalLimit>,
 ) -> Result<IncrementOutcome> {
+    Ok(match look(env, source, (log, history), limit)? {
+        Ok(seen) => IncrementOutcome::Added(seen.store(env, log)?),
+        Err(why) => IncrementOutcome::BackupNeeded(why),
+    })
+}
+
+/// The same, without adding it. `Err` within is why a backup is needed.
+pub(crate) fn look(
+    env: &Env,
+    (source, options): (&dyn Source, &CaptureOptions),
+    (log, history): (&OpenLog, &mut History<'_>),
+    limit: Option<&WalLimit>,
+) -> Result<Result<Seen, String>> {
     let (capture, looked) = Looked::around(env, || source.capture(env, options))?;
     let page_size = log.state.page_size();
     let plan = capture.artifacts().into_iter().next();
     if plan.and_then(|plan| plan.block_bytes) != Some(page_size) {
-        return Ok(IncrementOutcome::BackupNeeded("its page size has changed".to_owned()));
+        return Ok(Err("its page size has changed".to_owned()));
     }
     let read = match read(env, capture, (log, looked, limit), history)? {
         Ok(read) => read,
-        Err(why) => return Ok(IncrementOutcome::BackupNeeded(why)),
+        Err(why) => return Ok(Err(why)),
     };
-    let report = read.report;
-    let checks = require_sound(&report, &log.base.source.location)?;
+    let checks = require_sound(&read.report, &log.base.source.location)?;
     env.proceed()?;
-    log.wal_place = WalPlace::of_facts(&report.facts);
-    let stored = log.end_file(env, read.writer, read.page_count, looked, 0)?;
-    let mut warnings = report.warnings;
-    warnings.extend(read.unreadable.map(|why| format!("pages are stored whole: {why}")));
-    let added = Increment { checks, warnings, ..Increment::of(log, &stored) };
-    Ok(IncrementOutcome::Added(added))
+    Ok(Ok(Seen { looked, read, checks }))
+}
+
+/// What a comparison of all pages led to.
+pub(crate) struct Seen {
+    pub(crate) looked: Looked,
+    read: Read,
+    checks: Vec<String>,
+}
+
+impl Seen {
+    /// Whether it is the state at the end of the log.
+    pub(crate) fn is_end_of(&self, log: &OpenLog) -> bool {
+        self.read.writer.pages() == 0 && self.read.page_count == log.state.page_count()
+    }
+
+    /// Adds it to the log.
+    pub(crate) fn store(self, env: &Env, log: &mut OpenLog) -> Result<Increment> {
+        let Seen { looked, read, checks } = self;
+        log.wal_place = WalPlace::of_facts(&read.report.facts);
+        let stored = log.end_file(env, read.writer, read.page_count, looked, 0)?;
+        let mut warnings = read.report.warnings;
+        warnings.extend(read.unreadable.map(|why| format!("pages are stored whole: {why}")));
+        Ok(Increment { checks, warnings, ..Increment::of(log, &stored) })
+    }
 }
 
 /// What was read of a database, compared.
