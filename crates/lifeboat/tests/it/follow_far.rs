@@ -2,10 +2,10 @@
 //! while: then what was committed meanwhile comes later, and the application does not notice.
 
 use std::fs;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::sleep;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{JoinHandle, sleep};
 use std::time::Duration;
 
 use crate::follow::{Agent, Writer, make, now_ms, prefix, wait_for};
@@ -62,6 +62,49 @@ fn restored(world: &World, arguments: &[&str]) -> usize {
     prefix(&world.path("data/back.db"))
 }
 
+/// A standby as another host has it, which knows nothing but the store; and somebody who reads it
+/// all the time, and sees a state of the writer's at each look.
+struct Elsewhere {
+    follower: Child,
+    stop: Arc<AtomicBool>,
+    reader: JoinHandle<Vec<usize>>,
+}
+
+impl Elsewhere {
+    fn begin(world: &World) -> Elsewhere {
+        let words = ["restore", "app", "--to", "standby.db", "--follow", "--interval", "50ms"];
+        let mut command = world.command(&words);
+        command.env("XDG_STATE_HOME", world.path("another-host"));
+        let follower = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let path = world.path("data/standby.db");
+        wait_for("the standby", || path.exists());
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let reader = std::thread::spawn(move || {
+            let mut seen = Vec::new();
+            while !stopped.load(Ordering::Relaxed) {
+                seen.push(prefix(&path));
+                sleep(Duration::from_millis(10));
+            }
+            seen
+        });
+        Elsewhere { follower, stop, reader }
+    }
+
+    /// Requires that it comes to that, and saw more than the beginning and the end.
+    fn end(mut self, world: &World, committed: usize) {
+        let path = world.path("data/standby.db");
+        wait_for("the last state in the standby", || prefix(&path) == committed);
+        self.stop.store(true, Ordering::Relaxed);
+        let mut seen = self.reader.join().unwrap();
+        self.follower.kill().unwrap();
+        self.follower.wait().unwrap();
+        assert!(seen.is_sorted(), "{seen:?}");
+        seen.dedup();
+        assert!(seen.len() >= 3, "{seen:?}");
+    }
+}
+
 /// Follows a writer into a store, that store being in trouble for a while, and goes back.
 fn follow(world: &World, mut trouble: impl FnMut(u64)) {
     let path = world.path("data/app.db");
@@ -70,6 +113,7 @@ fn follow(world: &World, mut trouble: impl FnMut(u64)) {
     world.run(&["run", "--once"]).expect(0);
     let agent = Agent::configured(world, &["--pin-from", "0"]);
     let first = position(world).unwrap();
+    let elsewhere = Elsewhere::begin(world);
     let writer = Writer::start(&path, Duration::from_millis(2), false);
     wait_for("a state", || position(world) > Some(first + 3));
     let middle_ms = now_ms();
@@ -89,6 +133,7 @@ fn follow(world: &World, mut trouble: impl FnMut(u64)) {
     let committed = writer.end();
     wait_for("the last state", || restored(world, &[]) == committed.len());
     agent.terminate();
+    elsewhere.end(world, committed.len());
     assert!(wal_bytes < 64 << 20, "the -wal had {wal_bytes} bytes");
     let at = jiff::Timestamp::from_millisecond(middle_ms).unwrap().to_string();
     let shown = restored(world, &["--at", &at]);

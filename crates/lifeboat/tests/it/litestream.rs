@@ -30,6 +30,10 @@ fn program() -> Option<PathBuf> {
 /// Levels in seconds instead of minutes, so that a short load has them all.
 const LEVELS: &str = "levels:\n  - interval: 2s\n  - interval: 5s\n";
 
+/// The same, with snapshots every few seconds, and nothing kept for longer than it must be.
+const RETENTION: &str = "l0-retention: 2s\nl0-retention-check-interval: 1s\n\
+    snapshot:\n  interval: 3s\n  retention: 4s\n";
+
 struct Litestream {
     program: PathBuf,
     config: PathBuf,
@@ -37,9 +41,13 @@ struct Litestream {
 
 impl Litestream {
     fn new(world: &World, replica: &str) -> Option<Litestream> {
+        Litestream::keeping(world, replica, "")
+    }
+
+    fn keeping(world: &World, replica: &str, rule: &str) -> Option<Litestream> {
         let config = world.path("litestream.yml");
         let database = world.text("data/app.db");
-        let text = format!("{LEVELS}dbs:\n  - path: {database}\n    replica:\n{replica}");
+        let text = format!("{LEVELS}{rule}dbs:\n  - path: {database}\n    replica:\n{replica}");
         fs::write(&config, text).unwrap();
         Some(Litestream { program: program()?, config })
     }
@@ -180,6 +188,43 @@ fn what_litestream_wrote_comes_back_and_goes_on_as_ours() {
     let added = world.repo(&["backup", &database, "--incremental", "--json"]).expect(0).json();
     assert_eq!(added[0]["outcome"], "incremented", "{added}");
     assert_eq!(added[0]["position"].as_u64(), Some(position + 1));
+}
+
+/// Snapshots were made, and old files removed: what is left is what can be restored.
+#[test]
+fn what_litestream_left_after_its_retention_comes_back() {
+    let world = World::new();
+    let database = world.path("data/app.db");
+    make(&database);
+    let replica = world.text("replica");
+    let of_replica = format!("      type: file\n      path: {replica}\n");
+    let Some(litestream) = Litestream::keeping(&world, &of_replica, RETENTION) else { return };
+    litestream.follow(&database, Duration::from_secs(9));
+    let levels = |level: &str| world.names(&format!("replica/ltx/{level}"));
+    assert!(!levels("9").is_empty(), "snapshots");
+    let first = levels("0").into_iter().min().unwrap();
+    assert!(!first.starts_with("0000000000000001-"), "{first}: nothing was removed");
+    let states = states(&world, &replica);
+    assert!(!states.is_empty());
+    assert!(restored(&world, &[&replica]) == litestream.restore(&world, &[]).unwrap());
+    for (transaction, _) in &states {
+        let theirs = litestream.restore(&world, &["-txid", transaction]).unwrap();
+        assert!(
+            restored(&world, &[&format!("{replica}+{transaction}")]) == theirs,
+            "{transaction}"
+        );
+    }
+    world.run(&["verify", &replica, "--level", "full"]).expect(0).says("sound");
+    world.run(&["restore", &format!("{replica}+0000000000000001"), "--to", "x.db"]).expect(22);
+    let adopt = ["adopt", &replica, "--source", &world.text("data/app.db"), "--json"];
+    let adopted = world.repo(&adopt).expect(0).json();
+    let name = match adopted["position"].as_u64() {
+        Some(position) => format!("{}+{position}", adopted["backup"].as_str().unwrap()),
+        None => adopted["backup"].as_str().unwrap().to_owned(),
+    };
+    world.repo(&["restore", &name, "--to", "ours.db", "--yes"]).expect(0);
+    let ours = fs::read(world.path("data/ours.db")).unwrap();
+    assert!(ours == litestream.restore(&world, &[]).unwrap());
 }
 
 #[test]
