@@ -9,7 +9,9 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use crate::browser::Page;
-use crate::support::World;
+use crate::control::Agent;
+use crate::follow::wait_for;
+use crate::support::{World, content};
 use crate::webdriver::{Browser, installed, key, skipped};
 
 /// A name that would be a script if it were taken for markup.
@@ -60,6 +62,11 @@ fn enter(browser: &Browser, world: &World) {
     browser.tab_to("main button");
     browser.press(&[key::ENTER]);
     browser.wait("return location.pathname == '/' && !!document.querySelector('nav')");
+}
+
+/// Whether the page says something.
+fn says(text: &str) -> String {
+    format!("return document.querySelector('main').innerText.includes({text:?})")
 }
 
 /// The screens, by the names of their pictures.
@@ -181,4 +188,61 @@ fn a_person_without_a_mouse_or_a_script_finds_a_restore_point_and_tries_a_retent
     // Nothing was applied.
     let list = world.run(&["list", "app", "--all", "--json"]).expect(0).json();
     assert!(list.as_array().unwrap().iter().any(|one| one["pin"] == "before the move"));
+}
+
+#[test]
+fn a_run_is_watched_and_a_restore_is_begun_by_keyboard_and_survives_a_closed_page() {
+    let Some(browser) = Browser::start() else { return };
+    let world = World::new();
+    let database = world.database("app.db", 500);
+    world.configure(
+        "[repository.main]\nurl = \"file://$REPO\"\n[agent]\nlisten = \"127.0.0.1:0\"\n\
+         [source.app]\nsqlite = \"$DATA/app.db\"\nschedule = \"yearly\"\n\
+         hooks = { before = \"echo it begins; sleep 1\" }\n",
+    );
+    let _agent = Agent::start(&world);
+    let address = world.path("state/lifeboat/web/address");
+    wait_for("a page", || address.exists());
+    enter(&browser, &world);
+    browser.tab_to("a[href='/runs']");
+    browser.press(&[key::ENTER]);
+    browser.wait(&says("Nothing runs now"));
+    browser.tab_to("button[aria-label='Run backup-app now']");
+    browser.press(&[key::ENTER]);
+    browser.wait("return location.pathname == '/runs/backup-app'");
+    // Without loading the page anew: what the agent says comes by itself.
+    browser.run("window.untouched = true");
+    browser.wait(&says("it begins"));
+    browser.picture(&pictures().join("run-light.png"));
+    browser.wait(&says("done after"));
+    assert_eq!(browser.run("return window.untouched === true"), true);
+    assert_eq!(crate::support::rows(&database), 500);
+    // Restored step by step.
+    browser.tab_to("a[href='/restore']");
+    browser.press(&[key::ENTER]);
+    browser.wait("return !!document.querySelector('main select#source')");
+    browser.tab_to("main button");
+    browser.press(&[key::ENTER]);
+    browser.wait("return !!document.querySelector('form.assistant')");
+    browser.width(360);
+    browser.picture(&pictures().join("restore-phone.png"));
+    browser.width(1280);
+    browser.picture(&pictures().join("restore-light.png"));
+    browser.tab_to("form.assistant button");
+    browser.press(&[key::ENTER]);
+    browser.wait("return location.pathname == '/restore/plan'");
+    browser.picture(&pictures().join("restore-plan-light.png"));
+    browser.tab_to("form.assistant button");
+    browser.press(&[key::ENTER]);
+    // The page is closed, and whoever comes again finds what became of it.
+    browser.wait("return location.pathname.startsWith('/runs/')");
+    let run = browser.text("return location.href");
+    browser.go("about:blank");
+    browser.go(&run);
+    browser.wait(&says("done after"));
+    browser.picture(&pictures().join("restored-light.png"));
+    let place = browser.text("return document.querySelector('main dd code').innerText");
+    assert_eq!(content(Path::new(&place)), content(&database));
+    let complaints = browser.complaints();
+    assert!(complaints.is_empty(), "{complaints:#?}");
 }

@@ -255,8 +255,10 @@ impl Drop for Browser {
             self.session, self.address
         );
         let _ = TcpStream::connect(&self.address).and_then(|mut stream| {
+            stream.set_read_timeout(Some(Duration::from_secs(10)))?;
             stream.write_all(end.as_bytes())?;
-            stream.read_to_end(&mut Vec::new())
+            // It answers when the browser has ended, and leaves the connection open.
+            stream.read(&mut [0; 1 << 12])
         });
         let _ = self.driver.kill();
         let _ = self.driver.wait();

@@ -8,6 +8,7 @@ use maud::{Markup, html};
 use super::Done;
 use crate::control::{AgentState, Ended, JobState, Question, RunState, Told};
 use crate::ui::units;
+use crate::web::address::part as segment;
 use crate::web::context::Ctx;
 use crate::web::layout;
 
@@ -85,20 +86,6 @@ fn outcome(ended: Option<&Ended>) -> Markup {
         Some(_) => ("bad", "failed"),
     };
     html! { span class={ "mark " (class) } { (word) } }
-}
-
-/// A part of a path of ours.
-fn segment(text: &str) -> String {
-    let mut segment = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                segment.push(char::from(byte));
-            }
-            _ => segment.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    segment
 }
 
 /// Everything that runs now.
