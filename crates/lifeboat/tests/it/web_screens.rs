@@ -164,7 +164,7 @@ fn a_person_without_a_mouse_or_a_script_finds_a_restore_point_and_tries_a_retent
     browser.write("the move");
     browser.press(&[key::ENTER]);
     browser.wait("return location.search.includes('find=the')");
-    let commands = "return [...document.querySelectorAll('td code.copy')].map(e => e.innerText)";
+    let commands = "return [...document.querySelectorAll('td code.command')].map(e => e.innerText)";
     let commands = browser.run(commands);
     let commands = commands.as_array().unwrap();
     assert_eq!(commands.len(), 1, "{commands:?}");

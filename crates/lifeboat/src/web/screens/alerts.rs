@@ -67,7 +67,7 @@ fn line(ctx: &Ctx, alert: &Alert) -> Markup {
                 }
             }
             td data-label="What mends it" {
-                @if !alert.command.is_empty() { code.copy { (alert.command) } }
+                @if !alert.command.is_empty() { code.command { (alert.command) } }
             }
         }
     }
@@ -125,7 +125,7 @@ fn told(ctx: &Ctx) -> Markup {
             @if ctx.look.notifiers.is_empty() {
                 p.doubtful {
                     "Nobody is: write a " code { "[notify.NAME]" } " to the configuration, and try it \
-                     with " code.copy { "lifeboat notify test" }
+                     with " code.command { "lifeboat notify test" }
                 }
             } @else {
                 table.sources {

@@ -43,13 +43,13 @@ pub(super) fn draw(ctx: &Ctx) -> Result<Markup> {
                     @if index > 0 { ", " }
                     a href=(address::of_source(name)) { (units::one_line(name)) }
                 }
-                " " code.copy { "lifeboat drill" }
+                " " code.command { "lifeboat drill" }
             }
         }
         (list(ctx, &month))
         p.note {
             "The same for people who have no page: "
-            code.copy {
+            code.command {
                 "lifeboat proof report --month " (month.first.strftime("%Y-%m").to_string())
                 " --html report.html"
             }
@@ -79,7 +79,7 @@ pub(super) fn draw_one(ctx: &Ctx) -> Result<Markup> {
         (facts(ctx, shown))
         (phases(record))
         (checks(record))
-        p { "To check its signature and its chain: " code.copy { "lifeboat proof verify" } }
+        p { "To check its signature and its chain: " code.command { "lifeboat proof verify" } }
     })
 }
 
@@ -182,7 +182,7 @@ fn list(ctx: &Ctx, month: &Month<'_>) -> Markup {
     html! {
         h2 { "Proofs" }
         @if month.proofs.is_empty() {
-            p { "There is none of this month: " code.copy { "lifeboat drill" } " makes one." }
+            p { "There is none of this month: " code.command { "lifeboat drill" } " makes one." }
         } @else {
             table.sources {
                 caption.unseen { "Proofs of the month, the newest first" }

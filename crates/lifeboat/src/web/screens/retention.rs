@@ -121,7 +121,7 @@ fn outcome(name: &str, tried: &Keep, view: &RetentionView, is_asked: bool) -> Ma
             @if is_asked {
                 p { "To use it, write this below " code { "[source." (units::one_line(name)) "]" }
                     " in the configuration; the first prune by it asks for an approval:" }
-                p { code.copy { "keep = " (view::as_toml(tried)) } }
+                p { code.command { "keep = " (view::as_toml(tried)) } }
             }
         }
     }

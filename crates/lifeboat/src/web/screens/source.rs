@@ -59,7 +59,7 @@ fn nothing(held: &Held<'_>) -> Markup {
     html! {
         h2 { (units::one_line(name)) }
         p.summary.bad { "There is no backup of it in " (held.place) }
-        p { code.copy { "lifeboat backup " (units::shell_word(name)) } }
+        p { code.command { "lifeboat backup " (units::shell_word(name)) } }
     }
 }
 
@@ -127,7 +127,7 @@ fn timeline(ctx: &Ctx, held: &Held<'_>, view: &SourceView, length: Length) -> Ma
             (timeline.drawn())
             @if let Some(words) = view::reach_words(&view.spans, &ctx.look.zone) {
                 p { "By its log: " (words) ", such as" }
-                p { code.copy {
+                p { code.command {
                     "lifeboat restore " (units::shell_word(name)) " --at "
                     (units::shell_word(&newest_moment(ctx, view)))
                 } }
@@ -206,7 +206,7 @@ fn point(ctx: &Ctx, source: &str, row: &RestorePoint) -> Markup {
                 @for note in &row.notes { div { (units::one_line(note)) } }
             }
             td data-label="To restore it" {
-                code.copy { (row.command) } " "
+                code.command { (row.command) } " "
                 a href=(address::to("/restore", &[("source", source), ("backup", &row.name)])) {
                     "step by step"
                 }
@@ -255,7 +255,7 @@ fn removed(ctx: &Ctx, removed: &[Removed]) -> Markup {
                                 th scope="row" { (units::one_line(&one.name)) }
                                 td data-label="Why" { (units::one_line(&one.reason)) }
                                 td data-label="Bytes go at" { (ctx.moment(one.until)) }
-                                td data-label="To take it back" { code.copy { (one.command) } }
+                                td data-label="To take it back" { code.command { (one.command) } }
                             }
                         }
                     }
