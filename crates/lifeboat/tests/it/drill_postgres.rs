@@ -116,12 +116,10 @@ fn a_cluster_is_recovered_to_its_end_and_to_a_moment() {
         );
         // Anywhere in the log, and proved.
         yard.configure(&text.replace("max(n) >= 1", "count(*) >= 0"));
-        for _ in 0..2 {
-            let ran = lifeboat_as_we_are(&yard, &["drill", "main", "--random", "--json"]).expect(0);
-            let record = ran.json()[0]["record"].clone();
-            assert_eq!(record["chosen"], "random");
-            assert!(record["state"].as_str().unwrap().contains(" to 0/"), "{record:#}");
-        }
+        let ran = lifeboat_as_we_are(&yard, &["drill", "main", "--random", "--json"]).expect(0);
+        let record = ran.json()[0]["record"].clone();
+        assert_eq!(record["chosen"], "random");
+        assert!(record["state"].as_str().unwrap().contains(" to 0/"), "{record:#}");
         let kit = ["kit", "--to", yard.path("home").to_str().unwrap(), "--json"].map(str::to_owned);
         let kit: Vec<&str> = kit.iter().map(String::as_str).collect();
         let kit = lifeboat_as_we_are(&yard, &kit).expect(0).json();
@@ -130,7 +128,7 @@ fn a_cluster_is_recovered_to_its_end_and_to_a_moment() {
         let record = lifeboat_as_we_are(&yard, &of_kit).expect(0).json()[0]["record"].clone();
         assert_eq!((&record["from_kit"], outcome(&record, "assert")), (&true.into(), "passed"));
         yard.configure(&text);
-        lifeboat_as_we_are(&yard, &["proof", "verify"]).expect(0).says("3 proofs of");
+        lifeboat_as_we_are(&yard, &["proof", "verify"]).expect(0).says("2 proofs of");
         let never = ["drill", "main", "--at", "2100-01-01T00:00:00Z", "--no-proof"];
         lifeboat_as_we_are(&yard, &never).expect(20);
         assert!(yard.path("tmp").read_dir().unwrap().next().is_none(), "nothing is left");
