@@ -14,7 +14,7 @@ use super::status::overall;
 use crate::config::values::Period;
 use crate::notify::{self, Ended};
 use crate::session::Session;
-use crate::standing::{Alert, Code, Known, Severity, sort};
+use crate::standing::{Alert, Code, Known, Severity, known, servers, sort};
 use crate::ui::units;
 
 /// Tell what is wrong, of everything or of a repository on another host
@@ -85,8 +85,15 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
 /// Everything that the configuration of this host promises.
 fn here(session: &Session, max_age: Option<Period>) -> Result<Found> {
     let env = session.env()?;
+    let now = env.clock.now();
     let (sources, mut alerts) = overall::alerts(session, &env, max_age)?;
-    Known::keep(session, env.clock.now(), &mut alerts);
+    let asks = known(session).is_time_to_ask(now);
+    if asks {
+        // What was found before is found again, or is over.
+        alerts.retain(|alert| !matches!(alert.code, Code::Certificate | Code::Credential));
+        alerts.extend(servers::look(session, now)?);
+    }
+    Known::keep(session, now, &mut alerts, asks);
     let place = "what is configured".to_owned();
     Ok(Found { place, sources, alerts, is_judged: |_, _| true })
 }

@@ -11,6 +11,8 @@ use super::alert::{Alert, Code};
 use crate::private;
 use crate::session::Session;
 
+/// Between two times that servers are asked.
+const ASK_EVERY: SignedDuration = SignedDuration::from_hours(1);
 /// What was found longer ago than this says nothing of now.
 const FRESH: SignedDuration = SignedDuration::from_hours(2);
 /// What was over longer ago is forgotten, and so is what exceeds this number.
@@ -21,6 +23,9 @@ const OVER_MAX: usize = 100;
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Known {
     measured_at: Option<Timestamp>,
+    /// When servers were asked for what ends.
+    #[serde(default)]
+    servers_at: Option<Timestamp>,
     alerts: Vec<Alert>,
     /// What was wrong and is no more, each with when that was seen; the newest last.
     #[serde(default)]
@@ -62,13 +67,23 @@ impl Known {
         let mut resolved: Vec<_> = self.resolved.into_iter().filter(is_young).chain(over).collect();
         let too_many = resolved.len().saturating_sub(OVER_MAX);
         resolved.drain(..too_many);
-        Known { measured_at: Some(now), alerts: alerts.to_vec(), resolved }
+        let servers_at = self.servers_at;
+        Known { measured_at: Some(now), servers_at, alerts: alerts.to_vec(), resolved }
     }
 
-    /// Keeps what was found now, for the next time.
-    pub(crate) fn keep(session: &Session, now: Timestamp, alerts: &mut [Alert]) {
-        let before = known(session);
+    /// Whether it is time to ask servers again: certificates last for months.
+    pub(crate) fn is_time_to_ask(&self, now: Timestamp) -> bool {
+        let is_fresh = |at: Timestamp| at <= now && now.duration_since(at) < ASK_EVERY;
+        !self.servers_at.is_some_and(is_fresh)
+    }
+
+    /// Keeps what was found now, for the next time; whether servers were asked is told, too.
+    pub(crate) fn keep(session: &Session, now: Timestamp, alerts: &mut [Alert], has_asked: bool) {
+        let mut before = known(session);
         before.date(alerts);
+        if has_asked {
+            before.servers_at = Some(now);
+        }
         for alert in alerts.iter_mut() {
             alert.since.get_or_insert(now);
         }

@@ -81,11 +81,65 @@ fn what_is_told_is_what_was_measured() {
     assert_eq!((of("rpo_objective_seconds"), of("rto_objective_seconds")), (3600.0, 900.0));
     assert_eq!(of("expected_interval_seconds"), 86_400.0);
     assert_eq!(of("drill_interval_objective_seconds"), 30.0 * 86_400.0);
+    let promise = |name: &str| {
+        let begin = "lifeboat_promise_kept{source=\"app\"";
+        let end = format!("promise=\"{name}\"}} 1");
+        text.lines().any(|line| line.starts_with(begin) && line.ends_with(&end))
+    };
+    assert!(promise("rpo") && promise("rto"), "{text}");
+    assert!(of("rto_seconds") >= of("rto_measured_seconds"), "{text}");
+    assert!(of("run_bytes") > 0.0 && of("added_bytes_total") == of("run_bytes"), "{text}");
+    assert_eq!((of("wal_gap"), of("runs_total")), (0.0, 1.0), "{text}");
+    // Nobody writes to it, and a file without WAL has none.
+    assert_eq!(of("sqlite_wal_bytes"), wal_of(&world), "{text}");
     assert!(of("rto_measured_seconds") > 0.0 && of("drill_last_success_timestamp_seconds") > 0.0);
     let plain = fs::metadata(world.path("data/app.db")).unwrap().len() as f64;
     assert!(of("last_backup_bytes") >= plain && of("stored_bytes") > 0.0, "{text}");
     let Some(output) = promtool(&["check", "metrics"], &text) else { return };
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn wal_of(world: &World) -> f64 {
+    fs::metadata(world.path("data/app.db-wal")).map_or(0.0, |found| found.len() as f64)
+}
+
+/// The names that people of other tools know, one by one.
+#[test]
+fn every_name_of_the_list_is_there() {
+    let world = configured();
+    world.run(&["backup", "app"]).expect(0);
+    let text = metrics(&world, &[]);
+    for name in [
+        "last_success_timestamp_seconds",
+        "last_attempt_timestamp_seconds",
+        "last_run_status",
+        "expected_interval_seconds",
+        "rpo_seconds",
+        "rpo_objective_seconds",
+        "rto_measured_seconds",
+        "rto_objective_seconds",
+        "drill_last_success_timestamp_seconds",
+        "drill_status",
+        "points",
+        "oldest_point_timestamp_seconds",
+        "stored_bytes",
+        "added_bytes_total",
+        "target_free_bytes",
+        "target_full_eta_seconds",
+        "wal_archive_lag_bytes",
+        "wal_gap",
+        "replication_slot_retained_bytes",
+        "sqlite_wal_bytes",
+        "run_duration_seconds",
+        "run_bytes",
+        "runs_total",
+        "notify_failures_total",
+        "immutable_until_timestamp_seconds",
+        "clock_skew_seconds",
+        "build_info",
+    ] {
+        assert!(text.contains(&format!("# TYPE lifeboat_{name} ")), "{name}");
+    }
 }
 
 /// A failed backup is told, and the last success stays what it was.
@@ -166,7 +220,7 @@ fn no_rule_asks_for_a_metric_that_nobody_emits() {
     }
     let board = fs::read_to_string(packaging("grafana/lifeboat.json")).unwrap();
     let board: serde_json::Value = serde_json::from_str(&board).unwrap();
-    assert_eq!(board["panels"].as_array().unwrap().len(), 12);
+    assert_eq!(board["panels"].as_array().unwrap().len(), 20);
     for arguments in
         [["check", "rules", "lifeboat.rules.yml"], ["test", "rules", "lifeboat.rules.test.yml"]]
     {

@@ -132,14 +132,19 @@ fn a_watcher_tells_that_nothing_came() {
     let repository = world.text("repo");
     let watch = ["watch", repository.as_str(), "--max-age", "26h"];
     at(&world, "2026-01-02T01:00:00Z", &watch).expect(0);
-    assert_eq!(receiver.take().len(), 0);
+    // The disk below may be nearly full, which is told as well.
+    let told = || -> Vec<String> {
+        let titles = each(&receiver.take(), "title").into_iter().map(|title| title.to_string());
+        titles.filter(|title| !title.contains("disk")).collect()
+    };
+    assert_eq!(told().len(), 0);
     for hour in 3..6 {
         at(&world, &format!("2026-01-02T0{hour}:00:00Z"), &watch).expect(21);
     }
-    assert_eq!(each(&receiver.take(), "title"), ["app: stale on db1"]);
+    assert_eq!(told(), ["app: stale on db1"]);
     at(&world, "2026-01-02T06:00:00Z", &["backup"]).expect(0);
     at(&world, "2026-01-02T07:00:00Z", &watch).expect(0);
-    assert_eq!(each(&receiver.take(), "title"), ["over: app: stale on db1"]);
+    assert_eq!(told(), ["over: app: stale on db1"]);
 }
 
 #[test]

@@ -45,7 +45,7 @@ const OF_ROWS: &[OfRow] = &[
     ("run_bytes", "What the last backup that was made on this host added.", |row| {
         row.last_attempt.as_ref()?.added_bytes.map(|bytes| bytes as f64)
     }),
-    ("log_gap", "1 if something is missing in its log.", |row| {
+    ("wal_gap", "1 if something is missing in its log.", |row| {
         Some(f64::from(row.measured.has_gap))
     }),
     ("wal_archive_lag_bytes", "What the server has of its log and the repository lacks.", |row| {
