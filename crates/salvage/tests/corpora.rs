@@ -5,6 +5,8 @@
 //! harness of other tests: the memory of the process is then what they take.
 // The clock is real; a test that cannot go on panics.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
+// There is no harness that would print for it.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 
 #[path = "it/world.rs"]
 #[allow(dead_code, reason = "the other tests need more of it")]
