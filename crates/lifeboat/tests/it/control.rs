@@ -85,10 +85,11 @@ fn a_job_runs_when_it_is_asked_for_and_the_agent_ends_when_it_is_told_to() {
 fn a_pause_begins_nothing_and_a_wrong_configuration_is_not_taken() {
     let world = World::new();
     configured(&world, "");
+    world.run(&["backup", "app"]).expect(0);
     let _agent = Agent::start(&world);
     world.run(&["agent", "pause", "--for", "2h"]).expect(0);
     assert!(status(&world)["paused_until"].is_string());
-    world.run(&["status"]).expect(21).says("the agent begins nothing before");
+    world.run(&["status"]).expect(0).says("the agent begins nothing before");
     world.run(&["agent", "pause", "--for", "2d"]).expect(2).says("no longer than a day");
     world.run(&["agent", "resume"]).expect(0);
     assert!(status(&world)["paused_until"].is_null());
