@@ -65,9 +65,8 @@ pub fn schema_version(client: &Client, known: &[(&str, &str, &str)]) -> Result<O
             rest.replace("AS INTEGER)", "AS numeric)"),
         );
         // A table of that name with other columns belongs to something else.
-        match first_value(client, &query) {
-            Ok(Some(version)) => return Ok(Some(version)),
-            Ok(None) | Err(_) => {}
+        if let Ok(Some(version)) = first_value(client, &query) {
+            return Ok(Some(version));
         }
     }
     Ok(None)
