@@ -54,7 +54,8 @@ pub(crate) fn all() -> Result<()> {
 /// start, for moments that must pass.
 fn tests() -> Result<()> {
     let mut command = Command::new(env!("CARGO"));
-    command.args(["test", "--workspace", "--locked"]);
+    // A run takes many minutes: it tells of all that fails, not of the first alone.
+    command.args(["test", "--workspace", "--locked", "--no-fail-fast"]);
     if std::env::var_os("RUST_TEST_THREADS").is_none() {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         command.env("RUST_TEST_THREADS", (2 * cores).to_string());
