@@ -17,6 +17,7 @@ use lifeboat_core::repository::Repository;
 use lifeboat_core::restore::Origin;
 use lifeboat_core::source::Engine as _;
 use lifeboat_core::{Error, Kind, Result};
+use lifeboat_postgres::CLUSTER_KIND;
 use lifeboat_sqlite::SqliteEngine;
 use lifeboat_sqlite::pagelog::Target;
 use lifeboat_stores::Options;
@@ -212,8 +213,10 @@ pub(crate) fn backup(
         return Ok(selected);
     }
     let (opened, _) = repositories::open_all(session, env)?;
-    if at.is_none()
-        && let Some(selected) = by_name(&opened, argument)
+    // Of a cluster a name is from where, and the moment up to where: the newest backup may have
+    // damage that the log behind an older one has not.
+    if let Some(selected) = by_name(&opened, argument)
+        && (at.is_none() || selected.manifest.source.kind == CLUSTER_KIND)
     {
         return Ok(selected);
     }

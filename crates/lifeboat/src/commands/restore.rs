@@ -88,7 +88,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME", requires = "all")]
     host: Option<String>,
     /// The newest state at or before this time, of a backup or of the log that follows one:
-    /// 2025-01-08T14:03:22, with an offset or local, or -2h
+    /// 2025-01-08T14:03:22, with an offset or local, -2h, or latest. With the name of a backup of a
+    /// cluster: from that backup up to this time
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     at: Option<String>,
     /// Where to, instead of where it was: a path, or postgresql://HOST/DATABASE for a dump

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::cluster::{Cluster, Yard, done, program};
+use crate::cluster_restore::{PORT, RESTORED, archived, primary};
 use crate::postgres_server::kinds_of_majors;
 use crate::support::{Ran, ran};
 
@@ -216,7 +217,7 @@ fn tables_in_a_tablespace_come_back() {
     cluster.ask(5432, &format!("CREATE TABLESPACE space LOCATION '{space}'"));
     cluster.ask(5432, TABLES);
     cluster.ask(5432, "ALTER TABLE message SET TABLESPACE space");
-    let file = file_of(&cluster, "message");
+    let file = cluster.ask(PORT, "SELECT pg_relation_filepath('message')");
     assert!(file.starts_with("pg_tblspc/"), "{file}");
     cluster.stop();
     flip(&cluster.data, &file, 3);
@@ -289,4 +290,41 @@ fn what_the_runbook_says_works() {
     let mut command = cluster.psql_command(5432, "SELECT count(*) FROM message");
     let output = done(command.args(["-d", "rescued"]).output().unwrap());
     assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), "5000");
+}
+
+/// Page repair: the restore that the report names makes a new cluster of the base backup and the
+/// log, whose blocks are whole, with what was committed after the backup. A backup that was made
+/// since the damage is not the one that is named.
+#[test]
+fn damaged_blocks_are_whole_in_the_new_cluster_that_the_report_names() {
+    let yard = Yard::new();
+    let mut cluster = primary(&yard, 15);
+    cluster.ask(PORT, TABLES);
+    lifeboat(&yard, &["backup", "main"]).expect(0);
+    cluster.ask(PORT, "UPDATE message SET body = 'later' WHERE id % 7 = 0");
+    archived(&mut cluster);
+    let file = cluster.ask(PORT, "SELECT pg_relation_filepath('message')");
+    let digest = "SELECT md5(string_agg(m::text, ',' ORDER BY id)) FROM message AS m";
+    let truth = cluster.ask(PORT, digest);
+    cluster.stop();
+    flip(&cluster.data, &file, 3);
+    flip(&cluster.data, &file, 11);
+    cluster.up(PORT);
+    lifeboat(&yard, &["backup", "main"]);
+    cluster.stop();
+    let looked = ["salvage", "primary", "--to", "new", "--dry-run", "--json"];
+    let looked = lifeboat(&yard, &looked).expect(3).json();
+    assert_eq!(looked["damaged"], 2);
+    let advice = looked["restore"][0].as_str().unwrap();
+    assert!(advice.contains("1 newer ones have damage themselves"), "{advice}");
+    let command = advice.split_once("lifeboat ").unwrap().1.split_once(" (").unwrap().0;
+    let words: Vec<&str> = command.split(' ').collect();
+    assert_eq!((words[0], &words[2..]), ("restore", &["--at", "latest", "--to", "DIR"][..]));
+    lifeboat(&yard, &["restore", words[1], "--at", "latest", "--to", "repaired"]).expect(0);
+    lifeboat(&yard, &["salvage", "repaired", "--to", "new", "--dry-run"]).expect(0);
+    let mut repaired = Cluster::at(&yard, 15, "repaired");
+    repaired.set(&["archive_mode = off"]);
+    repaired.up(RESTORED);
+    assert_eq!(repaired.ask(RESTORED, digest), truth);
+    repaired.stop();
 }

@@ -100,15 +100,17 @@ fn what_replaces_something_needs_the_typed_name() {
     let database = world.database("app.db", 100);
     configured(&world, "");
     world.run(&["backup", "app"]).expect(0);
+    let listed = world.run(&["list", "--json"]).expect(0).json();
+    let backup = listed[0]["name"].as_str().unwrap().to_owned();
     let before = content(&database);
     let connection = rusqlite::Connection::open(&database).unwrap();
     connection.execute("DELETE FROM message", []).unwrap();
     connection.close().unwrap();
     let _agent = Agent::start(&world);
     let ann = enter(&world);
-    // The newest state has the loss in it, as the agent follows the database.
-    let form = ann.get("/restore?source=app").expect(200);
-    let backup = format!("app-{}", form.value("<option value=\"app-"));
+    // The newest state has the loss in it, as the agent follows the database; and so has a backup
+    // from which a log of it begins anew.
+    ann.get("/restore?source=app").expect(200).has(&format!("<option value=\"{backup}\""));
     let own = [("source", "app"), ("place", "own"), ("backup", backup.as_str())];
     ann.post("/restore/plan", &own).expect(200).has("type the name of the source");
     let taken = world.text("data/app.db");

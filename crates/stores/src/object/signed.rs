@@ -131,10 +131,20 @@ pub(super) fn discard(shared: &Shared, signed: &Signed, name: &ObjectName) -> Re
             let path = format!("/{}", path.join("/"));
             let query = format!("uploadId={}", encoded(&upload.id));
             let ended = shared.block_on(signed.ask(Method::DELETE, &path, &query, None));
-            ended.map_err(|error| explain(shared, Asked::Delete, name.as_str(), error))?;
+            if let Err(error) = ended
+                && is_there(shared, signed, folder, &upload.id)?
+            {
+                return Err(explain(shared, Asked::Delete, name.as_str(), error));
+            }
         }
     }
     Ok(true)
+}
+
+/// Where the answer was lost, the same request finds nothing the second time: what counts is
+/// whether the upload is still there.
+fn is_there(shared: &Shared, signed: &Signed, folder: &str, id: &str) -> Result<bool> {
+    Ok(uploads(shared, signed, folder)?.iter().any(|upload| upload.id == id))
 }
 
 fn uploads(shared: &Shared, signed: &Signed, folder: &str) -> Result<Vec<Upload>> {

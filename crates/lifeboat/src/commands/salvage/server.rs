@@ -181,7 +181,8 @@ fn advice(session: &Session, env: &Env, subject: &Subject) -> Vec<String> {
         if is_it {
             let name = units::shell_word(&newest.name);
             let command = match is_cluster {
-                true => format!("lifeboat restore {name} --to DIR"),
+                // From there to the last commit; without a moment a backup is restored as it is.
+                true => format!("lifeboat restore {name} --at latest --to DIR"),
                 false => format!("lifeboat restore {name}"),
             };
             let newer = entry.backups.iter().rev().take_while(|it| it.id != newest.id).count();
