@@ -217,7 +217,7 @@ fn tables_in_a_tablespace_come_back() {
     cluster.ask(5432, &format!("CREATE TABLESPACE space LOCATION '{space}'"));
     cluster.ask(5432, TABLES);
     cluster.ask(5432, "ALTER TABLE message SET TABLESPACE space");
-    let file = cluster.ask(PORT, "SELECT pg_relation_filepath('message')");
+    let file = file_of(&cluster, "message");
     assert!(file.starts_with("pg_tblspc/"), "{file}");
     cluster.stop();
     flip(&cluster.data, &file, 3);
