@@ -10,6 +10,7 @@ use lifeboat_sqlite::sample::{self, SampleOptions, Size};
 use rusqlite::Connection;
 use serde_json::Value;
 
+use crate::follow::wait_for;
 use crate::postgres_server::world_of;
 use crate::support::{Ran, World, mode, ran};
 
@@ -71,7 +72,7 @@ impl Server {
         PathBuf::from(format!("/proc/{}/exe", pid.trim())).exists()
     }
 
-    /// Until it has written so many transactions since it was started.
+    /// How many transactions it has written; none before it has made its table.
     fn has_written(&self) -> i64 {
         let connection = Connection::open(self.database()).unwrap();
         connection.busy_timeout(Duration::from_secs(20)).unwrap();
@@ -118,6 +119,8 @@ fn a_running_server_comes_back_from_each_disaster_of_the_guides_with_one_command
     let server = Server::new();
     let (world, database) = (&server.world, server.database());
     server.shell("start.sh");
+    // The first backup has what the writer proves itself by.
+    wait_for("a commit", || server.has_written() > 0);
     server.run(&["backup", "chat"]);
     let key = fs::read(world.path("data/ssh_host_key")).unwrap();
 
