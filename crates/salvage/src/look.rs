@@ -115,6 +115,7 @@ pub(crate) fn open(env: &Env, path: &Path, scratch: &Path) -> Result<Opened> {
     let mut notes = Vec::new();
     let failed = |error| {
         Error::io(Kind::SourceUnavailable, format!("cannot read {}", path.display()), error)
+            .hint("name the file of a database that may be read; `lifeboat list` shows its backups")
     };
     let metadata = fs::metadata(path).map_err(failed)?;
     if !metadata.is_file() {

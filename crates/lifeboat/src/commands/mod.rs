@@ -20,7 +20,7 @@ mod man;
 mod notify;
 mod migrate;
 mod pin;
-mod proof;
+pub(crate) mod proof;
 mod prune;
 mod reference;
 mod rehearse;

@@ -1,5 +1,6 @@
 //! `lifeboat proof`: what drills showed, read from the repositories and verified.
 
+pub(crate) mod facts;
 mod page;
 mod report;
 

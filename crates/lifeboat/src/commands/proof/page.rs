@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use lifeboat_core::drill::{DrillRecord, Outcome};
 
+use super::facts::{measured, restored};
 use super::report::Report;
 use crate::ui::units;
 
@@ -57,28 +58,12 @@ fn moment(report: &Report<'_>, at: Timestamp) -> String {
 
 /// The rows about one drill, as pairs.
 fn facts(report: &Report<'_>, object: &str, record: &DrillRecord) -> Vec<(&'static str, String)> {
-    let restored = record.state.as_deref().or(record.backup.as_deref()).unwrap_or("nothing");
+    let restored = restored(record);
     let mut facts = vec![
         ("Restored", format!("{restored} ({})", record.chosen)),
         ("From", record.repository_url.clone()),
     ];
-    if let Some(at) = record.moment {
-        facts.push(("Shows", moment(report, at)));
-    }
-    let promised = |max: Option<u64>| {
-        max.map_or_else(String::new, |max| format!(", promised {}", units::duration(max)))
-    };
-    if let Some(took) = record.restore_ms {
-        let promise = promised(record.restore_ms_max);
-        facts.push(("Restore took (RTO)", format!("{}{promise}", units::duration(took))));
-    }
-    if let Some(age) = record.data_age_ms {
-        let promise = promised(record.data_age_ms_max);
-        facts.push(("Data was old (RPO)", format!("{}{promise}", units::duration(age))));
-    }
-    if let Some(bytes) = record.plain_bytes {
-        facts.push(("Size", units::bytes(bytes)));
-    }
+    facts.extend(measured(record, |at| moment(report, at)));
     if !record.phases.is_empty() {
         let phases = record.phases.iter();
         let phases: Vec<String> = phases

@@ -9,6 +9,7 @@ use lifeboat_core::{Error, Kind, Result};
 use maud::{Markup, html};
 
 use self::view::{Month, Shown};
+use crate::commands::proof::facts::{measured, restored};
 use crate::proofs;
 use crate::repositories::Opened;
 use crate::ui::units;
@@ -224,25 +225,8 @@ fn line(ctx: &Ctx, shown: &Shown<'_>) -> Markup {
 
 fn facts(ctx: &Ctx, shown: &Shown<'_>) -> Markup {
     let record = shown.record;
-    let promised = |most: Option<u64>| {
-        most.map_or_else(String::new, |most| format!(", promised {}", units::duration(most)))
-    };
-    let restored = record.state.as_deref().or(record.backup.as_deref()).unwrap_or("nothing");
-    let mut facts = vec![("Restored", format!("{restored}, chosen: {}", record.chosen))];
-    if let Some(at) = record.moment {
-        facts.push(("Shows", ctx.moment(at)));
-    }
-    if let Some(took) = record.restore_ms {
-        let promise = promised(record.restore_ms_max);
-        facts.push(("Restore took (RTO)", format!("{}{promise}", units::duration(took))));
-    }
-    if let Some(age) = record.data_age_ms {
-        let promise = promised(record.data_age_ms_max);
-        facts.push(("Data was old (RPO)", format!("{}{promise}", units::duration(age))));
-    }
-    if let Some(bytes) = record.plain_bytes {
-        facts.push(("Size", units::bytes(bytes)));
-    }
+    let mut facts = vec![("Restored", format!("{}, chosen: {}", restored(record), record.chosen))];
+    facts.extend(measured(record, |at| ctx.moment(at)));
     facts.push(("From", format!("{} ({})", shown.place, record.repository_url)));
     facts.push(("Host", record.host.clone()));
     facts.push(("Made by", record.tool.clone()));
