@@ -144,9 +144,11 @@ impl Follower {
         let file = format!("log-{}", record.id);
         let lock = SourceLock::named(env, request.lock_folder, &file, &record.name, &what)?;
         let manifests = manifests(repository, &folder)?;
-        let catalog = repository.catalog()?;
-        let base = base_of(&catalog, &record);
-        let Ready { mut log, mut history } = match ready(env, repository, &folder, base)? {
+        // Of its own source alone: many that are followed begin at once.
+        let (entry, _) = repository.source_entry(&folder)?;
+        let begun = ready(env, repository, &folder, base_of(&entry))?;
+        drop(entry);
+        let Ready { mut log, mut history } = match begun {
             Ok(ready) => ready,
             Err(why) => return Ok(Err(why)),
         };

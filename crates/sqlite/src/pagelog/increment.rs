@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use jiff::Timestamp;
 use lifeboat_core::backup::lock::SourceLock;
-use lifeboat_core::catalog::{Catalog, SourceRecord};
+use lifeboat_core::catalog::SourceEntry;
 use lifeboat_core::env::Env;
 use lifeboat_core::event::Event;
 use lifeboat_core::manifest::{CheckOutcome, Condition, Manifest, Purpose};
@@ -105,14 +105,18 @@ pub fn plan(
 ) -> Result<IncrementPlan> {
     let inspection = request.source.inspect()?;
     let mut steps = Vec::new();
-    let catalog = repository.map(Repository::catalog).transpose()?.unwrap_or_default();
-    let entry = catalog.sources.iter().find(|entry| request.identity.is(&entry.record));
-    let found = match (repository, entry) {
-        (Some(repository), Some(entry)) => {
-            let base = base_of(&catalog, &entry.record);
-            ready(env, repository, &entry.folder, base)?
+    let known = match repository {
+        Some(repository) => {
+            repository.folder_of(&request.identity)?.map(|(folder, _)| (repository, folder))
         }
-        _ => Err("there is no backup of it yet".to_owned()),
+        None => None,
+    };
+    let found = match &known {
+        Some((repository, folder)) => {
+            let (entry, _) = repository.source_entry(folder)?;
+            ready(env, repository, folder, base_of(&entry))?
+        }
+        None => Err("there is no backup of it yet".to_owned()),
     };
     let base = match found {
         Ok(ready) => {
@@ -151,9 +155,8 @@ pub fn run(
     request.source.inspect()?;
     let (folder, record) = repository.claim(env, &request.identity)?;
     let _lock = SourceLock::take(env, request.lock_folder, &record, repository.header().id)?;
-    let catalog = repository.catalog()?;
-    let base = base_of(&catalog, &record);
-    let mut ready = match ready(env, repository, &folder, base)? {
+    let (entry, _) = repository.source_entry(&folder)?;
+    let mut ready = match ready(env, repository, &folder, base_of(&entry))? {
         Ok(ready) => ready,
         Err(why) => return Ok(IncrementOutcome::BackupNeeded(why)),
     };
@@ -166,8 +169,7 @@ pub fn run(
 }
 
 /// The backup whose log is added to: the newest one that can be a base.
-pub(crate) fn base_of<'c>(catalog: &'c Catalog, record: &SourceRecord) -> Option<&'c Manifest> {
-    let entry = catalog.sources.iter().find(|entry| entry.record.id == record.id)?;
+pub(crate) fn base_of(entry: &SourceEntry) -> Option<&Manifest> {
     entry.backups.iter().rev().find(|backup| {
         backup.condition != Condition::Damaged
             && backup.purpose != Some(Purpose::BeforeRestore)
