@@ -111,7 +111,49 @@ impl Known {
 
 /// Those objects with their bytes, as they are kept.
 pub(crate) fn pack(objects: &[(&ObjectInfo, &[u8])], repository: Uuid) -> Vec<u8> {
-    let (mut plain, mut block) = (Vec::new(), Vec::new());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    // Each block is made where it is compressed: never all of them at once.
+    let stored = in_parallel(&blocks_of(objects), cores, |objects| {
+        let block = block_of(objects);
+        zstd::bulk::compress(&block, LEVEL).map(|stored| (stored, block.len()))
+    });
+    let mut packed = [&MAGIC[..], repository.as_bytes()].concat();
+    // What cannot be compressed is not held.
+    for (stored, plain_bytes) in stored.into_iter().flatten() {
+        packed.extend_from_slice(&(stored.len() as u32).to_le_bytes());
+        packed.extend_from_slice(&(plain_bytes as u32).to_le_bytes());
+        packed.extend_from_slice(&stored);
+    }
+    let hash = blake3::hash(&packed);
+    packed.extend_from_slice(hash.as_bytes());
+    packed
+}
+
+/// An object and its bytes.
+type Held<'a> = (&'a ObjectInfo, &'a [u8]);
+
+/// Cuts them into what goes into one block each.
+fn blocks_of<'o, 'a>(objects: &'o [Held<'a>]) -> Vec<&'o [Held<'a>]> {
+    let (mut blocks, mut begin, mut bytes) = (Vec::new(), 0, 0);
+    for (place, object) in objects.iter().enumerate() {
+        bytes += entry_bytes(object);
+        if bytes >= BLOCK_BYTES {
+            blocks.push(&objects[begin..=place]);
+            (begin, bytes) = (place + 1, 0);
+        }
+    }
+    if begin < objects.len() {
+        blocks.push(&objects[begin..]);
+    }
+    blocks
+}
+
+fn entry_bytes((object, bytes): &Held<'_>) -> usize {
+    ENTRY_HEAD_BYTES + object.name.as_str().len() + bytes.len()
+}
+
+fn block_of(objects: &[Held<'_>]) -> Vec<u8> {
+    let mut block = Vec::with_capacity(objects.iter().map(entry_bytes).sum());
     for (object, bytes) in objects {
         let name = object.name.as_str();
         // A name of an object has at most 1,024 bytes, a manifest fewer than 2^32.
@@ -120,26 +162,8 @@ pub(crate) fn pack(objects: &[(&ObjectInfo, &[u8])], repository: Uuid) -> Vec<u8
         block.extend_from_slice(&object.modified.as_nanosecond().to_le_bytes());
         block.extend_from_slice(name.as_bytes());
         block.extend_from_slice(bytes);
-        if block.len() >= BLOCK_BYTES {
-            plain.push(std::mem::take(&mut block));
-        }
     }
-    if !block.is_empty() {
-        plain.push(block);
-    }
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let stored = in_parallel(&plain, cores, |block| zstd::bulk::compress(block, LEVEL));
-    let mut packed = [&MAGIC[..], repository.as_bytes()].concat();
-    for (block, stored) in plain.iter().zip(stored) {
-        // What cannot be compressed is not held.
-        let Ok(stored) = stored else { continue };
-        packed.extend_from_slice(&(stored.len() as u32).to_le_bytes());
-        packed.extend_from_slice(&(block.len() as u32).to_le_bytes());
-        packed.extend_from_slice(&stored);
-    }
-    let hash = blake3::hash(&packed);
-    packed.extend_from_slice(hash.as_bytes());
-    packed
+    block
 }
 
 /// `None` for anything that is not whole, not of this repository, or larger than that.

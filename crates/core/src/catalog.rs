@@ -2,7 +2,7 @@
 //!
 //! Pure: it is made of what was read, and asks nobody.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -71,7 +71,13 @@ pub struct SourceEntry {
 pub struct Catalog {
     /// Sorted by folder.
     pub sources: Vec<SourceEntry>,
+    /// How the objects of the manifests were listed that were read, where that tells whether they
+    /// are still the same.
+    pub(crate) listed: HashMap<String, Listed>,
 }
+
+/// The size of an object, and when it was modified last.
+pub(crate) type Listed = (u64, Timestamp);
 
 /// `superchat@latest`: a source and a moment.
 #[derive(Clone, Debug, PartialEq, Eq)]

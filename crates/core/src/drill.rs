@@ -8,6 +8,8 @@ mod chain;
 mod key;
 mod record;
 
-pub use chain::{Chain, Finding, Head, Link, append, chains, mark, verify};
+pub use chain::{
+    Chain, Finding, Head, Link, RightOnes, append, chains, chains_again, mark, verify,
+};
 pub use key::{Hasher, ProofKey, installation_of};
 pub use record::{DrillCheck, DrillRecord, Drilled, FORMAT, Outcome, Phase, Proof};

@@ -4,6 +4,8 @@
 //! needs a new version: see [`format_of`]. `docs/format.md` describes every field.
 //! No secret is ever in it.
 
+mod brief;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

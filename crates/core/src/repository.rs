@@ -67,6 +67,8 @@ pub struct Repository {
     cache: Option<Arc<Cache>>,
     /// Whether it is only looked at: then hints are good enough.
     only_looks: bool,
+    /// Manifests are read in brief; of these kinds of sources with their facts.
+    brief: Option<&'static [&'static str]>,
     recipients: Option<Arc<Recipients>>,
     keys: Option<Arc<dyn Keys>>,
     /// Where what must be known of sealed databases is kept.
@@ -115,9 +117,9 @@ impl Repository {
         if !header.conditional_put {
             store.without_conditional_put();
         }
-        let (cache, only_looks) = (None, false);
+        let (cache, only_looks, brief) = (None, false, None);
         let (recipients, keys, known) = (None, None, None);
-        Ok(Repository { store, header, cache, only_looks, recipients, keys, known })
+        Ok(Repository { store, header, cache, only_looks, brief, recipients, keys, known })
     }
 
     /// Opens it, or creates it in an empty place.
@@ -154,9 +156,16 @@ impl Repository {
         self
     }
 
-    /// The same, and everything is read from the store.
+    /// The same, for what looks at all backups at once and keeps them in memory: manifests without
+    /// what only a report of that one backup shows. Rows and times are sums, hashes are not there,
+    /// and facts for those kinds of sources alone.
+    pub fn in_brief(self, facts_of: &'static [&'static str]) -> Self {
+        Repository { brief: Some(facts_of), ..self }
+    }
+
+    /// The same, and everything is read from the store, and whole.
     pub fn without_cache(&self) -> Self {
-        Repository { cache: None, only_looks: false, ..self.clone() }
+        Repository { cache: None, only_looks: false, brief: None, ..self.clone() }
     }
 
     /// Its store.

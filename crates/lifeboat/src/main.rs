@@ -21,6 +21,7 @@ mod following;
 mod hooks;
 mod keys;
 mod logs;
+mod memory;
 mod notify;
 mod postgres;
 mod private;

@@ -184,7 +184,7 @@ pub(crate) fn open_all(session: &Session, env: &Env) -> Result<(Vec<Opened>, Vec
 pub(crate) fn open_all_to_prune(session: &Session, env: &Env) -> Result<(Vec<Opened>, Vec<Error>)> {
     let mut places = places(session)?;
     places.iter_mut().for_each(|place| *place.config = place.config.to_prune());
-    open_those(env, places, |repository| repository)
+    open_those(env, places, |_, repository| Ok((repository.catalog()?, repository)))
 }
 
 /// The same for what only looks at backups and never at their content: manifests that were read
@@ -196,24 +196,49 @@ pub(crate) fn look_over(session: &Session, env: &Env) -> Result<(Vec<Opened>, Ve
     })
 }
 
+/// The kinds of sources whose facts say what can be restored of them.
+const FACTS_OF: &[&str] = &[lifeboat_postgres::CLUSTER_KIND];
+
+/// The same for who asks how everything stands, and keeps it: in brief, as there may be thousands
+/// of backups. Of each manifest rows and times are sums, and hashes are not there. What was read so
+/// before, and is as it was then, is not read once more.
+pub(crate) fn look_briefly(
+    session: &Session,
+    env: &Env,
+    before: &[Opened],
+) -> Result<(Vec<Opened>, Vec<Error>)> {
+    let nothing = Catalog::default();
+    open_those(env, places(session)?, |place, repository| {
+        let cache = session.folders.caches.as_deref();
+        let cache = cache.map(|folder| CacheFolder::place(folder, env));
+        let repository = repository.only_looked_at(env, cache).in_brief(FACTS_OF);
+        let is_it = |older: &&Opened| {
+            older.place == *place && older.repository.header() == repository.header()
+        };
+        let older = before.iter().find(is_it).map_or(&nothing, |older| &older.catalog);
+        Ok((repository.catalog_after(older)?, repository))
+    })
+}
+
 fn open_each(
     session: &Session,
     env: &Env,
     prepare: impl Fn(Repository) -> Repository,
 ) -> Result<(Vec<Opened>, Vec<Error>)> {
-    open_those(env, places(session)?, prepare)
+    open_those(env, places(session)?, |_, repository| {
+        let repository = prepare(repository);
+        Ok((repository.catalog()?, repository))
+    })
 }
 
 fn open_those(
     env: &Env,
     places: Vec<Place>,
-    prepare: impl Fn(Repository) -> Repository,
+    read: impl Fn(&Place, Repository) -> Result<(Catalog, Repository)>,
 ) -> Result<(Vec<Opened>, Vec<Error>)> {
     let (mut opened, mut failures) = (Vec::new(), Vec::new());
     for place in places {
-        let repository = place.open(env).map(&prepare);
-        let read = repository.and_then(|repository| Ok((repository.catalog()?, repository)));
-        match read {
+        match place.open(env).and_then(|repository| read(&place, repository)) {
             Ok((catalog, repository)) => opened.push(Opened { place, repository, catalog }),
             Err(error) => failures.push(error),
         }

@@ -5,18 +5,22 @@
 //! removed shows where somebody remembers them: the host that made them, and the marks of the
 //! backups.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::key::{ProofKey, sha256};
 use super::record::{DrillRecord, Drilled, Proof};
 use crate::env::Env;
 use crate::error::{Error, Kind, Result};
 use crate::marks::{self, MarkKind};
+use crate::parallel::in_parallel;
 use crate::repository::Repository;
-use crate::store::{ObjectName, get_bytes, put_bytes};
+use crate::store::{ObjectInfo, ObjectName, Store, get_bytes, put_bytes};
 
 const FOLDER: &str = "drills";
 const PROOF_BYTES_MAX: u64 = 16 << 20;
+/// No more are remembered.
+const RIGHT_ONES_MAX: usize = 50_000;
 /// How often the next place is tried for, when others are faster.
 const ATTEMPTS_MAX: usize = 20;
 
@@ -138,23 +142,49 @@ pub fn mark(env: &Env, repository: &Repository, folder: &str, drilled: &Drilled)
     }
 }
 
+/// Signatures that were found right, by the SHA-256 of the proof's bytes: who looks again and again
+/// reads and hashes each proof, and checks the signature of what is new.
+#[derive(Default)]
+pub struct RightOnes(Mutex<HashSet<String>>);
+
+impl RightOnes {
+    fn known(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads a proof whose bytes have that SHA-256.
+    fn read(&self, bytes: &[u8], sha256: &str, object: &str) -> Result<Proof> {
+        let was_right = self.known().contains(sha256);
+        let proof = Proof::read(bytes, object, was_right)?;
+        if !was_right {
+            let mut known = self.known();
+            if known.len() >= RIGHT_ONES_MAX {
+                known.clear();
+            }
+            known.insert(sha256.to_owned());
+        }
+        Ok(proof)
+    }
+}
+
 /// Reads all chains of a repository.
 pub fn chains(repository: &Repository) -> Result<Vec<Chain>> {
+    chains_again(repository, &RightOnes::default())
+}
+
+/// The same, by who looks again.
+pub fn chains_again(repository: &Repository, right: &RightOnes) -> Result<Vec<Chain>> {
     let store = repository.store();
+    let objects: Vec<_> = store
+        .list(Some(FOLDER))?
+        .into_iter()
+        .filter(|object| place_of(object.name.as_str()).is_some())
+        .collect();
+    let read = in_parallel(&objects, store.readers(), |object| link_of(store, object, right));
     let mut chains: BTreeMap<String, Vec<Link>> = BTreeMap::new();
-    for object in store.list(Some(FOLDER))? {
-        let Some((installation, sequence)) = place_of(object.name.as_str()) else { continue };
-        let name = object.name.to_string();
-        let bytes = match get_bytes(store, &object.name, PROOF_BYTES_MAX) {
-            Ok(bytes) => Ok(bytes),
-            Err(error) if matches!(error.kind(), Kind::CheckFailed | Kind::NotCovered) => {
-                Err(error)
-            }
-            Err(error) => return Err(error),
-        };
-        let sha256 = bytes.as_ref().ok().map(|bytes| sha256(bytes));
-        let proof = bytes.and_then(|bytes| Proof::parse(&bytes, &name));
-        let link = Link { object: name, sequence, sha256, proof };
+    for link in read {
+        let link = link?;
+        let Some((installation, _)) = place_of(&link.object) else { continue };
         chains.entry(installation.to_owned()).or_default().push(link);
     }
     let chains = chains.into_iter().map(|(installation, mut links)| {
@@ -162,6 +192,22 @@ pub fn chains(repository: &Repository) -> Result<Vec<Chain>> {
         Chain { installation, links }
     });
     Ok(chains.collect())
+}
+
+/// Reads a proof. Damage is told in it; what is of the store ends it all.
+fn link_of(store: &dyn Store, object: &ObjectInfo, right: &RightOnes) -> Result<Link> {
+    let name = object.name.to_string();
+    let sequence = place_of(&name).map_or(0, |(_, sequence)| sequence);
+    let bytes = match get_bytes(store, &object.name, PROOF_BYTES_MAX) {
+        Err(error) if !matches!(error.kind(), Kind::CheckFailed | Kind::NotCovered) => {
+            return Err(error);
+        }
+        bytes => bytes,
+    };
+    let sha256 = bytes.as_ref().ok().map(|bytes| sha256(bytes));
+    let hash = sha256.as_deref().unwrap_or_default();
+    let proof = bytes.and_then(|bytes| right.read(&bytes, hash, &name));
+    Ok(Link { object: name, sequence, sha256, proof })
 }
 
 /// Everything that is wrong with a chain: proofs that were changed, removed, moved or put in from
@@ -253,4 +299,28 @@ fn place_findings(
         found.push(format!("it is of another repository, {}", record.repository_url));
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::tests::{key, record};
+    use super::*;
+
+    #[test]
+    fn a_signature_is_checked_once_for_the_same_bytes_and_always_for_others() {
+        let right = RightOnes::default();
+        let bytes = Proof::sign(record(1), &key()).to_bytes();
+        let hash = sha256(&bytes);
+        for _ in 0..2 {
+            assert_eq!(right.read(&bytes, &hash, "x").unwrap().record, record(1));
+            assert_eq!(right.known().len(), 1);
+        }
+        let text = String::from_utf8(bytes).unwrap();
+        let changed = text.replace("\"passed\": true", "\"passed\": false").into_bytes();
+        for _ in 0..2 {
+            let error = right.read(&changed, &sha256(&changed), "x").unwrap_err();
+            assert_eq!(error.kind(), Kind::CheckFailed);
+            assert_eq!(right.known().len(), 1);
+        }
+    }
 }

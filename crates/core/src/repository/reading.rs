@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::{FORMAT, Repository, SOURCE};
 use crate::cache::{self, Cache};
-use crate::catalog::{Catalog, SourceEntry, SourceRecord, Unreadable};
+use crate::catalog::{Catalog, Listed, SourceEntry, SourceRecord, Unreadable};
 use crate::error::{Error, Kind, Result};
 use crate::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use crate::marks::{Drilled, MarkKind, Marker, Outcome, Pin, Tombstone};
@@ -20,6 +20,8 @@ use crate::store::{ObjectInfo, ObjectName, get_bytes};
 const OBJECTS_PER_READER_MIN: usize = 16;
 /// The cache is written anew when it lacks one of so many manifests.
 const LACKING_ONE_OF: usize = 100;
+/// So many more that are new are read without it, by who looks again.
+const FEW: usize = 16;
 
 /// An object that says something of a source.
 struct Wanted<'a> {
@@ -41,6 +43,7 @@ enum Said {
 }
 
 /// What was read of manifests before: by this host, or by who wrote the packs.
+#[derive(Default)]
 struct Known {
     cache: cache::Known,
     packs: Vec<cache::Known>,
@@ -56,8 +59,44 @@ impl Known {
     }
 }
 
+/// Manifests that an older catalog has.
+#[derive(Default)]
+struct Older<'a> {
+    /// By folder and name. `None` where two have one name: nobody knows which of them a file was.
+    manifests: HashMap<(&'a str, &'a str), Option<&'a Manifest>>,
+    listed: Option<&'a HashMap<String, Listed>>,
+}
+
+impl<'a> Older<'a> {
+    fn of(catalog: &'a Catalog) -> Self {
+        let mut manifests = HashMap::new();
+        for entry in &catalog.sources {
+            for backup in entry.backups.iter().chain(&entry.removed) {
+                manifests
+                    .entry((entry.folder.as_str(), backup.name.as_str()))
+                    .and_modify(|known| *known = None)
+                    .or_insert(Some(backup));
+            }
+        }
+        Older { manifests, listed: Some(&catalog.listed) }
+    }
+
+    fn manifest_of(&self, object: &ObjectInfo) -> Option<&'a Manifest> {
+        let listed = self.listed?.get(object.name.as_str())?;
+        let (folder, file) = object.name.as_str().split_once('/')?;
+        let manifest = self.manifests.get(&(folder, file.strip_suffix(".json")?))?;
+        manifest.filter(|_| *listed == (object.bytes, object.modified))
+    }
+
+    fn has(&self, object: &ObjectInfo) -> bool {
+        self.manifest_of(object).is_some()
+    }
+}
+
 /// Where a manifest was read.
 enum Origin {
+    /// It was read for an older catalog.
+    Older,
     Cache,
     Pack,
     /// With its bytes, where a cache wants them.
@@ -70,6 +109,13 @@ impl Repository {
     pub fn catalog(&self) -> Result<Catalog> {
         let settled_before = self.cache.as_deref().map(Cache::settled_before);
         self.read_catalog(&self.store.list(None)?, settled_before)
+    }
+
+    /// The same, for who looks again: a manifest that an older catalog has, and that is listed as
+    /// it was then, is not read once more. That catalog must have been read in the same way.
+    pub fn catalog_after(&self, older: &Catalog) -> Result<Catalog> {
+        let settled_before = self.cache.as_deref().map(Cache::settled_before);
+        self.read_catalog_after(&self.store.list(None)?, settled_before, Older::of(older))
     }
 
     /// What it says of one source, with its tombstones and pins, and the files of its folder.
@@ -106,14 +152,35 @@ impl Repository {
         objects: &[ObjectInfo],
         settled_before: Option<Timestamp>,
     ) -> Result<Catalog> {
-        let mut catalog = Catalog { sources: self.sources(objects)? };
+        self.read_catalog_after(objects, settled_before, Older::default())
+    }
+
+    fn read_catalog_after(
+        &self,
+        objects: &[ObjectInfo],
+        settled_before: Option<Timestamp>,
+        mut older: Older<'_>,
+    ) -> Result<Catalog> {
+        let mut catalog = Catalog { sources: self.sources(objects)?, listed: HashMap::default() };
         let wanted = wanted(&catalog, objects);
-        let known = self.known(objects, &catalog, &wanted);
-        let readers = self.store.readers().min(wanted.len() / OBJECTS_PER_READER_MIN);
+        let is_old = |one: &&Wanted<'_>| one.mark.is_none() && older.has(one.object);
+        let old = wanted.iter().filter(is_old).count();
+        let manifests = wanted.iter().filter(|one| one.mark.is_none()).count();
+        // The few that are new are read as they are, without what was kept of all.
+        let goes_on = old > 0 && manifests - old <= manifests / LACKING_ONE_OF + FEW;
+        let known = match goes_on {
+            true => Known::default(),
+            false => self.known(objects, &catalog, &wanted),
+        };
+        if !goes_on {
+            older = Older::default();
+        }
+        let to_read = if goes_on { wanted.len() - old } else { wanted.len() };
+        let readers = self.store.readers().min(to_read / OBJECTS_PER_READER_MIN);
         // An error that is not of one object ends it: the others need not wait for theirs.
         let ended = AtomicBool::new(false);
         let read = in_parallel(&wanted, readers, |wanted| {
-            let said = (!ended.load(Ordering::Relaxed)).then(|| self.read(wanted, &known));
+            let said = (!ended.load(Ordering::Relaxed)).then(|| self.read(wanted, &known, &older));
             if let Some(Err(error)) = &said
                 && !is_of_one_object(error)
             {
@@ -133,7 +200,10 @@ impl Repository {
         }
         let read: Vec<Result<Said>> = read.into_iter().flatten().collect();
         if let (Some(cache), Some(settled_before)) = (&self.cache, settled_before) {
-            refresh(cache, &known, &wanted, &read, settled_before);
+            if !goes_on {
+                refresh(cache, &known, &wanted, &read, settled_before);
+            }
+            catalog.listed = listed(&wanted, &read, settled_before);
         }
         drop(known);
         for (wanted, said) in wanted.iter().zip(read) {
@@ -197,7 +267,8 @@ impl Repository {
         let (host, location) = (label.host, label.location);
         Some(SourceRecord { format: FORMAT, id, name, kind, host, location })
     }
-    fn read(&self, wanted: &Wanted<'_>, known: &Known) -> Result<Said> {
+
+    fn read(&self, wanted: &Wanted<'_>, known: &Known, older: &Older<'_>) -> Result<Said> {
         let name = &wanted.object.name;
         match wanted.mark {
             Some((MarkKind::Tombstone, _)) => return Ok(Said::Tombstone(self.read_mark(name)?)),
@@ -212,16 +283,26 @@ impl Repository {
             }
             _ => {}
         }
+        if let Some(manifest) = older.manifest_of(wanted.object) {
+            return Ok(Said::Backup(Box::new(manifest.clone()), Origin::Older));
+        }
         // What of the cache cannot be read says nothing: the store does.
         if let Some((bytes, origin)) = known.bytes_of(wanted.object)
-            && let Ok(manifest) = Manifest::parse(bytes, name.as_str())
+            && let Ok(manifest) = self.parse(bytes, name)
         {
             return Ok(Said::Backup(Box::new(manifest), origin));
         }
         let bytes = get_bytes(&*self.store, name, MANIFEST_BYTES_MAX)?;
-        let manifest = Manifest::parse(&bytes, name.as_str())?;
+        let manifest = self.parse(&bytes, name)?;
         let kept = if self.cache.is_some() { bytes } else { Vec::new() };
         Ok(Said::Backup(Box::new(manifest), Origin::Store(kept)))
+    }
+
+    fn parse(&self, bytes: &[u8], name: &ObjectName) -> Result<Manifest> {
+        match self.brief {
+            None => Manifest::parse(bytes, name.as_str()),
+            Some(facts_of) => Manifest::parse_brief(bytes, name.as_str(), facts_of),
+        }
     }
 
     fn read_manifest(&self, name: &ObjectName) -> Result<Manifest> {
@@ -288,6 +369,31 @@ fn note(entry: &mut SourceEntry, wanted: &Wanted<'_>, said: Result<Said>) -> Res
         Err(error) => return Err(error),
     }
     Ok(())
+}
+
+/// How the objects were listed whose manifests were read, and that cannot be replaced any more
+/// without being listed otherwise.
+fn listed(
+    wanted: &[Wanted<'_>],
+    read: &[Result<Said>],
+    settled_before: Timestamp,
+) -> HashMap<String, Listed> {
+    let is_settled = |said: &Result<Said>, object: &ObjectInfo| match said {
+        Ok(Said::Backup(_, Origin::Store(bytes))) => {
+            object.modified < settled_before && object.bytes == bytes.len() as u64
+        }
+        Ok(Said::Backup(..)) => true,
+        _ => false,
+    };
+    wanted
+        .iter()
+        .zip(read)
+        .filter(|(wanted, said)| is_settled(said, wanted.object))
+        .map(|(wanted, _)| {
+            let object = wanted.object;
+            (object.name.to_string(), (object.bytes, object.modified))
+        })
+        .collect()
 }
 
 /// Writes the cache anew if it lacks so much that it is worth it.

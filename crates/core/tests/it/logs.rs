@@ -21,7 +21,7 @@ use lifeboat_core::{Kind, Result};
 
 use crate::world::MemoryStore;
 
-struct Real;
+pub(crate) struct Real;
 
 impl Clock for Real {
     fn now(&self) -> Timestamp {

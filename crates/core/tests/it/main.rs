@@ -4,6 +4,7 @@
 #![allow(missing_docs)]
 
 mod logs;
+mod looks;
 mod pipeline;
 mod policy;
 mod prune;

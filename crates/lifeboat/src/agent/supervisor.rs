@@ -24,6 +24,7 @@ use super::scheduler::{Action, Event, Now, Outcome, Scheduler, Why};
 use super::systemd::Systemd;
 use crate::config::diagnose;
 use crate::control::{AgentState, Answer, Ended, JobState, Question, RunState};
+use crate::memory;
 use crate::session::Session;
 use crate::ui::units;
 
@@ -84,6 +85,7 @@ struct Agent<'a> {
 
 /// Runs until it is told to end. `follow` are the options of the follower.
 pub(crate) fn run(session: &Session, follow: &[String]) -> Result<ExitCode> {
+    memory::share_heaps();
     let env = session.env()?;
     let signals = Signals::catch()?;
     let locks = session.folders.locks.as_deref();

@@ -24,6 +24,7 @@ use super::backup::{Choices, chosen, request};
 use crate::agent;
 use crate::config::values::Period;
 use crate::following::{self, Following};
+use crate::memory;
 use crate::private;
 use crate::repositories::{self, Place};
 use crate::session::Session;
@@ -156,6 +157,7 @@ fn follow_all(session: &Session, args: Args) -> Result<ExitCode> {
     let mut env = session.env()?;
     env.stop = signals::catch();
     allow_files();
+    memory::share_heaps();
     let places = repositories::places(session)?;
     let bounds = FollowBounds {
         pinned_wal_bytes_max: u64::from(args.wal_max) << 20,
@@ -182,6 +184,8 @@ fn follow_all(session: &Session, args: Args) -> Result<ExitCode> {
             let followed = job.followed.into_inner().unwrap_or_else(PoisonError::into_inner);
             kept.insert(key, followed);
         }
+        // Each of them may have read much at its beginning, and little since.
+        memory::give_back();
         match ended {
             Ok(None) => {}
             ended => {

@@ -15,7 +15,7 @@ use crate::ui::report;
 
 /// The same as `lifeboat status --format json` has.
 pub(super) async fn status(State(web): State<Arc<Web>>) -> Response {
-    answer(web, |look| {
+    answer(web, Asker::Program, |look| {
         let mut status = look.told().as_json();
         status["failures"] = json!(look.failures);
         Json(status).into_response()
@@ -25,7 +25,7 @@ pub(super) async fn status(State(web): State<Arc<Web>>) -> Response {
 
 /// The same text as `lifeboat status --format prometheus` prints.
 pub(super) async fn metrics(State(web): State<Arc<Web>>) -> Response {
-    answer(web, |look| {
+    answer(web, Asker::Scraper, |look| {
         let text = look.metrics().to_owned();
         ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
     })
@@ -33,10 +33,10 @@ pub(super) async fn metrics(State(web): State<Arc<Web>>) -> Response {
 }
 
 /// What is made of the newest look, on a thread where that may take its time.
-async fn answer(web: Arc<Web>, make: fn(&Look) -> Response) -> Response {
+async fn answer(web: Arc<Web>, asker: Asker, make: fn(&Look) -> Response) -> Response {
     let made = move || -> Result<Response> {
         web.agent();
-        let look = web.look(web.env.clock.now(), Asker::Program)?;
+        let look = web.look(web.env.clock.now(), asker)?;
         Ok(make(&look))
     };
     let made = tokio::task::spawn_blocking(made).await;

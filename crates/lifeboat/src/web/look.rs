@@ -10,12 +10,16 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use lifeboat_core::Result;
+use lifeboat_core::catalog::Catalog;
+use lifeboat_core::drill::RightOnes;
 use lifeboat_core::event::{Event, Observer};
+use rustix::process::setpriority_process;
 
 use crate::commands::status::disk::Disk;
 use crate::commands::status::overall::{Notifier, Reached, Told};
 use crate::commands::status::{self, Row, metrics};
 use crate::config::Loaded;
+use crate::memory;
 use crate::repositories::Opened;
 use crate::session::Session;
 use crate::standing::Alert;
@@ -29,7 +33,11 @@ const NEW_MS_FOR_PROGRAMS: (i64, i64) = (10_000, 300_000);
 /// none.
 const WAIT: (Duration, Duration) = (Duration::from_millis(1_500), Duration::from_secs(20));
 
-/// What was read is let go when nobody has asked for so long.
+/// A look that somebody else's page is not waiting for is so far behind: a step of the scheduler's
+/// priorities, for its thread alone.
+const BEHIND: i32 = 5;
+
+/// What repositories hold is let go when nobody has asked for so long.
 const UNASKED: Duration = Duration::from_secs(600);
 
 /// Everything, as it was at a moment.
@@ -50,6 +58,8 @@ pub(crate) struct Look {
     pub(crate) notifiers: Vec<Notifier>,
     /// The repositories that could be read, with what they hold.
     pub(crate) opened: Vec<Opened>,
+    /// Whether what they hold is still there.
+    has_catalogs: bool,
     /// What could not be read, and why.
     pub(crate) failures: Vec<String>,
     /// What was to be said while reading: of what, and what.
@@ -62,10 +72,14 @@ pub(crate) struct Look {
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asker {
-    /// A person, who waits.
+    /// A person, who waits, and may want to see what repositories hold.
     Person,
-    /// A program, which comes again.
+    /// A person who looks how everything stands.
+    Glance,
+    /// A program, which waits as well.
     Program,
+    /// A program that comes every few seconds, and gets what there is.
+    Scraper,
 }
 
 /// The looks that were taken.
@@ -74,6 +88,7 @@ pub(crate) struct Looks {
     attempts: Option<PathBuf>,
     state: Mutex<State>,
     changed: Condvar,
+    proofs: RightOnes,
 }
 
 #[derive(Default)]
@@ -97,6 +112,7 @@ impl Looks {
             session: Mutex::new(session),
             state: Mutex::default(),
             changed: Condvar::new(),
+            proofs: RightOnes::default(),
         })
     }
 
@@ -110,33 +126,62 @@ impl Looks {
         self.session.lock().unwrap_or_else(PoisonError::into_inner).again()
     }
 
+    /// The proofs whose signatures were found right.
+    pub(crate) fn right_proofs(&self) -> &RightOnes {
+        &self.proofs
+    }
+
     /// The newest look; a new one where that is old. `None` where there is none within the time
     /// that a person waits.
     pub(crate) fn newest(self: &Arc<Self>, now: Timestamp, asker: Asker) -> Option<Arc<Look>> {
         let attempts_at = self.attempts_at();
         let mut state = self.state();
         state.asked += 1;
-        let is_known = state.newest.is_some() && state.attempts_at == attempts_at;
-        let is_new = is_known && !state.is_stale;
-        let is_young = state.newest.as_ref().is_some_and(|look| look.is_young(now, asker));
-        if is_new && is_young {
-            return state.newest.clone();
+        let is_enough = |look: &Arc<Look>| look.has_catalogs || asker != Asker::Person;
+        let newest = state.newest.clone().filter(is_enough);
+        let is_new = newest.is_some() && state.attempts_at == attempts_at && !state.is_stale;
+        if is_new && newest.as_ref().is_some_and(|look| look.is_young(now, asker)) {
+            return newest;
         }
-        if !state.is_looking {
-            (state.is_looking, state.is_stale, state.attempts_at) = (true, false, attempts_at);
-            self.changed.notify_all();
-            let looks = Arc::clone(self);
-            std::thread::spawn(move || looks.look());
+        self.begin_look(&mut state, attempts_at);
+        // Only old, or for one who comes again anyway: the new one is for who comes next.
+        if is_new || asker == Asker::Scraper && newest.is_some() {
+            return newest;
         }
-        // Only old: the new one is for who comes next.
-        if is_new {
-            return state.newest.clone();
-        }
-        let wait = if state.newest.is_some() { WAIT.0 } else { WAIT.1 };
+        let wait = if newest.is_some() { WAIT.0 } else { WAIT.1 };
         let looking = |state: &mut State| state.is_looking;
         let waited = self.changed.wait_timeout_while(state, wait, looking);
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        state.newest.clone()
+        state.newest.clone().filter(is_enough)
+    }
+
+    /// Begins the first look, before anybody asks.
+    pub(crate) fn begin(self: &Arc<Self>) {
+        let attempts_at = self.attempts_at();
+        self.begin_look(&mut self.state(), attempts_at);
+    }
+
+    /// Waits until the first look has ended, and no longer than that.
+    pub(crate) fn wait_for_first(&self, longest: Duration) {
+        let nothing = |state: &mut State| state.is_looking && state.newest.is_none();
+        drop(self.changed.wait_timeout_while(self.state(), longest, nothing));
+    }
+
+    /// One looks at a time.
+    fn begin_look(self: &Arc<Self>, state: &mut State, attempts_at: Option<SystemTime>) {
+        if state.is_looking {
+            return;
+        }
+        (state.is_looking, state.is_stale, state.attempts_at) = (true, false, attempts_at);
+        self.changed.notify_all();
+        let (looks, is_first) = (Arc::clone(self), state.newest.is_none());
+        std::thread::spawn(move || {
+            if !is_first {
+                // Who is shown the one before goes first. Where that is refused, both go on.
+                let _ = setpriority_process(None, BEHIND);
+            }
+            looks.look();
+        });
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -151,7 +196,9 @@ impl Looks {
     fn look(&self) {
         let session = self.session();
         let seen = Arc::new(Seen::default());
-        let look = take(session, &seen);
+        let before = self.state().newest.clone();
+        let look = take(session, &seen, before.as_ref().map_or(&[], |look| &look.opened));
+        drop(before);
         let mut state = self.state();
         state.is_looking = false;
         let older = state.newest.take();
@@ -163,11 +210,12 @@ impl Looks {
         drop(state);
         self.changed.notify_all();
         drop(older);
-        give_back();
+        memory::give_back();
         self.forget_unasked();
     }
 
-    /// Lets what was read go where nobody has asked for it for a while: it takes memory.
+    /// Lets what repositories hold go where nobody has asked for a while: that takes memory. How
+    /// everything stood stays.
     fn forget_unasked(&self) {
         let mut state = self.state();
         loop {
@@ -180,21 +228,13 @@ impl Looks {
                 return;
             }
             if state.asked == asked {
-                let older = state.newest.take();
+                // Somebody may be shown it at this moment: then nothing is kept of it.
+                let older = state.newest.take().map(Arc::try_unwrap);
+                state.newest = older.and_then(|older| Some(Arc::new(older.ok()?.bare())));
                 drop(state);
-                drop(older);
-                return give_back();
+                return memory::give_back();
             }
         }
-    }
-}
-
-/// Gives memory that is free back to the system, which else keeps it for the next look.
-fn give_back() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: it may be called at any time, and touches nothing that is in use.
-    unsafe {
-        libc::malloc_trim(0);
     }
 }
 
@@ -211,11 +251,11 @@ impl Observer for Seen {
     }
 }
 
-fn take(session: Session, seen: &Arc<Seen>) -> Result<Look> {
+fn take(session: Session, seen: &Arc<Seen>, before: &[Opened]) -> Result<Look> {
     let mut env = session.env()?;
     env.observer = Arc::clone(seen) as Arc<dyn Observer>;
     let taken_at = env.clock.now();
-    let standing = status::of_all(&session, &env)?;
+    let standing = status::of_all(&session, &env, before)?;
     let warnings = std::mem::take(&mut *seen.0.lock().unwrap_or_else(PoisonError::into_inner));
     let look = Look {
         taken_at,
@@ -225,6 +265,7 @@ fn take(session: Session, seen: &Arc<Seen>) -> Result<Look> {
         alerts: standing.alerts,
         notifiers: standing.notifiers,
         opened: standing.opened,
+        has_catalogs: true,
         failures: standing.failures.iter().map(with_causes).collect(),
         warnings,
         zone: session.surroundings.time_zone.clone(),
@@ -254,11 +295,20 @@ impl Look {
             alerts: Vec::new(),
             notifiers: Vec::new(),
             opened: Vec::new(),
+            has_catalogs: true,
             failures: vec![failure],
             warnings: Vec::new(),
             zone: older.map_or(TimeZone::UTC, |older| older.zone.clone()),
             metrics: OnceLock::new(),
         }
+    }
+
+    /// The same without what repositories hold.
+    fn bare(mut self) -> Self {
+        for opened in &mut self.opened {
+            opened.catalog = Catalog::default();
+        }
+        Look { has_catalogs: false, metrics: OnceLock::new(), ..self }
     }
 
     /// The text of `lifeboat status --format prometheus`.
@@ -281,8 +331,8 @@ impl Look {
     fn is_young(&self, now: Timestamp, asker: Asker) -> bool {
         let is_near = |opened: &Opened| opened.place.url.starts_with("file://");
         let new_ms = match asker {
-            Asker::Person => NEW_MS,
-            Asker::Program => NEW_MS_FOR_PROGRAMS,
+            Asker::Person | Asker::Glance => NEW_MS,
+            Asker::Program | Asker::Scraper => NEW_MS_FOR_PROGRAMS,
         };
         let new_ms = if self.opened.iter().all(is_near) { new_ms.0 } else { new_ms.1 };
         let age_ms = now.as_millisecond() - self.taken_at.as_millisecond();

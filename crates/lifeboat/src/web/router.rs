@@ -97,7 +97,7 @@ async fn show(
     // What the path says comes before what stands behind it.
     let given = query.into_iter().chain(parts).collect();
     on_a_thread(move || {
-        let ctx = match web.context(asking, uri.path(), given) {
+        let ctx = match web.context(asking, uri.path(), given, screen.asker) {
             Ok(ctx) => ctx,
             Err(error) => return problem(&error),
         };
@@ -120,7 +120,7 @@ async fn go(
     on_a_thread(move || {
         let who = asking.who.clone().filter(|who| who.role >= Role::Operator);
         let from = asking.from.clone();
-        let ctx = match web.context(asking, uri.path(), given) {
+        let ctx = match web.context(asking, uri.path(), given, Asker::Person) {
             Ok(ctx) => ctx,
             Err(error) => return problem(&error),
         };
@@ -185,9 +185,15 @@ impl Web {
         state
     }
 
-    fn context(&self, asking: Asking, path: &str, given: BTreeMap<String, String>) -> Result<Ctx> {
+    fn context(
+        &self,
+        asking: Asking,
+        path: &str,
+        given: BTreeMap<String, String>,
+        asker: Asker,
+    ) -> Result<Ctx> {
         let agent = self.agent();
-        let look = self.look(self.env.clock.now(), Asker::Person)?;
+        let look = self.look(self.env.clock.now(), asker)?;
         Ok(Ctx {
             look,
             agent,

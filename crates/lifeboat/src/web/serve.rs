@@ -34,6 +34,7 @@ use super::sessions::Sessions;
 use crate::agent;
 use crate::config::listen::{Listen, TlsConfig};
 use crate::control;
+use crate::memory;
 use crate::private;
 use crate::session::Session;
 
@@ -43,6 +44,8 @@ const CONNECTIONS_MAX: usize = 256;
 const DRAWN_MAX: usize = 4;
 /// How long the head of a request may take, and the beginning of TLS.
 const HEAD: Duration = Duration::from_secs(10);
+/// How long the first look is waited for.
+const FIRST: Duration = Duration::from_secs(3);
 /// How long those that are being answered may take when all ends.
 const END: Duration = Duration::from_secs(5);
 
@@ -61,6 +64,7 @@ pub(crate) fn serve(session: &Session, listen: Listen) -> Result<ExitCode> {
         return Err(Error::new(Kind::Refused, message).hint("lifeboat web password NAME"));
     }
     let tls = listen.tls.as_ref().map(acceptor).transpose()?;
+    memory::share_heaps();
     let web = Arc::new(Web {
         looks: Looks::new(session.again()),
         env: session.env()?,
@@ -73,6 +77,10 @@ pub(crate) fn serve(session: &Session, listen: Listen) -> Result<ExitCode> {
         folder: folder.clone(),
         listen: listen.clone(),
     });
+    let looks = Arc::clone(&web.looks);
+    // What ended up to now is in the first look.
+    let _ = web.agent();
+    looks.begin();
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
     let (sender, ending) = watch::channel(None);
     std::thread::spawn(move || {
@@ -87,7 +95,7 @@ pub(crate) fn serve(session: &Session, listen: Listen) -> Result<ExitCode> {
         .thread_keep_alive(Duration::from_secs(10))
         .build()
         .map_err(failed)?;
-    let door = Door { listen, tls, folder, ending };
+    let door = Door { listen, tls, folder, looks, ending };
     let signal = runtime.block_on(door.open(session, router::router(web)))?;
     // What is still being drawn or told is for nobody any more.
     runtime.shutdown_background();
@@ -120,6 +128,7 @@ struct Door {
     listen: Listen,
     tls: Option<TlsAcceptor>,
     folder: PathBuf,
+    looks: Arc<Looks>,
     ending: watch::Receiver<Option<i32>>,
 }
 
@@ -132,6 +141,18 @@ impl Door {
         };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
+        // That of the one before leads nowhere, or here.
+        let _ = fs::remove_file(self.folder.join("address"));
+        // Nobody is told where it is before it can answer at once, unless that takes long.
+        let looks = Arc::clone(&self.looks);
+        let looked = tokio::task::spawn_blocking(move || looks.wait_for_first(FIRST));
+        let ended = tokio::select! {
+            _ = looked => None,
+            _ = self.ending.changed() => *self.ending.borrow(),
+        };
+        if ended.is_some() {
+            return Ok(ended);
+        }
         let url = format!("{}://{bound}/", self.listen.scheme());
         // Where it cannot be written, `web open` goes by the configuration.
         let _ = private::replace(&self.folder.join("address"), url.as_bytes());

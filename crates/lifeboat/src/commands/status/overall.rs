@@ -83,14 +83,24 @@ pub(crate) struct Reached {
     kind: Option<Kind>,
 }
 
-/// How all that is configured, or is kept in a repository, stands.
-pub(crate) fn of_all(session: &Session, env: &Env) -> Result<Standing> {
-    standing_or_blind(session, env, &Args::everything())
+/// How all that is configured, or is kept in a repository, stands. What was read before is not read
+/// once more as far as it is the same.
+pub(crate) fn of_all(session: &Session, env: &Env, before: &[Opened]) -> Result<Standing> {
+    standing_or_blind_after(session, env, &Args::everything(), before)
 }
 
 /// Looks at everything that the arguments name. Fails where no repository can be read at all.
 pub(super) fn standing(session: &Session, env: &Env, args: &Args) -> Result<Standing> {
-    let (opened, failures) = repositories::look_over(session, env)?;
+    standing_after(session, env, args, &[])
+}
+
+fn standing_after(
+    session: &Session,
+    env: &Env,
+    args: &Args,
+    before: &[Opened],
+) -> Result<Standing> {
+    let (opened, failures) = repositories::look_briefly(session, env, before)?;
     let disks = disk::of(session, env, &opened);
     let mut lost = Vec::new();
     let mut rows = rows(session, env, &opened, args, &mut lost)?;
@@ -110,9 +120,18 @@ pub(super) fn standing(session: &Session, env: &Env, args: &Args) -> Result<Stan
 
 /// The same where no repository can be read: that is what is told then.
 pub(super) fn standing_or_blind(session: &Session, env: &Env, args: &Args) -> Result<Standing> {
+    standing_or_blind_after(session, env, args, &[])
+}
+
+fn standing_or_blind_after(
+    session: &Session,
+    env: &Env,
+    args: &Args,
+    before: &[Opened],
+) -> Result<Standing> {
     let blind =
         |rows, failures: Vec<Error>| Standing::new(env, rows, failures).judged(session, Vec::new());
-    match standing(session, env, args) {
+    match standing_after(session, env, args, before) {
         Err(error) if error.kind() == Kind::Usage => Err(error),
         // Before the first backup there is none: then that is what is told.
         Err(error) if error.kind() == Kind::NoRepository => {

@@ -14,6 +14,7 @@ use lifeboat_core::Result;
 use maud::Markup;
 
 use super::context::Ctx;
+use super::look::Asker;
 
 /// A screen.
 pub(crate) struct Screen {
@@ -23,6 +24,8 @@ pub(crate) struct Screen {
     pub(crate) title: &'static str,
     /// Whether each page has a link to it.
     pub(crate) is_in_menu: bool,
+    /// What it needs of what was read.
+    pub(crate) asker: Asker,
     /// Draws what stands between the head and the foot of the page.
     pub(crate) draw: fn(&Ctx) -> Result<Markup>,
 }
@@ -55,7 +58,7 @@ const fn listed(
     title: &'static str,
     draw: fn(&Ctx) -> Result<Markup>,
 ) -> Screen {
-    Screen { path, title, is_in_menu: true, draw }
+    Screen { path, title, is_in_menu: true, asker: Asker::Person, draw }
 }
 
 /// One that others lead to.
@@ -64,22 +67,27 @@ const fn below(
     title: &'static str,
     draw: fn(&Ctx) -> Result<Markup>,
 ) -> Screen {
-    Screen { path, title, is_in_menu: false, draw }
+    Screen { path, title, is_in_menu: false, asker: Asker::Person, draw }
+}
+
+/// One that asks how everything stands, and for no backup: what is known of that is always there.
+const fn at_a_glance(screen: Screen) -> Screen {
+    Screen { asker: Asker::Glance, ..screen }
 }
 
 /// All of them, in the order of the menu.
 pub(crate) const SCREENS: &[Screen] = &[
-    listed("/", "Overview", overview::draw),
+    at_a_glance(listed("/", "Overview", overview::draw)),
     below("/sources/{source}", "Source", source::draw),
-    listed("/runs", "Runs", runs::draw),
-    below("/runs/{run}", "Run", runs::draw_one),
+    at_a_glance(listed("/runs", "Runs", runs::draw)),
+    at_a_glance(below("/runs/{run}", "Run", runs::draw_one)),
     listed("/restore", "Restore", restore::draw),
     listed("/proofs", "Proofs", proofs::draw),
     below("/proofs/{proof}", "Proof", proofs::draw_one),
     listed("/storage", "Storage", storage::draw),
     listed("/retention", "Retention", retention::draw),
-    listed("/alerts", "Alerts", alerts::draw),
-    listed("/configuration", "Configuration", configuration::draw),
+    at_a_glance(listed("/alerts", "Alerts", alerts::draw)),
+    at_a_glance(listed("/configuration", "Configuration", configuration::draw)),
 ];
 
 /// All that can be done.

@@ -91,7 +91,7 @@ fn read(ctx: &Ctx) -> Result<Vec<Read<'_>>> {
         let entries = &opened.catalog.sources;
         let marks: Vec<_> =
             entries.iter().flat_map(|entry: &SourceEntry| entry.drilled.clone()).collect();
-        let chains = drill::chains(&opened.repository)?;
+        let chains = drill::chains_again(&opened.repository, ctx.looks.right_proofs())?;
         let mut findings = Vec::new();
         for chain in &chains {
             let known = proofs::head(&session, &opened.repository, &chain.installation)?;
