@@ -1,10 +1,12 @@
 //! `cargo xtask bench agent`: what the agent takes while nothing happens, and while a little does.
 //!
-//! Many small databases are followed by a real agent with schedules. The processor and the memory
-//! of it and of all that it began are read from /proc: ticks of the processes that live and of
-//! those that ended, and the share of memory that is theirs (Pss). With `--writes` somebody writes
-//! to one of the databases each second. What misses its bar is printed as a miss.
+//! Many small databases are followed by a real agent with schedules and a page, whose metrics are
+//! asked for every 15 seconds as Prometheus does. The processor and the memory of it and of all
+//! that it began are read from /proc: ticks of the processes that live and of those that ended, and
+//! the share of memory that is theirs (Pss). With `--writes` somebody writes to one of the
+//! databases each second. What misses its bar is printed as a miss.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,6 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::build;
+use super::web::{address, ask};
 use crate::process::{output, run as run_command};
 use crate::root;
 
@@ -21,6 +24,8 @@ const CPU_PERCENT_MAX: f64 = 1.0;
 const MEMORY_MB_MAX: f64 = 64.0;
 /// Ticks of the processor in a second.
 const TICKS_PER_S: f64 = 100.0;
+/// Between two questions for the metrics.
+const SCRAPED_EVERY_S: u64 = 15;
 /// After the last database is followed, all that was begun for it comes to rest.
 const REST: Duration = Duration::from_secs(15);
 
@@ -77,6 +82,8 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     let mut running = command(&["run"]);
     let agent = Agent(running.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?);
     wait_until_followed(&folder, options.sources)?;
+    let address = address(&folder)?;
+    ask(&address, "/metrics", None)?;
     std::thread::sleep(REST);
     let (begun, before) = (Instant::now(), ticks(agent.0.id()));
     let mut memory = Vec::new();
@@ -87,7 +94,10 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
             write(&folder, writes % options.sources)?;
             writes += 1;
         }
-        memory.push(megabytes(agent.0.id()));
+        memory.push(memory_of(agent.0.id()));
+        if memory.len() as u64 % SCRAPED_EVERY_S == 0 {
+            ask(&address, "/metrics", None)?;
+        }
     }
     let used_s = (ticks(agent.0.id()) - before) / TICKS_PER_S;
     let percent = used_s * 100.0 / begun.elapsed().as_secs_f64();
@@ -185,17 +195,39 @@ fn ticks(process: u32) -> f64 {
     tree(process).into_iter().filter_map(of).sum()
 }
 
-/// The memory that is theirs, in MB.
-pub(super) fn megabytes(process: u32) -> f64 {
+/// The memory that is theirs, in MB, for each of them by what it does.
+pub(super) fn memory_of(process: u32) -> BTreeMap<&'static str, f64> {
     let of = |id: u32| -> Option<f64> {
         let text = fs::read_to_string(format!("/proc/{id}/smaps_rollup")).ok()?;
         let line = text.lines().find(|line| line.starts_with("Pss:"))?;
         Some(line.split_whitespace().nth(1)?.parse::<f64>().ok()? * 1024.0 / 1e6)
     };
-    tree(process).into_iter().filter_map(of).sum()
+    let mut found = BTreeMap::new();
+    for id in tree(process) {
+        *found.entry(role(id)).or_default() += of(id).unwrap_or(0.0);
+    }
+    found
 }
 
-fn page(options: &Options, percent: f64, memory: &[f64], writes: usize) -> String {
+/// What a process of the agent does.
+fn role(id: u32) -> &'static str {
+    let line = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+    let has = |word: &str| line.split(|byte| *byte == 0).any(|one| one == word.as_bytes());
+    match (has("web"), has("--follow"), has("run")) {
+        (true, _, _) => "the page",
+        (_, true, _) => "the follower",
+        (_, _, true) => "the agent",
+        _ => "its runs",
+    }
+}
+
+fn page(
+    options: &Options,
+    percent: f64,
+    each: &[BTreeMap<&'static str, f64>],
+    writes: usize,
+) -> String {
+    let memory: Vec<f64> = each.iter().map(|one| one.values().sum()).collect();
     let most = |part: &[f64]| part.iter().copied().fold(0.0, f64::max);
     let middle = |part: &[f64]| {
         let mut sorted = part.to_vec();
@@ -206,7 +238,13 @@ fn page(options: &Options, percent: f64, memory: &[f64], writes: usize) -> Strin
     let thirds: Vec<String> =
         memory.chunks(thirds).map(|part| format!("{:.1} MB", middle(part))).collect();
     let verdict = |is_met: bool| if is_met { "met" } else { "**missed**" };
-    let (median, peak) = (middle(memory), most(memory));
+    let (median, peak) = (middle(&memory), most(&memory));
+    let of_role = |role: &&str| -> Vec<f64> {
+        each.iter().map(|one| one.get(role).copied().unwrap_or(0.0)).collect()
+    };
+    let roles = ["the agent", "the follower", "the page"];
+    let roles: Vec<String> =
+        roles.iter().map(|role| format!("{role} {:.1} MB", middle(&of_role(role)))).collect();
     let what = if writes == 0 { "nothing happens".to_owned() } else { format!("{writes} writes") };
     format!(
         "`cargo xtask bench agent --sources {} --seconds {}{}`: {what}\n\n\
@@ -214,12 +252,13 @@ fn page(options: &Options, percent: f64, memory: &[f64], writes: usize) -> Strin
          | of one core | {percent:.2} % | {CPU_PERCENT_MAX} % | {} |\n\
          | memory, the median | {median:.1} MB | {MEMORY_MB_MAX} MB | {} |\n\
          | memory, the most (with the watch) | {peak:.1} MB | | |\n\n\
-         The median of each third of the time: {}.\n",
+         The medians of each: {}. The median of each third of the time: {}.\n",
         options.sources,
         options.seconds,
         if options.writes { " --writes" } else { "" },
         verdict(percent < CPU_PERCENT_MAX),
         verdict(median < MEMORY_MB_MAX),
+        roles.join(", "),
         thirds.join(", "),
     )
 }

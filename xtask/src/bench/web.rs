@@ -2,7 +2,8 @@
 //!
 //! Real backups of small databases are multiplied, and the page of a real agent is asked for the
 //! overview and the metrics, over and over, as a browser and Prometheus do. The first answer, for
-//! which everything is read, stands beside the others; so does the memory of the page's process.
+//! which everything is read, stands beside the others; so does the memory of each process. The same
+//! number of backups is then looked at by `lifeboat status`, with and without its cache.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -13,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::agent::{Agent, make, megabytes};
+use super::agent::{Agent, make, memory_of};
 use super::build;
-use crate::process::{output, run as run_command};
+use crate::process::{measured, output, run as run_command};
 use crate::root;
 
 /// What the answers must stay below, in milliseconds.
@@ -56,11 +57,14 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
         output(Command::new(&multiply).arg(place).arg(&each))?;
     }
     let token = output(&mut command(&["web", "token", "bench", "--read-only"]))?;
+    let status = status(&folder, &command)?;
     let log = fs::File::create(folder.join("agent.log"))?;
+    let begun = Instant::now();
     let mut running = command(&["run"]);
     let agent = Agent::of(running.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log))?;
     let address = address(&folder)?;
-    let ask = |path: &str| ask(&address, path, token.trim());
+    let there_ms = begun.elapsed().as_secs_f64() * 1000.0;
+    let ask = |path: &str| ask(&address, path, Some(token.trim()));
     let (first, size) = ask("/")?;
     let mut page = format!(
         "`cargo xtask bench web --sources {} --backups {} --asked {}`: {}\n\n\
@@ -87,7 +91,14 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
             "| {name} | {first:.1} ms | {median:.1} ms | {worst:.1} ms | {bar} ms | {verdict} |\n"
         ));
     }
-    page.push_str(&format!("\nAgent, follower and page: {:.1} MB.\n", megabytes(agent.id())));
+    let memory = memory_of(agent.id());
+    let roles: Vec<String> =
+        memory.iter().map(|(role, bytes)| format!("{role} {bytes:.1} MB")).collect();
+    page.push_str(&format!(
+        "\nThe page was there {there_ms:.0} ms after the agent began. Memory: {:.1} MB ({}).\n{status}",
+        memory.values().sum::<f64>(),
+        roles.join(", "),
+    ));
     fs::write(folder.join("report.md"), &page)?;
     println!("{page}");
     Ok(())
@@ -114,24 +125,36 @@ fn parse(arguments: &[&str]) -> Result<Options> {
     Ok(options)
 }
 
+/// What `lifeboat status` takes of so many backups.
+fn status(folder: &Path, command: &dyn Fn(&[&str]) -> Command) -> Result<String> {
+    let said = folder.join("status.txt");
+    let cold = measured(&mut command(&["status"]), &said)?;
+    let warm = measured(&mut command(&["status"]), &said)?;
+    let line = |taken: crate::process::Taken| {
+        format!("{:.2} s and {:.1} MB", taken.wall_s, taken.memory_bytes_peak as f64 / 1e6)
+    };
+    Ok(format!("`lifeboat status` took {}; again {}.\n", line(cold), line(warm)))
+}
+
 /// Where the page is, when it is there.
-fn address(folder: &Path) -> Result<String> {
+pub(super) fn address(folder: &Path) -> Result<String> {
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(60) {
         if let Ok(text) = fs::read_to_string(folder.join("state/lifeboat/web/address")) {
             return Ok(text.trim_start_matches("http://").trim_end_matches('/').to_owned());
         }
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(Duration::from_millis(10));
     }
     bail!("the page did not come within a minute: see {}", folder.join("agent.log").display())
 }
 
 /// Milliseconds from the connection to the last byte, and how many bytes came.
-fn ask(address: &str, path: &str, token: &str) -> Result<(f64, usize)> {
+pub(super) fn ask(address: &str, path: &str, token: Option<&str>) -> Result<(f64, usize)> {
     let begun = Instant::now();
     let mut stream = TcpStream::connect(address)?;
     let head = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
-    stream.write_all(format!("{head}Authorization: Bearer {token}\r\n\r\n").as_bytes())?;
+    let who = token.map_or_else(String::new, |token| format!("Authorization: Bearer {token}\r\n"));
+    stream.write_all(format!("{head}{who}\r\n").as_bytes())?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     let took_ms = begun.elapsed().as_secs_f64() * 1000.0;
