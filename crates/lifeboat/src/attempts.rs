@@ -13,6 +13,7 @@ use lifeboat_core::{Error, Kind, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::journal;
 use crate::notify::{Ended, in_one};
 use crate::private;
 use crate::session::Session;
@@ -125,6 +126,7 @@ pub(crate) fn note(
 ) {
     let failure = result.as_ref().err();
     session.note_ended(Ended::of("backup", &target.name, url, failure));
+    journal::note(session, env, (target, url), env.clock.now(), failure);
     let Some(path) = path(session, env, target, url) else { return };
     let error = result.as_ref().err();
     let outcome = match result {

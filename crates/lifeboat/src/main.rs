@@ -19,6 +19,7 @@ mod control;
 mod discover;
 mod following;
 mod hooks;
+mod journal;
 mod keys;
 mod logs;
 mod memory;

@@ -8,15 +8,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, COOKIE, HOST, LOCATION, ORIGIN, WWW_AUTHENTICATE};
+use axum::http::header::{
+    AUTHORIZATION, CONNECTION, COOKIE, HOST, LOCATION, ORIGIN, WWW_AUTHENTICATE,
+};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use lifeboat_core::{Error, Kind};
 
-use super::layout;
 use super::router::{Web, html};
 use super::sessions::{Who, digest_of};
+use super::{layout, patience};
 
 /// What all answers have.
 const HEADERS: &[(&str, &str)] = &[
@@ -64,7 +66,7 @@ pub(super) async fn guard(
     let mut response = match admit(&web, &request) {
         Ok(asking) => {
             request.extensions_mut().insert(asking);
-            next.run(request).await
+            run(request, next).await
         }
         Err(response) => *response,
     };
@@ -79,6 +81,23 @@ pub(super) async fn guard(
     response
 }
 
+/// Goes on, where a request that sends something has sent it.
+async fn run(request: Request, next: Next) -> Response {
+    if !is_change(&request) {
+        return next.run(request).await;
+    }
+    match patience::whole(request, patience::SEND).await {
+        Ok(request) => next.run(request).await,
+        // What comes behind it would be taken for another request.
+        Err(status) => (status, [(CONNECTION, "close")]).into_response(),
+    }
+}
+
+/// Whether it would change something.
+fn is_change(request: &Request) -> bool {
+    !matches!(*request.method(), Method::GET | Method::HEAD)
+}
+
 fn admit(web: &Web, request: &Request) -> Result<Asking, Box<Response>> {
     let headers = request.headers();
     let host = host_of(headers, request.uri());
@@ -90,7 +109,6 @@ fn admit(web: &Web, request: &Request) -> Result<Asking, Box<Response>> {
     let _ = name;
     let (from, is_secure) = origin_of(web, request);
     let path = request.uri().path();
-    let is_change = !matches!(*request.method(), Method::GET | Method::HEAD);
     let mut asking = Asking { who: None, form_key: None, from, is_secure };
     if let Some(token) = bearer(headers) {
         // What a browser does not send by itself needs no proof that a page of ours sent it.
@@ -100,7 +118,7 @@ fn admit(web: &Web, request: &Request) -> Result<Asking, Box<Response>> {
         }
         return Ok(asking);
     }
-    if is_change && !is_from_us(headers, &host, is_secure) {
+    if is_change(request) && !is_from_us(headers, &host, is_secure) {
         let why = Error::new(Kind::Refused, "this was not sent by a page of ours");
         return refused(StatusCode::FORBIDDEN, &why.hint("load the page anew, and try again"));
     }

@@ -12,7 +12,7 @@
 //! who may: by `access`
 //! (names and secrets), `links`, `sessions` and `rate`; `audit` writes down who did what. `router`
 //! has the ways, `login` and `live` two of them, `api` those that programs take, `serve` the
-//! connections.
+//! connections, `patience` how long they may take.
 
 pub(crate) mod access;
 mod address;
@@ -29,6 +29,7 @@ mod login;
 mod look;
 #[cfg(test)]
 mod made;
+mod patience;
 mod rate;
 mod router;
 mod screens;

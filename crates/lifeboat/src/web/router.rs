@@ -20,6 +20,7 @@ use super::audit::{self, Deed};
 use super::context::Ctx;
 use super::guard::{Asking, guard, is_own_form};
 use super::look::{Asker, Look, Looks};
+use super::patience::FORM_BYTES_MAX;
 use super::rate::Rate;
 use super::screens::{ACTS, Act, Done, SCREENS, Screen};
 use super::sessions::{Entered, Sessions, Who, digest_of};
@@ -29,8 +30,6 @@ use crate::control;
 
 /// The sign in the browser's tab.
 const ICON: &str = include_str!("icon.svg");
-/// What a form may be at most, in bytes.
-const FORM_BYTES_MAX: usize = 64 << 10;
 
 /// What all ways share.
 pub(super) struct Web {

@@ -19,7 +19,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
@@ -29,6 +29,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use super::access;
 use super::guard::From;
 use super::look::Looks;
+use super::patience::{Patient, Places, SEND, TAKE};
 use super::router::{self, Web};
 use super::sessions::Sessions;
 use crate::agent;
@@ -39,11 +40,9 @@ use crate::private;
 use crate::session::Session;
 
 /// So many connections are open at once.
-const CONNECTIONS_MAX: usize = 256;
+const CONNECTIONS_MAX: u32 = 256;
 /// So many pages are drawn at once.
 const DRAWN_MAX: usize = 4;
-/// How long the head of a request may take, and the beginning of TLS.
-const HEAD: Duration = Duration::from_secs(10);
 /// How long the first look is waited for.
 const FIRST: Duration = Duration::from_secs(3);
 /// How long those that are being answered may take when all ends.
@@ -82,11 +81,11 @@ pub(crate) fn serve(session: &Session, listen: Listen) -> Result<ExitCode> {
     let _ = web.agent();
     looks.begin();
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
-    let (sender, ending) = watch::channel(None);
+    let (sender, ending) = watch::channel(false);
     std::thread::spawn(move || {
-        for signal in signals.forever() {
+        for _ in signals.forever() {
             // The one who listens may be gone already.
-            let _ = sender.send(Some(signal));
+            let _ = sender.send(true);
         }
     });
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -96,13 +95,12 @@ pub(crate) fn serve(session: &Session, listen: Listen) -> Result<ExitCode> {
         .build()
         .map_err(failed)?;
     let door = Door { listen, tls, folder, looks, ending };
-    let signal = runtime.block_on(door.open(session, router::router(web)))?;
+    runtime.block_on(door.open(session, router::router(web)))?;
     // What is still being drawn or told is for nobody any more.
     runtime.shutdown_background();
-    match signal {
-        Some(SIGINT) => Err(Error::new(Kind::Interrupted, "interrupted")),
-        _ => Err(Error::new(Kind::Terminated, "ended by SIGTERM")),
-    }
+    // It runs until it is told to end: that is no failure.
+    session.printer.note("ended: the page is shown no more");
+    Ok(ExitCode::SUCCESS)
 }
 
 /// What speaks TLS with that certificate.
@@ -129,11 +127,11 @@ struct Door {
     tls: Option<TlsAcceptor>,
     folder: PathBuf,
     looks: Arc<Looks>,
-    ending: watch::Receiver<Option<i32>>,
+    ending: watch::Receiver<bool>,
 }
 
 impl Door {
-    async fn open(mut self, session: &Session, router: Router) -> Result<Option<i32>> {
+    async fn open(mut self, session: &Session, router: Router) -> Result<()> {
         let address = self.listen.address;
         let failed = |error| {
             Error::io(Kind::Failed, format!("cannot listen on {address}"), error)
@@ -146,27 +144,30 @@ impl Door {
         // Nobody is told where it is before it can answer at once, unless that takes long.
         let looks = Arc::clone(&self.looks);
         let looked = tokio::task::spawn_blocking(move || looks.wait_for_first(FIRST));
-        let ended = tokio::select! {
-            _ = looked => None,
-            _ = self.ending.changed() => *self.ending.borrow(),
-        };
-        if ended.is_some() {
-            return Ok(ended);
+        tokio::select! {
+            _ = looked => {}
+            _ = self.ending.changed() => return Ok(()),
         }
         let url = format!("{}://{bound}/", self.listen.scheme());
         // Where it cannot be written, `web open` goes by the configuration.
         let _ = private::replace(&self.folder.join("address"), url.as_bytes());
         session.printer.note(&format!("listening on {url}"));
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        let signal = loop {
-            // Who finds no place waits outside.
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { break None };
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                _ = self.ending.changed() => break *self.ending.borrow(),
+        let places = Places::new(CONNECTIONS_MAX);
+        loop {
+            let come = async {
+                let free = places.free().await;
+                (free, listener.accept().await)
+            };
+            let (free, accepted) = tokio::select! {
+                come = come => come,
+                _ = self.ending.changed() => break,
             };
             match accepted {
                 Ok((stream, from)) if self.may_connect(from) => {
+                    let address = from.ip().to_canonical();
+                    let is_proxy = self.listen.proxies.contains(&address);
+                    let place = free.and_then(|free| places.give(free, address, is_proxy));
+                    let Some(place) = place else { continue };
                     let answering = self.answer(stream, from, router.clone());
                     tokio::spawn(async move {
                         answering.await;
@@ -177,11 +178,10 @@ impl Door {
                 // Such as no more files: that passes, and is no reason to end.
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
             }
-        };
+        }
         // All places are free again when all connections are closed.
-        let all = places.acquire_many(u32::try_from(CONNECTIONS_MAX).unwrap_or(1));
-        let _ = tokio::time::timeout(END, all).await;
-        Ok(signal)
+        let _ = tokio::time::timeout(END, places.empty()).await;
+        Ok(())
     }
 
     /// Where proxies are named, nobody else may.
@@ -200,10 +200,11 @@ impl Door {
         let router = router.layer(Extension(From(from.ip().to_canonical())));
         async move {
             let _ = stream.set_nodelay(true);
+            let stream = Patient::new(stream, TAKE);
             match tls {
                 None => talk(stream, router, ending).await,
                 Some(tls) => {
-                    if let Ok(Ok(stream)) = tokio::time::timeout(HEAD, tls.accept(stream)).await {
+                    if let Ok(Ok(stream)) = tokio::time::timeout(SEND, tls.accept(stream)).await {
                         talk(stream, router, ending).await;
                     }
                 }
@@ -216,11 +217,11 @@ impl Door {
 async fn talk(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     router: Router,
-    mut ending: watch::Receiver<Option<i32>>,
+    mut ending: watch::Receiver<bool>,
 ) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
+        .header_read_timeout(SEND)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     tokio::pin!(connection);
     tokio::select! {

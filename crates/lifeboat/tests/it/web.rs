@@ -3,7 +3,7 @@
 use std::os::unix::process::ExitStatusExt as _;
 
 use crate::browser::{Page, Visitor};
-use crate::support::{World, mode};
+use crate::support::{World, mode, ran};
 
 pub(crate) fn configured(world: &World) {
     world.database("app.db", 50);
@@ -282,5 +282,67 @@ fn an_end_is_heard_at_once() {
     // SAFETY: a signal to a child of ours that was not waited for.
     unsafe { libc::kill(page.child().id() as i32, libc::SIGTERM) };
     let status = page.child().wait().unwrap();
-    assert_eq!(status.code().or(status.signal()), Some(143));
+    assert_eq!(status.code().or(status.signal()), Some(0));
+}
+
+/// A failure of days ago is seen, whatever came after it.
+#[test]
+fn a_day_on_which_it_failed_stays_one() {
+    let world = World::new();
+    configured(&world);
+    let (database, aside) = (world.path("data/app.db"), world.path("data/aside.db"));
+    std::fs::rename(&database, &aside).unwrap();
+    let then = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(72);
+    for _ in 0..2 {
+        let mut command = world.command(&["backup", "app"]);
+        ran(command.env("LIFEBOAT_CLOCK_AT", then.to_string()).output().unwrap()).expect(15);
+    }
+    std::fs::rename(&aside, &database).unwrap();
+    world.run(&["backup", "app"]).expect(0);
+    let journal = world.names("state/lifeboat/journal");
+    assert_eq!(journal.len(), 1, "{journal:?}");
+    assert_eq!(mode(&world.path("state/lifeboat/journal").join(&journal[0])), 0o600);
+    let _page = Page::start(&world);
+    let shown = Visitor::enter(&world, &[]).get("/sources/app").expect(200);
+    let day = then.strftime("%Y-%m-%d").to_string();
+    drop(shown.has(&day).has("2 failed"));
+}
+
+/// Whoever keeps connections open, and says and takes nothing, keeps nobody out for long.
+#[test]
+fn one_visitor_gets_half_of_all_places_and_ten_seconds() {
+    use std::io::{Read as _, Write as _};
+    let world = World::new();
+    configured(&world);
+    let page = Page::start(&world);
+    let connect = || std::net::TcpStream::connect(&page.address).unwrap();
+    let mut idle: Vec<_> = (0..160).map(|_| connect()).collect();
+    // The last ones were closed as they came.
+    for one in idle.iter_mut().rev().take(16) {
+        let closed = one.read(&mut [0]);
+        assert!(!matches!(closed, Ok(1..)), "{closed:?}");
+    }
+    drop(idle);
+    page.request("GET /healthz", "").expect(200);
+    if std::env::var_os("LIFEBOAT_LONG_TESTS").is_none() {
+        return;
+    }
+    // A form that comes letter by letter is not waited for.
+    let mut slow = connect();
+    let host = &page.address;
+    let head = format!(
+        "POST /login HTTP/1.1\r\nHost: {host}\r\nOrigin: http://{host}\r\n\
+         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 4000\r\n\r\n"
+    );
+    slow.write_all(head.as_bytes()).unwrap();
+    slow.set_read_timeout(Some(std::time::Duration::from_millis(200))).unwrap();
+    let mut answer = vec![0; 512];
+    let count = loop {
+        slow.write_all(b"x").unwrap();
+        if let Ok(count) = slow.read(&mut answer) {
+            break count;
+        }
+    };
+    let answer = String::from_utf8_lossy(&answer[..count]).into_owned();
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
 }

@@ -87,16 +87,14 @@ impl WebDemo<'_> {
         let title = printer.paint_out(Style::Strong, "The page of a living agent:");
         printer.data(&format!("{title}\n  {link}\n"))?;
         printer.data("The link can be used once, within five minutes. Ctrl-C ends it all.\n")?;
-        let end = loop {
-            if let Err(end) = self.env.proceed() {
-                break end;
-            }
+        while self.env.proceed().is_ok() {
             self.alive(&mut agent)?;
             self.env.clock.sleep_ms(LOOK_MS);
-        };
+        }
         writer.kill()?;
         self.end(&mut agent);
-        Err(end)
+        printer.note("ended: page, agent and databases are gone");
+        Ok(())
     }
 
     fn database(&self, name: &str) -> PathBuf {

@@ -39,37 +39,13 @@ pub(super) fn run(session: &Session, args: &Args, what: &str) -> Result<ExitCode
     let busy = format!("another run that follows into {}", path.display());
     let _lock = SourceLock::named(&env, session.folders.locks.as_deref(), &lock, &name, &busy)?;
     let follower = Follower { session, env: &env, args, what, path: &path };
-    let state = follower.newest()?;
-    follower.prepare(&state)?;
-    let mut standby = Some(follower.bring(&state)?);
-    let mut told = String::new();
-    let mut looks = 0;
-    loop {
-        if args.once {
-            follower.catch_up(&mut standby)?;
-            return Ok(ExitCode::SUCCESS);
+    match follower.begin().and_then(|standby| follower.follow(standby)) {
+        // It follows until it is told to end: that is no failure.
+        Err(error) if !args.once && signals::is_end(&error) => {
+            session.printer.note("ended: the next one goes on here");
+            Ok(ExitCode::SUCCESS)
         }
-        looks += 1;
-        let looked = match looks % NEWER_EVERY_LOOKS {
-            0 => follower.renew(&mut standby),
-            _ => follower.catch_up(&mut standby),
-        };
-        match looked {
-            Ok(()) => told.clear(),
-            Err(error) if matches!(error.kind(), Kind::Interrupted | Kind::Terminated) => {
-                return Err(error);
-            }
-            // What it shows stays whole; it goes on as soon as the repository leads on.
-            Err(error) => {
-                let causes = report::causes(&error).into_iter().map(|cause| format!(": {cause}"));
-                let message = format!("{error}{}", causes.collect::<String>());
-                if told != message {
-                    session.printer.warning(&name, &message);
-                    told = message;
-                }
-            }
-        }
-        env.pause_ms(args.interval.milliseconds.max(1))?;
+        ended => ended.map(|()| ExitCode::SUCCESS),
     }
 }
 
@@ -82,6 +58,47 @@ struct Follower<'a> {
 }
 
 impl Follower<'_> {
+    /// The database as its source is now.
+    fn begin(&self) -> Result<Standby> {
+        let state = self.newest()?;
+        self.prepare(&state)?;
+        self.bring(&state)
+    }
+
+    /// Goes on until it is told to end, or once.
+    fn follow(&self, standby: Standby) -> Result<()> {
+        let Follower { session, env, args, .. } = *self;
+        let name = units::one_line(self.what);
+        let mut standby = Some(standby);
+        let mut told = String::new();
+        let mut looks = 0;
+        loop {
+            if args.once {
+                return self.catch_up(&mut standby);
+            }
+            looks += 1;
+            let looked = match looks % NEWER_EVERY_LOOKS {
+                0 => self.renew(&mut standby),
+                _ => self.catch_up(&mut standby),
+            };
+            match looked {
+                Ok(()) => told.clear(),
+                Err(error) if signals::is_end(&error) => return Err(error),
+                // What it shows stays whole; it goes on as soon as the repository leads on.
+                Err(error) => {
+                    let causes =
+                        report::causes(&error).into_iter().map(|cause| format!(": {cause}"));
+                    let message = format!("{error}{}", causes.collect::<String>());
+                    if told != message {
+                        session.printer.warning(&name, &message);
+                        told = message;
+                    }
+                }
+            }
+            env.pause_ms(args.interval.milliseconds.max(1))?;
+        }
+    }
+
     /// The newest state of the source.
     fn newest(&self) -> Result<State> {
         let selected = selection::backup(self.session, self.env, self.what, None)?;

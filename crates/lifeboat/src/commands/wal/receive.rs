@@ -116,16 +116,21 @@ pub(super) fn run(session: &Session, args: &Args) -> Result<ExitCode> {
         // A once-only run is somebody's who can try again.
         let is_lasting = options.until.is_none();
         let passes = may_pass(error.kind()) || error.kind() == Kind::StoreAbsent;
+        failed = if env.elapsed_ms(begun_ms) > RETRY.delay_ms_max { 1 } else { failed + 1 };
+        // Told to end while it waits, it ends as it does at work.
+        let error = match passes && is_lasting {
+            true => match again(&env, &target.name, &error, failed) {
+                Ok(()) => continue,
+                Err(end) => end,
+            },
+            false => error,
+        };
         if is_lasting && signals::is_end(&error) {
             // It runs until it is told to end: the slot keeps what was not stored.
             session.printer.note("ended: what was not stored yet is kept by the slot");
             return Ok(ExitCode::SUCCESS);
         }
-        if !passes || !is_lasting || env.proceed().is_err() {
-            return Err(error);
-        }
-        failed = if env.elapsed_ms(begun_ms) > RETRY.delay_ms_max { 1 } else { failed + 1 };
-        again(&env, &target.name, &error, failed)?;
+        return Err(error);
     }
 }
 

@@ -4,12 +4,17 @@
 mod spans;
 mod view;
 
+use std::collections::BTreeMap;
+
+use jiff::civil::Date;
 use lifeboat_core::Result;
 use lifeboat_core::catalog::SourceEntry;
 use maud::{Markup, html};
 
 use self::view::{Asked, Given, Length, Removed, RestorePoint, SourceView};
+use crate::journal;
 use crate::repositories::Opened;
+use crate::sources::Target;
 use crate::ui::units;
 use crate::web::address;
 use crate::web::charts::{Heat, Spark, Timeline};
@@ -27,7 +32,6 @@ pub(super) fn draw(ctx: &Ctx) -> Result<Markup> {
         Ok(spans) => (spans, None),
         Err(error) => (Vec::new(), Some(error)),
     };
-    let failed = held.row.last_attempt.as_ref().filter(|last| last.has_failed());
     let asked = Asked {
         length: Length::of(ctx.given("show")),
         find: ctx.given("find").unwrap_or_default().to_owned(),
@@ -39,7 +43,7 @@ pub(super) fn draw(ctx: &Ctx) -> Result<Markup> {
         zone: &ctx.look.zone,
         spans,
         departures: held::departures(ctx, (opened, entry), target.as_ref())?,
-        failed_at: failed.map(|last| last.ended_at),
+        failures: failures(ctx, opened, target.as_ref())?,
         repository: (held.places.len() > 1).then_some(held.place),
         asked: asked.clone(),
     });
@@ -51,6 +55,15 @@ pub(super) fn draw(ctx: &Ctx) -> Result<Markup> {
         (points(ctx, &held, &view, &asked))
         (removed(ctx, &view.removed))
     })
+}
+
+/// How many runs of this host failed, day by day.
+fn failures(ctx: &Ctx, opened: &Opened, target: Option<&Target>) -> Result<BTreeMap<Date, u64>> {
+    let Some(target) = target else { return Ok(BTreeMap::new()) };
+    let session = ctx.session();
+    let journal = journal::of(&session, &session.env()?, target, &opened.place.url);
+    let failed = journal.days.into_iter().map(|(day, runs)| (day, runs.failed));
+    Ok(failed.filter(|(_, failed)| *failed > 0).collect())
 }
 
 /// A source of which nothing was stored yet.

@@ -31,8 +31,8 @@ pub(super) struct Given<'a> {
     pub(super) spans: Vec<Span>,
     /// When backups are listed no more, as far as that can be foreseen.
     pub(super) departures: BTreeMap<String, Timestamp>,
-    /// When the last run failed, if it did.
-    pub(super) failed_at: Option<Timestamp>,
+    /// How many runs failed, on each day on which some did.
+    pub(super) failures: BTreeMap<Date, u64>,
     /// The repository's name for `--repo`, where several have the source.
     pub(super) repository: Option<&'a str>,
     /// What was asked for.
@@ -234,10 +234,9 @@ fn days(given: &Given<'_>) -> BTreeMap<Date, Day> {
             _ => DayState::Doubtful,
         };
     }
-    // Of failures only the last one is known, and only until a run succeeds.
-    if let Some(at) = given.failed_at {
-        let day = days.entry(date(at)).or_default();
-        day.failures += 1;
+    for (date, failed) in &given.failures {
+        let day = days.entry(*date).or_default();
+        day.failures = *failed;
         if day.state != DayState::Good {
             day.state = DayState::Failed;
         }
@@ -324,7 +323,7 @@ mod tests {
             zone: const { &TimeZone::UTC },
             spans: Vec::new(),
             departures: BTreeMap::new(),
-            failed_at: None,
+            failures: BTreeMap::new(),
             repository: None,
             asked: Asked::default(),
         }
@@ -352,9 +351,9 @@ mod tests {
         // One that is over says nothing.
         entry.pins.push(pin(&entry.backups[1], Some(made::hour(-2))));
         let departures = BTreeMap::from([(entry.backups[1].name.clone(), made::hour(48))]);
-        let failed_at = Some(made::hour(0));
+        let failures = BTreeMap::from([(made::hour(0).to_zoned(TimeZone::UTC).date(), 1)]);
         let repository = Some("off site");
-        let view = view(Given { departures, failed_at, repository, ..given(&entry) });
+        let view = view(Given { departures, failures, repository, ..given(&entry) });
         let states: Vec<PointState> = view.points.iter().map(|point| point.state).collect();
         use PointState::{Damaged, Good, Unchecked};
         assert_eq!(states, [Unchecked, Good, Damaged, Good]);
