@@ -127,6 +127,11 @@ const WAYS: &[Way] = &[
     Way { key: "uptime_kuma", deliver: uptime_kuma::deliver },
 ];
 
+/// How long after a heartbeat that failed it is sent again, each time.
+const BEAT_AGAIN_MS: &[u64] = &[500, 2_000, 5_000];
+/// One that took so long is not sent again.
+const BEAT_HOLDS_MS: u64 = 8_000;
+
 /// Delivers one message now. What fails names the notifier, and never a secret.
 fn deliver(name: &str, delivery: &Delivery<'_>) -> Result<()> {
     let key = delivery.config.ways().first().map(|(key, _)| *key);
@@ -216,8 +221,9 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Tells those who alarm when nothing comes: of each run, at once, and not again, as the next
-    /// run tells them anew.
+    /// Tells those who alarm when nothing comes: of each run, at once. Of an end that they did not
+    /// hear they would alarm, so it is told again for a moment; after that the next run tells them
+    /// anew.
     fn beat(&self, message: impl Fn(&NotifyConfig) -> Option<Message>) {
         let Ok(loaded) = self.session.loaded() else { return };
         let env = &self.env;
@@ -230,7 +236,20 @@ impl<'a> Watch<'a> {
             let Some(message) = &message(config) else { continue };
             let took_ms = Some(env.elapsed_ms(self.begun_ms));
             let run_id = Some(self.run_id.as_str());
-            let ended = deliver(name, &Delivery { config, message, run_id, took_ms });
+            let delivery = Delivery { config, message, run_id, took_ms };
+            let begun_ms = env.clock.monotonic_ms();
+            let mut ended = deliver(name, &delivery);
+            for wait_ms in BEAT_AGAIN_MS {
+                let may_pass =
+                    ended.as_ref().is_err_and(|error| error.kind() == Kind::StoreUnavailable);
+                // One that hangs holds a run up once.
+                let has_time = env.elapsed_ms(begun_ms) < BEAT_HOLDS_MS;
+                if !may_pass || !has_time || message.kind == "start" {
+                    break;
+                }
+                env.clock.sleep_ms(*wait_ms);
+                ended = deliver(name, &delivery);
+            }
             if let Err(error) = &ended {
                 self.warn(error);
             }

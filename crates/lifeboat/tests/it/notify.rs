@@ -208,6 +208,25 @@ fn a_heartbeat_has_start_and_end_of_each_run_with_one_id() {
     // Other commands are not its matter, and a run that a person mistyped is no success.
     at(&world, "2026-01-01T02:00:00Z", &["verify"]).expect(0);
     assert_eq!(receiver.take().len(), 0);
+    // An end that is not heard would be an alarm: it is told again.
+    configure(&world, &format!("[notify.a]\nhealthchecks = \"{url}\"\n"));
+    receiver.answers(503);
+    let mut command = world.command(&["backup"]);
+    let backup = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut told = Vec::new();
+    crate::follow::wait_for("the end to be refused", || {
+        told.extend(receiver.take());
+        told.len() >= 2
+    });
+    receiver.answers(200);
+    let backup = ran(backup.wait_with_output().unwrap()).expect(0);
+    told.extend(receiver.take());
+    let ends: Vec<&str> =
+        told.iter().map(|one| &*one.line).filter(|line| line.contains("uuid?rid=")).collect();
+    assert!(ends.len() >= 2 && ends.iter().all(|end| id(end) == id(ends[0])), "{told:?}");
+    assert_eq!(backup.err.matches("was not told").count(), 1, "the start alone: {}", backup.err);
+    let status = world.run(&["status"]).expect(0);
+    assert!(!status.err.contains("was not told"), "{}", status.err);
 }
 
 #[test]
