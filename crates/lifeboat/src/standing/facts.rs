@@ -32,6 +32,10 @@ pub(crate) struct Promise {
 /// The end of a log of a cluster, in one repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LogEnd {
+    /// The cluster's system identifier.
+    pub(crate) system: u64,
+    /// The timeline.
+    pub(crate) timeline: u32,
     /// The last place that can be restored.
     pub(crate) place: Lsn,
     /// The last time that the log tells up to it.
@@ -49,6 +53,8 @@ pub(crate) struct Facts {
     pub(crate) promise: Promise,
     /// The newest moment that can be restored.
     pub(crate) newest_at: Option<Timestamp>,
+    /// Until when its server committed nothing that is not in the log, where it says that.
+    pub(crate) unchanged_until: Option<Timestamp>,
     /// The newest state of its page log, as `restore` takes it.
     pub(crate) logged: Option<(String, Moment)>,
     /// The end of the log of its cluster.
@@ -152,6 +158,12 @@ impl Facts {
         Ok(facts)
     }
 
+    /// The moment up to which nothing would be lost.
+    pub(crate) fn safe_until(&self) -> Option<Timestamp> {
+        let newest_at = self.newest_at?;
+        Some(self.unchanged_until.map_or(newest_at, |until| until.max(newest_at)))
+    }
+
     fn add_drills(&mut self, entry: &SourceEntry) {
         let failed = entry.last_drill().filter(|last| !last.passed);
         self.drill_failure = failed.map(|last| {
@@ -197,7 +209,12 @@ impl Facts {
         let of_now =
             all.iter().max_by_key(|one| one.log.bases.last().map(|(_, base)| base.ended_at));
         let Some(one) = of_now else { return Ok(()) };
-        let ends = one.ranges.iter().map(|range| LogEnd { place: range.to, at: range.to_time });
+        let ends = one.ranges.iter().map(|range| LogEnd {
+            system: one.log.system,
+            timeline: range.timeline,
+            place: range.to,
+            at: range.to_time,
+        });
         self.log_end = ends.max_by_key(|end| (end.at, end.place));
         let told = self.log_end.and_then(|end| end.at).filter(|at| *at <= now);
         self.newest_at = self.newest_at.max(told);

@@ -25,8 +25,9 @@ pub(crate) fn judge(facts: &Facts, now: Timestamp) -> Vec<Alert> {
     };
     let backup = format!("lifeboat backup {word}");
     let age_ms_max = facts.promise.age_ms_max;
-    let rpo = Objective::rpo(age_ms_max, facts.newest_at, now);
-    match (facts.newest_at, age_ms_max) {
+    let safe_until = facts.safe_until();
+    let rpo = Objective::rpo(age_ms_max, safe_until, now);
+    match (safe_until, age_ms_max) {
         (None, _) => {
             let what = "it was never backed up here".to_owned();
             add(Code::Never, Severity::Stale, what, backup);
@@ -34,7 +35,10 @@ pub(crate) fn judge(facts: &Facts, now: Timestamp) -> Vec<Alert> {
         (Some(at), Some(age_ms_max)) if rpo.is_broken() => {
             let age = units::coarse(ms_between(at, now));
             let most = Period { milliseconds: age_ms_max };
-            let what = format!("the newest moment that can be restored is {age} old, of {most}");
+            let what = match facts.unchanged_until {
+                Some(_) => format!("what was committed in the last {age} is not stored, of {most}"),
+                None => format!("the newest moment that can be restored is {age} old, of {most}"),
+            };
             add(Code::Stale, Severity::Stale, what, backup);
         }
         (Some(_), Some(_)) => {}

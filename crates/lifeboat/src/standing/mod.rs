@@ -3,12 +3,14 @@
 //! `facts` is what a repository shows of a source; `judge` says what is wrong with that and is
 //! pure, as are `objective` (a promise against its measurement), `unusual` (sizes and rows) and
 //! `forecast` (when a disk will be full). `space` keeps how full disks were, `known` what was wrong
-//! at the last look; `servers` asks for certificates and credentials that end. `status`, the two
+//! at the last look; `servers` asks for certificates and credentials that end,
+//! by `handshake`. `status`, the two
 //! observers of `watch`, and whoever shows or sends it, all say the same.
 
 mod alert;
 mod facts;
 mod forecast;
+mod handshake;
 mod judge;
 mod known;
 mod objective;

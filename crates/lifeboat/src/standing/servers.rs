@@ -5,20 +5,17 @@
 //! those to tell who need it. Known is only what tells its own end: Amazon's keys and Google's do
 //! not.
 
-use std::io::Read as _;
-use std::net::{TcpStream, ToSocketAddrs};
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use lifeboat_core::{Error, Kind, Result};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use lifeboat_core::Result;
+use lifeboat_postgres::Client;
+use lifeboat_postgres::replication::TlsUse;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
 
 use super::alert::{Alert, Code, Severity};
+use super::handshake::{Hello, end_of, of_server};
 use crate::config::Config;
 use crate::config::notify::MailTls;
 use crate::postgres;
@@ -29,8 +26,6 @@ use crate::ui::units;
 /// What ends so soon is told; and so soon it is as bad as if it had ended.
 const SOON: SignedDuration = SignedDuration::from_hours(14 * 24);
 const NOW: SignedDuration = SignedDuration::from_hours(3 * 24);
-/// How long a server may take to show its certificate.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Something that ends.
 struct Ending {
@@ -56,8 +51,16 @@ pub(crate) fn look(session: &Session, now: Timestamp) -> Result<Vec<Alert>> {
         found.extend(of_file(&tls.certificate, what, "lifeboat agent reload"));
     }
     for (name, source) in config.source.iter().filter(|(_, source)| source.postgres.is_some()) {
+        let mut asked = Vec::new();
         for target in Target::configured(name, source).unwrap_or_default() {
-            found.extend(of_role(&target));
+            // The databases of one server share it, its certificates and the role.
+            let Some(client) = client_of(&target) else { continue };
+            let tls = TlsUse::of(&client).unwrap_or_default();
+            if !asked.contains(&tls) || tls == TlsUse::default() {
+                of_tls(&target, &tls, &mut found);
+                found.extend(of_role(&target, &client));
+                asked.push(tls);
+            }
         }
     }
     Ok(found.iter().filter_map(|one| one.alert(now)).collect())
@@ -98,7 +101,7 @@ fn of_repositories(config: &Config, found: &mut Vec<Ending>) {
         // The providers' own are theirs.
         if let Some((host, port)) = repository.endpoint.as_deref().and_then(https) {
             let what = format!("the certificate of {host}:{port}, the server of `{name}`,");
-            let ends_at = of_server(&host, port, Hello::Tls).ok();
+            let ends_at = of_server((&host, &host), port, Hello::Tls).ok();
             found.extend(ends_at.map(|ends_at| Ending {
                 repository: url.clone(),
                 ..Ending::of(what, ends_at, &command)
@@ -140,7 +143,7 @@ fn of_notifiers(config: &Config, found: &mut Vec<Ending>) {
             }),
         };
         if let Some((host, port, hello)) = server
-            && let Ok(ends_at) = of_server(&host, port, hello)
+            && let Ok(ends_at) = of_server((&host, &host), port, hello)
         {
             let what = format!("the certificate of {host}:{port}, by which `{name}` is told,");
             found.push(Ending::of(what, ends_at, &command));
@@ -152,14 +155,34 @@ fn of_notifiers(config: &Config, found: &mut Vec<Ending>) {
     }
 }
 
+fn client_of(target: &Target) -> Option<Client> {
+    match (&target.database, &target.cluster) {
+        (Some(database), _) => database.client().ok(),
+        (None, Some(cluster)) => cluster.asking().ok(),
+        (None, None) => None,
+    }
+}
+
+/// The certificates of a server of PostgreSQL, and those by which it is spoken to.
+fn of_tls(target: &Target, tls: &TlsUse, found: &mut Vec<Ending>) {
+    let source = &target.name;
+    let command = format!("lifeboat backup {}", units::shell_word(source));
+    let of_source = |one: Ending| Ending { source: source.clone(), ..one };
+    for server in &tls.servers {
+        let (name, port) = (&server.name, server.port);
+        let ends_at = of_server((&server.address, name), port, Hello::Postgres).ok();
+        let what = format!("the certificate of {name}:{port}, the server of `{source}`,");
+        found.extend(ends_at.map(|ends_at| of_source(Ending::of(what, ends_at, &command))));
+    }
+    for path in &tls.certificates {
+        let what = format!("a certificate by which `{source}` is spoken to");
+        found.extend(of_file(path, &what, &command).map(of_source));
+    }
+}
+
 /// When the role of a source can sign in no more, where that is limited.
-fn of_role(target: &Target) -> Option<Ending> {
-    let client = match (&target.database, &target.cluster) {
-        (Some(database), _) => database.client().ok()?,
-        (None, Some(cluster)) => cluster.asking().ok()?,
-        (None, None) => return None,
-    };
-    let mut server = lifeboat_postgres::Session::open(&client, "cannot connect").ok()?;
+fn of_role(target: &Target, client: &Client) -> Option<Ending> {
+    let mut server = lifeboat_postgres::Session::open(client, "cannot connect").ok()?;
     let row = server
         .row(
             "SELECT rolname AS name, pg_catalog.to_char(rolvaliduntil AT TIME ZONE 'UTC', \
@@ -196,121 +219,6 @@ fn of_file(path: &Path, what: &str, command: &str) -> Option<Ending> {
     let all = CertificateDer::pem_file_iter(path).ok()?;
     let first = all.flatten().filter_map(|one| end_of(&one)).min()?;
     Some(Ending::of(format!("{what}, {},", path.display()), first, command))
-}
-
-/// How a server is greeted before it shows its certificate.
-#[derive(Clone, Copy)]
-enum Hello {
-    Tls,
-    Starttls,
-}
-
-/// When the certificate of a server ends.
-fn of_server(host: &str, port: u16, hello: Hello) -> Result<Timestamp> {
-    let failed =
-        |error| Error::io(Kind::StoreUnavailable, format!("cannot ask {host}:{port}"), error);
-    let wrong = |why: String| Error::new(Kind::StoreUnavailable, format!("{host}:{port}: {why}"));
-    let address = (host, port).to_socket_addrs().map_err(failed)?.next();
-    let address = address.ok_or_else(|| wrong("it has no address".to_owned()))?;
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE).map_err(failed)?;
-    stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
-    stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
-    if matches!(hello, Hello::Starttls) {
-        ask_for_tls(&mut stream).map_err(failed)?;
-    }
-    let name = ServerName::try_from(host.to_owned()).map_err(|error| wrong(error.to_string()))?;
-    let mut connection = ClientConnection::new(Arc::new(looking()), name)
-        .map_err(|error| wrong(error.to_string()))?;
-    while connection.is_handshaking() {
-        connection.complete_io(&mut stream).map_err(failed)?;
-    }
-    let certificates = connection.peer_certificates().unwrap_or_default();
-    let first = certificates.iter().filter_map(|one| end_of(one)).min();
-    first.ok_or_else(|| wrong("it shows no certificate".to_owned()))
-}
-
-/// The beginning of a conversation by SMTP, up to where TLS begins.
-fn ask_for_tls(stream: &mut TcpStream) -> std::io::Result<()> {
-    use std::io::Write as _;
-    let answer = |stream: &mut TcpStream| -> std::io::Result<()> {
-        let mut line = Vec::new();
-        loop {
-            let mut byte = [0];
-            stream.read_exact(&mut byte)?;
-            line.push(byte[0]);
-            if byte[0] != b'\n' && line.len() < 1000 {
-                continue;
-            }
-            // "250-" goes on, "250 " is the last line.
-            match (line.first(), line.get(3)) {
-                (Some(b'2'), Some(b'-')) => line.clear(),
-                (Some(b'2'), _) => return Ok(()),
-                _ => return Err(std::io::Error::other("the server does not offer TLS")),
-            }
-        }
-    };
-    answer(stream)?;
-    stream.write_all(b"EHLO localhost\r\n")?;
-    answer(stream)?;
-    stream.write_all(b"STARTTLS\r\n")?;
-    answer(stream)
-}
-
-/// When a certificate ends.
-fn end_of(certificate: &CertificateDer<'_>) -> Option<Timestamp> {
-    use x509_cert::der::Decode as _;
-    let certificate = x509_cert::Certificate::from_der(certificate).ok()?;
-    let end = certificate.tbs_certificate.validity.not_after.to_unix_duration();
-    Timestamp::from_second(i64::try_from(end.as_secs()).ok()?).ok()
-}
-
-/// A client that looks at every certificate, and sends nothing.
-fn looking() -> ClientConfig {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("ring has all protocols that are the default");
-    builder.dangerous().with_custom_certificate_verifier(Arc::new(Anything)).with_no_client_auth()
-}
-
-/// Takes every certificate: whether it is right is not the question, and nothing is said to it.
-#[derive(Debug)]
-struct Anything;
-
-impl ServerCertVerifier for Anything {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> std::result::Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        let provider = rustls::crypto::ring::default_provider();
-        provider.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 #[cfg(test)]

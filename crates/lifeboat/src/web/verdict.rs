@@ -88,7 +88,7 @@ fn of_rows<'a>(
 
 /// How old the newest restorable moment of a row is now, and whether that is within its promise.
 pub(crate) fn age_of(row: &Row, now: Timestamp) -> (State, Option<u64>) {
-    let Some(newest) = row.log_held.or(row.taken_at).filter(|_| row.state != State::Never) else {
+    let Some(newest) = row.safe_until().filter(|_| row.state != State::Never) else {
         return (State::Never, None);
     };
     let age_ms = u64::try_from(now.duration_since(newest).as_millis()).unwrap_or(0);

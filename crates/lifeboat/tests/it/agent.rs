@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::follow::wait_for;
+use crate::postgres_server::Server;
 use crate::support::{World, mode};
 
 /// The whole agent, with a service manager that listens.
@@ -245,6 +246,31 @@ fn databases_are_followed_beside_the_schedules_and_again_after_a_fault() {
     assert_eq!(agent.end(), 0);
     sleep(Duration::from_millis(50));
     assert!(agent.said().contains("ending"), "{}", agent.said());
+}
+
+#[test]
+fn the_log_of_a_cluster_is_received_beside_the_schedules() {
+    let server = Server::new(15);
+    let world = World::new();
+    world.configure(&format!(
+        "[repository.main]\nurl = \"file://$REPO\"\n[source.main.postgres]\nphysical = true\n\
+         receive = true\nurl = \"{}\"\n",
+        server.url("postgres")
+    ));
+    let mut agent = Agent::start(&world, None);
+    agent.wait("its slot", || {
+        !server.ask("postgres", "SELECT 1 FROM pg_replication_slots WHERE active").is_empty()
+    });
+    let lasting = world.run(&["agent", "status"]).expect(0).out;
+    assert!(lasting.contains("all the time: receive-main runs"), "{lasting}");
+    server.sql("postgres", "CREATE TABLE t(x int); SELECT pg_switch_wal()");
+    agent.wait("the segment", || {
+        let Some(system) = world.names("repo/main/wal").into_iter().next() else { return false };
+        let segments = world.names(&format!("repo/main/wal/{system}/00000001"));
+        segments.iter().any(|name| name.len() == "000000010000000000000001.zst".len())
+    });
+    assert_eq!(agent.end(), 0, "{}", agent.said());
+    assert!(agent.said().contains("kept by the slot"), "{}", agent.said());
 }
 
 fn children_of(parent: u32) -> Vec<u32> {

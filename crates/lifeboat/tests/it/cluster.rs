@@ -44,7 +44,7 @@ pub(crate) fn program() -> &'static Path {
 }
 
 /// User and group of the server.
-fn user() -> Option<(u32, u32)> {
+pub(crate) fn user() -> Option<(u32, u32)> {
     let passwd = fs::read_to_string("/etc/passwd").unwrap();
     let of = |name: &str| {
         let line = passwd.lines().find(|line| line.split(':').next() == Some(name))?;

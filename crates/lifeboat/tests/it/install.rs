@@ -386,3 +386,59 @@ fn the_agent_is_a_service_that_systemd_reads() {
     install(&world, &["systemd", "--yes"]).expect(0);
     assert!(!world.names("root/etc/systemd/system").contains(&"lifeboat-agent.service".to_owned()));
 }
+
+/// Whatever a schedule can have, as timers, as the agent, of the system and of a user.
+#[test]
+fn units_of_every_kind_are_read() {
+    let world = World::new();
+    world.database("app.db", 10);
+    world.configure(
+        "[repository.local]\nurl = \"file://$REPO\"\n\
+         [repository.far]\nurl = \"sftp://me@far.example/backups\"\n\
+         [repository.drive]\nurl = \"file:///mnt/drive/backups\"\nmount = \"/mnt/drive\"\n\
+         [drill]\nschedule = \"monthly\"\nrebuild = \"0 6 1 * *\"\n\
+         [notify.ops]\nwebhook = { credential = \"ops\" }\n\
+         [agent]\nlisten = \"127.0.0.1:6464\"\n\
+         [source.app]\nsqlite = \"$DATA/app.db\"\nschedule = \"hourly\"\n\
+         keep = { last = 3 }\n\
+         [source.main]\npostgres = { url = \"postgresql://ann@db.example/a\", physical = true, \
+         receive = true, password = { credential = \"ann\" } }\nschedule = \"daily 02:00\"\n",
+    );
+    let names = [
+        "backup-app",
+        "backup-main",
+        "copy-drive",
+        "copy-far",
+        "drill",
+        "drill-rebuild",
+        "prune",
+        "verify",
+        "watch",
+    ];
+    for (options, count) in
+        [(&[][..], 2 * names.len()), (&["--user"], 2 * names.len()), (&["--agent"], 1)]
+    {
+        let arguments = [&["systemd", "--yes"], options].concat();
+        install(&world, &arguments).expect(0);
+        let folder = match options.contains(&"--user") {
+            true => world.path(&format!("root{}/systemd/user", world.text("home/config"))),
+            false => world.path("root/etc/systemd/system"),
+        };
+        let mut files: Vec<PathBuf> =
+            fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        assert_eq!(files.len(), count, "{files:?}");
+        if options.is_empty() {
+            let there = |name: &str| folder.join(format!("lifeboat-{name}.service")).exists();
+            assert!(names.iter().all(|name| there(name)), "{files:?}");
+            // What the watch asks a server for it needs the password for, as a backup does.
+            let watch = text(&folder.join("lifeboat-watch.service"));
+            assert!(watch.contains("LoadCredential=ann\nLoadCredential=ops\n"), "{watch}");
+        }
+        let mut words = vec!["verify", "--man=no"];
+        words.extend(options.contains(&"--user").then_some("--user"));
+        let Some(output) = analyze(&words, &files) else { return };
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && !said.contains("lifeboat"), "{options:?}: {said}");
+    }
+}

@@ -101,6 +101,7 @@ mod stores_world;
 mod soak;
 mod standby;
 mod standing;
+mod standing_server;
 mod status;
 mod support;
 mod wal;

@@ -129,6 +129,26 @@ fn end_the_grace_time(server: &Server, keys: &(String, String)) {
     }
 }
 
+/// Another host, with nothing but the repository and credentials that may read it.
+fn who_may_only_read_watches(server: &Server, keys: &(String, String)) {
+    let other = World::new();
+    let secret = other.path("home/secret");
+    std::fs::write(&secret, &keys.1).unwrap();
+    crate::support::set_mode(&secret, 0o600);
+    other.configure(&format!(
+        "[repository.bucket]\nurl = \"s3://{BUCKET}/chat\"\nendpoint = \"http://{}\"\n\
+         access_key_id = \"{}\"\nsecret_access_key = {{ file = \"{}\" }}\n\
+         [source.app]\nsqlite = \"$DATA/app.db\"\n",
+        server.address,
+        keys.0,
+        secret.display(),
+    ));
+    other.run(&["watch", "bucket", "--max-age", "1h"]).expect(0);
+    other.run(&["watch", "bucket", "--max-age", "0s"]).expect(21).says("app: the newest moment");
+    make_database(&other.path("data/app.db"), 5);
+    other.run(&["backup"]).expect(13);
+}
+
 #[test]
 fn credentials_without_the_right_to_delete_make_backups_and_others_prune() {
     let Some((server, keys)) = Server::moto_with_rights() else { return };
@@ -154,6 +174,7 @@ fn credentials_without_the_right_to_delete_make_backups_and_others_prune() {
         world.run(&["backup"]).expect(0);
     }
     world.run(&["verify"]).expect(0);
+    who_may_only_read_watches(&server, &keys[2]);
     // Marking is a put; the bytes are for somebody with the right to delete.
     let count = || world.run(&["list", "--json"]).expect(0).json().as_array().unwrap().len();
     world.run(&["prune", "--yes"]).expect(0);
@@ -268,6 +289,13 @@ fn a_backup_is_locked_until_its_planned_end() {
         }
         of_backup += 1;
     }
+    // Whoever watches the backups is told until when nobody can delete the newest one.
+    let metrics = world.run(&["status", "--format", "prometheus"]).expect(0).out;
+    let immutable = |line: &&str| line.starts_with("lifeboat_immutable_until_timestamp_seconds{");
+    let line = metrics.lines().find(immutable).unwrap_or_else(|| panic!("{metrics}"));
+    let until: f64 = line.rsplit(' ').next().unwrap().parse().unwrap();
+    let days = (until - jiff::Timestamp::now().as_second() as f64) / 86_400.0;
+    assert!((35.0..=39.0).contains(&days), "{line}");
     assert_eq!(of_backup, 4, "the database, its page hashes, the manifest, and whose folder it is");
 }
 
@@ -470,4 +498,18 @@ fn a_clock_that_is_off_is_told_before_the_server_refuses() {
     let told = check(20);
     assert!(told.code != 0 && told.out.contains("20 min ahead of"), "{told:?}");
     assert!(format!("{}{}", told.out, told.err).contains("timedatectl"), "{told:?}");
+    // Both observers tell of it, and metrics by how much.
+    let run = |minutes: i64, arguments: &[&str]| {
+        let now = jiff::Timestamp::now() + jiff::SignedDuration::from_mins(minutes);
+        let mut command = world.command(arguments);
+        command.env("LIFEBOAT_CLOCK_AT", now.to_string());
+        crate::support::ran(command.output().unwrap()).expect(0)
+    };
+    for named in [&["watch"][..], &["watch", "bucket"]] {
+        let watch = [named, &["--unattended", "--json"]].concat();
+        let skew = |minutes| run(minutes, &watch).out.contains("\"clock-skew\"");
+        assert!(!skew(0) && skew(5), "{named:?}");
+    }
+    let metrics = run(5, &["status", "--format", "prometheus"]).out;
+    assert!(metrics.contains("code=\"clock-skew\",severity=\"warning\"} 1"), "{metrics}");
 }

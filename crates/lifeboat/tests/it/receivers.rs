@@ -162,7 +162,9 @@ impl Drop for MailServer {
     }
 }
 
-fn certify(world: &World) {
+/// A certificate for localhost, `server.pem`, that lasts for two days, as does that of `ca.pem`,
+/// which signed it.
+pub(crate) fn certify(world: &World) {
     let script = "set -e; curve='-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes'
         openssl req -x509 $curve -keyout ca.key -out ca.pem -days 2 -subj /CN=ca
         openssl req $curve -keyout server.key -out server.csr -subj /CN=localhost

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::receivers::MailServer;
+use crate::receivers::{MailServer, Receiver};
 use crate::support::{Ran, World, ran};
 
 fn at(world: &World, clock: &str, arguments: &[&str]) -> Ran {
@@ -171,11 +171,13 @@ fn certificates_and_credentials_that_end_are_told() {
     let token = world.text("token");
     fs::write(&token, "sv=2022-11-02&se=2040-01-01T00%3A00%3A00Z&sig=x\n").unwrap();
     crate::support::set_mode(std::path::Path::new(&token), 0o600);
-    let (ca, port) = (world.text("ca.pem"), server.port);
+    // One that refuses at once: what is not there at all is tried again and again.
+    let refuses = Receiver::new(403);
+    let (ca, port, azure) = (world.text("ca.pem"), server.port, &refuses.address);
     configured(
         &world,
         &format!(
-            "rpo = \"1d\"\n[repository.far]\nurl = \"az://backups/x\"\nendpoint = \"http://127.0.0.1:9\"\n\
+            "rpo = \"1d\"\n[repository.far]\nurl = \"az://backups/x\"\nendpoint = \"http://{azure}\"\n\
              account = \"a\"\nsas_token = {{ file = \"{token}\" }}\n\
              [notify.mail]\nca_certificate = \"{ca}\"\ncommands = [\"prune\"]\n\
              email = {{ host = \"localhost\", port = {port}, from = \"a@b.de\", to = [\"c@d.de\"] }}\n"

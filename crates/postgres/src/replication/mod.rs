@@ -26,3 +26,4 @@ pub use copy_both::{ReplicationEnd, WalMessage};
 pub use copy_in::{CopyIn, LoadingConnection};
 pub use copy_out::CopyOut;
 pub use lsn::Lsn;
+pub use parameters::{TlsServer, TlsUse};

@@ -8,7 +8,7 @@ use lifeboat_core::{Error, Kind, Result};
 
 use super::passfile;
 use crate::address::{Address, Secret};
-use crate::client::ClientOptions;
+use crate::client::{Client, ClientOptions};
 
 /// Where Debian's servers have their sockets; then where others have them.
 const SOCKET_FOLDERS: &[&str] = &["/var/run/postgresql", "/run/postgresql", "/tmp"];
@@ -144,6 +144,49 @@ impl Parameters {
         };
         let database = self.database.as_deref().unwrap_or(&self.user);
         passfile::password(&file, &host, &port, &["replication", database], &self.user)
+    }
+}
+
+/// What a connection to a server uses of TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsUse {
+    /// The servers that may be asked for their certificates.
+    pub servers: Vec<TlsServer>,
+    /// The file of our own certificate, and that of those that are trusted, where there are such.
+    pub certificates: Vec<PathBuf>,
+}
+
+/// A server that may speak TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsServer {
+    /// The name that its certificate must say.
+    pub name: String,
+    /// What is connected to.
+    pub address: String,
+    /// The port.
+    pub port: u16,
+}
+
+impl TlsUse {
+    /// Of a client, by its address, service and environment. Connects to nothing.
+    pub fn of(client: &Client) -> Result<Self> {
+        let parameters = Parameters::of(client.address(), client.options())?;
+        // What runs behind a command is reached from there.
+        if parameters.tls_mode == TlsMode::Disable || !client.is_local() {
+            return Ok(TlsUse::default());
+        }
+        let server = |place: Place| match place {
+            Place::Host { name, address, port } => Some(TlsServer { name, address, port }),
+            Place::Socket(_) => None,
+        };
+        let servers: Vec<TlsServer> = parameters.places.into_iter().filter_map(server).collect();
+        if servers.is_empty() {
+            return Ok(TlsUse::default());
+        }
+        let own = parameters.client_certificate.map(|(certificate, _)| certificate);
+        let files = own.into_iter().chain(parameters.root_certificates);
+        let certificates = files.filter(|file| file.is_file()).collect();
+        Ok(TlsUse { servers, certificates })
     }
 }
 

@@ -10,7 +10,7 @@
 //!
 //! What is stored is looked at by `view`: which moments can be restored, what is missing; `records`
 //! finds times in segments; `keep` says what base backups need. `server` asks a running server how
-//! its archiver does.
+//! its archiver does, `since` what it committed that is not archived.
 
 pub mod ahead;
 mod archive;
@@ -21,6 +21,7 @@ mod name;
 pub mod receive;
 mod records;
 mod server;
+mod since;
 mod spool;
 mod timeline;
 mod view;
@@ -32,6 +33,7 @@ pub use keep::{WalRule, WorldOfRule};
 pub use name::{Kept, Lsn, Segment, WalFile, log_prefix};
 pub use records::{RecordReader, Times};
 pub use server::{ArchiverState, Complaint, Slot};
+pub use since::{Archived, Behind, committed_behind};
 pub use spool::Spool;
 pub use timeline::History;
 pub(crate) use view::stretch;

@@ -58,6 +58,8 @@ pub struct RecordReader {
     partial: Option<Partial>,
     previous: Option<u64>,
     is_over: bool,
+    /// Only records that end behind this place count.
+    behind: Lsn,
     times: Times,
 }
 
@@ -79,8 +81,20 @@ impl RecordReader {
             partial: None,
             previous: None,
             is_over: false,
+            behind: Lsn(0),
             times: Times::default(),
         }
+    }
+
+    /// Only times of records count that end behind that place.
+    pub fn only_behind(mut self, place: Lsn) -> Self {
+        self.behind = place;
+        self
+    }
+
+    /// The first time that was found so far, in whole pages.
+    pub fn first(&self) -> Option<Timestamp> {
+        self.times.first
     }
 
     /// Reads a whole segment, or its beginning, at hand. `None` if it has no header.
@@ -207,7 +221,9 @@ impl RecordReader {
                 self.is_over = true;
                 return;
             }
-            self.note(bytes, end);
+            if end > self.behind.0 {
+                self.note(bytes, end);
+            }
         }
         (self.times.end, self.times.last_begins) = (Some(Lsn(end)), Some(Lsn(begins)));
     }

@@ -15,6 +15,9 @@ pub struct ArchiverState {
     pub mode: String,
     /// `archive_command`; empty where it has none, or a module archives.
     pub command: String,
+    /// `archive_timeout`: after so long a file is ended in which something was committed, in
+    /// milliseconds; 0 for never.
+    pub timeout_ms: u64,
     /// How many attempts failed since the counters began.
     pub failed: u64,
     /// Whether the last attempt failed.
@@ -91,6 +94,8 @@ impl ArchiverState {
     pub fn read(session: &mut Session) -> Result<ArchiverState> {
         let row = session.row(
             "SELECT pg_catalog.current_setting('archive_mode') AS mode, \
+             1000 * (SELECT setting::bigint FROM pg_catalog.pg_settings \
+             WHERE name = 'archive_timeout') AS timeout_ms, \
              pg_catalog.current_setting('archive_command') AS command, failed_count AS failed, \
              failed_count > 0 AND (last_archived_time IS NULL \
              OR last_failed_time > last_archived_time) AS failing, \
@@ -109,6 +114,7 @@ impl ArchiverState {
         )?;
         let mut state = ArchiverState {
             mode: text(&row, "mode").unwrap_or_default(),
+            timeout_ms: number(&row, "timeout_ms").unwrap_or(0),
             // "(disabled)" is what a server says that does not archive.
             command: text(&row, "command").filter(|text| text != "(disabled)").unwrap_or_default(),
             failed: number(&row, "failed").unwrap_or(0),

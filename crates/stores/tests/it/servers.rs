@@ -114,8 +114,8 @@ make_server("127.0.0.1", int(sys.argv[1]), app, threaded=True,
         Some(server)
     }
 
-    /// moto that asks who it is: a bucket with object lock, and two pairs of keys. The first may do
-    /// what a host that makes backups needs and no more, the second everything.
+    /// moto that asks who it is: a bucket with object lock, and three pairs of keys. The first may
+    /// do what a host that makes backups needs and no more, the second everything, the third read.
     pub(crate) fn moto_with_rights() -> Option<(Server, Vec<(String, String)>)> {
         let library = installed().join("moto");
         if !library.join("moto").exists() || !library.join("boto3").exists() {
@@ -132,6 +132,7 @@ iam = client("iam")
 for user, actions in [
     ("backup", ["s3:PutObject", "s3:GetObject", "s3:ListBucket", "s3:AbortMultipartUpload"]),
     ("prune", ["s3:*"]),
+    ("watch", ["s3:GetObject", "s3:ListBucket"]),
 ]:
     iam.create_user(UserName=user)
     statement = {"Effect": "Allow", "Action": actions, "Resource": "*"}
@@ -143,7 +144,7 @@ for user, actions in [
         let server = Server::start(tempfile::tempdir().unwrap(), |_, port| {
             let mut command = Command::new("python3");
             command.args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()]);
-            command.env("PYTHONPATH", &library).env("INITIAL_NO_AUTH_ACTION_COUNT", "7");
+            command.env("PYTHONPATH", &library).env("INITIAL_NO_AUTH_ACTION_COUNT", "10");
             command
         });
         let mut command = Command::new("python3");

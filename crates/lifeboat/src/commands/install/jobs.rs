@@ -388,11 +388,11 @@ fn backup(
 }
 
 /// What a backup of a server needs beyond that of a file.
-struct Server {
-    network: Network,
-    credentials: Vec<String>,
+pub(super) struct Server {
+    pub(super) network: Network,
+    pub(super) credentials: Vec<String>,
     runs_commands: bool,
-    sees: Vec<PathBuf>,
+    pub(super) sees: Vec<PathBuf>,
 }
 
 impl Default for Server {
@@ -403,7 +403,7 @@ impl Default for Server {
 }
 
 impl Server {
-    fn of(
+    pub(super) fn of(
         session: &Session,
         name: &str,
         source: &SourceConfig,

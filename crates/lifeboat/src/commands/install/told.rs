@@ -2,7 +2,7 @@
 
 use lifeboat_core::Result;
 
-use super::jobs::{Job, Network, of_repositories};
+use super::jobs::{Job, Network, Server, of_repositories};
 use crate::config::notify::NotifyConfig;
 use crate::config::postgres::SecretConfig;
 use crate::repositories::Place;
@@ -16,10 +16,17 @@ pub(super) fn watch(session: &Session, places: &[Place]) -> Result<Option<Job>> 
     let title = "Watch over all backups";
     let job = of_repositories(session, "watch", title, "*/15 * * * *", places)?;
     let arguments = vec!["watch".to_owned(), "--unattended".to_owned()];
-    // Servers of databases are asked how their archivers do.
-    let is_server = session.loaded()?.config.source.values().any(|one| one.postgres.is_some());
-    let network = if is_server { Network::Any } else { job.network };
-    Ok(Some(Job { arguments, network, ..job }))
+    let mut job = Job { arguments, ..job };
+    // Servers of databases are asked how their archivers do, and what ends.
+    for (name, source) in &session.loaded()?.config.source {
+        let Some(postgres) = &source.postgres else { continue };
+        let server = Server::of(session, name, source, &postgres.0)?;
+        job.network = job.network.max(server.network);
+        job.sees.extend(server.sees);
+        job.credentials.extend(server.credentials);
+        job.runs_commands |= !postgres.0.command.is_empty();
+    }
+    Ok(Some(job))
 }
 
 /// Adds to a job what the deliveries at its end need.

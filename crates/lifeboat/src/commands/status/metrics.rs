@@ -32,8 +32,8 @@ const OF_ROWS: &[OfRow] = &[
     ("expected_interval_seconds", "The time between two runs of the schedule.", |row| {
         row.measured.interval_ms.map(of_ms)
     }),
-    ("newest_point_timestamp_seconds", "The newest moment that can be restored.", |row| {
-        row.log_held.or(row.taken_at).map(seconds)
+    ("newest_point_timestamp_seconds", "The moment up to which nothing would be lost.", |row| {
+        row.safe_until().map(seconds)
     }),
     ("oldest_point_timestamp_seconds", "When the oldest backup was taken.", |row| {
         row.measured.oldest_at.map(seconds)

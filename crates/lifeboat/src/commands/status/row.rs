@@ -18,7 +18,7 @@ use crate::repositories::Opened;
 use crate::rotation::Rule;
 use crate::session::Session;
 use crate::sources::Target;
-use crate::standing::{Alert, Code, Facts, Objective, Promise, Severity, judge};
+use crate::standing::{Alert, Code, Facts, LogEnd, Objective, Promise, Severity, judge};
 use crate::ui::units;
 
 /// A source in one repository.
@@ -36,6 +36,8 @@ pub(crate) struct Row {
     /// a cluster the moment alone.
     pub(crate) log_state: Option<String>,
     pub(crate) log_held: Option<Timestamp>,
+    /// Until when its server committed nothing that is not stored, where it was asked.
+    pub(crate) unchanged_until: Option<Timestamp>,
     /// How much may be lost, where this host follows it.
     #[serde(serialize_with = "as_json")]
     pub(crate) following: Option<Following>,
@@ -107,7 +109,7 @@ impl Row {
     /// What nothing but the facts decides.
     pub(crate) fn of(facts: &Facts, entry: Option<&SourceEntry>, now: Timestamp) -> Self {
         let status = status::of_source(entry, now, None);
-        let rpo = Objective::rpo(facts.promise.age_ms_max, facts.newest_at, now);
+        let rpo = Objective::rpo(facts.promise.age_ms_max, facts.safe_until(), now);
         let rto = Objective::rto(facts.promise.rto_ms_max, facts.drill, facts.newest_bytes);
         let taken_at = status.newest_good.map(|newest| newest.taken_at);
         Row {
@@ -123,6 +125,7 @@ impl Row {
             taken_at,
             log_state: facts.logged.as_ref().map(|(state, _)| state.clone()),
             log_held: facts.newest_at.filter(|at| Some(*at) > taken_at),
+            unchanged_until: facts.unchanged_until,
             following: None,
             age_ms: rpo.measured_ms,
             age_ms_max: facts.promise.age_ms_max,
@@ -144,6 +147,12 @@ impl Row {
         }
     }
 
+    /// The moment up to which nothing would be lost; `None` where nothing is stored.
+    pub(crate) fn safe_until(&self) -> Option<Timestamp> {
+        let newest = self.log_held.or(self.taken_at)?;
+        Some(self.unchanged_until.map_or(newest, |until| until.max(newest)))
+    }
+
     /// A source by its folder, of which no configuration says more.
     pub(super) fn of_entry(
         session: &Session,
@@ -152,12 +161,25 @@ impl Row {
         (name, entry): (&str, Option<&SourceEntry>),
         promise: Promise,
     ) -> Result<Row> {
+        Row::asked(session, env, opened, (name, entry), promise, &|_| None)
+    }
+
+    /// The same, with what a server says of the time behind the end of its log.
+    fn asked(
+        session: &Session,
+        env: &Env,
+        opened: &Opened,
+        (name, entry): (&str, Option<&SourceEntry>),
+        promise: Promise,
+        unchanged_until: &dyn Fn(LogEnd) -> Option<Timestamp>,
+    ) -> Result<Row> {
         let now = env.clock.now();
         let repository = &opened.repository;
-        let facts = match entry {
+        let mut facts = match entry {
             Some(entry) => Facts::of_entry(session, env, repository, (name, entry), promise)?,
             None => Facts::nothing(name, &repository.url(), promise),
         };
+        facts.unchanged_until = facts.log_end.and_then(unchanged_until);
         let mut row = Row::of(&facts, entry, now);
         if let Some((state, moment)) = &facts.logged {
             let place = (&*opened.place.url, entry.map_or("", |entry| &*entry.folder));
@@ -179,19 +201,20 @@ impl Row {
     ) -> Result<Row> {
         let now = env.clock.now();
         let promise = promise_of(session, target, max_age_ms, now);
-        let mut row = Row::of_entry(session, env, opened, (&target.name, entry), promise)?;
+        // A server that does not answer is for `doctor` to tell.
+        let server = target.is_cluster().then(|| wal::state(target).ok()).flatten();
+        let until = |end| wal::unchanged_until(env, target, server.as_ref()?, end);
+        let entry_of = (target.name.as_str(), entry);
+        let mut row = Row::asked(session, env, opened, entry_of, promise, &until)?;
         row.drills = row.drills.promised(&target.drill);
         row.measured = row.measured.promised(target, now, &session.surroundings.time_zone);
         let last = attempts::last(session, env, target, &opened.place.url);
         row.last_attempt_ever = last.clone();
         // One that was made in another way since then is the better news.
         row.last_attempt = last.filter(|last| row.taken_at.is_none_or(|at| at <= last.ended_at));
-        if target.is_cluster() {
-            // A server that does not answer is for `doctor` to tell.
-            if let Ok(state) = wal::state(target) {
-                row.archiver = state.complaints(wal::free_bytes(&state));
-                row.measured.ask(&state);
-            }
+        if let Some(state) = &server {
+            row.archiver = state.complaints(wal::free_bytes(state));
+            row.measured.ask(state);
         }
         row.measured.ask_for_lock(opened, entry, row.newest_good.as_deref())?;
         let rule = Rule::of(&opened.place, target, None).filter(|_| target.prune_after_backup);

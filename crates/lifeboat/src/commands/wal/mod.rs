@@ -1,5 +1,6 @@
 //! `lifeboat wal`: the log of a PostgreSQL cluster, into the repositories and back.
 
+mod behind;
 mod check;
 pub(crate) mod exit;
 mod fetch;
@@ -12,6 +13,7 @@ mod receive;
 
 use std::process::ExitCode;
 
+pub(crate) use self::behind::unchanged_until;
 pub(crate) use self::check::{free_bytes, state};
 
 use lifeboat_core::env::Env;
