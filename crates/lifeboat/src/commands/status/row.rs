@@ -203,7 +203,7 @@ impl Row {
         let promise = promise_of(session, target, max_age_ms, now);
         // A server that does not answer is for `doctor` to tell.
         let server = target.is_cluster().then(|| wal::state(target).ok()).flatten();
-        let until = |end| wal::unchanged_until(env, target, server.as_ref()?, end);
+        let until = |end| wal::unchanged_until(env, target, (server.as_ref()?, now), end);
         let entry_of = (target.name.as_str(), entry);
         let mut row = Row::asked(session, env, opened, entry_of, promise, &until)?;
         row.drills = row.drills.promised(&target.drill);
