@@ -109,7 +109,10 @@ impl Row {
     /// What nothing but the facts decides.
     pub(crate) fn of(facts: &Facts, entry: Option<&SourceEntry>, now: Timestamp) -> Self {
         let status = status::of_source(entry, now, None);
-        let rpo = Objective::rpo(facts.promise.age_ms_max, facts.safe_until(), now);
+        let mut rpo = Objective::rpo(facts.promise.age_ms_max, facts.safe_until(), now);
+        if let Some(until) = facts.unchanged_until {
+            rpo.basis = format!("up to {until} the server committed nothing that is not stored");
+        }
         let rto = Objective::rto(facts.promise.rto_ms_max, facts.drill, facts.newest_bytes);
         let taken_at = status.newest_good.map(|newest| newest.taken_at);
         Row {
