@@ -2,6 +2,7 @@
 //! take first; then it does that.
 
 mod host_key;
+mod leftovers;
 mod look;
 mod lost_backups;
 mod offers;
@@ -31,15 +32,16 @@ use crate::ui::units;
 ///
 /// For three in the morning. It looks at the database itself with its -wal and its journal, at the
 /// newest good restore points of every repository, at what earlier restores and migrations kept
-/// beside it, at backups of scripts in the usual folders, and at what a salvage would read. It
-/// says of each what would be lost, and recommends in the order of the guides: a backup, a backup
+/// beside it, at backups of scripts in the usual folders (of a server's database at their dumps),
+/// and at what a salvage would read. It says of each what would be lost, and recommends in the order of the guides: a backup, a backup
 /// with the -wal that is still there, what was kept aside, the copy before a migration, a salvage,
 /// and last a fresh database. What is certain to lose nothing goes before all of these.
 ///
 /// Looking changes nothing. On a terminal it asks which one to take; --take N takes it. Each is
 /// done by the commands that are shown, in their order. Whatever is taken, what is there now is
 /// kept beside it, and `lifeboat undo` goes back to it; a configured service is stopped and
-/// started.
+/// started. What a rescue left that was killed is told; what it did not finish goes with
+/// the next one.
 ///
 /// Three emergencies have an option of their own. --disk-full lists what may be deleted safely:
 /// what killed runs left, what restores and migrations kept long ago, what retention would remove;
@@ -90,7 +92,7 @@ pub(crate) fn run(session: &Session, args: &Args) -> Result<ExitCode> {
     let target = target(session, args.what.as_deref())?;
     let facts = match target.path.is_some() {
         true => look::look(session, &env, &target, &args.look_in)?,
-        false => server::look(session, &env, &target)?,
+        false => server::look(session, &env, &target, &args.look_in)?,
     };
     session.progress.clear();
     let verdict = judge(&facts);
@@ -228,6 +230,8 @@ fn take(session: &Session, env: &Env, target: &Target, offer: &Offer) -> Result<
         let question = format!("taking {}", units::one_line(&offer.title));
         crate::ui::confirm::confirm(&session.surroundings, printer, &question, &target.name)?;
     }
+    let place = target.path.as_deref().map(sources::place_of).transpose()?;
+    let left = place.map_or_else(Vec::new, |place| leftovers::find(&place));
     let done = offer.steps.iter().try_for_each(|step| {
         printer.note(&format!("-> {}", step.text()));
         step.take(session, env, target.service.as_ref())
@@ -237,6 +241,7 @@ fn take(session: &Session, env: &Env, target: &Target, offer: &Offer) -> Result<
         offer.steps.iter().for_each(Step::tidy);
     }
     done?;
+    leftovers::remove(session, &left);
     if matches!(offer.way, Way::Salvage) {
         printer.note(
             "the tables _lifeboat_salvage and lost_and_found say what is in doubt; nobody else \

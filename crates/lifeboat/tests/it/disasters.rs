@@ -243,6 +243,34 @@ fn a_dropped_database_of_postgres_comes_back_with_one_command_and_a_wrong_restor
     let number = kept.unwrap_or_else(|| panic!("{looked:#}"))["number"].to_string();
     run(&world, &["rescue", "shop", "--take", &number, "--yes"]).expect(0);
     assert_eq!(server.ask("shop", "SELECT count(*) FROM public.agents"), ["100"]);
+    comes_back_from_a_dump_of_a_script(&server, &world);
+}
+
+/// No repository any more, but the folder of the guide's script; its newest dump was cut short.
+fn comes_back_from_a_dump_of_a_script(server: &crate::postgres_server::Server, world: &World) {
+    let run = crate::postgres_server::run;
+    let dump = server.tool("pg_dump", "shop").output().unwrap().stdout;
+    fs::create_dir(world.path("old")).unwrap();
+    for (name, bytes) in [
+        ("shop_postgres_20260106_120000.sql", &dump[..]),
+        ("shop_postgres_20260107_120000.sql", &dump[..dump.len() / 2]),
+        ("other_postgres_20260108_120000.sql", &dump[..]),
+    ] {
+        let path = world.path("old").join(name);
+        fs::write(&path, bytes).unwrap();
+        assert!(Command::new("gzip").arg(&path).status().unwrap().success());
+    }
+    fs::remove_dir_all(world.path("repo")).unwrap();
+    server.sql("postgres", "DROP DATABASE shop");
+    let old = world.text("old");
+    let looked = run(world, &["rescue", "shop", "--look-in", &old, "--json"]).expect(20).json();
+    assert_eq!(looked["offers"][0]["way"], "backup", "{looked:#}");
+    assert_eq!(looked["offers"][0]["as_of"], "2026-01-06T12:00:00Z", "{looked:#}");
+    let unsound = looked["unsound"].as_array().unwrap();
+    assert_eq!(unsound.len(), 1, "{looked:#}");
+    assert!(unsound[0]["what"].as_str().unwrap().contains("20260107"), "{looked:#}");
+    run(world, &["rescue", "shop", "--look-in", &old, "--take", "1", "--yes"]).expect(0);
+    assert_eq!(server.ask("shop", "SELECT count(*) FROM public.agents"), ["100"]);
 }
 
 /// A file that is as old as that.

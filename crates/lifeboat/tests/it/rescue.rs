@@ -280,6 +280,36 @@ fn of_several_sources_one_is_named() {
     assert_eq!(rows(&other), 200);
 }
 
+/// What a rescue left that was killed: told, and what was not finished goes; what somebody may need
+/// stays, and what is being made now, too.
+#[test]
+fn what_a_killed_rescue_left_is_told_and_what_it_did_not_finish_goes() {
+    let world = world();
+    damage(&world.path("data/chat.db"));
+    let finished = world.path("data/chat.db.salvaged-20260106-120000");
+    let unfinished = world.path("data/.chat.db.salvaged-20260106-120000.salvage-0000ab12");
+    let in_use = world.path("data/.chat.db.salvaged-20260106-120001.salvage-0000ab13");
+    let others = world.path("data/chat.db.salvaged-by-hand");
+    for path in [&finished, &unfinished, &in_use, &others] {
+        fs::write(path, "rows").unwrap();
+    }
+    let maker = fs::File::open(&in_use).unwrap();
+    maker.try_lock().unwrap();
+    let looked = world.run(&["rescue", "chat", "--json"]).expect(20).json();
+    let notes: Vec<String> =
+        looked["notes"].as_array().unwrap().iter().map(|note| note.to_string()).collect();
+    let says = |path: &std::path::Path| {
+        let word = path.to_str().unwrap().to_owned();
+        notes.iter().filter(move |note| note.contains(&word))
+    };
+    assert!(says(&finished).all(|note| note.contains("rm ")) && says(&finished).count() == 1);
+    assert_eq!((says(&unfinished).count(), says(&in_use).count()), (1, 0), "{notes:?}");
+    assert_eq!(says(&others).count(), 0, "{notes:?}");
+    world.run(&["rescue", "chat", "--take", "1", "--yes"]).expect(0).says("of a rescue");
+    assert!(!unfinished.exists());
+    assert!(finished.exists() && in_use.exists() && others.exists());
+}
+
 /// Killed at any moment of a salvage that is taken, it is run again and comes to the same end.
 #[test]
 fn killed_half_way_it_is_run_again() {

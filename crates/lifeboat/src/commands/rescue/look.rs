@@ -13,6 +13,7 @@ use lifeboat_core::{Kind, Result};
 use lifeboat_salvage::{Request, examine};
 use lifeboat_sqlite::{KIND, Probe, SqliteEngine, glance};
 
+use super::leftovers;
 use super::offers::{Copy, Facts, Live, Salvage, Way};
 use super::scripts;
 use super::steps::Step;
@@ -64,6 +65,7 @@ pub(super) fn look(
             None => format!("{} ({}) has {path} open: stop it first", holder.name, holder.pid),
         }
     }));
+    notes.extend(leftovers::find(&place).iter().map(|path| leftovers::note(path)));
     let sides = SqliteEngine.side_files(&place);
     let is_there = |path: &Path| fs::symlink_metadata(path).is_ok();
     let fresh = is_there(&place) || sides.iter().any(|side| is_there(side));

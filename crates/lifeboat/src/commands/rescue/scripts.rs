@@ -1,5 +1,5 @@
 //! Copies that no repository knows: what restores and migrations kept beside the database, and
-//! what scripts left in the usual folders.
+//! what scripts left in the usual folders, files of SQLite and dumps of a server's database.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,12 @@ use lifeboat_core::adopt::{
 use lifeboat_core::env::Env;
 use lifeboat_core::manifest::CheckLevel;
 use lifeboat_core::restore::{UndoRequest, undo_plan};
-use lifeboat_sqlite::{KIND, SqliteEngine};
+use lifeboat_sqlite::SqliteEngine;
 
 use super::offers::{Copy, Way};
+use super::space::folders_of_repositories;
 use super::steps::Step;
+use crate::postgres::Database;
 use crate::session::Session;
 use crate::sources::{self, Target};
 
@@ -24,7 +26,17 @@ const USUAL: &[&str] = &["/var/backups", "/backups", "/data/backups", "/srv/back
 /// So many of a kind are looked into, the newest first: each is decompressed and checked.
 const LOOKED_INTO_MAX: usize = 2;
 
-/// Everything that was found, newest first within its kind.
+/// The database that is lost, as scripts knew it.
+struct Lost<'a> {
+    target: &'a Target,
+    content: Content,
+    /// Its file, or its name on the server.
+    path: PathBuf,
+    /// Where it goes back to, as `restore --to` takes it.
+    to: String,
+}
+
+/// Copies of a SQLite database, newest first within their kind.
 pub(super) fn look(
     session: &Session,
     env: &Env,
@@ -33,39 +45,70 @@ pub(super) fn look(
     look_in: &[PathBuf],
     notes: &mut Vec<String>,
 ) -> Vec<Copy> {
+    let beside = place.parent().unwrap_or(Path::new("/"));
+    let mut folders = vec![beside.to_owned(), beside.join("backups")];
+    folders.extend(usual(session, target));
+    let to = place.to_string_lossy().into_owned();
+    let lost = Lost { target, content: Content::Sqlite, path: place.to_owned(), to };
+    let mut copies: Vec<Copy> = kept(env, target, place).into_iter().collect();
+    copies.extend(search(session, env, &lost, (&folders, look_in), notes));
+    copies
+}
+
+/// Dumps of a server's database that scripts made, newest first.
+pub(super) fn dumps(
+    session: &Session,
+    env: &Env,
+    (target, database): (&Target, &Database),
+    look_in: &[PathBuf],
+    notes: &mut Vec<String>,
+) -> Vec<Copy> {
+    let path = PathBuf::from(database.address().database().unwrap_or(&target.name));
+    let lost = Lost { target, content: Content::Dump, path, to: database.address().url() };
+    search(session, env, &lost, (&usual(session, target), look_in), notes)
+}
+
+fn search(
+    session: &Session,
+    env: &Env,
+    lost: &Lost<'_>,
+    (folders, look_in): (&[PathBuf], &[PathBuf]),
+    notes: &mut Vec<String>,
+) -> Vec<Copy> {
     let mut seen = BTreeMap::new();
-    for folder in folders(target, place, look_in) {
-        match adopt::survey(std::slice::from_ref(&folder), false) {
+    let there = folders.iter().filter(|folder| folder.is_dir());
+    for folder in there.chain(look_in) {
+        match adopt::survey(std::slice::from_ref(folder), false) {
             Ok(found) => seen.extend(found.into_iter().map(|seen| (seen.path.clone(), seen))),
             // A repository of ours is looked at as one.
-            Err(_) if !look_in.contains(&folder) => {}
+            Err(_) if !look_in.contains(folder) => {}
             Err(error) => notes.push(error.to_string()),
         }
     }
     let known = [KnownSource {
-        name: target.name.clone(),
-        kind: KIND.to_owned(),
-        path: Some(place.to_owned()),
-        pattern: target.pattern.clone(),
+        name: lost.target.name.clone(),
+        kind: lost.content.kind().to_owned(),
+        path: Some(lost.path.clone()),
+        pattern: lost.target.pattern.clone(),
     }];
     let mut candidates: Vec<Candidate> = seen
         .into_values()
         .filter_map(|seen| candidate(session, env, seen))
         .filter(|found| {
             let folder = found.path.parent().unwrap_or(Path::new("/"));
-            found.script.content == Content::Sqlite
+            found.script.content == lost.content
                 && !adopt::candidates(&found.script, folder, &known).is_empty()
         })
         .collect();
     candidates.sort_by_key(|found| std::cmp::Reverse(found.decided.taken_at));
-    let mut copies: Vec<Copy> = kept(env, target, place).into_iter().collect();
+    let mut copies = Vec::new();
     let mut counts = BTreeMap::new();
     for candidate in &candidates {
         let way = way(&candidate.script.occasion);
         let count = counts.entry(way).or_insert(0);
         *count += 1;
         if *count <= LOOKED_INTO_MAX {
-            copies.push(of_file(session, env, target, place, candidate));
+            copies.push(of_file(session, env, lost, candidate));
         }
     }
     let more: usize = counts.values().map(|count| count.saturating_sub(LOOKED_INTO_MAX)).sum();
@@ -83,15 +126,12 @@ fn way(occasion: &Occasion) -> Way {
     }
 }
 
-fn folders(target: &Target, place: &Path, look_in: &[PathBuf]) -> Vec<PathBuf> {
-    let beside = place.parent().unwrap_or(Path::new("/"));
-    let mut folders = vec![beside.to_owned(), beside.join("backups")];
-    for usual in USUAL.iter().map(Path::new) {
-        folders.extend([usual.to_owned(), usual.join(&target.name)]);
-    }
-    folders.retain(|folder| folder.is_dir());
-    folders.extend(look_in.iter().cloned());
-    folders
+/// Folders where scripts put backups, and those of our repositories: whoever had a script before
+/// took the same one.
+fn usual(session: &Session, target: &Target) -> Vec<PathBuf> {
+    let local = folders_of_repositories(session);
+    let usual = USUAL.iter().map(PathBuf::from).chain(local);
+    usual.flat_map(|folder| [folder.join(&target.name), folder]).collect()
 }
 
 fn candidate(session: &Session, env: &Env, seen: Seen) -> Option<Candidate> {
@@ -102,18 +142,12 @@ fn candidate(session: &Session, env: &Env, seen: Seen) -> Option<Candidate> {
 }
 
 /// A file of a script, looked into.
-fn of_file(
-    session: &Session,
-    env: &Env,
-    target: &Target,
-    place: &Path,
-    candidate: &Candidate,
-) -> Copy {
+fn of_file(session: &Session, env: &Env, lost: &Lost<'_>, candidate: &Candidate) -> Copy {
     let engines = sources::engines();
     let options = LookOptions {
         engines: &engines,
         check: CheckLevel::Quick,
-        check_memory_bytes: target.options.check_memory_bytes,
+        check_memory_bytes: lost.target.options.check_memory_bytes,
         scratch_folder: &session.folders.scratch,
     };
     let path = candidate.path.to_string_lossy();
@@ -139,7 +173,7 @@ fn of_file(
         rows,
         unsound,
         notes,
-        steps: vec![Step::command(&["restore", &path, "--to", &place.to_string_lossy()])],
+        steps: vec![Step::command(&["restore", &path, "--to", &lost.to])],
     }
 }
 

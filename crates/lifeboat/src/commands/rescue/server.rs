@@ -1,5 +1,7 @@
 //! Looks at a database of a server, or a whole cluster: whether it answers, what the last restore
-//! kept, and the restore points of every repository.
+//! kept, the restore points of every repository, and dumps that scripts left.
+
+use std::path::PathBuf;
 
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, civil};
@@ -9,6 +11,7 @@ use lifeboat_postgres::restore::undo_plan;
 
 use super::look::{entries, good, opened};
 use super::offers::{Copy, Facts, Live, Way};
+use super::scripts;
 use super::steps::Step;
 use crate::session::Session;
 use crate::sources::Target;
@@ -17,7 +20,12 @@ use crate::sources::Target;
 const BACKUPS_MAX: usize = 3;
 
 /// Gathers the facts.
-pub(super) fn look(session: &Session, env: &Env, target: &Target) -> Result<Facts> {
+pub(super) fn look(
+    session: &Session,
+    env: &Env,
+    target: &Target,
+    look_in: &[PathBuf],
+) -> Result<Facts> {
     let mut notes = Vec::new();
     let live = match target.source.inspect() {
         // It answers, which is no check of what is in it.
@@ -65,6 +73,16 @@ pub(super) fn look(session: &Session, env: &Env, target: &Target) -> Result<Fact
             notes: Vec::new(),
             steps: vec![Step::command(&["undo", &target.name])],
         });
+    }
+    match &target.database {
+        Some(database) => {
+            copies.extend(scripts::dumps(session, env, (target, database), look_in, &mut notes));
+        }
+        None if !look_in.is_empty() => {
+            notes
+                .push("--look-in finds nothing that takes the place of a whole cluster".to_owned());
+        }
+        None => {}
     }
     Ok(Facts {
         now: env.clock.now(),

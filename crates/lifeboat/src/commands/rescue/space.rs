@@ -2,7 +2,7 @@
 //! a yes.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,6 +16,7 @@ use lifeboat_core::{Error, Kind, Result};
 use lifeboat_sqlite::SqliteEngine;
 use serde_json::json;
 
+use super::leftovers::{self, is_unlocked};
 use super::look::{entries, opened};
 use super::steps::Step;
 use super::tighter;
@@ -210,7 +211,7 @@ fn file_systems(session: &Session, targets: &[&Target]) -> BTreeMap<String, Stri
     systems
 }
 
-fn folders_of_repositories(session: &Session) -> Vec<PathBuf> {
+pub(super) fn folders_of_repositories(session: &Session) -> Vec<PathBuf> {
     let places = repositories::places(session).unwrap_or_default();
     let local = places.iter().filter_map(|place| place.url.strip_prefix("file://"));
     local.filter_map(|path| lifeboat_stores::path_of_url(path).ok()).collect()
@@ -251,8 +252,10 @@ fn beside(target: &Target) -> Result<Vec<Item>> {
         if !found.is_file() {
             continue;
         }
-        let aside = [".before_restore.", ".before_undo.", ".rescue-", ".salvaged-"]
+        let aside = [".before_restore.", ".before_undo."];
+        let aside = aside
             .iter()
+            .chain(leftovers::LABELS)
             .any(|label| name.strip_prefix(&base).is_some_and(|rest| rest.starts_with(label)));
         let migration = read_name(&name).is_ok_and(|script| {
             script.base == base && matches!(script.occasion, Occasion::Migration(_))
@@ -295,11 +298,6 @@ fn item(what: &str, path: &Path, found: &Metadata) -> Item {
 fn is_older(found: &Metadata, age: Duration) -> bool {
     let elapsed = found.modified().ok().and_then(|modified| modified.elapsed().ok());
     elapsed.is_some_and(|elapsed| elapsed > age)
-}
-
-/// Who makes such a file holds a lock on it.
-fn is_unlocked(path: &Path) -> bool {
-    File::open(path).is_ok_and(|file| file.try_lock().is_ok())
 }
 
 /// What killed runs left in the scratch folder.
