@@ -1,5 +1,6 @@
 //! The thread that reads: rows of every tree, in the order of their keys, then those of orphans.
 
+use std::cell::RefCell;
 use std::sync::mpsc::SyncSender;
 
 use lifeboat_core::env::Env;
@@ -16,7 +17,7 @@ use crate::reason::Reason;
 use crate::schema::Table;
 use crate::survey::Survey;
 use crate::text::Encoding;
-use crate::view::View;
+use crate::view::{Got, View};
 use crate::walk::{Stop, walk};
 
 /// Where rows go.
@@ -51,7 +52,34 @@ pub(crate) struct Producer<'a> {
     pub(crate) deleted: bool,
     /// Whether the schema is known as a whole, so that what fits no table is of no table.
     pub(crate) schema_is_whole: bool,
+    /// A sound donor: what it has to the last byte was not changed since.
+    pub(crate) witness: Option<Witness<'a>>,
     pub(crate) send: SyncSender<Parcel>,
+}
+
+/// A donor, for single pages.
+pub(crate) struct Witness<'a> {
+    view: &'a View,
+    page: RefCell<Vec<u8>>,
+}
+
+impl<'a> Witness<'a> {
+    /// A donor that is sound itself, with pages of the same size.
+    pub(crate) fn of(look: &Look, donor: &'a Look) -> Option<Self> {
+        let view = &donor.view;
+        let is_sound = !donor.sight.survey.is_damaged() && view.unreadable() == 0;
+        let is_alike =
+            (view.page_size(), view.usable()) == (look.view.page_size(), look.view.usable());
+        let page = RefCell::new(vec![0; view.page_size()]);
+        (is_sound && is_alike).then_some(Witness { view, page })
+    }
+
+    /// Whether the donor has that page, to the last byte.
+    fn has(&self, number: u32, page: Page<'_>) -> bool {
+        let mut other = self.page.borrow_mut();
+        let is_there = self.view.glance(number, &mut other) == Got::Whole;
+        is_there && other.get(..page.bytes().len()) == Some(page.bytes())
+    }
 }
 
 impl<'a> Producer<'a> {
@@ -68,6 +96,7 @@ impl<'a> Producer<'a> {
             doubt_long: Reason::Sound,
             deleted: false,
             schema_is_whole: sight.schema_is_whole,
+            witness: None,
             send,
         }
     }
@@ -91,13 +120,12 @@ impl<'a> Producer<'a> {
         let table = &self.tables[index];
         let mut payloads = Payloads::new(self.view);
         let mut batch = Batch::default();
-        let doubt = self.doubt.max(table.reason);
         let mut claim = |page| !self.view.is_special(page) && visited.claim_tree(page);
         let mut visit = |stop: &Stop<'_>| {
             let Some(page) = stop.page.filter(|page| page.kind != Kind::TableInterior) else {
                 return Ok(());
             };
-            self.leaf(stop, page, Some(table), doubt, &mut payloads, &mut batch)?;
+            self.leaf(stop, page, Some(table), table.reason, &mut payloads, &mut batch)?;
             if batch.is_full() {
                 self.send(to, &mut batch)?;
             }
@@ -117,16 +145,11 @@ impl<'a> Producer<'a> {
         batch: &mut Batch,
     ) -> Result<()> {
         let layout = table.map(|table| &table.layout);
+        let (general, doubt_long) = self.doubts(stop.number, page);
+        let doubt = general.max(doubt);
         let twin = self.survey.twins.has(page.bytes());
         let doubt = if twin { doubt.max(Reason::Twin) } else { doubt };
-        let leaf = Leaf {
-            stop,
-            page,
-            layout,
-            encoding: self.encoding,
-            doubt,
-            doubt_long: self.doubt_long,
-        };
+        let leaf = Leaf { stop, page, layout, encoding: self.encoding, doubt, doubt_long };
         let mut shared = |page| self.survey.marks.is_shared(page);
         judge(&leaf, payloads, &mut shared, &mut |item| {
             match item {
@@ -138,6 +161,16 @@ impl<'a> Producer<'a> {
             Ok(())
         })?;
         Ok(())
+    }
+
+    /// Why no row of a page is certain, and why none is whose values go on on others. What a donor
+    /// has to the last byte is doubted no more; of the other pages nobody asked it.
+    fn doubts(&self, number: u32, page: Page<'_>) -> (Reason, Reason) {
+        let has_it = |witness: &Witness<'_>| witness.has(number, page);
+        match self.doubt != Reason::Sound && self.witness.as_ref().is_some_and(has_it) {
+            true => (Reason::Sound, self.doubt_long.max(self.doubt)),
+            false => (self.doubt, self.doubt_long),
+        }
     }
 
     fn orphans(&self) -> Result<()> {
@@ -161,7 +194,7 @@ impl<'a> Producer<'a> {
             let (to, table, doubt) = match home {
                 Home::Table(index, reason) => {
                     let table = &self.tables[index];
-                    (To::Table(index, false), Some(table), self.doubt.max(reason).max(table.reason))
+                    (To::Table(index, false), Some(table), reason.max(table.reason))
                 }
                 // Entries of indexes come again from the rows.
                 Home::Unknown if !page.kind.is_table() && self.schema_is_whole => continue,

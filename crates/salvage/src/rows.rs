@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use crate::fill::{Filled, Filler, Names, quoted};
 use crate::layout::Layout;
 use crate::look::Look;
-use crate::produce::{Parcel, Producer};
+use crate::produce::{Parcel, Producer, Witness};
 use crate::reason::Reason;
 use crate::report::{Report, TableReport, Way};
 use crate::schema::Table;
@@ -113,6 +113,7 @@ fn fill(
         doubt: doubt(is_doubtful, Reason::Unproved),
         doubt_long: doubt(is_damaged, Reason::LongUnproved),
         deleted: request.deleted,
+        witness: donor.and_then(|donor| Witness::of(look, donor)),
         ..Producer::of(env, look, send)
     };
     pump(&mut filler, own, &Producer::run)?;

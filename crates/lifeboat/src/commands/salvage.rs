@@ -40,7 +40,8 @@ const LINES_MAX: usize = 20;
 /// state (SOURCE@latest). Each page that was taken is named in the result of --json.
 ///
 /// SQLite keeps no checksums: a text that was changed into another text shows nothing by itself.
-/// Where single bytes were found changed, all rows without proof are therefore uncertain.
+/// Where single bytes were found changed, all rows without proof are therefore uncertain; with a
+/// donor those are proved whose page it has to the last byte.
 ///
 /// Of PostgreSQL a database of a running server is read, by its name or URL, or a data directory
 /// whose server is stopped. --to becomes a folder: the statements of the schema, the rows of each

@@ -312,6 +312,37 @@ fn random_damage_with_a_donor_is_compared_with_the_truth() {
     }
 }
 
+/// Bytes of one page were found changed, and those of another were not: after a transaction no page
+/// of the donor stands in, but where it has the same bytes it proves them.
+#[test]
+fn rows_of_pages_that_the_donor_has_too_are_certain() {
+    let sample = Sample::chat("PRAGMA page_size = 1024", MESSAGES);
+    let donor = backup(&sample);
+    Connection::open(&sample.path)
+        .unwrap()
+        .execute_batch("UPDATE User SET rank = -1 WHERE id % 40 = 0")
+        .unwrap();
+    let sample = sample.with_its_truth();
+    let leaves = sample.pages("Message", "leaf");
+    // The pointer of a cell, and a letter of a text, which shows nothing.
+    sample.damage_page(leaves[3], |page| page[9] ^= 0x40);
+    sample.damage_page(leaves[9], |page| {
+        let at = page.windows(4).position(|four| four == "nick".as_bytes()).unwrap();
+        page[at] = b'm';
+    });
+    let certain = |outcome: &Outcome| {
+        let mut tables = outcome.report.tables.iter();
+        tables.find(|table| table.name == "Message").unwrap().counts.certain
+    };
+    let without = sample.salvage().unwrap();
+    assert_eq!(certain(&without), 0, "{:#?}", without.report);
+    let with = by_donor(&sample, &donor);
+    assert!(refused(&with.report), "{:#?}", with.report.notes);
+    assert!(certain(&with) as usize > MESSAGES * 8 / 10, "{:#?}", with.report);
+    let users = with.report.tables.iter().find(|table| table.name == "User").unwrap();
+    assert!(users.counts.uncertain > 0 && users.counts.certain > 0, "{users:?}");
+}
+
 #[test]
 fn a_look_names_what_would_stand_in_and_makes_nothing() {
     let sample = Sample::chat("", MESSAGES);

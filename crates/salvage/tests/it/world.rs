@@ -150,6 +150,12 @@ impl Sample {
         Sample { folder, path, truth, page_size }
     }
 
+    /// The same, after a change by SQLite.
+    pub(crate) fn with_its_truth(mut self) -> Self {
+        self.truth = content(&Connection::open(&self.path).unwrap());
+        self
+    }
+
     /// Changes the bytes of the file.
     pub(crate) fn damage(&self, change: impl FnOnce(&mut Vec<u8>)) {
         let mut bytes = fs::read(&self.path).unwrap();
