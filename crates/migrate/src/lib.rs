@@ -13,6 +13,7 @@ mod document;
 mod expression;
 mod function;
 mod ids;
+mod keys;
 mod layout;
 mod load;
 mod mapping;

@@ -1,5 +1,5 @@
 //! Loads what was planned: tables beside each other into a schema of its own, their keys, indexes
-//! and checks, a comparison of every row, and at the end, in one transaction, the foreign keys, the
+//! and checks, a comparison of every row, foreign keys, and at the end, in one transaction, the
 //! views and the place that everything takes.
 //!
 //! What was loaded and proved stays when a run ends too soon: the next one takes each table over
@@ -19,6 +19,7 @@ use lifeboat_sqlite::{Moment, MomentReader};
 use crate::binary::{self, HEAD, TAIL};
 use crate::compare;
 use crate::digest::{Digest, RowHash};
+use crate::keys::{self, Maker};
 use crate::layout::{Converted, Layout, read_rows};
 use crate::names::Names;
 use crate::plan::{Plan, on_all};
@@ -60,6 +61,7 @@ struct Loader<'a> {
     layouts: Vec<Layout>,
     kept: BTreeMap<String, Kept>,
     verify: bool,
+    keys: Maker<'a>,
 }
 
 /// Loads a plan of that moment. The target changes at the very end, or not at all.
@@ -79,7 +81,10 @@ pub fn load(
         (0..plan.schema.tables.len()).map(|place| Layout::of(plan, place)).collect();
     let kept = begin(&mut control, &server, plan, &layouts)?;
     env.crash.pass("migrate.schema")?;
-    let loader = Loader { env, plan, server: &server, layouts, kept, verify: options.verify };
+    let (orphans, one_at_a_time) = (plan.options.orphans, Mutex::default());
+    let keys = Maker { env, server: &server, orphans, one_at_a_time };
+    let verify = options.verify;
+    let loader = Loader { env, plan, server: &server, layouts, kept, verify, keys };
     let (loaded, load_ms, proof_ms) = loader.all_tables(moment, &options.schema)?;
     let mut untranslated = Vec::new();
     let mut tables = Vec::with_capacity(loaded.len());
@@ -175,6 +180,7 @@ fn drop_others(
     layouts: &[Layout],
     kept: &BTreeMap<String, Kept>,
 ) -> Result<()> {
+    keys::drop_all(control, &server.scratch())?;
     let stays = |name: &str| {
         let mut layouts = layouts.iter();
         name == RECORD
@@ -276,6 +282,7 @@ impl Loader<'_> {
             rows: self.plan.tables[place].profile.digest.rows,
             steps: if is_kept { 0 } else { steps },
             compares: self.verify,
+            parents: self.plan.statements.tables[place].parents.clone(),
         }
     }
 
@@ -286,8 +293,11 @@ impl Loader<'_> {
         slots: &[Mutex<Loaded>],
         shares: bool,
     ) -> Result<()> {
-        let (Task::Load(place) | Task::Step(place, _) | Task::Compare(place) | Task::Close(place)) =
-            task;
+        let (Task::Load(place)
+        | Task::Step(place, _)
+        | Task::Compare(place)
+        | Task::Close(place)
+        | Task::Keys(place)) = task;
         let slot = || slots[place].lock().unwrap_or_else(PoisonError::into_inner);
         let done = match task {
             Task::Load(_) => self.load_table(reader, place).map(|loaded| *slot() = loaded),
@@ -302,6 +312,11 @@ impl Loader<'_> {
             Task::Close(_) => {
                 let refused = std::mem::take(&mut slot().refused);
                 self.close(place, refused).map(|refused| slot().refused = refused)
+            }
+            Task::Keys(_) => {
+                let steps = &self.plan.statements.tables[place].foreign_keys;
+                let made = self.keys.make(&self.layouts[place].name, steps);
+                made.map(|refused| slot().refused.extend(refused))
             }
         };
         let name = || format!("table {}", self.plan.schema.tables[place].name);

@@ -4,6 +4,7 @@ use lifeboat_postgres::{identifier, literal};
 
 use crate::expression::{self, Scope, Type, kind_of};
 use crate::function;
+use crate::keys::NOT_VALID;
 use crate::mapping::Orphans;
 use crate::names::{NameStyle, Names, Room};
 use crate::orphans::OrphanKey;
@@ -21,7 +22,6 @@ const KEY_BYTES_MAX: usize = 2_600;
 pub(crate) struct Statements {
     /// For each table, in the order of the schema.
     pub(crate) tables: Vec<TableStatements>,
-    pub(crate) foreign_keys: Vec<Step>,
     pub(crate) views: Vec<Step>,
     pub(crate) triggers: Vec<Step>,
     /// What has no counterpart, or none that is certain.
@@ -38,6 +38,10 @@ pub(crate) struct TableStatements {
     pub(crate) indexes: Vec<Step>,
     /// Keys that use them and checks, after the indexes.
     pub(crate) after: Vec<Step>,
+    /// Foreign keys, when the tables that they refer to are finished, too.
+    pub(crate) foreign_keys: Vec<Step>,
+    /// The places of those tables.
+    pub(crate) parents: Vec<usize>,
     /// The ids that were given out: run last.
     pub(crate) sequence: Option<String>,
 }
@@ -66,7 +70,8 @@ impl Statements {
         self.tables.iter().for_each(|table| add(&table.create));
         let steps = self.tables.iter().flat_map(|table| table.indexes.iter().chain(&table.after));
         steps.for_each(|step| add(&step.sql));
-        let steps = self.foreign_keys.iter().chain(&self.views).chain(&self.triggers);
+        let keys = self.tables.iter().flat_map(|table| &table.foreign_keys);
+        let steps = keys.chain(&self.views).chain(&self.triggers);
         steps.for_each(|step| add(&step.sql));
         self.tables.iter().filter_map(|table| table.sequence.as_deref()).for_each(&mut add);
         for left in &self.untranslated {
@@ -440,12 +445,14 @@ fn foreign_keys(
         let is_orphaned =
             orphans.iter().any(|orphan| orphan.table == child.name && orphan.key == key.id);
         match foreign_key(schema, names, plans, table, key) {
-            Ok(mut sql) => {
+            Ok((mut sql, parent)) => {
                 if is_orphaned && options.orphans == Orphans::NotValid {
-                    sql.push_str(" NOT VALID");
+                    sql.push_str(NOT_VALID);
                     statements.notes.push(format!("{what}: NOT VALID, as rows violate it"));
                 }
-                statements.foreign_keys.push(Step { what, sql, original, is_required: true });
+                let of_table = &mut statements.tables[table];
+                of_table.foreign_keys.push(Step { what, sql, original, is_required: true });
+                of_table.parents.push(parent);
             }
             Err(why) => statements.untranslated.push(LeftOut { what, why, sql: original }),
         }
@@ -458,7 +465,7 @@ fn foreign_key(
     plans: &[TablePlan],
     table: usize,
     key: &ForeignKey,
-) -> Result<String, String> {
+) -> Result<(String, usize), String> {
     let child = &schema.tables[table];
     let parent_place = schema
         .tables
@@ -515,7 +522,7 @@ fn foreign_key(
         "NO ACTION" | "NONE" | "" => String::new(),
         action => format!(" {when} {action}"),
     };
-    Ok(format!(
+    let sql = format!(
         "ALTER TABLE {} ADD FOREIGN KEY ({}) REFERENCES {} ({}){}{}{}",
         identifier(names.table(&child.name)),
         list(child, &from),
@@ -524,7 +531,8 @@ fn foreign_key(
         action("ON UPDATE", &key.on_update),
         action("ON DELETE", &key.on_delete),
         if key.deferred { " DEFERRABLE INITIALLY DEFERRED" } else { "" }
-    ))
+    );
+    Ok((sql, parent_place))
 }
 
 /// Views in lower case of what is written otherwise.

@@ -1,5 +1,5 @@
-//! The end, in one transaction: foreign keys, views, triggers and sequences, then the new schema
-//! takes the place of the old one. Until it is committed nobody sees anything of it.
+//! The end, in one transaction: views, triggers and sequences, then the new schema takes the place
+//! of the old one. Until it is committed nobody sees anything of it.
 
 use lifeboat_core::env::Env;
 use lifeboat_core::{Error, Kind, Result};
@@ -7,11 +7,9 @@ use lifeboat_postgres::replication::LoadingConnection;
 use lifeboat_postgres::{identifier, literal};
 
 use crate::load::{LoadOptions, comment_statements, run_step};
-use crate::mapping::Orphans;
 use crate::plan::Plan;
 use crate::schema::LeftOut;
 use crate::server::{Occupied, REJECTS, Server};
-use crate::statements::Step;
 
 /// Does it. The name of what was set aside, if anything was.
 pub(crate) fn finish(
@@ -25,10 +23,6 @@ pub(crate) fn finish(
     // This commit is on the disk when it is answered, and with it all before it.
     control.execute("BEGIN; SET LOCAL synchronous_commit = on")?;
     let statements = &plan.statements;
-    for step in &statements.foreign_keys {
-        env.proceed()?;
-        refused.extend(foreign_key(control, step, plan)?);
-    }
     for step in statements.views.iter().chain(&statements.triggers) {
         env.proceed()?;
         refused.extend(run_step(control, step)?);
@@ -82,23 +76,6 @@ fn aside(env: &Env, schema: &str, control: &mut LoadingConnection) -> Result<Str
         number += 1;
         name = format!("{wanted}_{number}");
     }
-}
-
-/// Makes a foreign key. Rows that were put aside may be those that others refer to.
-fn foreign_key(
-    control: &mut LoadingConnection,
-    step: &Step,
-    plan: &Plan,
-) -> Result<Option<LeftOut>> {
-    let hint = "--orphans not-valid loads the rows, and the key NOT VALID";
-    if plan.options.orphans == Orphans::Refuse {
-        return run_step(control, step).map_err(|error| error.hint(hint));
-    }
-    let optional = Step { is_required: false, ..step.clone() };
-    let Some(mut refused) = run_step(control, &optional)? else { return Ok(None) };
-    control.execute(&format!("{} NOT VALID", step.sql))?;
-    refused.why = format!("it is there, NOT VALID: {}", refused.why);
-    Ok(Some(refused))
 }
 
 /// Moves everything into a schema that is there and empty: its rights and extensions stay.

@@ -1,6 +1,7 @@
 //! What is to be done with the tables, handed to the threads so that none waits while another has
 //! too much: tables are loaded first, the largest before the others; where a table is there, its
-//! indexes are built and its rows compared beside each other; then it is closed.
+//! indexes are built and its rows compared beside each other; then it is closed. Its foreign keys
+//! are made when the tables that they refer to are closed, too.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,14 +17,18 @@ pub(crate) enum Task {
     Compare(usize),
     /// What is left, which needs it alone.
     Close(usize),
+    /// Make its foreign keys.
+    Keys(usize),
 }
 
 /// What a table asks for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Job {
     pub(crate) rows: u64,
     pub(crate) steps: usize,
     pub(crate) compares: bool,
+    /// The places of the tables that its foreign keys refer to.
+    pub(crate) parents: Vec<usize>,
 }
 
 /// The tasks of all tables.
@@ -38,6 +43,7 @@ struct State {
     ready: Vec<Task>,
     /// How many steps and comparisons of each table are not done.
     open: Vec<usize>,
+    is_closed: Vec<bool>,
     running: usize,
     is_stopped: bool,
 }
@@ -45,11 +51,13 @@ struct State {
 impl Queue {
     /// A queue of tables, by their places, in the order in which they are loaded.
     pub(crate) fn new(jobs: Vec<Job>, order: &[usize]) -> Self {
+        let is_closed = vec![false; jobs.len()];
         let open = jobs.iter().map(|job| job.steps + usize::from(job.compares)).collect();
         let state = State {
             loads: order.iter().copied().collect(),
             ready: Vec::new(),
             open,
+            is_closed,
             running: 0,
             is_stopped: false,
         };
@@ -84,7 +92,7 @@ impl Queue {
         state.running -= 1;
         match task {
             Task::Load(place) => {
-                let job = self.jobs[place];
+                let job = &self.jobs[place];
                 state.ready.extend((0..job.steps).map(|step| Task::Step(place, step)));
                 state.ready.extend(job.compares.then_some(Task::Compare(place)));
                 if state.open[place] == 0 {
@@ -97,7 +105,12 @@ impl Queue {
                     state.ready.push(Task::Close(place));
                 }
             }
-            Task::Close(_) => {}
+            Task::Close(place) => {
+                state.is_closed[place] = true;
+                let keys = self.keys_after(place, &state);
+                state.ready.extend(keys);
+            }
+            Task::Keys(_) => {}
         }
         drop(state);
         self.changed.notify_all();
@@ -109,11 +122,22 @@ impl Queue {
         self.changed.notify_all();
     }
 
+    /// The foreign keys that can be made now that a table is closed.
+    fn keys_after(&self, closed: usize, state: &State) -> Vec<Task> {
+        let is_ready = |place: &usize| {
+            let parents = &self.jobs[*place].parents;
+            let is_concerned = *place == closed || parents.contains(&closed);
+            let mut tables = parents.iter().chain([place]);
+            !parents.is_empty() && is_concerned && tables.all(|table| state.is_closed[*table])
+        };
+        (0..self.jobs.len()).filter(is_ready).map(Task::Keys).collect()
+    }
+
     fn heaviest(&self, state: &State) -> Option<usize> {
         let weight = |task: &Task| match task {
             Task::Load(place) | Task::Compare(place) => 3 * self.jobs[*place].rows,
             Task::Step(place, _) => 2 * self.jobs[*place].rows,
-            Task::Close(place) => self.jobs[*place].rows,
+            Task::Close(place) | Task::Keys(place) => self.jobs[*place].rows,
         };
         let ready = state.ready.iter().enumerate();
         ready.max_by_key(|(_, task)| weight(task)).map(|(at, _)| at)
@@ -142,8 +166,8 @@ mod tests {
     #[test]
     fn a_table_is_closed_when_all_of_it_is_done() {
         let jobs = vec![
-            Job { rows: 10, steps: 2, compares: true },
-            Job { rows: 1, steps: 0, compares: false },
+            Job { rows: 10, steps: 2, compares: true, parents: vec![] },
+            Job { rows: 1, ..Job::default() },
         ];
         let queue = Queue::new(jobs, &[0, 1]);
         assert_eq!(queue.next(), Some(Task::Load(0)));
@@ -167,8 +191,28 @@ mod tests {
     }
 
     #[test]
+    fn foreign_keys_wait_for_both_tables_and_come_once() {
+        let jobs = vec![
+            Job { rows: 9, parents: vec![1, 1, 0], ..Job::default() },
+            Job { rows: 1, parents: vec![0], ..Job::default() },
+            Job { rows: 1, ..Job::default() },
+        ];
+        let queue = Queue::new(jobs, &[0, 1, 2]);
+        let mut done = Vec::new();
+        while let Some(task) = queue.next() {
+            if let Task::Keys(_) = task {
+                assert!(done.contains(&Task::Close(0)) && done.contains(&Task::Close(1)));
+            }
+            queue.done(task);
+            done.push(task);
+        }
+        let keys = done.iter().filter(|task| matches!(task, Task::Keys(_))).count();
+        assert_eq!((keys, done.len()), (2, 8), "{done:?}");
+    }
+
+    #[test]
     fn nothing_comes_after_a_stop() {
-        let queue = Queue::new(vec![Job { rows: 1, steps: 0, compares: false }; 2], &[0, 1]);
+        let queue = Queue::new(vec![Job { rows: 1, ..Job::default() }; 2], &[0, 1]);
         assert!(queue.next().is_some());
         queue.stop();
         assert_eq!(queue.next(), None);

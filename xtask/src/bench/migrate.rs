@@ -262,8 +262,8 @@ fn parts(said: &Path) -> String {
     let parts = [
         ("plan_ms", "examined"),
         ("load_ms", "loaded"),
-        ("proof_ms", "indexed and compared"),
-        ("finish_ms", "foreign keys and swap"),
+        ("proof_ms", "indexes, keys and comparison to their end"),
+        ("finish_ms", "views and swap"),
     ];
     let told = parts.iter().filter_map(|(part, what)| {
         seconds_of(said, part).map(|seconds| format!("{what} {seconds:.2} s"))
