@@ -253,7 +253,7 @@ impl Loader<'_> {
         let jobs: Vec<Job> = (0..self.layouts.len()).map(|place| self.job(place)).collect();
         let workers = moment.readers_mut().len();
         let shares = jobs.iter().map(|job| job.steps).sum::<usize>() >= workers;
-        let queue = Queue::new(jobs, &self.largest_first());
+        let queue = Queue::new(jobs, &self.largest_first(), self.env.threads);
         let slots: Vec<Mutex<Loaded>> = self.layouts.iter().map(|_| Mutex::default()).collect();
         let loaded_ms = AtomicU64::new(0);
         let each: Vec<()> = moment.readers_mut().iter().map(|_| ()).collect();
@@ -293,11 +293,7 @@ impl Loader<'_> {
         slots: &[Mutex<Loaded>],
         shares: bool,
     ) -> Result<()> {
-        let (Task::Load(place)
-        | Task::Step(place, _)
-        | Task::Compare(place)
-        | Task::Close(place)
-        | Task::Keys(place)) = task;
+        let place = task.place();
         let slot = || slots[place].lock().unwrap_or_else(PoisonError::into_inner);
         let done = match task {
             Task::Load(_) => self.load_table(reader, place).map(|loaded| *slot() = loaded),

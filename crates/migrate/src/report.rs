@@ -34,9 +34,9 @@ pub struct Done {
 pub struct Times {
     /// Rows, read and sent.
     pub load_ms: u64,
-    /// Keys, indexes and checks, and beside them the comparison.
+    /// Keys of all kinds, indexes and checks, and beside them the comparison.
     pub proof_ms: u64,
-    /// Foreign keys, views and the swap.
+    /// Views and the swap.
     pub finish_ms: u64,
 }
 

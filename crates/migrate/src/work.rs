@@ -2,6 +2,10 @@
 //! too much: tables are loaded first, the largest before the others; where a table is there, its
 //! indexes are built and its rows compared beside each other; then it is closed. Its foreign keys
 //! are made when the tables that they refer to are closed, too.
+//!
+//! What is to be done with one table has an order, and the largest takes the longest. Its tasks
+//! never wait; those of others only fill what it leaves of the processors, so that some are left
+//! for its end, which is one task after the other.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -31,9 +35,30 @@ pub(crate) struct Job {
     pub(crate) parents: Vec<usize>,
 }
 
+impl Task {
+    /// The place of its table.
+    pub(crate) fn place(self) -> usize {
+        let (Task::Load(place)
+        | Task::Step(place, _)
+        | Task::Compare(place)
+        | Task::Close(place)
+        | Task::Keys(place)) = self;
+        place
+    }
+}
+
+impl Job {
+    /// How many tasks it makes: it is loaded and closed, too.
+    fn tasks(&self) -> usize {
+        2 + self.steps + usize::from(self.compares) + usize::from(!self.parents.is_empty())
+    }
+}
+
 /// The tasks of all tables.
 pub(crate) struct Queue {
     jobs: Vec<Job>,
+    /// So many processors there are.
+    cores: usize,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -44,13 +69,16 @@ struct State {
     /// How many steps and comparisons of each table are not done.
     open: Vec<usize>,
     is_closed: Vec<bool>,
+    /// How many tasks of each table are not done.
+    left: Vec<usize>,
     running: usize,
     is_stopped: bool,
 }
 
 impl Queue {
     /// A queue of tables, by their places, in the order in which they are loaded.
-    pub(crate) fn new(jobs: Vec<Job>, order: &[usize]) -> Self {
+    pub(crate) fn new(jobs: Vec<Job>, order: &[usize], cores: usize) -> Self {
+        let left = jobs.iter().map(Job::tasks).collect();
         let is_closed = vec![false; jobs.len()];
         let open = jobs.iter().map(|job| job.steps + usize::from(job.compares)).collect();
         let state = State {
@@ -58,10 +86,11 @@ impl Queue {
             ready: Vec::new(),
             open,
             is_closed,
+            left,
             running: 0,
             is_stopped: false,
         };
-        Queue { jobs, state: Mutex::new(state), changed: Condvar::new() }
+        Queue { jobs, cores, state: Mutex::new(state), changed: Condvar::new() }
     }
 
     /// The next task; waits while others may bring one. `None`: all is done, or stopped.
@@ -73,7 +102,7 @@ impl Queue {
             }
             let task = match state.loads.pop_front() {
                 Some(place) => Some(Task::Load(place)),
-                None => self.heaviest(&state).map(|at| state.ready.swap_remove(at)),
+                None => self.best(&state).map(|at| state.ready.swap_remove(at)),
             };
             if let Some(task) = task {
                 state.running += 1;
@@ -90,6 +119,7 @@ impl Queue {
     pub(crate) fn done(&self, task: Task) {
         let mut state = self.state();
         state.running -= 1;
+        state.left[task.place()] -= 1;
         match task {
             Task::Load(place) => {
                 let job = &self.jobs[place];
@@ -133,13 +163,25 @@ impl Queue {
         (0..self.jobs.len()).filter(is_ready).map(Task::Keys).collect()
     }
 
-    fn heaviest(&self, state: &State) -> Option<usize> {
+    /// The task that is taken next: one of the table that takes the longest, else the heaviest,
+    /// where a processor is free for it.
+    fn best(&self, state: &State) -> Option<usize> {
+        let places = (0..self.jobs.len()).filter(|place| state.left[*place] > 0);
+        let longest = places.max_by_key(|place| self.jobs[*place].rows);
+        let of_longest = self.heaviest(state, |task| Some(task.place()) == longest);
+        of_longest.or_else(|| {
+            let is_free = state.running < self.cores;
+            is_free.then(|| self.heaviest(state, |_| true)).flatten()
+        })
+    }
+
+    fn heaviest(&self, state: &State, is_meant: impl Fn(&Task) -> bool) -> Option<usize> {
         let weight = |task: &Task| match task {
             Task::Load(place) | Task::Compare(place) => 3 * self.jobs[*place].rows,
             Task::Step(place, _) => 2 * self.jobs[*place].rows,
             Task::Close(place) | Task::Keys(place) => self.jobs[*place].rows,
         };
-        let ready = state.ready.iter().enumerate();
+        let ready = state.ready.iter().enumerate().filter(|(_, task)| is_meant(task));
         ready.max_by_key(|(_, task)| weight(task)).map(|(at, _)| at)
     }
 
@@ -169,7 +211,7 @@ mod tests {
             Job { rows: 10, steps: 2, compares: true, parents: vec![] },
             Job { rows: 1, ..Job::default() },
         ];
-        let queue = Queue::new(jobs, &[0, 1]);
+        let queue = Queue::new(jobs, &[0, 1], 2);
         assert_eq!(queue.next(), Some(Task::Load(0)));
         assert_eq!(queue.next(), Some(Task::Load(1)));
         queue.done(Task::Load(1));
@@ -197,7 +239,7 @@ mod tests {
             Job { rows: 1, parents: vec![0], ..Job::default() },
             Job { rows: 1, ..Job::default() },
         ];
-        let queue = Queue::new(jobs, &[0, 1, 2]);
+        let queue = Queue::new(jobs, &[0, 1, 2], 2);
         let mut done = Vec::new();
         while let Some(task) = queue.next() {
             if let Task::Keys(_) = task {
@@ -211,8 +253,31 @@ mod tests {
     }
 
     #[test]
+    fn what_takes_the_longest_never_waits_and_others_fill_the_rest() {
+        let jobs = vec![
+            Job { rows: 9, steps: 3, ..Job::default() },
+            Job { rows: 5, steps: 2, ..Job::default() },
+        ];
+        let queue = Queue::new(jobs, &[0, 1], 2);
+        let take = |count: usize| (0..count).map(|_| queue.next().unwrap()).collect::<Vec<_>>();
+        assert_eq!(take(2), [Task::Load(0), Task::Load(1)]);
+        queue.done(Task::Load(1));
+        // Beside the load of the other one there is room for one step, and no more.
+        let filler = take(1)[0];
+        assert_eq!(filler.place(), 1);
+        queue.done(Task::Load(0));
+        let steps = take(3);
+        assert!(steps.iter().all(|step| step.place() == 0), "{steps:?}");
+        steps[..2].iter().for_each(|step| queue.done(*step));
+        queue.done(filler);
+        assert_eq!(take(1)[0].place(), 1);
+        queue.done(steps[2]);
+        assert_eq!(take(1), [Task::Close(0)]);
+    }
+
+    #[test]
     fn nothing_comes_after_a_stop() {
-        let queue = Queue::new(vec![Job { rows: 1, ..Job::default() }; 2], &[0, 1]);
+        let queue = Queue::new(vec![Job { rows: 1, ..Job::default() }; 2], &[0, 1], 2);
         assert!(queue.next().is_some());
         queue.stop();
         assert_eq!(queue.next(), None);
