@@ -33,6 +33,8 @@ fn it_goes_on_with_the_tables_that_are_still_the_same() {
             "resume",
             "CREATE TABLE same(id INTEGER PRIMARY KEY, s TEXT UNIQUE);
              CREATE TABLE moves(id INTEGER PRIMARY KEY, s TEXT, same INT REFERENCES same);
+             CREATE TABLE stays(id INTEGER PRIMARY KEY, same INT REFERENCES same);
+             INSERT INTO stays VALUES (1, 2);
              INSERT INTO same VALUES (1, 'a'), (2, 'b'); INSERT INTO moves VALUES (1, 'x', 1)",
         );
         let world = lifeboat_core::env::Env { crash: Arc::new(FailAt(point)), ..env() };
@@ -44,7 +46,7 @@ fn it_goes_on_with_the_tables_that_are_still_the_same() {
         );
         pair.sqlite().execute_batch("INSERT INTO moves VALUES (2, 'y', 2)").unwrap();
         let done = pair.migrated(Options::default());
-        assert_eq!(done.rows(), 4, "{point}");
+        assert_eq!(done.rows(), 5, "{point}");
         let kept: Vec<&str> = done
             .tables
             .iter()
@@ -52,10 +54,15 @@ fn it_goes_on_with_the_tables_that_are_still_the_same() {
             .map(|table| table.table.as_str())
             .collect();
         match point {
-            "migrate.loaded" | "migrate.before_commit" => assert_eq!(kept, ["same"]),
+            "migrate.loaded" | "migrate.before_commit" => {
+                assert_eq!(kept, ["same", "stays"]);
+            }
             _ => assert!(!kept.contains(&"moves"), "{point}"),
         }
         assert!(pair.objects().iter().all(|name| !name.contains("_lifeboat_new")), "{point}");
+        // Also of tables that were there with theirs.
+        let keys = "SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND convalidated";
+        assert_eq!(pair.ask(keys), ["2"], "{point}");
         assert!(pair.refused("INSERT INTO same VALUES (9, 'a')").unwrap().contains("duplicate"));
         assert!(
             pair.refused("INSERT INTO moves VALUES (9, 'a', 77)").unwrap().contains("foreign key")
