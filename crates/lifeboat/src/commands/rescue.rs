@@ -33,9 +33,10 @@ use crate::ui::units;
 /// For three in the morning. It looks at the database itself with its -wal and its journal, at the
 /// newest good restore points of every repository, at what earlier restores and migrations kept
 /// beside it, at backups of scripts in the usual folders (of a server's database at their dumps),
-/// and at what a salvage would read. It says of each what would be lost, and recommends in the order of the guides: a backup, a backup
-/// with the -wal that is still there, what was kept aside, the copy before a migration, a salvage,
-/// and last a fresh database. What is certain to lose nothing goes before all of these.
+/// and at what a salvage would read. It says of each what would be lost, and recommends in the
+/// order of the guides: a backup, a backup with the -wal that is still there, what was kept aside,
+/// the copy before a migration, a salvage, and last a fresh database. What is certain to lose
+/// nothing goes before all of these.
 ///
 /// Looking changes nothing. On a terminal it asks which one to take; --take N takes it. Each is
 /// done by the commands that are shown, in their order. Whatever is taken, what is there now is
