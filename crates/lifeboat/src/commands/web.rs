@@ -24,7 +24,8 @@ use crate::web::{self, Who, links};
 /// a link for the user that the agent runs as, and root; others need a password, and programs a
 /// token. Only `/metrics` is open on an address of this host alone, as Prometheus asks for it.
 ///
-/// Who entered, and what was done there, is in `web/audit.log` of the state folder.
+/// Who entered, and what was done there, is in `web/audit.log` of the state folder; `lifeboat web
+/// audit` shows it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -58,6 +59,8 @@ enum Action {
     },
     /// Who may enter
     People,
+    /// Who did what on the page, the oldest first
+    Audit,
     /// Let somebody enter no more; whoever has entered under that name is out at once
     Forget {
         /// Their name
@@ -101,6 +104,7 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
             session.printer.data(&format!("{name}.{secret}\n"))?;
         }
         Action::People => people(session, &folder)?,
+        Action::Audit => audited(session, &folder)?,
         Action::Forget { name } => {
             let mut people = access::read(&folder)?;
             if people.0.remove(&name).is_none() {
@@ -179,6 +183,18 @@ fn open(session: &Session, env: &Env, folder: &Path, role: Role) -> Result<()> {
         true => session.printer.json_data(&json!({ "link": link })),
         false => session.printer.data(&format!("{link}\n")),
     }
+}
+
+fn audited(session: &Session, folder: &Path) -> Result<()> {
+    let lines = audit::read(folder)
+        .map_err(|error| Error::io(Kind::Failed, "cannot read the audit log", error))?;
+    if session.printer.json() {
+        return session.printer.json_data(&lines);
+    }
+    for line in &lines {
+        session.printer.data(&format!("{}\n", audit::in_words(line)))?;
+    }
+    Ok(())
 }
 
 fn people(session: &Session, folder: &Path) -> Result<()> {

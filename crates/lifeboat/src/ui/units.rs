@@ -83,6 +83,13 @@ pub(crate) fn count(number: u64) -> String {
     text
 }
 
+/// So many of something, in words: "1 backup", "2,400 backups". The word is that for one, and takes
+/// an `s` for more.
+pub(crate) fn counted(number: usize, word: &str) -> String {
+    let more = if number == 1 { "" } else { "s" };
+    format!("{} {word}{more}", count(number as u64))
+}
+
 /// A name or path on one line: control characters are escaped.
 pub(crate) fn one_line(text: &str) -> String {
     match text.chars().any(char::is_control) {

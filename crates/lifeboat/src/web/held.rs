@@ -91,6 +91,13 @@ pub(crate) fn moments(ctx: &Ctx, target: Option<&Target>, until: Timestamp) -> V
     schedule.map_or_else(Vec::new, |read| read.moments(ctx.now, until, zone, MOMENTS_MAX))
 }
 
+/// How far those moments go: to the last of them where there are more than are counted, as nothing
+/// is known of what comes after it.
+pub(crate) fn reach(moments: &[Timestamp], until: Timestamp) -> Timestamp {
+    let is_cut = moments.len() >= MOMENTS_MAX;
+    moments.last().copied().filter(|_| is_cut).unwrap_or(until)
+}
+
 /// A moment so many days from now.
 pub(crate) fn in_days(ctx: &Ctx, days: usize) -> Timestamp {
     let hours = i64::try_from(days).unwrap_or(1) * 24;

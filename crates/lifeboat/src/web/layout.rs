@@ -9,9 +9,9 @@ use lifeboat_core::Error;
 use maud::{DOCTYPE, Markup, html};
 
 use super::context::Ctx;
-use super::screens::SCREENS;
+use super::screens::{SCREENS, alerts};
 use super::verdict::Reason;
-use crate::ui::report;
+use crate::ui::{report, units};
 
 /// The style sheet.
 pub(super) const STYLE: &str = include_str!("style.css");
@@ -24,7 +24,12 @@ pub(crate) fn page(ctx: &Ctx, title: &str, body: &Markup) -> Markup {
     let menu = html! {
         nav aria-label="Screens" { ul {
             @for screen in SCREENS.iter().filter(|screen| screen.is_in_menu) {
-                li { a href=(screen.path) aria-current=[current(ctx, screen.path)] { (screen.title) } }
+                li {
+                    a href=(screen.path) aria-current=[current(ctx, screen.path)] {
+                        (screen.title)
+                        @if screen.path == "/alerts" { (open_alerts(ctx)) }
+                    }
+                }
             }
         } }
     };
@@ -36,7 +41,7 @@ pub(crate) fn page(ctx: &Ctx, title: &str, body: &Markup) -> Markup {
                 form.leave method="post" action="/logout" {
                     (form_key(ctx))
                     "You are " (who.name) @if !ctx.may_do() { ", who may look only" } ". "
-                    button { "Leave" }
+                    button.quiet { "Leave" }
                 }
             }
         }
@@ -69,7 +74,13 @@ fn frame(title: &str, menu: &Markup, body: &Markup, foot: &Markup) -> Markup {
             }
             body {
                 a.skip href="#main" { "Skip to the content" }
-                header { a.name href="/" { "Lifeboat" } (menu) }
+                header {
+                    a.name href="/" {
+                        img src="/icon.svg" alt="" width="22" height="22";
+                        "Lifeboat"
+                    }
+                    (menu)
+                }
                 main id="main" data-renew[is_renewed] { h1 { (title) } (body) }
                 (foot)
             }
@@ -77,8 +88,33 @@ fn frame(title: &str, menu: &Markup, body: &Markup, foot: &Markup) -> Markup {
     }
 }
 
+/// The page itself, or one above it.
 fn current(ctx: &Ctx, path: &str) -> Option<&'static str> {
-    (ctx.path == path).then_some("page")
+    let is_below = |rest: &str| path != "/" && rest.starts_with('/');
+    match ctx.path.strip_prefix(path) {
+        Some("") => Some("page"),
+        Some(rest) if is_below(rest) => Some("true"),
+        _ => None,
+    }
+}
+
+/// How many things are wrong, beside the link to them.
+fn open_alerts(ctx: &Ctx) -> Markup {
+    let count = alerts::things(&ctx.look);
+    html! {
+        @if count > 0 { " " span.count { (count) span.unseen { " open" } } }
+    }
+}
+
+/// A form that looks for names, where a list is long.
+pub(crate) fn search(ctx: &Ctx, label: &str) -> Markup {
+    html! {
+        form.search method="get" action=(ctx.path) role="search" {
+            label for="q" { (label) }
+            input #q name="q" type="search" value=[ctx.given("q")];
+            button.quiet { "Show" }
+        }
+    }
 }
 
 /// What an error says, with what mends it.
@@ -115,9 +151,16 @@ pub(crate) fn reason(reason: &Reason) -> Markup {
     html! {
         p class={ "reason " (reason.verdict.word()) } {
             (reason.text)
-            @if let Some(command) = &reason.command { " " code { (command) } }
+            @if let Some(command) = &reason.command { " " code.command { (command) } }
         }
     }
+}
+
+/// The time from a moment to now, with the moment itself for who points at it.
+pub(crate) fn the_last(ctx: &Ctx, at: Timestamp) -> Markup {
+    let length = ctx.now.duration_since(at).as_millis();
+    let length = units::coarse(u64::try_from(length).unwrap_or(0));
+    html! { time datetime=(at) title=(ctx.moment(at)) { "the last " (length) } }
 }
 
 /// How long ago a moment is, with the moment itself for who points at it.

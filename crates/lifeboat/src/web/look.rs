@@ -311,6 +311,12 @@ impl Look {
         Look { has_catalogs: false, metrics: OnceLock::new(), ..self }
     }
 
+    /// The name of a repository by its URL; the URL where it could not be read.
+    pub(crate) fn label_of<'a>(&'a self, url: &'a str) -> &'a str {
+        let place = self.opened.iter().map(|opened| &opened.place).find(|place| place.url == url);
+        place.map_or(url, |place| place.label())
+    }
+
     /// The text of `lifeboat status --format prometheus`.
     pub(crate) fn metrics(&self) -> &str {
         self.metrics.get_or_init(|| metrics::text(&self.told(), None))

@@ -100,7 +100,9 @@ async fn show(
             Ok(ctx) => ctx,
             Err(error) => return problem(&error),
         };
-        drawn(&ctx, screen.title, (screen.draw)(&ctx))
+        let drawing = (screen.draw)(&ctx);
+        let name = drawing.is_ok().then(|| (screen.name)(&ctx)).flatten();
+        drawn(&ctx, name.as_deref().unwrap_or(screen.title), drawing)
     })
     .await
 }

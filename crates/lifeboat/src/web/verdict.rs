@@ -57,13 +57,22 @@ pub(crate) struct SourceView<'a> {
     pub(crate) newest: Option<Timestamp>,
 }
 
+impl SourceView<'_> {
+    /// When a restore of it was proved last.
+    pub(crate) fn proven_at(&self) -> Option<Timestamp> {
+        self.rows.iter().filter_map(|row| row.drills.proven_at()).max()
+    }
+
+    /// How long a restore takes: of several repositories from the slowest, as nobody knows which
+    /// of them will be left.
+    pub(crate) fn takes_ms(&self) -> Option<u64> {
+        self.rows.iter().filter_map(|row| row.objectives.rto.measured_ms).max()
+    }
+}
+
 /// All sources, the worst first.
 pub(crate) fn of_look(look: &Look, now: Timestamp) -> Vec<SourceView<'_>> {
-    let name = |url: &str| -> String {
-        let place = look.opened.iter().map(|opened| &opened.place).find(|place| place.url == url);
-        place.map_or(url, |place| place.label()).to_owned()
-    };
-    of_rows(&look.rows, now, &name)
+    of_rows(&look.rows, now, &|url| look.label_of(url).to_owned())
 }
 
 /// The same of rows; `name` is that of a repository by its URL.

@@ -79,8 +79,8 @@ pub(crate) fn exchange(address: &str, request: &str) -> Answer {
     parsed(&String::from_utf8_lossy(&bytes))
 }
 
-/// Whether an answer that says how long it is has come to its end.
-fn is_whole(bytes: &[u8]) -> bool {
+/// Whether a message that says how long it is has come to its end.
+pub(crate) fn is_whole(bytes: &[u8]) -> bool {
     let Some(head) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { return false };
     let lines = String::from_utf8_lossy(&bytes[..head]).to_ascii_lowercase();
     let length =
@@ -129,7 +129,16 @@ pub(crate) struct Page {
 
 impl Page {
     pub(crate) fn start(world: &World) -> Page {
-        let mut command = world.command(&["web", "serve", "--listen", "127.0.0.1:0"]);
+        Page::of(world.command(&["web", "serve", "--listen", "127.0.0.1:0"]))
+    }
+
+    /// The same where the configuration says.
+    pub(crate) fn configured(world: &World) -> Page {
+        Page::of(world.command(&["web", "serve"]))
+    }
+
+    /// The same of a program that is started in another way.
+    pub(crate) fn of(mut command: std::process::Command) -> Page {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
         let address = lines.find_map(|line| {
@@ -177,7 +186,11 @@ impl Visitor {
 
     /// Somebody who came by a link.
     pub(crate) fn enter(world: &World, more: &[&str]) -> Visitor {
-        let link = world.run(&[&["web", "open"], more].concat()).expect(0).out;
+        Visitor::by_link(&world.run(&[&["web", "open"], more].concat()).expect(0).out)
+    }
+
+    /// The same, with the link that was printed.
+    pub(crate) fn by_link(link: &str) -> Visitor {
         let (address, secret) = link.trim().split_once("/login?link=").unwrap();
         let mut visitor = Visitor::at(address.strip_prefix("http://").unwrap());
         visitor.get(&format!("/login?link={secret}")).expect(200).has("Enter");

@@ -116,6 +116,7 @@ mod web;
 mod web_screens;
 mod webdriver;
 mod web_agent;
+mod web_proxy;
 
 #[test]
 fn every_file_of_this_folder_is_a_module() {

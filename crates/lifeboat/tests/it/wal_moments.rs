@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::browser::{Page, Visitor};
 use crate::cluster::{Cluster, Yard, program};
 use crate::support::{Ran, ran, set_mode};
 
@@ -75,6 +76,8 @@ fn a_lost_segment_is_a_gap_and_a_later_backup_closes_it() {
     let listed: Value = at(&yard, None, &["list", "--json"]).expect(0).json();
     let first = &listed[0]["restorable"][0];
     assert!(first["gap"]["from"].is_string(), "{first}");
+    let shown = drawn(&yard);
+    assert!(shown.contains("1 range in which moments can be restored, 1 gap"), "{shown}");
     // From a new backup on moments can be restored again.
     at(&yard, None, &["backup", "main"]).expect(0);
     write(&mut cluster);
@@ -83,6 +86,14 @@ fn a_lost_segment_is_a_gap_and_a_later_backup_closes_it() {
     let text = at(&yard, None, &["list"]).expect(0).out;
     assert_eq!(text.matches("any moment of timeline 1").count(), 2, "{text}");
     assert!(text.contains("missing on timeline 1"), "{text}");
+    // The page draws it: a gap between what the one backup and what the other makes restorable.
+    let drawn = drawn(&yard);
+    assert_eq!(drawn.matches("class=\"gap\"").count(), 2, "one, and the legend: {drawn}");
+    for words in
+        ["2 ranges in which moments can be restored, 1 gap", "any moment: ", "timeline 1, "]
+    {
+        assert!(drawn.contains(words), "{words}: {drawn}");
+    }
     // Damage is found by reading.
     let object = yard.path(&format!("one/main/wal/{}/00000001/{after}.zst", system(&yard)));
     let mut bytes = fs::read(&object).unwrap();
@@ -90,6 +101,15 @@ fn a_lost_segment_is_a_gap_and_a_later_backup_closes_it() {
     bytes[middle] ^= 0x40;
     fs::write(&object, bytes).unwrap();
     check(&yard, &["--read"]).expect(20).says(&after);
+}
+
+/// The screen of the cluster.
+fn drawn(yard: &Yard) -> String {
+    let mut command = yard.command(program());
+    command.args(["web", "serve", "--listen", "127.0.0.1:0"]);
+    let _page = Page::of(command);
+    let link = at(yard, None, &["web", "open"]).expect(0).out;
+    Visitor::by_link(&link).get("/sources/main").expect(200).body
 }
 
 /// The system identifier of the only log.

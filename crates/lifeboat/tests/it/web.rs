@@ -35,7 +35,7 @@ fn the_overview_says_what_can_be_restored_and_what_cannot() {
     let ann = Visitor::enter(&world, &[]);
     ann.get("/").expect(200).has("2 of 2 sources break their promise").has("No agent runs");
     world.run(&["backup", "app"]).expect(0);
-    let shown = ann.get("/").expect(200).has("1 of 2 sources break their promise");
+    let shown = ann.get("/").expect(200).has("1 of 2 sources breaks its promise");
     let shown = shown.has("lifeboat backup '&lt;script&gt;alert(1)&lt;!--'");
     assert!(!shown.body.contains("<script>alert"), "{}", shown.body);
     let status: serde_json::Value =
@@ -194,8 +194,10 @@ fn a_password_enters_and_who_guesses_waits() {
     let mut bob = Visitor::at(&page.address);
     bob.take_cookie(&enter("bob", "staple staple staple").to("/"));
     bob.get("/").expect(200).has("You are bob").has("who may look only");
-    bob.post("/runs/begin", &[("job", "prune")]).expect(403).has("you may look, and nothing else");
-    bob.post("/restore/plan", &[("source", "app"), ("place", "own")]).expect(403);
+    let fields = [("job", "prune"), ("run", "prune"), ("source", "app"), ("place", "own")];
+    for path in ["/runs/begin", "/runs/stop", "/restore/plan", "/restore/begin"] {
+        bob.post(path, &fields).expect(403).has("you may look, and nothing else");
+    }
     for (name, password) in
         [("ann", "wrong"), ("ann", ""), ("eve", "correct horse battery"), ("", ""), ("ann", "x")]
     {
@@ -214,6 +216,9 @@ fn a_password_enters_and_who_guesses_waits() {
         "root of this host: password ann: done",
         "bob: enter : done",
         "bob: run prune: refused: only looks",
+        "bob: stop prune: refused: only looks",
+        "bob: plan a restore app of newest to its own place: refused: only looks",
+        "bob: restore app of newest to its own place: refused: only looks",
         "nobody: enter eve: refused",
         "nobody: enter : too many tries",
         "root of this host: forget bob: done",
@@ -245,6 +250,16 @@ fn a_program_enters_by_its_token() {
     ask("GET /api/status", &format!("{token}0")).expect(401);
     ask("GET /api/status", &token.replace("prometheus", "ann")).expect(401);
     ask("POST /runs/begin", token).expect(415);
+    let change = |token: &str| {
+        let kind = "Content-Type: application/x-www-form-urlencoded\r\n";
+        let head = format!("{kind}Authorization: Bearer {token}\r\n");
+        Visitor::at(&page.address).request("POST /runs/begin", &head, "job=prune")
+    };
+    change(token).expect(403).has("you may look, and nothing else");
+    // One that may do more gets as far as the agent, which does not run.
+    let other = world.run(&["web", "token", "deploy"]).expect(0).out;
+    change(other.trim()).expect(500).has("no agent runs");
+    world.run(&["web", "forget", "deploy"]).expect(0);
     let people = world.run(&["web", "people"]).expect(0).out;
     assert_eq!(people, "prometheus: by a token, looks\n");
     world.run(&["web", "forget", "prometheus"]).expect(0);

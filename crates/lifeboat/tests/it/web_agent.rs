@@ -61,17 +61,19 @@ fn a_restore_needs_no_open_page_and_is_found_again() {
     let agent = Agent::start(&world);
     let ann = enter(&world);
     ann.get("/restore").expect(200).has("<option>app</option>");
-    let form = ann.get("/restore?source=app").expect(200).has("where it was, in place of");
+    let form = ann.get("/restore?source=app").expect(200).has("Where it was, in place of");
     let place = form.value("id=\"to\" name=\"to\" value=\"");
     assert!(place.starts_with(&world.text("state/lifeboat/restores/app-")), "{place}");
     let fields = [("source", "app"), ("place", "new"), ("to", place.as_str())];
     let plan = ann.post("/restore/plan", &fields).expect(200).has("plan for app");
-    assert!(plan.body.contains(&place) && !plan.body.contains("type the name"), "{}", plan.body);
+    let plan = plan.has(&place).has("type the name").has("Nothing is stopped");
+    assert!(!plan.body.contains("This replaces"), "{}", plan.body);
     assert!(!Path::new(&place).exists());
     // The browser is gone before the answer comes.
     let origin = format!("Origin: http://{}\r\n", ann.address);
     let key = plan.value("name=\"key\" value=\"");
-    let body = crate::browser::encoded(&[&[("key", key.as_str())], &fields[..]].concat());
+    let typed = [("key", key.as_str()), ("name", "app")];
+    let body = crate::browser::encoded(&[&typed, &fields[..]].concat());
     let head = format!("{origin}Content-Type: application/x-www-form-urlencoded\r\n");
     drop(send(&ann.address, &ann.text("POST /restore/begin", &head, &body)));
     let mut run = String::new();
@@ -95,7 +97,7 @@ fn a_restore_needs_no_open_page_and_is_found_again() {
 }
 
 #[test]
-fn what_replaces_something_needs_the_typed_name() {
+fn a_restore_needs_the_typed_name() {
     let world = World::new();
     let database = world.database("app.db", 100);
     configured(&world, "");
@@ -112,16 +114,22 @@ fn what_replaces_something_needs_the_typed_name() {
     // from which a log of it begins anew.
     ann.get("/restore?source=app").expect(200).has(&format!("<option value=\"{backup}\""));
     let own = [("source", "app"), ("place", "own"), ("backup", backup.as_str())];
-    ann.post("/restore/plan", &own).expect(200).has("type the name of the source");
-    let taken = world.text("data/app.db");
+    let plan = ann.post("/restore/plan", &own).expect(200).has("type the name of the source");
+    let plan = plan.has("This replaces what is there").has("No <code>service</code> is configured");
+    let kept = plan.value("name=\"backup\" value=\"");
+    assert_eq!(kept, backup);
+    let (taken, free) = (world.text("data/app.db"), world.text("data/free.db"));
     let other = [("source", "app"), ("place", "new"), ("to", taken.as_str())];
-    for wrong in [&own[..], &other[..]] {
+    let new = [("source", "app"), ("place", "new"), ("to", free.as_str())];
+    for wrong in [&own[..], &other[..], &new[..]] {
         for name in ["", "apq", "yes"] {
             let refused = ann.post("/restore/begin", &[wrong, &[("name", name)]].concat());
             refused.expect(403).has("is not that of the source");
         }
     }
-    for (name, value) in [("to", "relative"), ("to", ""), ("scope", "all"), ("backup", "other")] {
+    let wrong = [("to", "relative"), ("to", ""), ("to", "postgresql://u:s3cret@h/d")];
+    let others = [("scope", "all"), ("backup", "other"), ("when", "at"), ("when", "never")];
+    for (name, value) in wrong.into_iter().chain(others) {
         let fields = [("source", "app"), ("place", "new"), ("to", "/x/y"), (name, value)];
         let answer = ann.post("/restore/plan", &fields);
         assert!(matches!(answer.status, 400 | 404), "{name}: {answer:?}");
@@ -141,6 +149,7 @@ fn what_replaces_something_needs_the_typed_name() {
     let log = fs::read_to_string(world.path("state/lifeboat/web/audit.log")).unwrap();
     let deed = format!("\"action\":\"restore\",\"detail\":\"app of {backup} to its own place\"");
     assert!(log.contains(&deed), "{log}");
+    assert!(!log.contains("s3cret"), "{log}");
 }
 
 #[test]

@@ -31,6 +31,7 @@ pub(crate) mod key {
     pub(crate) const TAB: &str = "\u{e004}";
     pub(crate) const ENTER: &str = "\u{e007}";
     pub(crate) const DOWN: &str = "\u{e015}";
+    pub(crate) const SPACE: &str = " ";
 }
 
 /// Says, past the test harness, that a test saw nothing.
@@ -188,6 +189,8 @@ impl Browser {
         let is_there = format!("return document.activeElement.matches({selector:?})");
         for _ in 0..200 {
             if self.run(&is_there) == Value::Bool(true) {
+                let outline = "return getComputedStyle(document.activeElement).outlineStyle";
+                assert_ne!(self.text(outline), "none", "nobody sees that {selector} has the focus");
                 return;
             }
             self.press(&[key::TAB]);
@@ -204,11 +207,18 @@ impl Browser {
         self.tool("Emulation.setDeviceMetricsOverride", &size);
     }
 
-    /// Whether the person likes dark pages.
+    /// Whether the person likes dark pages. They like none that moves, so that no colour is seen
+    /// on its way to another.
     pub(crate) fn dark(&self, is_dark: bool) {
-        let value = if is_dark { "dark" } else { "light" };
-        let feature = json!({ "name": "prefers-color-scheme", "value": value });
-        self.tool("Emulation.setEmulatedMedia", &json!({ "features": [feature] }));
+        let scheme = if is_dark { "dark" } else { "light" };
+        self.likes(&[("prefers-color-scheme", scheme), ("prefers-reduced-motion", "reduce")]);
+    }
+
+    /// What the person told their system to like.
+    pub(crate) fn likes(&self, features: &[(&str, &str)]) {
+        let feature = |(name, value): &(&str, &str)| json!({ "name": name, "value": value });
+        let features: Vec<Value> = features.iter().map(feature).collect();
+        self.tool("Emulation.setEmulatedMedia", &json!({ "features": features }));
     }
 
     /// Whether scripts run in pages. Those of tests do in any case.

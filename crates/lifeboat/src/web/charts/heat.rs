@@ -121,10 +121,10 @@ impl Heat<'_> {
         }
         let count = |state| counts.get(&state).copied().unwrap_or(0);
         format!(
-            "{} weeks: {} days with a good backup, {} with doubtful ones, {} on which it failed, \
+            "{} weeks: {} with a good backup, {} with doubtful ones, {} on which it failed, \
              {} without any",
             self.weeks,
-            count(DayState::Good),
+            units::counted(count(DayState::Good), "day"),
             count(DayState::Doubtful),
             count(DayState::Failed),
             count(DayState::Nothing),

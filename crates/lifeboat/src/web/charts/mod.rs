@@ -13,6 +13,8 @@ mod timeline;
 
 use maud::{Markup, html};
 
+use super::table::{Row, Table};
+
 pub(crate) use self::axis::Axis;
 pub(crate) use self::growth::{Growth, Sample};
 pub(crate) use self::heat::{Day, DayState, Heat};
@@ -69,17 +71,10 @@ impl Figure<'_> {
     }
 }
 
-/// A table that a keyboard can scroll where it is wider than the page.
 fn table(caption: &str, told: &Told) -> Markup {
+    let cells = |row: &Vec<String>| row.iter().map(|cell| html! { (cell) }).collect::<Vec<_>>();
     html! {
-        div.wide tabindex="0" role="region" aria-label=(caption) {
-            table {
-                thead { tr { @for head in &told.heads { th scope="col" { (head) } } } }
-                tbody {
-                    @for row in &told.rows { tr { @for cell in row { td { (cell) } } } }
-                }
-            }
-        }
+        (Table { caption, heads: &told.heads }.of(told.rows.iter().map(|row| Row::new(cells(row)))))
         @if let Some(note) = &told.note { p.note { (note) } }
     }
 }

@@ -26,6 +26,9 @@ impl Spark<'_> {
         else {
             return format!("no {} yet", self.of);
         };
+        if let [only] = times {
+            return format!("the only one of its {} took {}", self.of, units::duration(*only));
+        }
         format!(
             "the last {} {} took {} to {}, the newest {}",
             times.len(),
@@ -80,6 +83,8 @@ mod tests {
             assert!(Spark { of: "drills", durations_ms }.drawn().into_string().is_empty());
         }
         assert_eq!(Spark { of: "drills", durations_ms: &[] }.sentence(), "no drills yet");
+        let only = Spark { of: "drills", durations_ms: &[5] }.sentence();
+        assert_eq!(only, "the only one of its drills took 5 ms");
         let zeros = Spark { of: "drills", durations_ms: &[0, 0] }.drawn().into_string();
         assert!(!zeros.contains("NaN"), "{zeros}");
     }

@@ -208,10 +208,12 @@ impl Timeline<'_> {
         let ranges = self.spans.len() - gaps;
         let going = self.points.iter().filter_map(|point| point.goes_at).min();
         let mut text = format!(
-            "{} to {}: {} backups, {ranges} ranges in which moments can be restored, {gaps} gaps",
+            "{} to {}: {}, {} in which moments can be restored, {}",
             self.moment(self.axis.from),
             self.moment(self.axis.until),
-            units::count(self.points.len() as u64),
+            units::counted(self.points.len(), "backup"),
+            units::counted(ranges, "range"),
+            units::counted(gaps, "gap"),
         );
         if let Some(at) = going {
             text.push_str(&format!("; the first backup goes at {}", self.moment(at)));
@@ -444,7 +446,7 @@ mod tests {
         for words in ["before the move", "any moment", "gap", "proven", "damaged", "role=\"img\""] {
             assert!(drawn.contains(words), "{words}: {drawn}");
         }
-        assert!(drawn.contains("3 backups, 1 ranges in which moments can be restored, 1 gaps"));
+        assert!(drawn.contains("3 backups, 1 range in which moments can be restored, 1 gap"));
     }
 
     #[test]

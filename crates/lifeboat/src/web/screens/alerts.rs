@@ -1,21 +1,26 @@
 //! What is wrong, what was and is no more, and whether those who are to be told were.
 
+use std::collections::BTreeMap;
+
 use lifeboat_core::Result;
 use maud::{Markup, html};
 
+use crate::commands::status::overall::Notifier;
 use crate::notify;
-use crate::standing::{self, Alert, Severity};
+use crate::standing::{self, Alert, Code, Severity};
 use crate::ui::units;
 use crate::web::address;
 use crate::web::context::Ctx;
 use crate::web::layout;
+use crate::web::look::Look;
+use crate::web::table::{Row, Table};
 
 pub(super) fn draw(ctx: &Ctx) -> Result<Markup> {
     let session = ctx.session();
     let resolved = standing::known(&session).resolved;
     let waiting = notify::waiting(&session)?;
     Ok(html! {
-        (open(ctx, &ctx.look.alerts))
+        (open(ctx))
         (over(ctx, &resolved))
         (told(ctx))
         (waits(ctx, &waiting))
@@ -29,56 +34,68 @@ fn class_of(alert: &Alert) -> &'static str {
     }
 }
 
-fn open(ctx: &Ctx, alerts: &[Alert]) -> Markup {
+fn open(ctx: &Ctx) -> Markup {
+    let gathered = gathered(&ctx.look);
     html! {
-        @if alerts.is_empty() {
+        @if gathered.is_empty() {
             p.summary.good { "Nothing is wrong." }
         } @else {
-            p class={ "summary " (class_of(&alerts[0])) } {
-                (units::count(alerts.len() as u64))
-                @if alerts.len() == 1 { " thing is wrong" } @else { " things are wrong, the worst first" }
+            p class={ "summary " (class_of(gathered[0].0)) } {
+                (units::counted(gathered.len(), "thing"))
+                @if gathered.len() == 1 { " is wrong" } @else { " are wrong, the worst first" }
             }
-            table.sources {
-                caption.unseen { "What is wrong, the worst first" }
-                thead { tr {
-                    th scope="col" { "What" }
-                    th scope="col" { "Of" }
-                    th scope="col" { "Since" }
-                    th scope="col" { "What mends it" }
-                } }
-                tbody { @for alert in alerts { (line(ctx, alert)) } }
+            (Table {
+                caption: "What is wrong, the worst first",
+                heads: &["What", "Of", "Since", "What mends it"],
             }
+            .of(gathered.iter().map(|(alert, places)| line(ctx, alert, places))))
         }
     }
 }
 
-fn line(ctx: &Ctx, alert: &Alert) -> Markup {
-    html! {
-        tr class=(class_of(alert)) {
-            th scope="row" {
-                span class={ "mark " (class_of(alert)) } { (alert.code.word()) }
-                " " (units::one_line(&alert.what))
-            }
-            td data-label="Of" { (of(alert)) }
-            td data-label="Since" {
-                @match alert.since {
-                    Some(at) => { (layout::time(ctx, at)) }
-                    None => { "not known" }
-                }
-            }
-            td data-label="What mends it" {
-                @if !alert.command.is_empty() { code.command { (alert.command) } }
-            }
+/// The same in several repositories is one thing, with where that is.
+fn gathered(look: &Look) -> Vec<(&Alert, Vec<&str>)> {
+    let mut known: BTreeMap<(Code, &str, &str, &str), usize> = BTreeMap::new();
+    let mut gathered: Vec<(&Alert, Vec<&str>)> = Vec::new();
+    for alert in &look.alerts {
+        let key = (alert.code, &*alert.source, &*alert.what, &*alert.command);
+        let index = *known.entry(key).or_insert(gathered.len());
+        if index == gathered.len() {
+            gathered.push((alert, Vec::new()));
         }
+        gathered[index].1.push(look.label_of(&alert.repository));
     }
+    gathered
 }
 
-fn of(alert: &Alert) -> Markup {
-    html! {
-        @if !alert.source.is_empty() {
-            a href=(address::of_source(&alert.source)) { (units::one_line(&alert.source)) } " "
+/// How many things are wrong.
+pub(in crate::web) fn things(look: &Look) -> usize {
+    gathered(look).len()
+}
+
+fn line(ctx: &Ctx, alert: &Alert, places: &[&str]) -> Row {
+    let what = html! {
+        span class={ "mark " (class_of(alert)) } { (alert.code.word()) }
+        " " (units::one_line(&alert.what))
+    };
+    let since = html! {
+        @match alert.since {
+            Some(at) => { (layout::time(ctx, at)) }
+            None => { "not known" }
         }
-        @if !alert.repository.is_empty() { span.path { (units::one_line(&alert.repository)) } }
+    };
+    let mends = html! { @if !alert.command.is_empty() { code.command { (alert.command) } } };
+    Row::marked(class_of(alert), [what, of(&alert.source, places), since, mends])
+}
+
+fn of(source: &str, places: &[&str]) -> Markup {
+    let places: Vec<String> =
+        places.iter().filter(|place| !place.is_empty()).map(|it| units::one_line(it)).collect();
+    html! {
+        @if !source.is_empty() {
+            a href=(address::of_source(source)) { (units::one_line(source)) } " "
+        }
+        @if !places.is_empty() { small.path { "in " (places.join(", ")) } }
     }
 }
 
@@ -89,33 +106,26 @@ fn over(ctx: &Ctx, resolved: &[(jiff::Timestamp, Alert)]) -> Markup {
             @if resolved.is_empty() {
                 p { "Nothing that was wrong was mended lately, as far as this host knows." }
             } @else {
-                table.sources {
-                    caption.unseen { "What was wrong and is no more, the newest first" }
-                    thead { tr {
-                        th scope="col" { "What was wrong" }
-                        th scope="col" { "Of" }
-                        th scope="col" { "Began" }
-                        th scope="col" { "Seen to be over" }
-                    } }
-                    tbody {
-                        @for (at, alert) in resolved.iter().rev() {
-                            tr {
-                                th scope="row" {
-                                    span.mark.good { (alert.code.word()) }
-                                    " " (units::one_line(&alert.what))
-                                }
-                                td data-label="Of" { (of(alert)) }
-                                td data-label="Began" {
-                                    @if let Some(since) = alert.since { (ctx.moment(since)) }
-                                }
-                                td data-label="Seen to be over" { (layout::time(ctx, *at)) }
-                            }
-                        }
-                    }
+                (Table {
+                    caption: "What was wrong and is no more, the newest first",
+                    heads: &["What was wrong", "Of", "Began", "Seen to be over"],
                 }
+                .of(resolved.iter().rev().map(|(at, alert)| was(ctx, *at, alert))))
             }
         }
     }
+}
+
+fn was(ctx: &Ctx, over_at: jiff::Timestamp, alert: &Alert) -> Row {
+    Row::new([
+        html! {
+            span.mark.good { (alert.code.word()) }
+            " " (units::one_line(&alert.what))
+        },
+        of(&alert.source, &[ctx.look.label_of(&alert.repository)]),
+        html! { @if let Some(since) = alert.since { (ctx.moment(since)) } },
+        layout::time(ctx, over_at),
+    ])
 }
 
 fn told(ctx: &Ctx) -> Markup {
@@ -128,65 +138,52 @@ fn told(ctx: &Ctx) -> Markup {
                      with " code.command { "lifeboat notify test" }
                 }
             } @else {
-                table.sources {
-                    caption.unseen { "Who is told, and how deliveries went" }
-                    thead { tr {
-                        th scope="col" { "Notifier" }
-                        th scope="col" { "Delivered last" }
-                        th scope="col" { "Failed deliveries" }
-                        th scope="col" { "Waiting" }
-                    } }
-                    tbody {
-                        @for (name, deliveries, waiting) in &ctx.look.notifiers {
-                            tr {
-                                th scope="row" { (units::one_line(name)) }
-                                td data-label="Delivered last" {
-                                    @match deliveries.delivered_at {
-                                        Some(at) => { (layout::time(ctx, at)) }
-                                        None => { "never" }
-                                    }
-                                }
-                                td data-label="Failed deliveries" {
-                                    (units::count(deliveries.failures))
-                                    @if let Some((at, why)) = &deliveries.last_failure {
-                                        ", and the last attempt: "
-                                        span.bad { (units::one_line(why)) } " " (layout::time(ctx, *at))
-                                    }
-                                }
-                                td data-label="Waiting" { (units::count(*waiting as u64)) }
-                            }
-                        }
-                    }
+                (Table {
+                    caption: "Who is told, and how deliveries went",
+                    heads: &["Notifier", "Delivered last", "Failed deliveries", "Waiting"],
                 }
+                .of(ctx.look.notifiers.iter().map(|notifier| notifier_row(ctx, notifier))))
             }
         }
     }
 }
 
+fn notifier_row(ctx: &Ctx, (name, deliveries, waiting): &Notifier) -> Row {
+    let delivered = html! {
+        @match deliveries.delivered_at {
+            Some(at) => { (layout::time(ctx, at)) }
+            None => { "never" }
+        }
+    };
+    let failed = html! {
+        (units::count(deliveries.failures))
+        @if let Some((at, why)) = &deliveries.last_failure {
+            ", and the last attempt: "
+            span.bad { (units::one_line(why)) } " " (layout::time(ctx, *at))
+        }
+    };
+    let waiting = html! { (units::count(*waiting as u64)) };
+    Row::new([html! { (units::one_line(name)) }, delivered, failed, waiting])
+}
+
 fn waits(ctx: &Ctx, waiting: &[notify::Waiting]) -> Markup {
+    let row = |one: &notify::Waiting| {
+        Row::new([
+            html! { (units::one_line(&one.message.title)) },
+            html! { (units::one_line(&one.notifier)) },
+            html! { (units::counted(one.attempts as usize, "time")) },
+            layout::time(ctx, one.next_at),
+        ])
+    };
+    let table = Table {
+        caption: "Messages that were not delivered yet",
+        heads: &["Message", "To", "Tried", "Next"],
+    };
     html! {
         @if !waiting.is_empty() {
             section aria-labelledby="waits-head" {
                 h2 id="waits-head" { "What waits to be told" }
-                table.sources {
-                    caption.unseen { "Messages that were not delivered yet" }
-                    thead { tr {
-                        th scope="col" { "Message" }
-                        th scope="col" { "To" }
-                        th scope="col" { "Tried" }
-                        th scope="col" { "Next" }
-                    } }
-                    tbody {
-                        @for one in waiting {
-                            tr {
-                                th scope="row" { (units::one_line(&one.message.title)) }
-                                td data-label="To" { (units::one_line(&one.notifier)) }
-                                td data-label="Tried" { (units::count(u64::from(one.attempts))) " times" }
-                                td data-label="Next" { (layout::time(ctx, one.next_at)) }
-                            }
-                        }
-                    }
-                }
+                (table.of(waiting.iter().map(row)))
             }
         }
     }
@@ -195,13 +192,12 @@ fn waits(ctx: &Ctx, waiting: &[notify::Waiting]) -> Markup {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::standing::Code;
 
     #[test]
     fn what_an_alert_says_is_never_markup() {
         let text = "<script>alert(1)</script>";
         let alert = Alert::new((Code::Stale, Severity::Stale), (text, text), text, text);
-        let drawn = of(&alert).into_string();
+        let drawn = of(&alert.source, &[text]).into_string();
         assert!(!drawn.contains("<script"), "{drawn}");
         assert!(drawn.contains("/sources/%3Cscript%3E"), "{drawn}");
         assert_eq!(class_of(&alert), "bad");

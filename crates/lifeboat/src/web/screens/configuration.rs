@@ -5,13 +5,16 @@ use lifeboat_core::Result;
 use maud::{Markup, html};
 use toml::Value;
 
-use crate::config::origin::{self, Section};
+use crate::config::origin::{self, Section, Setting};
 use crate::config::trust;
 use crate::ui::units;
 use crate::web::context::Ctx;
+use crate::web::layout;
+use crate::web::secret::hidden;
+use crate::web::table::{Row, Table};
 
-/// What stands for what is hidden.
-const HIDDEN: &str = "***";
+/// From so many sections on, they are searched.
+const LONG: usize = 12;
 
 pub(super) fn draw(ctx: &Ctx) -> Result<Markup> {
     let loaded = &ctx.look.loaded;
@@ -20,7 +23,11 @@ pub(super) fn draw(ctx: &Ctx) -> Result<Markup> {
         true => trust::doubts(&files, rustix::process::geteuid().as_raw()),
         false => Vec::new(),
     };
-    let sections = origin::sections(loaded);
+    let mut sections = origin::sections(loaded);
+    let is_long = sections.len() > LONG;
+    if let Some(wanted) = ctx.given("q") {
+        sections.retain(|section| section.name.contains(wanted));
+    }
     Ok(html! {
         @if files.is_empty() {
             p { "No file: all that there is are defaults, and what variables of the environment say." }
@@ -30,10 +37,13 @@ pub(super) fn draw(ctx: &Ctx) -> Result<Markup> {
                     @if index > 0 { ", " }
                     code.path { (units::one_line(&file.display().to_string())) }
                 }
-                ". To change it, edit that; the agent reads it anew on SIGHUP."
+                ". To change it, edit that, and " code.command { "lifeboat agent reload" }
+                " has the agent check it and take it."
             }
         }
         @for doubt in &doubts { p.doubtful { (units::one_line(doubt)) } }
+        @if is_long { (layout::search(ctx, "Sections whose name has")) }
+        @if is_long && sections.is_empty() { p { "There is none." } }
         @for section in &sections { (drawn(section)) }
         p.note { "The same: " code { "lifeboat config show" } }
     })
@@ -47,25 +57,18 @@ fn drawn(section: &Section) -> Markup {
     html! {
         section {
             h2 { code { (name) } }
-            table.sources {
-                caption.unseen { "The values of " (name) }
-                thead { tr {
-                    th scope="col" { "Key" }
-                    th scope="col" { "Value" }
-                    th scope="col" { "From" }
-                } }
-                tbody {
-                    @for setting in &section.settings {
-                        tr {
-                            th scope="row" { code { (units::one_line(&setting.key)) } }
-                            td data-label="Value" { code { (value(&setting.value)) } }
-                            td data-label="From" { span.path { (units::one_line(&setting.origin)) } }
-                        }
-                    }
-                }
-            }
+            (Table { caption: &format!("The values of {name}"), heads: &["Key", "Value", "From"] }
+                .of(section.settings.iter().map(row)))
         }
     }
+}
+
+fn row(setting: &Setting) -> Row {
+    Row::new([
+        html! { code { (units::one_line(&setting.key)) } },
+        html! { code { (value(&setting.value)) } },
+        html! { span.path { (units::one_line(&setting.origin)) } },
+    ])
 }
 
 /// A value as TOML has it, without what may be a secret.
@@ -85,48 +88,12 @@ fn without_secrets(value: &Value) -> Value {
     }
 }
 
-/// A text without the password of a URL in it, and without a secret key of age.
-fn hidden(text: &str) -> String {
-    if text.to_ascii_uppercase().contains("AGE-SECRET-KEY-") {
-        return HIDDEN.to_owned();
-    }
-    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (authority, behind) = rest.split_at(end);
-    let authority = match authority.rsplit_once('@') {
-        Some((who, host)) => match who.split_once(':') {
-            Some((user, _)) => format!("{user}:{HIDDEN}@{host}"),
-            None => authority.to_owned(),
-        },
-        None => authority.to_owned(),
-    };
-    let behind = match behind.split_once("password=") {
-        Some((before, secret)) => {
-            let rest = secret.find('&').map_or("", |at| &secret[at..]);
-            format!("{before}password={HIDDEN}{rest}")
-        }
-        None => behind.to_owned(),
-    };
-    format!("{scheme}://{authority}{behind}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn what_is_secret_is_hidden_wherever_it_stands() {
-        for (text, shown) in [
-            ("postgresql://u:s3cret@h/d", "postgresql://u:***@h/d"),
-            ("postgresql://u:p@ss@h/d?sslmode=require", "postgresql://u:***@h/d?sslmode=require"),
-            ("postgresql://u@h/d?password=s3cret&x=1", "postgresql://u@h/d?password=***&x=1"),
-            ("age-secret-key-1qqqq", "***"),
-            ("file:///var/backups", "file:///var/backups"),
-            ("daily 02:00", "daily 02:00"),
-            ("s3://bucket/a@b:c", "s3://bucket/a@b:c"),
-        ] {
-            assert_eq!(hidden(text), shown);
-        }
+    fn what_is_secret_is_hidden_however_deep_it_is() {
         let table: Value = toml::from_str("a = [{ b = \"x://u:s3cret@h\" }]").unwrap();
         assert!(!value(&table).contains("s3cret"), "{}", value(&table));
     }

@@ -1,6 +1,6 @@
 //! The screens: a file and a line for each.
 
-mod alerts;
+pub(super) mod alerts;
 mod configuration;
 mod overview;
 mod proofs;
@@ -26,6 +26,8 @@ pub(crate) struct Screen {
     pub(crate) is_in_menu: bool,
     /// What it needs of what was read.
     pub(crate) asker: Asker,
+    /// What one of them is called, where that is more than the title.
+    pub(crate) name: fn(&Ctx) -> Option<String>,
     /// Draws what stands between the head and the foot of the page.
     pub(crate) draw: fn(&Ctx) -> Result<Markup>,
 }
@@ -58,16 +60,17 @@ const fn listed(
     title: &'static str,
     draw: fn(&Ctx) -> Result<Markup>,
 ) -> Screen {
-    Screen { path, title, is_in_menu: true, asker: Asker::Person, draw }
+    Screen { path, title, is_in_menu: true, asker: Asker::Person, name: |_| None, draw }
 }
 
-/// One that others lead to.
+/// One of something that others lead to, which has a name of its own.
 const fn below(
     path: &'static str,
     title: &'static str,
+    name: fn(&Ctx) -> Option<String>,
     draw: fn(&Ctx) -> Result<Markup>,
 ) -> Screen {
-    Screen { path, title, is_in_menu: false, asker: Asker::Person, draw }
+    Screen { path, title, is_in_menu: false, asker: Asker::Person, name, draw }
 }
 
 /// One that asks how everything stands, and for no backup: what is known of that is always there.
@@ -78,12 +81,12 @@ const fn at_a_glance(screen: Screen) -> Screen {
 /// All of them, in the order of the menu.
 pub(crate) const SCREENS: &[Screen] = &[
     at_a_glance(listed("/", "Overview", overview::draw)),
-    below("/sources/{source}", "Source", source::draw),
+    below("/sources/{source}", "Source", source::name, source::draw),
     at_a_glance(listed("/runs", "Runs", runs::draw)),
-    at_a_glance(below("/runs/{run}", "Run", runs::draw_one)),
-    listed("/restore", "Restore", restore::draw),
+    at_a_glance(below("/runs/{run}", "Run", runs::name, runs::draw_one)),
+    Screen { name: restore::name, ..listed("/restore", "Restore", restore::draw) },
     listed("/proofs", "Proofs", proofs::draw),
-    below("/proofs/{proof}", "Proof", proofs::draw_one),
+    below("/proofs/{proof}", "Proof", |_| None, proofs::draw_one),
     listed("/storage", "Storage", storage::draw),
     listed("/retention", "Retention", retention::draw),
     at_a_glance(listed("/alerts", "Alerts", alerts::draw)),

@@ -4,7 +4,7 @@
 mod view;
 
 use lifeboat_core::catalog::SourceEntry;
-use lifeboat_core::drill::{self, Chain, DrillRecord, Outcome};
+use lifeboat_core::drill::{self, Chain, DrillCheck, DrillRecord, Outcome};
 use lifeboat_core::{Error, Kind, Result};
 use maud::{Markup, html};
 
@@ -15,6 +15,7 @@ use crate::repositories::Opened;
 use crate::ui::units;
 use crate::web::address;
 use crate::web::context::Ctx;
+use crate::web::table::{Row, Table};
 
 /// The chains of a repository, and what is wrong with them.
 struct Read<'a> {
@@ -118,7 +119,7 @@ fn chains(verified: usize, findings: &[&String]) -> Markup {
     html! {
         @if findings.is_empty() {
             p {
-                "All " (verified) " proofs were verified just now: their signatures fit, and none \
+                (units::counted(verified, "proof")) " verified just now: the signatures fit, and none \
                  is missing in its chain."
             }
         } @else {
@@ -152,75 +153,50 @@ fn heading(month: &Month<'_>, source: Option<&str>) -> Markup {
 }
 
 fn sums(month: &Month<'_>) -> Markup {
-    html! {
-        @if !month.sums.is_empty() {
-            table.sources {
-                caption.unseen { "What the drills of the month came to" }
-                thead { tr {
-                    th scope="col" { "Source" }
-                    th scope="col" { "Passed" }
-                    th scope="col" { "Slowest restore" }
-                    th scope="col" { "Oldest data" }
-                } }
-                tbody {
-                    @for sum in &month.sums {
-                        tr {
-                            th scope="row" {
-                                a href=(address::of_source(&sum.source)) { (units::one_line(&sum.source)) }
-                            }
-                            td data-label="Passed" { (sum.passed) " of " (sum.drills) }
-                            td data-label="Slowest restore" { (units::duration(sum.slowest_ms)) }
-                            td data-label="Oldest data" { (units::coarse(sum.oldest_ms)) }
-                        }
-                    }
-                }
-            }
-        }
-    }
+    let row = |sum: &view::Sum| {
+        Row::new([
+            html! { a href=(address::of_source(&sum.source)) { (units::one_line(&sum.source)) } },
+            html! { (sum.passed) " of " (sum.drills) },
+            html! { (units::duration(sum.slowest_ms)) },
+            html! { (units::coarse(sum.oldest_ms)) },
+        ])
+    };
+    let table = Table {
+        caption: "What the drills of the month came to",
+        heads: &["Source", "Passed", "Slowest restore", "Oldest data"],
+    };
+    table.of(month.sums.iter().map(row))
 }
 
 fn list(ctx: &Ctx, month: &Month<'_>) -> Markup {
+    let table = Table {
+        caption: "Proofs of the month, the newest first",
+        heads: &["When", "Source", "Restored from", "Result", "Restore took", "Data age"],
+    };
     html! {
         h2 { "Proofs" }
         @if month.proofs.is_empty() {
             p { "There is none of this month: " code.command { "lifeboat drill" } " makes one." }
-        } @else {
-            table.sources {
-                caption.unseen { "Proofs of the month, the newest first" }
-                thead { tr {
-                    th scope="col" { "When" }
-                    th scope="col" { "Source" }
-                    th scope="col" { "Result" }
-                    th scope="col" { "Restore took" }
-                    th scope="col" { "Data age" }
-                } }
-                tbody { @for shown in &month.proofs { (line(ctx, shown)) } }
-            }
         }
+        (table.of(month.proofs.iter().map(|shown| line(ctx, shown))))
     }
 }
 
-fn line(ctx: &Ctx, shown: &Shown<'_>) -> Markup {
+fn line(ctx: &Ctx, shown: &Shown<'_>) -> Row {
     let record = shown.record;
-    let class = if record.passed { "good" } else { "bad" };
-    html! {
-        tr {
-            th scope="row" {
-                a href={ "/proofs/" (record.id) } { (ctx.moment(record.ended_at)) }
-            }
-            td data-label="Source" { (units::one_line(&record.source.name)) }
-            td data-label="Result" {
-                span class={ "mark " (class) } { @if record.passed { "passed" } @else { "failed" } }
-                @if let Some(failure) = &record.failure { " " (units::one_line(failure)) }
-            }
-            td data-label="Restore took" {
-                (record.restore_ms.map_or_else(|| "\u{2013}".to_owned(), units::duration))
-            }
-            td data-label="Data age" {
-                (record.data_age_ms.map_or_else(|| "\u{2013}".to_owned(), units::coarse))
-            }
-        }
-    }
+    let (class, word) = if record.passed { ("good", "passed") } else { ("bad", "failed") };
+    let none = || "\u{2013}".to_owned();
+    Row::new([
+        html! { a href={ "/proofs/" (record.id) } { (ctx.moment(record.ended_at)) } },
+        html! { (units::one_line(&record.source.name)) },
+        html! { (units::one_line(shown.place)) },
+        html! {
+            span class={ "mark " (class) } { (word) }
+            @if let Some(failure) = &record.failure { " " (units::one_line(failure)) }
+        },
+        html! { (record.restore_ms.map_or_else(none, units::duration)) },
+        html! { (record.data_age_ms.map_or_else(none, units::coarse)) },
+    ])
 }
 
 fn facts(ctx: &Ctx, shown: &Shown<'_>) -> Markup {
@@ -264,28 +240,18 @@ fn phases(record: &DrillRecord) -> Markup {
 }
 
 fn checks(record: &DrillRecord) -> Markup {
+    let row = |check: &DrillCheck| {
+        Row::new([
+            html! { (units::one_line(&check.name.replace('_', " "))) },
+            html! { span class={ "mark " (class_of(check.outcome)) } { (check.outcome.word()) } },
+            html! { (units::one_line(&check.detail)) },
+        ])
+    };
+    let table = Table { caption: "The checks of this drill", heads: &["Check", "Result", "Found"] };
     html! {
         @if !record.checks.is_empty() {
             h2 { "What was checked" }
-            table.sources {
-                caption.unseen { "The checks of this drill" }
-                thead { tr {
-                    th scope="col" { "Check" }
-                    th scope="col" { "Result" }
-                    th scope="col" { "Found" }
-                } }
-                tbody {
-                    @for check in &record.checks {
-                        tr {
-                            th scope="row" { (units::one_line(&check.name.replace('_', " "))) }
-                            td data-label="Result" {
-                                span class={ "mark " (class_of(check.outcome)) } { (check.outcome.word()) }
-                            }
-                            td data-label="Found" { (units::one_line(&check.detail)) }
-                        }
-                    }
-                }
-            }
+            (table.of(record.checks.iter().map(row)))
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::web::charts::{Axis, Growth, Sample};
 use crate::web::context::Ctx;
 use crate::web::held;
 use crate::web::layout;
+use crate::web::table::{Row, Table};
 
 /// So far it is foreseen how a policy goes on.
 const DAYS: usize = 365;
@@ -43,6 +44,7 @@ pub(super) fn draw(ctx: &Ctx) -> Result<Markup> {
     let tried = asked.clone().unwrap_or_else(|| in_force.clone());
     let until = held::in_days(ctx, DAYS);
     let moments = held::moments(ctx, target.as_ref(), until);
+    let until = held::reach(&moments, until);
     let view = view::view(&Given {
         entry,
         now: ctx.now,
@@ -111,7 +113,8 @@ fn outcome(name: &str, tried: &Keep, view: &RetentionView, is_asked: bool) -> Ma
         section aria-labelledby="outcome-head" {
             h2 id="outcome-head" { "What it would do" }
             p class={ "summary " (class) } {
-                (count(view.kept.0)) " backups stay (" (units::bytes(view.kept.1)) "), "
+                (units::counted(view.kept.0, "backup"))
+                @if view.kept.0 == 1 { " stays (" } @else { " stay (" } (units::bytes(view.kept.1)) "), "
                 (count(view.removed.0)) " go (" (units::bytes(view.removed.1)) ")"
                 @if view.newly_removed > 0 {
                     ", of which " (count(view.newly_removed)) " stay by the policy in force"
@@ -167,15 +170,11 @@ fn lines(ctx: &Ctx, view: &RetentionView) -> Markup {
             @if !those.is_empty() {
                 section {
                     h2 { (title) }
-                    table.sources {
-                        caption.unseen { (title) ", the newest first" }
-                        thead { tr {
-                            th scope="col" { "Backup" }
-                            th scope="col" { "Stored" }
-                            th scope="col" { "Why" }
-                        } }
-                        tbody { @for line in those.iter().take(LINES) { (row(ctx, line)) } }
+                    (Table {
+                        caption: &format!("{title}, the newest first"),
+                        heads: &["Backup", "Stored", "Why"],
                     }
+                    .of(those.iter().take(LINES).map(|line| row(ctx, line))))
                     @if those.len() > LINES {
                         p.note { (units::count((those.len() - LINES) as u64)) " more like these" }
                     }
@@ -185,17 +184,15 @@ fn lines(ctx: &Ctx, view: &RetentionView) -> Markup {
     }
 }
 
-fn row(ctx: &Ctx, line: &Line) -> Markup {
-    html! {
-        tr {
-            th scope="row" { (units::one_line(&line.name)) br; (layout::time(ctx, line.at)) }
-            td data-label="Stored" { (units::bytes(line.stored_bytes)) }
-            td data-label="Why" {
-                (line.reasons.join("; "))
-                @if !line.keeps && line.keeps_now {
-                    " " strong { "(stays by the policy in force)" }
-                }
+fn row(ctx: &Ctx, line: &Line) -> Row {
+    Row::new([
+        html! { (units::one_line(&line.name)) small { (layout::time(ctx, line.at)) } },
+        html! { (units::bytes(line.stored_bytes)) },
+        html! {
+            (line.reasons.join("; "))
+            @if !line.keeps && line.keeps_now {
+                " " strong { "(stays by the policy in force)" }
             }
-        }
-    }
+        },
+    ])
 }

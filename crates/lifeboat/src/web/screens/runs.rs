@@ -5,12 +5,13 @@ use jiff::tz::TimeZone;
 use lifeboat_core::{Error, Kind, Result};
 use maud::{Markup, html};
 
-use super::Done;
+use super::{Done, restore};
 use crate::control::{AgentState, Ended, JobState, Question, RunState, Told};
 use crate::ui::units;
-use crate::web::address::part as segment;
+use crate::web::address::{self, part as segment};
 use crate::web::context::Ctx;
 use crate::web::layout;
+use crate::web::table::{Row, Table};
 
 fn agent(ctx: &Ctx) -> Result<&AgentState> {
     ctx.agent.as_ref().ok_or_else(|| {
@@ -19,9 +20,21 @@ fn agent(ctx: &Ctx) -> Result<&AgentState> {
     })
 }
 
+/// What the run that is asked for is called.
+pub(super) fn name(ctx: &Ctx) -> Option<String> {
+    let id = ctx.given("run")?;
+    let runs = ctx.agent.iter().flat_map(|agent| &agent.runs);
+    let title = runs.clone().find(|run| run.id == id).map_or(id, |run| run.title.as_str());
+    Some(units::one_line(title))
+}
+
 /// The screen.
 pub(super) fn draw(ctx: &Ctx) -> Result<Markup> {
-    let state = agent(ctx)?;
+    // That nothing runs by itself is what there is to say, and no failure of the page.
+    let state = match agent(ctx) {
+        Ok(state) => state,
+        Err(error) => return Ok(layout::error(&error)),
+    };
     let asked: Vec<&RunState> = state.runs.iter().filter(|run| run.ended.is_some()).collect();
     Ok(html! {
         section data-live="runs" aria-live="polite" { (going(state)) }
@@ -29,18 +42,15 @@ pub(super) fn draw(ctx: &Ctx) -> Result<Markup> {
             p.summary.doubtful { "Paused: nothing begins by itself until " (ctx.moment(until)) }
         }
         h2 { "Jobs" }
-        table.jobs {
-            thead { tr {
-                th scope="col" { "Job" } th scope="col" { "Next" } th scope="col" { "Last" }
-                @if ctx.may_do() { th scope="col" { "Now" } }
-            } }
-            tbody { @for job in &state.jobs { (job_row(ctx, job)) } }
-        }
+        @let heads = ["Job", "Next", "Last", "Now"];
+        @let heads = if ctx.may_do() { &heads[..] } else { &heads[..3] };
+        (Table { caption: "The jobs of the agent", heads }
+            .of(state.jobs.iter().map(|job| job_row(ctx, job))))
         @if !asked.is_empty() {
             h2 { "Restores" }
             ul { @for run in asked { li {
                 (outcome(run.ended.as_ref())) " "
-                a href={ "/runs/" (segment(&run.id)) } { (run.title) }
+                a href={ "/runs/" (segment(&run.id)) } { (units::one_line(&run.title)) }
                 @if let Some(by) = &run.by { ", asked for by " (by) }
                 " " (layout::time(ctx, run.begun_at))
             } } }
@@ -48,31 +58,37 @@ pub(super) fn draw(ctx: &Ctx) -> Result<Markup> {
     })
 }
 
-fn job_row(ctx: &Ctx, job: &JobState) -> Markup {
+fn job_row(ctx: &Ctx, job: &JobState) -> Row {
+    let address = format!("/runs/{}", segment(&job.name));
+    let first = html! { a href=(address) { (units::one_line(&job.name)) } };
+    let next = html! {
+        @if job.is_running { a href=(address) { "runs now" } }
+        @else if let Some(next) = job.next { (layout::time(ctx, next)) }
+        @else { "none" }
+    };
+    let last = html! {
+        @match &job.last {
+            None => { "never" }
+            Some(last) => {
+                (outcome(Some(last))) " " (layout::time(ctx, last.ended_at))
+                @if let Some(error) = &last.error { p.reason.bad { (error) } }
+            }
+        }
+    };
+    let mut cells = vec![first, next, last];
+    if ctx.may_do() {
+        cells.push(run_now(ctx, job));
+    }
+    Row::marked(if job.is_failing { "bad" } else { "" }, cells)
+}
+
+fn run_now(ctx: &Ctx, job: &JobState) -> Markup {
     html! {
-        tr {
-            th scope="row" { (job.name) }
-            td data-label="Next" {
-                @if job.is_running { a href={ "/runs/" (segment(&job.name)) } { "runs now" } }
-                @else if let Some(next) = job.next { (layout::time(ctx, next)) }
-            }
-            td data-label="Last" {
-                @match &job.last {
-                    None => { "never" }
-                    Some(last) => {
-                        (outcome(Some(last))) " " (layout::time(ctx, last.ended_at))
-                        @if let Some(error) = &last.error { p.reason.bad { (error) } }
-                    }
-                }
-            }
-            @if ctx.may_do() {
-                td data-label="Now" { form method="post" action="/runs/begin" {
-                    (layout::form_key(ctx))
-                    input type="hidden" name="job" value=(job.name);
-                    button disabled[job.is_running] aria-label={ "Run " (job.name) " now" } {
-                        "Run now"
-                    }
-                } }
+        form method="post" action="/runs/begin" {
+            (layout::form_key(ctx))
+            input type="hidden" name="job" value=(job.name);
+            button.quiet disabled[job.is_running] aria-label={ "Run now: " (job.name) } {
+                "Run now"
             }
         }
     }
@@ -131,14 +147,28 @@ pub(super) fn draw_one(ctx: &Ctx) -> Result<Markup> {
         return Err(Error::new(Kind::NotCovered, message).hint("look at the screen of the runs"));
     };
     let is_going = state.runs.iter().any(|run| run.id == id && run.ended.is_none());
+    let job = state.jobs.iter().find(|job| job.name == id && !job.is_running);
+    let source = id.strip_prefix("backup-");
+    let source = source.filter(|name| ctx.look.rows.iter().any(|row| row.source == *name));
     Ok(html! {
+        @if id.starts_with("restore-") { (restore::steps(3)) }
         section data-live={ "run:" (id) } aria-live="polite" { (piece) }
+        @if is_going {
+            p.note {
+                "It belongs to the agent: this page may be closed, and how it ends is found here."
+            }
+        }
         @if is_going && ctx.may_do() {
             form method="post" action="/runs/stop" {
                 (layout::form_key(ctx))
                 input type="hidden" name="run" value=(id);
-                button { "Ask it to end" }
+                button.quiet { "Ask it to end" }
             }
+        }
+        @if let Some(job) = job.filter(|_| ctx.may_do()) { (run_now(ctx, job)) }
+        p.actions {
+            @if let Some(source) = source { a href=(address::of_source(source)) { "The source" } }
+            a href="/runs" { "All runs" }
         }
     })
 }
@@ -149,13 +179,11 @@ pub(crate) fn one(state: &AgentState, id: &str, now: Timestamp, zone: &TimeZone)
         let job = state.jobs.iter().find(|job| job.name == id)?;
         let last = job.last.as_ref();
         return Some(html! {
-            h2 { (job.name) }
             @if let Some(last) = last { (end(last, zone)) } @else { p { "It never ran." } }
             @if let Some(next) = job.next { p { "Next: " (units::moment(next, zone)) } }
         });
     };
     Some(html! {
-        h2 { (run.title) }
         p { "Begun " (units::age(run.begun_at, now)) @if let Some(by) = &run.by { " by " (by) } }
         @match &run.ended {
             None => { (progress(&run.told)) }

@@ -21,11 +21,19 @@ use crate::web::charts::{Heat, Spark, Timeline};
 use crate::web::context::Ctx;
 use crate::web::held::{self, Held};
 use crate::web::layout;
+use crate::web::standing::{self, HEADS};
+use crate::web::table::{Row, Table};
+use crate::web::verdict;
+
+/// The name of the source that is asked for.
+pub(super) fn name(ctx: &Ctx) -> Option<String> {
+    ctx.given("source").map(units::one_line)
+}
 
 pub(super) fn draw(ctx: &Ctx) -> Result<Markup> {
     let name = ctx.given("source").unwrap_or_default();
     let held = held::find(ctx, name)?;
-    let Some((opened, entry)) = held.stored else { return Ok(nothing(&held)) };
+    let Some((opened, entry)) = held.stored else { return Ok(nothing(ctx, &held)) };
     let target = held::target(ctx, name)?;
     // A log that cannot be read takes nothing from what is known of backups.
     let (spans, failure) = match spans::of_entry(ctx, opened, entry) {
@@ -33,7 +41,8 @@ pub(super) fn draw(ctx: &Ctx) -> Result<Markup> {
         Err(error) => (Vec::new(), Some(error)),
     };
     let asked = Asked {
-        length: Length::of(ctx.given("show")),
+        length: Length::of(ctx.given("show"))
+            .unwrap_or_else(|| Length::that_holds(entry.backups.first(), ctx.now)),
         find: ctx.given("find").unwrap_or_default().to_owned(),
         skip: ctx.given("skip").and_then(|text| text.parse().ok()).unwrap_or(0),
     };
@@ -67,12 +76,41 @@ fn failures(ctx: &Ctx, opened: &Opened, target: Option<&Target>) -> Result<BTree
 }
 
 /// A source of which nothing was stored yet.
-fn nothing(held: &Held<'_>) -> Markup {
-    let name = &held.row.source;
+fn nothing(ctx: &Ctx, held: &Held<'_>) -> Markup {
     html! {
-        h2 { (units::one_line(name)) }
+        (stands(ctx, held))
         p.summary.bad { "There is no backup of it in " (held.place) }
-        p { code.command { "lifeboat backup " (units::shell_word(name)) } }
+        p.path { (units::one_line(&held.row.repository)) }
+    }
+}
+
+/// How it stands: the verdict, the reasons with what mends them, and the values of the overview.
+fn stands(ctx: &Ctx, held: &Held<'_>) -> Markup {
+    let all = verdict::of_look(&ctx.look, ctx.now);
+    let Some(view) = all.iter().find(|view| view.name == held.row.source) else {
+        return Markup::default();
+    };
+    let restore = address::to("/restore", &[("source", view.name)]);
+    html! {
+        div class={ "summary " (view.verdict.word()) } {
+            p {
+                (standing::mark(view.verdict))
+                @if view.reasons.is_empty() { " It can be restored as promised." }
+            }
+            @for reason in &view.reasons { (layout::reason(reason)) }
+        }
+        dl.glance {
+            @for (head, cell) in HEADS.iter().zip(standing::cells(ctx, view)) {
+                div { dt { (head) } dd { (cell) } }
+            }
+        }
+        p.actions {
+            @if view.newest.is_some() { a.button href=(restore) { "Restore it" } }
+            a href=(address::to("/proofs", &[("source", view.name)])) { "Its proofs" }
+            a href=(address::to("/retention", &[("source", view.name), ("in", held.place)])) {
+                "Try another retention"
+            }
+        }
     }
 }
 
@@ -80,29 +118,17 @@ fn head(ctx: &Ctx, held: &Held<'_>, opened: &Opened, entry: &SourceEntry) -> Mar
     let name = &held.row.source;
     let others = held.places.iter().filter(|place| **place != held.place);
     html! {
-        h2 { (units::one_line(name)) }
+        (stands(ctx, held))
         p {
             (entry.record.kind) " on " (units::one_line(&entry.record.host)) ", "
             span.path { (units::one_line(&entry.record.location)) }
-        }
-        p {
-            "In the repository " strong { (held.place) } " (" span.path { (opened.repository.url()) } ")"
+            br;
+            "In the repository " strong { (held.place) } " ("
+            span.path { (opened.repository.url()) } ")"
             @for place in others {
                 ", also in " a href=(in_place(name, place)) { (place) }
             }
             "."
-        }
-        p {
-            a href=(address::to("/restore", &[("source", name)])) { "Restore it" }
-            " · "
-            a href=(address::to("/proofs", &[("source", name)])) { "Its proofs" }
-            " · "
-            a href=(address::to("/retention", &[("source", name), ("in", held.place)])) {
-                "Try another retention"
-            }
-            @if let Some(at) = held.row.log_held.or(held.row.taken_at) {
-                " · newest restorable moment: " (layout::time(ctx, at))
-            }
         }
     }
 }
@@ -180,52 +206,31 @@ fn points(ctx: &Ctx, held: &Held<'_>, view: &SourceView, asked: &Asked) -> Marku
                 input type="hidden" name="show" value=(asked.length.word());
                 label for="find" { "Search names, dates, notes" }
                 input id="find" type="search" name="find" value=(asked.find);
-                button { "Search" }
+                button.quiet { "Search" }
             }
             p {
-                (units::count(view.found as u64)) " of " (units::count(view.all as u64))
-                " backups; each command says what it will do, and asks, before it does it."
+                (units::count(view.found as u64)) " of " (units::counted(view.all, "backup"))
+                "; each command says what it will do, and asks, before it does it."
             }
-            @if !view.rows.is_empty() {
-                table.sources {
-                    caption.unseen { "Restore points, the newest first" }
-                    thead { tr {
-                        th scope="col" { "Moment" }
-                        th scope="col" { "State" }
-                        th scope="col" { "Size" }
-                        th scope="col" { "Notes" }
-                        th scope="col" { "To restore it" }
-                    } }
-                    tbody { @for row in &view.rows { (point(ctx, name, row)) } }
-                }
+            (Table {
+                caption: "Restore points, the newest first",
+                heads: &["Moment", "State", "Size", "Notes", "To restore it"],
             }
+            .of(view.rows.iter().map(|row| point(ctx, name, row))))
             (pages(held, view, asked))
         }
     }
 }
 
-fn point(ctx: &Ctx, source: &str, row: &RestorePoint) -> Markup {
-    html! {
-        tr {
-            th scope="row" { (ctx.moment(row.at)) br; span.note { (ctx.age(row.at)) } }
-            td data-label="State" {
-                (row.state.word()) br; span.note { (row.checks) }
-            }
-            td data-label="Size" {
-                (units::bytes(row.bytes)) br;
-                span.note { (units::bytes(row.stored_bytes)) " stored" }
-            }
-            td data-label="Notes" {
-                @for note in &row.notes { div { (units::one_line(note)) } }
-            }
-            td data-label="To restore it" {
-                code.command { (row.command) } " "
-                a href=(address::to("/restore", &[("source", source), ("backup", &row.name)])) {
-                    "step by step"
-                }
-            }
-        }
-    }
+fn point(ctx: &Ctx, source: &str, row: &RestorePoint) -> Row {
+    let step_by_step = address::to("/restore", &[("source", source), ("backup", &row.name)]);
+    Row::new([
+        html! { span.moment { (ctx.moment(row.at)) } small { (ctx.age(row.at)) } },
+        html! { (row.state.word()) small { (row.checks) } },
+        html! { (units::bytes(row.bytes)) small { (units::bytes(row.stored_bytes)) " stored" } },
+        html! { @for note in &row.notes { div { (units::one_line(note)) } } },
+        html! { code.command { (row.command) } " " a href=(step_by_step) { "step by step" } },
+    ])
 }
 
 fn pages(held: &Held<'_>, view: &SourceView, asked: &Asked) -> Markup {
@@ -250,29 +255,23 @@ fn pages(held: &Held<'_>, view: &SourceView, asked: &Asked) -> Markup {
 }
 
 fn removed(ctx: &Ctx, removed: &[Removed]) -> Markup {
+    let row = |one: &Removed| {
+        Row::new([
+            html! { (units::one_line(&one.name)) },
+            html! { (units::one_line(&one.reason)) },
+            html! { (ctx.moment(one.until)) },
+            html! { code.command { (one.command) } },
+        ])
+    };
+    let table = Table {
+        caption: "Removed backups, the newest first",
+        heads: &["Backup", "Why", "Bytes go at", "To take it back"],
+    };
     html! {
         @if !removed.is_empty() {
             section aria-labelledby="removed-head" {
                 h2 id="removed-head" { "Removed, and still there" }
-                table.sources {
-                    caption.unseen { "Removed backups, the newest first" }
-                    thead { tr {
-                        th scope="col" { "Backup" }
-                        th scope="col" { "Why" }
-                        th scope="col" { "Bytes go at" }
-                        th scope="col" { "To take it back" }
-                    } }
-                    tbody {
-                        @for one in removed {
-                            tr {
-                                th scope="row" { (units::one_line(&one.name)) }
-                                td data-label="Why" { (units::one_line(&one.reason)) }
-                                td data-label="Bytes go at" { (ctx.moment(one.until)) }
-                                td data-label="To take it back" { code.command { (one.command) } }
-                            }
-                        }
-                    }
-                }
+                (table.of(removed.iter().map(row)))
             }
         }
     }

@@ -2,6 +2,7 @@
 
 mod view;
 
+use jiff::Timestamp;
 use lifeboat_core::Result;
 use lifeboat_core::catalog::SourceEntry;
 use lifeboat_core::policy::{Floors, Keep};
@@ -19,11 +20,14 @@ use crate::web::charts::{Axis, Growth, Sample};
 use crate::web::context::Ctx;
 use crate::web::held;
 use crate::web::layout;
+use crate::web::table::{Row, Table};
 
 /// So many days of sources are gone through to foresee how a repository grows.
 const SOURCE_DAYS_MAX: usize = 6_000;
 /// So far it is foreseen at most, and at least, in days.
 const DAYS: (usize, usize) = (365, 30);
+/// A disk that will be full within so many days is something to see to.
+const SOON_DAYS: usize = 92;
 /// So many of the largest sources are listed.
 const LARGEST: usize = 20;
 
@@ -43,9 +47,21 @@ pub(super) fn draw(ctx: &Ctx) -> Result<Markup> {
 fn one(ctx: &Ctx, index: usize, opened: &Opened, targets: &[Target]) -> Result<Markup> {
     let entries = &opened.catalog.sources;
     let days = (SOURCE_DAYS_MAX / entries.len().max(1)).clamp(DAYS.1, DAYS.0);
+    let far = held::in_days(ctx, days);
+    let mut to_come: Vec<(Option<&Target>, Vec<Timestamp>)> = Vec::new();
+    for entry in entries {
+        let target = target_of(ctx, opened, entry, targets);
+        to_come.push((target, held::moments(ctx, target, far)));
+    }
+    // As far as all of them are foreseen.
+    let until = to_come.iter().map(|(_, moments)| held::reach(moments, far)).min().unwrap_or(far);
     let simulations: Vec<Simulation> = entries
         .iter()
-        .map(|entry| foreseen(ctx, opened, entry, target_of(ctx, opened, entry, targets), days))
+        .zip(&to_come)
+        .map(|(entry, (target, moments))| {
+            let moments = &moments[..moments.partition_point(|at| *at <= until)];
+            foreseen(ctx, opened, entry, (*target, moments, until))
+        })
         .collect::<Result<_>>()?;
     let disk = ctx.look.disks.iter().find(|disk| disk.repository == opened.repository.url());
     let space = disk.map(|disk| disk.space);
@@ -107,11 +123,8 @@ fn foreseen(
     ctx: &Ctx,
     opened: &Opened,
     entry: &SourceEntry,
-    target: Option<&Target>,
-    days: usize,
+    (target, moments, until): (Option<&Target>, &[Timestamp], Timestamp),
 ) -> Result<Simulation> {
-    let until = held::in_days(ctx, days);
-    let moments = held::moments(ctx, target, until);
     // Without backups to come nothing changes, whatever the rule.
     let keep = match moments.is_empty() {
         true => Keep::default(),
@@ -131,7 +144,7 @@ fn foreseen(
         grace: prune::GRACE,
         existing: existing.map(|one| (prune::candidate(entry, one), one.stored_bytes())).collect(),
         removed: removed.collect(),
-        moments: &moments,
+        moments,
         backup_bytes: entry.backups.last().map_or(0, |newest| newest.stored_bytes()),
         free_bytes: None,
     }))
@@ -166,7 +179,12 @@ fn disk_over_time(ctx: &Ctx, index: usize, disk: Option<&Disk>) -> Markup {
 fn filling(ctx: &Ctx, view: &StorageView) -> Markup {
     html! {
         @if let Some(space) = &view.space {
-            @let class = if space.is_full() { "bad" } else { "good" };
+            @let is_soon = |at: Timestamp| at < held::in_days(ctx, SOON_DAYS);
+            @let class = match (space.is_full(), view.full_at.is_some_and(is_soon)) {
+                (true, _) => "bad",
+                (false, true) => "doubtful",
+                (false, false) => "good",
+            };
             p class={ "summary " (class) } {
                 "The disk is " (space.used_percent()) " % full, " (units::bytes(space.free_bytes))
                 " are left"
@@ -190,33 +208,26 @@ fn largest(view: &StorageView) -> Markup {
     html! {
         @if !view.shares.is_empty() {
             h3 { "The largest sources" }
-            table.sources {
-                caption.unseen { "Sources by what they take" }
-                thead { tr {
-                    th scope="col" { "Source" }
-                    th scope="col" { "Stored" }
-                    th scope="col" { "Share" }
-                    th scope="col" { "Backups" }
-                } }
-                tbody { @for share in view.shares.iter().take(LARGEST) { (line(share)) } }
+            (Table {
+                caption: "Sources by what they take",
+                heads: &["Source", "Stored", "Share", "Backups"],
             }
+            .of(view.shares.iter().take(LARGEST).map(line)))
         }
     }
 }
 
-fn line(share: &Share) -> Markup {
-    html! {
-        tr {
-            th scope="row" { a href=(address::of_source(&share.source)) { (units::one_line(&share.source)) } }
-            td data-label="Stored" { (units::bytes(share.stored_bytes)) }
-            td data-label="Share" {
-                svg.share aria-hidden="true" width="100" height="10" {
-                    rect width="100" height="10" {}
-                    rect.part width=(share.percent) height="10" {}
-                }
-                " " (share.percent) " %"
+fn line(share: &Share) -> Row {
+    Row::new([
+        html! { a href=(address::of_source(&share.source)) { (units::one_line(&share.source)) } },
+        html! { (units::bytes(share.stored_bytes)) },
+        html! {
+            svg.share aria-hidden="true" width="100" height="10" {
+                rect width="100" height="10" {}
+                rect.part width=(share.percent) height="10" {}
             }
-            td data-label="Backups" { (units::count(share.backups as u64)) }
-        }
-    }
+            " " (share.percent) " %"
+        },
+        html! { (units::count(share.backups as u64)) },
+    ])
 }

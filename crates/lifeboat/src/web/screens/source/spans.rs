@@ -21,7 +21,8 @@ pub(super) fn of_entry(ctx: &Ctx, opened: &Opened, entry: &SourceEntry) -> Resul
     if entry.record.kind == lifeboat_postgres::CLUSTER_KIND {
         let session = ctx.session();
         let env = session.env()?;
-        return Ok(of_cluster(&moments::of_entry(&session, &env, &opened.repository, entry)?));
+        let all = moments::of_entry(&session, &env, &opened.repository, entry)?;
+        return Ok(of_cluster(&all, ctx.now));
     }
     if entry.record.kind != lifeboat_sqlite::KIND {
         return Ok(Vec::new());
@@ -63,27 +64,35 @@ fn of_page_log(backup: &Manifest, reach: &Reach, next: Timestamp) -> Vec<Span> {
     spans
 }
 
-/// The ranges of a cluster's log, and what is missing between them.
-fn of_cluster(all: &[Moments]) -> Vec<Span> {
+/// The ranges of a cluster's logs, and what is missing behind them.
+fn of_cluster(all: &[Moments], now: Timestamp) -> Vec<Span> {
+    let of_log = |one: &Moments| {
+        let gaps = one.log.log().gaps();
+        let is_broken = |range: &Range| {
+            gaps.iter().any(|gap| gap.branch == range.timeline && gap.from == range.to.0)
+        };
+        of_ranges(&one.ranges, is_broken, now)
+    };
+    all.iter().flat_map(of_log).collect()
+}
+
+/// The ranges of one log. Behind one nothing can be restored up to the next of its timeline; where
+/// there is none, up to now if more of the log is there and does not fit to it.
+fn of_ranges(ranges: &[Range], is_broken: impl Fn(&Range) -> bool, now: Timestamp) -> Vec<Span> {
+    let mut timed: Vec<(Timestamp, Timestamp, &Range)> =
+        ranges.iter().filter_map(|range| Some((range.from_time?, range.to_time?, range))).collect();
+    timed.sort_by_key(|(from, until, _)| (*from, *until));
     let mut spans = Vec::new();
-    for Moments { ranges, .. } in all {
-        let mut timed: Vec<(Timestamp, Timestamp, &Range)> = ranges
-            .iter()
-            .filter_map(|range| Some((range.from_time?, range.to_time?, range)))
-            .collect();
-        timed.sort_by_key(|(from, until, _)| (*from, *until));
-        let mut before: Option<&(Timestamp, Timestamp, &Range)> = None;
-        for one in &timed {
-            let (from, until, range) = *one;
-            let said = format!("timeline {}, {} to {}", range.timeline, range.from, range.to);
-            let gap = before
-                .filter(|(_, end, earlier)| *end < from && earlier.timeline == range.timeline);
-            if let Some((_, end, earlier)) = gap {
-                let said = format!("timeline {}, from {} on", range.timeline, earlier.to);
-                spans.push(Span { kind: SpanKind::Gap, from: *end, until: from, said });
-            }
-            spans.push(Span { kind: SpanKind::Any, from, until, said });
-            before = Some(one);
+    for (index, (from, until, range)) in timed.iter().enumerate() {
+        let (from, until) = (*from, *until);
+        let said = format!("timeline {}, {} to {}", range.timeline, range.from, range.to);
+        spans.push(Span { kind: SpanKind::Any, from, until, said });
+        let mut behind = timed[index + 1..].iter();
+        let next = behind.find(|(_, _, other)| other.timeline == range.timeline);
+        let next = next.map(|(from, ..)| *from).or_else(|| is_broken(range).then_some(now));
+        if let Some(next) = next.filter(|next| *next > until) {
+            let said = format!("timeline {}, from {} on", range.timeline, range.to);
+            spans.push(Span { kind: SpanKind::Gap, from: until, until: next, said });
         }
     }
     spans
@@ -91,6 +100,7 @@ fn of_cluster(all: &[Moments]) -> Vec<Span> {
 
 #[cfg(test)]
 mod tests {
+    use lifeboat_postgres::wal::Lsn;
     use lifeboat_sqlite::pagelog::{Moment, Range as PageRange};
 
     use super::*;
@@ -125,5 +135,35 @@ mod tests {
         ];
         assert_eq!(shown, expected);
         assert_eq!(spans[0].said, "the last of each hour");
+    }
+
+    #[test]
+    fn a_log_of_a_cluster_has_gaps_between_its_ranges_and_behind_the_last() {
+        let range = |timeline, places: (u64, u64), hours: (i64, i64)| Range {
+            timeline,
+            from: Lsn(places.0),
+            to: Lsn(places.1),
+            from_time: Some(hour(hours.0)),
+            to_time: Some(hour(hours.1)),
+            backups: Vec::new(),
+        };
+        let first = range(1, (10, 20), (0, 2));
+        let second = range(1, (30, 40), (4, 5));
+        let other = range(2, (20, 50), (3, 6));
+        let ranges = [second.clone(), other, first];
+        let shown = |is_broken: bool| -> Vec<(SpanKind, Timestamp, Timestamp)> {
+            let spans = of_ranges(&ranges, |range| is_broken && range.to == Lsn(40), hour(8));
+            spans.iter().map(|span| (span.kind, span.from, span.until)).collect()
+        };
+        let mut expected = vec![
+            (SpanKind::Any, hour(0), hour(2)),
+            (SpanKind::Gap, hour(2), hour(4)),
+            (SpanKind::Any, hour(3), hour(6)),
+            (SpanKind::Any, hour(4), hour(5)),
+        ];
+        // What is behind the last was not stored yet, or does not fit to it.
+        assert_eq!(shown(false), expected);
+        expected.push((SpanKind::Gap, hour(5), hour(8)));
+        assert_eq!(shown(true), expected);
     }
 }

@@ -51,8 +51,9 @@ pub(super) struct Asked {
 }
 
 /// How much of the past a timeline shows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Length {
+    Hour,
     Day,
     Week,
     #[default]
@@ -108,12 +109,13 @@ pub(super) struct Removed {
 }
 
 impl Length {
-    pub(super) const ALL: [Length; 5] =
-        [Length::Day, Length::Week, Length::Month, Length::Year, Length::All];
+    pub(super) const ALL: [Length; 6] =
+        [Length::Hour, Length::Day, Length::Week, Length::Month, Length::Year, Length::All];
 
     /// As it stands in an address and on a link.
     pub(super) fn word(self) -> &'static str {
         match self {
+            Length::Hour => "hour",
             Length::Day => "day",
             Length::Week => "week",
             Length::Month => "month",
@@ -122,21 +124,28 @@ impl Length {
         }
     }
 
-    pub(super) fn of(word: Option<&str>) -> Self {
-        let meant = |length: &Length| Some(length.word()) == word;
-        Length::ALL.into_iter().find(meant).unwrap_or_default()
+    pub(super) fn of(word: Option<&str>) -> Option<Self> {
+        Length::ALL.into_iter().find(|length| Some(length.word()) == word)
+    }
+
+    /// The shortest that has the oldest backup in it; of a long past the last month.
+    pub(super) fn that_holds(oldest: Option<&Manifest>, now: Timestamp) -> Self {
+        let age = oldest.map_or(SignedDuration::ZERO, |it| now.duration_since(it.taken_at));
+        let holds = |length: &Length| length.duration().is_none_or(|length| length >= age);
+        Length::ALL.into_iter().find(holds).unwrap_or_default().min(Length::Month)
     }
 
     /// `None` for all that there is.
     pub(super) fn duration(self) -> Option<SignedDuration> {
-        let days = match self {
-            Length::Day => 1,
-            Length::Week => 7,
-            Length::Month => 31,
-            Length::Year => 366,
+        let hours = match self {
+            Length::Hour => 1,
+            Length::Day => 24,
+            Length::Week => 7 * 24,
+            Length::Month => 31 * 24,
+            Length::Year => 366 * 24,
             Length::All => return None,
         };
-        Some(SignedDuration::from_hours(days * 24))
+        Some(SignedDuration::from_hours(hours))
     }
 }
 
@@ -415,8 +424,13 @@ mod tests {
     #[test]
     fn lengths_are_read_back_from_their_words() {
         for length in Length::ALL {
-            assert_eq!(Length::of(Some(length.word())), length);
+            assert_eq!(Length::of(Some(length.word())), Some(length));
         }
-        assert_eq!(Length::of(Some("<b>")), Length::Month);
+        assert_eq!(Length::of(Some("<b>")), None);
+        let that_holds =
+            |hours| Length::that_holds(made::entry("app", &[hours]).backups.first(), made::hour(0));
+        assert_eq!(that_holds(0), Length::Hour);
+        assert_eq!(that_holds(-20), Length::Day);
+        assert_eq!(that_holds(-9_000), Length::Month);
     }
 }
