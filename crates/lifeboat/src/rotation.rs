@@ -18,7 +18,7 @@ use lifeboat_core::retention;
 use lifeboat_core::store::Space;
 use lifeboat_core::{Error, Kind, Result};
 use lifeboat_postgres::wal::{WalRule, WorldOfRule};
-use lifeboat_sqlite::pagelog::{LogThinner, Resolution};
+use lifeboat_sqlite::pagelog::{LogThinner, Packing, Resolution};
 use serde_json::{Value, json};
 
 use crate::config::schedule::Schedule;
@@ -112,10 +112,10 @@ impl Rule {
         Some(Arc::new(WalRule { window, env: WorldOfRule(env.clone()) }))
     }
 
-    /// Who thins out logs by this rule.
-    pub(crate) fn levels(&self) -> Option<Arc<dyn LogLevels>> {
-        let resolution = self.resolution?;
-        Some(Arc::new(LogThinner { resolution }))
+    /// Who thins out logs by this rule, and packs them.
+    pub(crate) fn levels(&self) -> Arc<dyn LogLevels> {
+        let (resolution, packing) = (self.resolution, Packing::default());
+        Arc::new(LogThinner { resolution, packing })
     }
 
     /// What is kept, without what one run asked for.
@@ -139,7 +139,7 @@ impl Rule {
             grace: GRACE,
             space: space_of(session, env, repository),
             log: self.log(env),
-            levels: self.levels(),
+            levels: Some(self.levels()),
         }
     }
 }
@@ -221,6 +221,7 @@ pub(crate) fn after_backup(
         (pruned.marked.len(), "removed".to_owned()),
         (pruned.log_objects, "files of the log deleted".to_owned()),
         (pruned.thinned.deleted, "files of logs merged or deleted".to_owned()),
+        (pruned.thinned.packed, "files of logs packed".to_owned()),
         (pruned.deleted.len(), format!("deleted ({})", units::bytes(pruned.freed_bytes))),
     ];
     let done = parts.into_iter().filter(|(count, _)| *count > 0);
@@ -246,6 +247,7 @@ pub(crate) fn after_backup(
             "log_objects": pruned.log_objects,
             "log_merged": pruned.thinned.merged,
             "log_thinned": pruned.thinned.deleted,
+            "log_packed": pruned.thinned.packed,
             "freed_bytes": pruned.freed_bytes,
             "denied": pruned.denied,
             "denied_because": pruned.denied_because,
@@ -256,6 +258,11 @@ pub(crate) fn after_backup(
         },
         warning: None,
     })
+}
+
+/// Who packs logs of which nothing says what to keep: all.
+pub(crate) fn packer() -> Arc<dyn LogLevels> {
+    Arc::new(LogThinner { resolution: None, packing: Packing::default() })
 }
 
 /// Packs the manifests of a source where that is worth it, for hosts that have read none of them.

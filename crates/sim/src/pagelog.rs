@@ -29,7 +29,7 @@ use lifeboat_core::store::Store;
 use lifeboat_core::{Error, Kind};
 use lifeboat_sqlite::pagelog::{
     self, Chain, FollowBounds, FollowRequest, Follower, Increment, IncrementOutcome,
-    IncrementRequest, LogThinner, Resolution, Step, Target,
+    IncrementRequest, LogThinner, Packing, Resolution, Step, Target,
 };
 use lifeboat_sqlite::sample::Seeded;
 use lifeboat_sqlite::{SqliteEngine, SqliteSource};
@@ -54,6 +54,8 @@ pub struct PagelogReport {
     pub thinned: (u64, u64),
     /// Files that were merged away.
     pub merged: u64,
+    /// Files that were put into packs.
+    pub packed: u64,
     /// Moments that were asked for, and found as they must be.
     pub moments: u64,
     /// States that a standby showed, and how often it was cut off while it changed.
@@ -129,6 +131,7 @@ struct History {
     caught_up: Arc<CaughtUp>,
     seal: Option<Seal>,
     resolution: Resolution,
+    packing: Packing,
     clock_went_back: bool,
     bases: BTreeMap<String, Arc<Vec<u8>>>,
     recorded: BTreeMap<(String, u64), Recorded>,
@@ -177,6 +180,10 @@ impl History {
         let all_ms = 30_000 + random.below(200_000);
         let minutely_ms = all_ms + random.below(900_000);
         let hourly_ms = minutely_ms + 3_600_000 * random.below(9);
+        // Few files make a pack, so that packs of young and old states come about.
+        let files = 2 + (seed % 4) as usize;
+        let packing =
+            Packing { files, spare: jiff::SignedDuration::from_secs(5), ..Packing::default() };
         Ok(History {
             random,
             folder: folder.to_owned(),
@@ -191,6 +198,7 @@ impl History {
             caught_up,
             seal,
             resolution: Resolution { all_ms, minutely_ms, hourly_ms },
+            packing,
             clock_went_back: false,
             bases: BTreeMap::new(),
             recorded: BTreeMap::new(),
@@ -357,14 +365,14 @@ impl History {
     }
 
     /// Arms what goes wrong in the next run; returns it in words.
-    fn choose_fault(&mut self, points: &str) -> String {
+    fn choose_fault(&mut self, points: &[&str]) -> String {
         let often = 1 + self.random.below(25);
         let none = Faults::default();
         let faults = match self.random.below(24) {
             0..12 => return "no fault".into(),
             12..15 => {
-                let of_run: Vec<_> =
-                    CRASH_POINTS.iter().filter(|point| point.starts_with(points)).collect();
+                let is_of_run = |point: &&&str| points.iter().any(|begin| point.starts_with(begin));
+                let of_run: Vec<_> = CRASH_POINTS.iter().filter(is_of_run).collect();
                 let chosen = self.random.below(of_run.len() as u64) as usize;
                 self.power.arm(Some(of_run[chosen]));
                 return format!("power cut at {}", of_run[chosen]);
@@ -386,7 +394,7 @@ impl History {
     fn look(&mut self) -> Result<String, Broken> {
         self.clock.sleep_ms([200, 1_000, 9_000, 70_000, 2_000_000][self.random.below(5) as usize]);
         let image = self.image()?;
-        let fault = self.choose_fault("increment.");
+        let fault = self.choose_fault(&["increment."]);
         let looked = self.add();
         let story = format!("a look with {fault}: ");
         // Whoever asks next sees what is there.
@@ -514,8 +522,8 @@ impl History {
         let catalog = repository.catalog().map_err(debug)?;
         let entry = catalog.sources.last().ok_or("no source")?;
         let backups: Vec<&Manifest> = entry.backups.iter().collect();
-        let fault = self.choose_fault("merge.");
-        let thinner = LogThinner { resolution: self.resolution };
+        let fault = self.choose_fault(&["merge.", "pack."]);
+        let thinner = LogThinner { resolution: Some(self.resolution), packing: self.packing };
         let mut told = String::new();
         for base in &backups {
             let done =
@@ -525,6 +533,7 @@ impl History {
                 Ok(thinned) => {
                     self.report.thinned.0 += u64::from(thinned.deleted > 0);
                     self.report.merged += thinned.deleted as u64;
+                    self.report.packed += thinned.packed as u64;
                     told.push_str(&format!(" {}: {thinned:?}", base.name));
                 }
                 Err(error) if fault == "no fault" => return Err(format!("thinning: {error:?}")),

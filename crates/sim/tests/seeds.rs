@@ -135,6 +135,7 @@ fn every_promise_of_the_page_log_is_kept_for_every_seed() {
         all.restored += report.restored;
         all.thinned = (all.thinned.0 + report.thinned.0, all.thinned.1 + report.thinned.1);
         all.merged += report.merged;
+        all.packed += report.packed;
         let (of, crashes) = (&mut all.crashes, report.crashes);
         *of = (of.0 + crashes.0, of.1 + crashes.1, of.2 + crashes.2);
         all.damaged = (all.damaged.0 + report.damaged.0, all.damaged.1 + report.damaged.1);
@@ -151,6 +152,7 @@ fn every_promise_of_the_page_log_is_kept_for_every_seed() {
     }
     assert!(all.states.0 >= 150 && all.states.1 >= 40 && all.restored >= 500, "{all:?}");
     assert!(all.thinned.0 >= 6 && all.thinned.1 >= 3 && all.merged >= 20, "{all:?}");
+    assert!(all.packed >= 20, "{all:?}");
     assert!(all.crashes.0 >= 5 && all.crashes.1 >= 5 && all.crashes.2 >= 5, "{all:?}");
     assert!(all.damaged.0 >= 30 && all.damaged.1 >= 30, "{all:?}");
     assert!(all.sealed.0 >= 40 && all.sealed.1 >= 15 && all.hurried >= 5, "{all:?}");
@@ -159,7 +161,8 @@ fn every_promise_of_the_page_log_is_kept_for_every_seed() {
     let simulated = |point: &&&str| {
         (point.starts_with("increment.")
             || point.starts_with("standby.")
-            || point.starts_with("merge."))
+            || point.starts_with("merge.")
+            || point.starts_with("pack."))
             && all.backups > 0
     };
     for point in CRASH_POINTS.iter().filter(simulated) {

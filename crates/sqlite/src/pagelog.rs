@@ -38,6 +38,8 @@
 //! | `thin` | which states stay as they grow old |
 //! | `merge` | one file of several |
 //! | `levels` | thinning out a log by both |
+//! | `pack` | several files in one object |
+//! | `packing` | which files are packed, and the doing of it |
 
 mod bounds;
 mod catch_up;
@@ -60,6 +62,8 @@ mod merge;
 mod names;
 mod needed;
 mod open;
+mod pack;
+mod packing;
 mod read;
 mod replay;
 mod rush;
@@ -80,6 +84,7 @@ pub use self::increment::{
     Increment, IncrementOutcome, IncrementPlan, IncrementRequest, plan, run,
 };
 pub use self::levels::LogThinner;
+pub use self::packing::Packing;
 pub use self::replay::LogReplay;
 pub use self::standby::{Standby, StandbyOrigin, StandbyReplay, StandbyStep};
 pub use self::thin::Resolution;
@@ -99,8 +104,9 @@ const DIFFERENCES_MAX: u8 = 64;
 /// much may whoever lays such a file hold.
 const OTHERS_BYTES_MAX: usize = 16 << 20;
 
-/// How many files a base's log may have before the next run makes a new backup instead.
-const FILES_MAX: usize = 5_000;
+/// How many objects a base's log may have before the next run makes a new backup instead. It is for
+/// logs that nobody packs: at a state a second eleven days.
+const FILES_MAX: usize = 1_000_000;
 
 /// A log that is larger than both makes the next run a backup: that, and so many times the base.
 const LOG_BYTES_MIN: u64 = 4 << 20;

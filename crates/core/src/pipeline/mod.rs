@@ -29,7 +29,7 @@ pub(crate) use encode::encode_unhashed;
 pub use encode::{EncodeOptions, Encoded, Output, encode, encode_all};
 pub use found::{Found, open_found};
 pub use hashes::{BlockHash, BlockHashes, Sha256Hex, block_hash};
-pub use part::{PartReader, StoredParts};
+pub use part::{PartReader, StoredParts, unread_object};
 pub use read_back::{Progress, read_back_bytes, read_back_frames};
 pub(crate) use seal_anew::seal_anew;
 pub use wrapping::Wrapping;

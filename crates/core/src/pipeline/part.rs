@@ -10,7 +10,7 @@ use super::zstd_frames::{self, SEEK_FRAME_BYTES, SEEK_TAIL_BYTES, SeekTail};
 use super::{Compression, FRAME_BYTES_MAX, Wrapping, gzip};
 use crate::error::{Error, Kind, Result};
 use crate::seal::{Opener, ReadSeek};
-use crate::store::{ObjectName, Store};
+use crate::store::{ObjectName, ObjectReader, Store};
 
 /// What is read ahead where parts are asked for in rising order.
 const AHEAD_BYTES: u64 = 1 << 20;
@@ -49,7 +49,9 @@ impl<'a> PartReader<'a> {
         let Wrapping { compression, opener } = wrapping.into();
         let mut stored = match &opener {
             None => StoredParts::new(store, object, stored_bytes, AHEAD_BYTES),
-            Some(opener) => StoredParts::opened(store, object, stored_bytes, AHEAD_BYTES, opener)?,
+            Some(opener) => {
+                StoredParts::new(store, object, stored_bytes, AHEAD_BYTES).opened(opener)?
+            }
         };
         let frames = match compression {
             Compression::None if stored.bytes == plain_bytes => Frames::None,
@@ -199,11 +201,14 @@ fn zstd_starts(stored: &mut StoredParts<'_>, plain_bytes: u64) -> Result<Option<
     Ok((whole && frame_bytes <= SEEK_FRAME_BYTES).then_some(Frames::Zstd { starts, frame_bytes }))
 }
 
+/// Gives a range of an object, or of a part of one.
+type Get<'a> = Box<dyn Fn(Range<u64>) -> Result<ObjectReader> + Send + 'a>;
+
 /// Reads ranges of an object as it is stored, or of what lies below its seal; ahead where they come
 /// in rising order.
 pub struct StoredParts<'a> {
-    store: &'a dyn Store,
     object: ObjectName,
+    get: Get<'a>,
     bytes: u64,
     ahead_bytes: u64,
     start: u64,
@@ -215,27 +220,36 @@ pub struct StoredParts<'a> {
 impl<'a> StoredParts<'a> {
     /// Of an object of that size. Where parts come in rising order, so many bytes are read ahead.
     pub fn new(store: &'a dyn Store, object: &ObjectName, bytes: u64, ahead_bytes: u64) -> Self {
-        let (object, window) = (object.clone(), Vec::new());
-        StoredParts { store, object, bytes, ahead_bytes, start: 0, window, opened: None }
+        let name = object.clone();
+        let get = move |range| store.get(&name, Some(range));
+        StoredParts::of(object, get, bytes, ahead_bytes)
     }
 
-    /// What lies below the seal of an object of that size. A seal is read in pieces of 64 KiB.
-    pub fn opened(
-        store: &'a dyn Store,
+    /// Of what lies in an object with that name, as it is given: so many bytes.
+    pub fn of(
         object: &ObjectName,
+        get: impl Fn(Range<u64>) -> Result<ObjectReader> + Send + 'a,
         bytes: u64,
         ahead_bytes: u64,
-        opener: &Opener,
-    ) -> Result<Self> {
-        let sealed = Sequence { parts: StoredParts::new(store, object, bytes, ahead_bytes), at: 0 };
+    ) -> Self {
+        let (object, get, window) = (object.clone(), Box::new(get), Vec::new());
+        StoredParts { object, get, bytes, ahead_bytes, start: 0, window, opened: None }
+    }
+
+    /// What lies below the seal of those. A seal is read in pieces of 64 KiB.
+    pub fn opened(self, opener: &Opener) -> Result<Self> {
+        let (object, ahead_bytes) = (self.object.clone(), self.ahead_bytes);
         let damaged = |error: Error| match error.kind() {
             Kind::CheckFailed => error.context(format!("{object} is damaged")),
             _ => error,
         };
+        let sealed = Sequence { parts: self, at: 0 };
         let mut opened = opener.open_parts(object.as_str(), sealed).map_err(damaged)?;
-        let bytes =
-            opened.seek(SeekFrom::End(0)).map_err(|error| damaged(unread(store, object, error)))?;
-        let parts = StoredParts::new(store, object, bytes, ahead_bytes);
+        let bytes = opened
+            .seek(SeekFrom::End(0))
+            .map_err(|error| damaged(unread_object(&object, error)))?;
+        let none = |_| Err(Error::new(Kind::Failed, "what is sealed is read below its seal"));
+        let parts = StoredParts::of(&object, none, bytes, ahead_bytes);
         Ok(StoredParts { opened: Some(opened), ..parts })
     }
 
@@ -265,31 +279,25 @@ impl<'a> StoredParts<'a> {
         let length = range.end - range.start;
         (self.start, self.window) = (range.start, Vec::with_capacity(length as usize));
         let read = match &mut self.opened {
-            None => {
-                let reader = self.store.get(&self.object, Some(range))?;
-                reader.take(length).read_to_end(&mut self.window)
-            }
+            None => (self.get)(range)?.take(length).read_to_end(&mut self.window),
             Some(opened) => opened
                 .seek(SeekFrom::Start(range.start))
                 .and_then(|_| opened.take(length).read_to_end(&mut self.window)),
         };
-        read.map_err(|error| unread(self.store, &self.object, error))?;
+        read.map_err(|error| unread_object(&self.object, error))?;
         match self.window.len() as u64 == length {
             true => Ok(()),
-            false => Err(Error::new(
-                Kind::CheckFailed,
-                format!("{} of {} is cut short", self.object, self.store.url()),
-            )),
+            false => Err(Error::new(Kind::CheckFailed, format!("{} is cut short", self.object))),
         }
     }
 }
 
-/// An error of reading: ours as it is, another one named.
-fn unread(store: &dyn Store, object: &ObjectName, error: std::io::Error) -> Error {
+/// An error of reading an object: ours as it is, another one named.
+pub fn unread_object(object: &ObjectName, error: std::io::Error) -> Error {
     match error.downcast::<Error>() {
         Ok(error) => error,
         Err(error) => {
-            let message = format!("cannot read {object} of {}", store.url());
+            let message = format!("cannot read {object} of the repository");
             Error::io(Kind::StoreUnavailable, message, error)
         }
     }

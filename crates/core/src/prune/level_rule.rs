@@ -47,7 +47,7 @@ pub(super) fn gate(
 ) -> Result<Option<Gate>> {
     let Some((_, last)) = last(repository, folder)? else { return Ok(None) };
     let message = "less of its logs is to be kept than when they were thinned out last".to_owned();
-    let is_less = levels.rule().keeps_less_than(&last);
+    let is_less = levels.rule().is_some_and(|rule| rule.keeps_less_than(&last));
     Ok(is_less.then_some(Gate { opens_with_approval: true, message }))
 }
 
@@ -73,7 +73,8 @@ pub(super) fn note(
     (folder, source): (&str, Uuid),
     levels: &dyn LogLevels,
 ) -> Result<()> {
-    let (rule, before) = (levels.rule(), last(repository, folder)?);
+    let Some(rule) = levels.rule() else { return Ok(()) };
+    let before = last(repository, folder)?;
     if before.as_ref().is_some_and(|(_, last)| *last == rule) {
         return Ok(());
     }

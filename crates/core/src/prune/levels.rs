@@ -24,8 +24,8 @@ use crate::store::Store;
 
 /// Who knows how the logs of a source are thinned out. Made by the crate that knows the database.
 pub trait LogLevels: std::fmt::Debug + Send + Sync {
-    /// The rule by which they are.
-    fn rule(&self) -> LevelRule;
+    /// The rule by which they are; `None` where all states stay, and logs are only packed.
+    fn rule(&self) -> Option<LevelRule>;
 
     /// Which of those backups must stay for their logs, by their names, and why. `backups` are all
     /// that are listed, oldest first.
@@ -72,13 +72,22 @@ pub struct Thinning {
     pub merged: usize,
     /// What the files take that go, in bytes.
     pub going_bytes: u64,
-    /// Why nothing is done here although something is due, if so.
+    /// How many files are put into packs, and into how many.
+    pub packed: (usize, usize),
+    /// How many files go because they have been in a pack for long enough.
+    pub spare: usize,
+    /// Why no state goes although some are due, if so.
     pub waits: Option<String>,
 }
 
 impl Thinning {
     /// Whether anything is to be done.
     pub fn has_work(&self) -> bool {
+        self.takes_states() || self.packed.1 > 0 || self.spare > 0
+    }
+
+    /// Whether states go.
+    pub fn takes_states(&self) -> bool {
         self.waits.is_none() && (self.merged > 0 || self.files.0 > self.files.1)
     }
 }
@@ -90,6 +99,8 @@ pub struct Thinned {
     pub merged: usize,
     /// How many files went.
     pub deleted: usize,
+    /// How many files are in packs that were not.
+    pub packed: usize,
     /// How many bytes less there are.
     pub freed_bytes: u64,
 }
@@ -174,6 +185,7 @@ pub(super) fn thin(
             Ok(thinned) => {
                 all.merged += thinned.merged;
                 all.deleted += thinned.deleted;
+                all.packed += thinned.packed;
                 all.freed_bytes += thinned.freed_bytes;
             }
             Err(error)

@@ -53,7 +53,7 @@ pub(super) fn plan_at(
     plan.begun_over = begun_over(now, request, &begun, &files);
     plan.log = log_of(now, repository, request, &plan, &entry)?;
     plan.thinned = thinned(now, repository, request, &plan, &entry)?;
-    let rule = request.levels.as_ref().map(|levels| levels.rule());
+    let rule = request.levels.as_ref().and_then(|levels| levels.rule());
     plan.id = digest(&(repository.header().id, plan.source, &plan.policy, marked(&plan), rule));
     let last = last_record(repository, request.folder)?;
     plan.gates = gates(now, &plan, last.as_ref());

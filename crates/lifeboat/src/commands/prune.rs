@@ -38,7 +38,7 @@ use crate::ui::{report, units};
 ///
 /// Logs of SQLite databases are thinned out as `log` says, by default to one state of each minute
 /// after a day and one of each hour after a week, until they are 30 days old; a backup stays as
-/// long as its log holds such a state.
+/// long as its log holds such a state. Their files are put into packs, and go an hour later.
 ///
 /// A plan that takes more than half of the good backups, or follows another `keep` than the last
 /// one, is refused (exit code 23) until --approve names it.
@@ -342,6 +342,7 @@ fn as_json(outcome: &str, opened: &Opened, plan: &PrunePlan, pruned: &Pruned) ->
         "log_objects": pruned.log_objects,
         "log_merged": pruned.thinned.merged,
         "log_thinned": pruned.thinned.deleted,
+        "log_packed": pruned.thinned.packed,
         "freed_bytes": pruned.freed_bytes,
         "locked": pruned.locked.iter().map(|(name, until)| {
             json!({ "name": name, "until": until })
@@ -424,8 +425,8 @@ fn thinned_text(plan: &PrunePlan, all: bool) -> String {
     for one in plan.thinned.iter().filter(|one| all || one.has_work()) {
         let (states, files) = (one.states, one.files);
         let number = |number: usize| units::count(number as u64);
-        let what = match (&one.waits, one.has_work()) {
-            (Some(why), _) => format!("stays as it is: {why}"),
+        let mut what = match (&one.waits, one.takes_states()) {
+            (Some(why), _) => format!("its states stay: {why}"),
             (None, false) => {
                 format!("keep {} states in {} files", number(states.0), number(files.0))
             }
@@ -439,6 +440,13 @@ fn thinned_text(plan: &PrunePlan, all: bool) -> String {
                 units::bytes(one.going_bytes)
             ),
         };
+        if one.packed.1 > 0 {
+            let (files, packs) = one.packed;
+            what.push_str(&format!("; put {} files into {packs} packs", number(files)));
+        }
+        if one.spare > 0 {
+            what.push_str(&format!("; delete {} that are in packs", number(one.spare)));
+        }
         let _ = writeln!(text, "{}", units::one_line(&format!("log of {}: {what}", one.backup)));
     }
     text

@@ -59,8 +59,8 @@ const RETRY_MS: (u64, u64) = (1_000, 60_000);
 /// mode. In WAL mode only what was written is read. Where the `-wal` began anew, and in the other
 /// journal modes, all pages are compared, for no more than a part of the time.
 ///
-/// Every hour the logs are thinned out as `log` and `keep` of the configuration say, where the
-/// credentials suffice; without both, every state stays.
+/// Every hour the logs are packed, and thinned out as `log` and `keep` of the configuration say,
+/// where the credentials suffice; without both, every state stays.
 ///
 /// Without names every SQLite database of the configuration is followed, those of globs as they
 /// come and go. It runs until it gets a signal. One database that fails is told of and tried again;

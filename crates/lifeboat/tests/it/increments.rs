@@ -241,27 +241,6 @@ fn where_nothing_can_be_added_to_a_backup_is_made() {
     world.repo(&["backup", "app.db", "--incremental", "--method", "cold"]).expect(2);
 }
 
-/// A restore asks for each file: beyond a number of them the next run begins anew, and what was
-/// before can be restored as ever.
-#[test]
-fn a_log_of_very_many_files_ends_with_a_new_backup() {
-    let world = World::new();
-    let (base, states) = history(&world, &CHANGES[..2]);
-    for from in 2..5_000 {
-        // Only how many there are is looked at.
-        fs::write(log_file(&world, from), b"").unwrap();
-    }
-    let said = world.repo(&["backup", "app.db", "--incremental"]).expect(0);
-    said.says(&format!("a backup is made instead: the log of {base} has 5000 files"));
-    let state = change(&world.path("data/app.db"), "DELETE FROM message WHERE id < 9");
-    assert_eq!(increment(&world)["position"], 1, "in the log of the new one");
-    let newest = ("app".to_owned(), &state);
-    for (name, state) in [newest, (format!("{base}+2"), &states[2]), (base, &states[0])] {
-        world.repo(&["restore", &name, "--to", "back.db", "--yes"]).expect(0);
-        assert!(fs::read(world.path("data/back.db")).unwrap() == *state, "{name}");
-    }
-}
-
 #[test]
 fn bases_of_every_compression_are_read_in_parts() {
     for compression in ["gzip", "none", "zstd:1"] {

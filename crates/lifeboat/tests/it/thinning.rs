@@ -115,6 +115,55 @@ fn old_states_are_told_apart_less_finely_and_come_back_to_the_byte() {
     assert_eq!(pruned(&world)["outcome"], "nothing-to-do");
 }
 
+/// Four large files are a pack, as a thousand small ones are.
+#[test]
+fn files_of_a_log_are_packed_and_every_state_comes_back() {
+    let world = World::new();
+    world.configure(
+        "[repository.main]\nurl = \"file://$REPO\"\n[repository.second]\n\
+         url = \"file://$DATA/second\"\n\n[source.app]\nsqlite = \"$DATA/app.db\"\n\
+         keep = \"forever\"\n",
+    );
+    let path = world.database("app.db", 600);
+    change(&path, "CREATE TABLE more AS SELECT randomblob(1700000) AS x");
+    let made = world.run(&["backup", "--repo", "main", "--json"]).expect(0).json();
+    let base = made[0]["backup"].as_str().unwrap().to_owned();
+    let mut images = vec![fs::read(&path).unwrap()];
+    let mut add = || {
+        images.push(change(&path, "UPDATE more SET x = randomblob(1700000)"));
+        world.run(&["backup", "--incremental", "--repo", "main"]).expect(0);
+    };
+    (0..5).for_each(|_| add());
+    let plan = world.run(&["prune", "--repo", "main", "--dry-run"]).expect(0);
+    assert!(plan.out.contains("put 4 files into 1 packs"), "{}", plan.out);
+    let prune = || world.run(&["prune", "--repo", "main", "--yes", "--json"]).expect(0).json();
+    assert_eq!(prune()[0]["log_packed"], 4);
+    assert_eq!(files(&world, &base).len(), 6, "what is packed goes later");
+    let pack = "0/0000000000-0000000004.pagelogs";
+    let packed = world.path(&format!("repo/app/log/{base}/{pack}"));
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(7_200);
+    fs::File::options().append(true).open(packed).unwrap().set_modified(long_ago).unwrap();
+    assert_eq!(prune()[0]["log_thinned"], 4);
+    assert_eq!(files(&world, &base), [pack, "0/0000000004-0000000005.pagelog"]);
+    assert_eq!(prune()[0]["outcome"], "nothing-to-do");
+    add();
+    world.run(&["copy", "--to", "second"]).expect(0);
+    for repository in ["main", "second"] {
+        world.run(&["verify", "--repo", repository, "--level", "full"]).expect(0);
+        for (position, image) in images.iter().enumerate().skip(1) {
+            let state = format!("{base}+{position}");
+            let all = ["restore", &state, "--repo", repository, "--to", "back.db", "--yes"];
+            world.run(&all).expect(0);
+            assert!(fs::read(world.path("data/back.db")).unwrap() == *image, "{position}");
+        }
+    }
+    // A pack that is missing is a gap, and a damaged one is said.
+    fs::write(world.path(&format!("data/second/app/log/{base}/{pack}")), b"no pack").unwrap();
+    let state = format!("{base}+3");
+    let lost = world.run(&["restore", &state, "--repo", "second", "--to", "x.db"]).expect(22);
+    lost.says("what can be restored instead");
+}
+
 #[test]
 fn a_rule_that_keeps_less_of_a_log_waits_for_an_approval() {
     let world = World::new();

@@ -37,7 +37,7 @@ impl History {
             fs::write(&self.readers.path, &**image).map_err(|error| error.to_string())?;
             self.make_local(&base.clone())?;
         }
-        let fault = self.choose_fault("standby.");
+        let fault = self.choose_fault(&["standby."]);
         let advanced = self.advance(&self.bases.keys().next_back().cloned().unwrap_or_default());
         self.store.reboot();
         self.power.arm(None);

@@ -5,18 +5,21 @@
 //! before, by its link and by the state before it, and be of this source and this base.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use lifeboat_core::manifest::Manifest;
 use lifeboat_core::moment::compact;
 use lifeboat_core::parallel::in_parallel;
 use lifeboat_core::repository::Repository;
+use lifeboat_core::store::ObjectInfo;
 use lifeboat_core::{Error, Kind, Result};
 use uuid::Uuid;
 
 use super::label::Label;
 use super::layout::Footer;
-use super::read::{LogObject, list};
+use super::pack::Pack;
+use super::read::{Listing, LogObject, list};
 
 /// What of a log is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +103,10 @@ pub struct Chain<'a> {
     pub(crate) folder: &'a str,
     pub(crate) base: &'a Manifest,
     pub(crate) files: Vec<LogObject>,
+    /// The packs in which some of them are, and when each was stored.
+    pub(crate) packs: Vec<(Arc<Pack>, Timestamp)>,
+    /// Objects of which all is in a pack as well.
+    pub(crate) spare: Vec<ObjectInfo>,
     /// Each position that can be reached: by how many files, and the last of them.
     reached: BTreeMap<u64, (usize, usize)>,
 }
@@ -107,7 +114,8 @@ pub struct Chain<'a> {
 impl<'a> Chain<'a> {
     /// Lists the log of a backup. It may have no file.
     pub fn of(repository: &'a Repository, folder: &'a str, base: &'a Manifest) -> Result<Self> {
-        let files = list(repository, folder, &base.name)?;
+        let Listing { files, packs, spare, packed_at } = list(repository, folder, &base.name)?;
+        let packs = packs.into_iter().zip(packed_at).collect();
         let mut reached: BTreeMap<u64, (usize, usize)> = BTreeMap::new();
         // Sorted by where they begin, so that what leads to a file was seen before it.
         for (index, file) in files.iter().enumerate() {
@@ -120,7 +128,7 @@ impl<'a> Chain<'a> {
             let best = reached.entry(file.span.to).or_insert(way);
             *best = way.min(*best);
         }
-        Ok(Chain { repository, folder, base, files, reached })
+        Ok(Chain { repository, folder, base, files, packs, spare, reached })
     }
 
     /// The folder of its source in the repository.
@@ -138,9 +146,12 @@ impl<'a> Chain<'a> {
         self.files.is_empty()
     }
 
-    /// How many files it has, and their size in bytes.
+    /// How many objects it has, and their size in bytes, without those of which all is in a pack
+    /// as well.
     pub fn size(&self) -> (usize, u64) {
-        (self.files.len(), self.files.iter().map(|file| file.bytes).sum())
+        let whole = self.files.iter().filter(|file| file.pack.is_none()).map(|file| file.bytes);
+        let packs = self.packs.iter().map(|(pack, _)| pack.bytes);
+        (whole.clone().count() + self.packs.len(), whole.chain(packs).sum())
     }
 
     /// The newest position that can be reached.
@@ -276,10 +287,13 @@ impl<'a> Chain<'a> {
         }
         files.reverse();
         let store = self.repository.store();
-        let footers = in_parallel(&files, store.readers(), |file| file.footer(self.repository));
+        let footers = in_parallel(&files, store.readers(), |file| {
+            Ok::<_, Error>((file.footer(self.repository)?, file.size(self.repository)?))
+        });
         let mut steps: Vec<Step> = Vec::with_capacity(files.len());
-        for (file, footer) in files.into_iter().zip(footers) {
-            let step = footer.and_then(|footer| {
+        for (mut file, footer) in files.into_iter().zip(footers) {
+            let step = footer.and_then(|(footer, bytes)| {
+                file.bytes = bytes;
                 self.require_next(&file, &footer, steps.last().map(|(_, before)| before))?;
                 Ok((file, footer))
             });

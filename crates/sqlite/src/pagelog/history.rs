@@ -2,23 +2,30 @@
 //!
 //! Page hashes of the base and the indexes of the log's files give the hashes of any state,
 //! without a page being read. A page itself is the base's, or a whole one of a file, with the
-//! differences of later files upon it; what comes out must have the page's hash.
+//! differences of later files upon it; what comes out must have the page's hash. Where versions are
+//! is in memory (`places`), of the newest ones only where a log has very many.
 
-use std::collections::HashMap;
+mod places;
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use lifeboat_core::env::Env;
 use lifeboat_core::manifest::{Artifact, Manifest};
-use lifeboat_core::pipeline::{BlockHash, BlockHashes, PartReader, block_hash, decode};
+use lifeboat_core::pipeline::{
+    BlockHash, BlockHashes, PartReader, StoredParts, block_hash, decode,
+};
 use lifeboat_core::repository::Repository;
 use lifeboat_core::scratch::expectation;
 use lifeboat_core::{Error, Kind, Result};
 
+use self::places::{Places, Version};
 use super::chain::Step;
 use super::delta::{Before, Befores, Decoder};
 use super::layout::Digest;
-use super::read::LogReader;
+use super::read::LogObject;
 use super::state::PageState;
 use crate::held::HeldFile;
 
@@ -29,6 +36,8 @@ pub(crate) const DATABASE: &str = "database";
 
 /// How many other pages a page may be made of, and how far that may lead from one to the next.
 const OTHERS_MAX: usize = 4_096;
+/// Of so many files what was read ahead is kept.
+const OPENED_MAX: usize = 128;
 const STEPS_MAX: usize = 128;
 
 /// Pages as they were before a file, by its place.
@@ -43,7 +52,11 @@ pub(crate) struct History<'a> {
     page_bytes: usize,
     base: Option<PartReader<'a>>,
     base_pages: u32,
-    files: Vec<LogReader<'a>>,
+    repository: Option<&'a Repository>,
+    files: Vec<LogObject>,
+    places: Places,
+    /// Files of which something was read, the one that was opened first at the beginning.
+    opened: VecDeque<(u32, StoredParts<'a>)>,
     decoder: Decoder,
     /// The database file itself, in which a page may still be as it was, with the number of
     /// differences of each page.
@@ -98,7 +111,10 @@ impl<'a> History<'a> {
             page_bytes: state.page_size() as usize,
             base: base_reader,
             base_pages,
+            repository: Some(repository),
             files: Vec::with_capacity(way.len()),
+            places: Places::default(),
+            opened: VecDeque::new(),
             decoder: Decoder::new(),
             live: None,
             unreadable,
@@ -120,13 +136,15 @@ impl<'a> History<'a> {
         if footer.page_size != state.page_size() {
             return Err(foreign(&file.object, "its pages have another size"));
         }
-        let reader = file.open(repository, footer)?;
+        let index = file.index_alone(repository, footer)?;
         if self.files.is_empty() && footer.link_before != self.link {
             return Err(foreign(&file.object, "it follows another state of the base"));
         }
         state.resize(footer.page_count.1);
         self.depths.resize(footer.page_count.1 as usize, 0);
-        for entry in reader.index.entries() {
+        let number = self.files.len() as u32;
+        for entry in index.entries() {
+            self.places.push(number, &entry);
             state.set(entry.page, entry.hash);
             self.depths[entry.page as usize - 1] = entry.form.depth();
         }
@@ -134,7 +152,7 @@ impl<'a> History<'a> {
             return Err(foreign(&file.object, "it leads to another state than it says"));
         }
         self.link = footer.link;
-        self.files.push(reader);
+        self.files.push(file.clone());
         Ok(())
     }
 
@@ -146,7 +164,10 @@ impl<'a> History<'a> {
             page_bytes: page_size as usize,
             base: None,
             base_pages: 0,
+            repository: None,
             files: Vec::new(),
+            places: Places::default(),
+            opened: VecDeque::new(),
             decoder: Decoder::new(),
             live: None,
             unreadable: None,
@@ -199,17 +220,11 @@ impl<'a> History<'a> {
     /// and how many steps from page to page led there.
     fn read(&mut self, page: u32, end: usize, (made, steps): (&mut Made, usize)) -> Result<Before> {
         let page_bytes = self.page_bytes;
-        let mut versions = Vec::new();
-        for (at, file) in self.files[..end].iter().enumerate().rev() {
-            if let Some(entry) = file.index.of_page(page) {
-                let is_begun = !entry.form.needs_own();
-                versions.push((at, entry));
-                if is_begun {
-                    break;
-                }
-            }
-        }
-        let from_base = versions.last().is_none_or(|(_, entry)| entry.form.needs_own());
+        let Some(versions) = self.places.of(page, end as u32) else {
+            self.note("its log has too many versions of pages for older ones".to_owned());
+            return Ok(None);
+        };
+        let from_base = versions.last().is_none_or(|version| version.form.needs_own());
         let mut content = Vec::new();
         if from_base {
             let Some(base) = self.base.as_mut().filter(|_| page <= self.base_pages) else {
@@ -219,9 +234,11 @@ impl<'a> History<'a> {
             base.read(u64::from(page - 1) * page_bytes as u64, &mut content)?;
         }
         let mut depth = 0;
-        for (at, entry) in versions.into_iter().rev() {
-            depth = entry.form.depth();
-            let other = entry.form.other(self.files[at].stored(&entry)?)?;
+        for Version { file, form, stored } in versions.into_iter().rev() {
+            let at = file as usize;
+            depth = form.depth();
+            let stored = self.stored(file, stored)?;
+            let other = form.other(&stored)?;
             if let Some(other) = other
                 && !made.contains_key(&(at, other))
             {
@@ -236,12 +253,28 @@ impl<'a> History<'a> {
             }
             let other = other.and_then(|other| made.get(&(at, other))).map(Vec::as_slice);
             let befores = Befores { own: Some(&content), other };
-            let stored = self.files[at].stored(&entry)?;
-            let next = self.decoder.decode(entry.form, stored, befores, page_bytes)?;
+            let next = self.decoder.decode(form, &stored, befores, page_bytes)?;
             content.clear();
             content.extend_from_slice(next);
         }
         Ok(Some((content, depth)))
+    }
+
+    /// What is stored there in a file.
+    fn stored(&mut self, file: u32, stored: Range<u64>) -> Result<Vec<u8>> {
+        let found = self.opened.iter().position(|(opened, _)| *opened == file);
+        let at = match (found, self.repository) {
+            (Some(at), _) => at,
+            (None, Some(repository)) => {
+                if self.opened.len() >= OPENED_MAX {
+                    self.opened.pop_front();
+                }
+                self.opened.push_back((file, self.files[file as usize].parts(repository)?));
+                self.opened.len() - 1
+            }
+            (None, None) => return Err(Error::new(Kind::Failed, "a version of no repository")),
+        };
+        Ok(self.opened[at].1.read(stored)?.to_vec())
     }
 }
 

@@ -12,7 +12,7 @@ use lifeboat_core::{Error, Kind, Result};
 use uuid::Uuid;
 
 use super::layout::{Digest, Footer};
-use super::read::{LogObject, digest_of};
+use super::read::LogObject;
 
 /// What is in the head of the seal.
 pub(crate) const LABEL: &str = "pagelog.1";
@@ -119,15 +119,15 @@ impl LogObject {
         if !self.is_sealed() {
             return Ok(Label::of(&self.footer(repository)?, [0; 32], [0; 32]));
         }
-        let mut wanted = HEAD_BYTES;
+        let (mut wanted, size) = (HEAD_BYTES, self.size(repository)?);
         let bytes = loop {
-            let bytes = wanted.min(self.bytes);
-            let head = repository.store().get(&self.object, Some(0..bytes))?;
+            let bytes = wanted.min(size);
+            let head = self.get(repository, 0..bytes)?;
             match seal::label_of(LABEL, std::io::Read::take(head, bytes)) {
                 // Its head is longer than what was read of it.
                 Err(error)
                     if error.kind() == Kind::CheckFailed
-                        && bytes < self.bytes
+                        && bytes < size
                         && bytes < HEAD_BYTES_MAX =>
                 {
                     wanted *= 8;
@@ -152,7 +152,7 @@ impl LogObject {
             return Ok(label.mark);
         }
         let mut hasher = blake3::Hasher::new();
-        digest_of(repository.store(), &self.object, self.bytes, &mut hasher)?;
+        self.hash_stored(repository, self.size(repository)?, &mut hasher)?;
         Ok(*hasher.finalize().as_bytes())
     }
 }

@@ -1,4 +1,5 @@
-//! Thinning out logs: which files of a log are merged and which go, and the doing of it.
+//! Thinning out logs: which files of a log are merged, which go and which are packed, and the doing
+//! of it.
 //!
 //! What is merged is read back before anything goes, and what goes does so from the newest on. So
 //! whoever comes in between, or looks after a crash, finds every state that stays.
@@ -12,21 +13,25 @@ use lifeboat_core::marks::LevelRule;
 use lifeboat_core::parallel::in_parallel;
 use lifeboat_core::prune::{LogLevels, Thinned, Thinning, discard_unfinished};
 use lifeboat_core::repository::Repository;
+use lifeboat_core::store::{ObjectInfo, ObjectName};
 use lifeboat_core::{Error, Kind, Result};
 
 use super::chain::{Chain, Step};
 use super::merge::Merger;
 use super::names::Span;
+use super::packing::{self, Packing};
 use super::thin::{self, Fineness, Leg, Resolution, State, Thin};
 
 /// What a writer that was killed left of a file is let lie for so long.
 const LEFT_FOR: SignedDuration = SignedDuration::from_hours(24);
 
-/// Thins out the page logs of a source.
+/// Thins out the page logs of a source, and packs them.
 #[derive(Clone, Copy, Debug)]
 pub struct LogThinner {
-    /// How finely states can be told apart, by their age.
-    pub resolution: Resolution,
+    /// How finely states can be told apart, by their age. `None` where all stay.
+    pub resolution: Option<Resolution>,
+    /// How files are packed.
+    pub packing: Packing,
 }
 
 /// The log of a backup, and what becomes of it.
@@ -36,12 +41,16 @@ struct Judged<'a> {
     /// How many of its states stay.
     states_after: usize,
     waits: Option<String>,
+    /// The files that make packs, whatever becomes of the rest.
+    packs: Vec<Vec<usize>>,
+    /// Objects that may go because they are in packs, by their names.
+    over: Vec<ObjectInfo>,
 }
 
 impl LogLevels for LogThinner {
-    fn rule(&self) -> LevelRule {
-        let Resolution { all_ms, minutely_ms, hourly_ms } = self.resolution;
-        LevelRule { all_ms, minutely_ms, hourly_ms }
+    fn rule(&self) -> Option<LevelRule> {
+        let Resolution { all_ms, minutely_ms, hourly_ms } = self.resolution?;
+        Some(LevelRule { all_ms, minutely_ms, hourly_ms })
     }
 
     fn holds(
@@ -51,11 +60,12 @@ impl LogLevels for LogThinner {
         folder: &str,
         backups: &[&Manifest],
     ) -> Result<HashMap<String, String>> {
+        let mut holds = HashMap::new();
+        let Some(resolution) = self.resolution else { return Ok(holds) };
         let chains = chains(repository, folder, backups)?;
         let newest_ms = newest_ms(now, backups, &chains)?;
-        let mut holds = HashMap::new();
         for chain in &chains {
-            let fineness = self.resolution.fineness(end_ms(chain)?, newest_ms);
+            let fineness = resolution.fineness(end_ms(chain)?, newest_ms);
             let kept = match fineness {
                 Fineness::Nothing => continue,
                 Fineness::All => "states of its log",
@@ -76,7 +86,7 @@ impl LogLevels for LogThinner {
     ) -> Result<Vec<Thinning>> {
         let chains = chains(repository, folder, backups)?;
         let newest_ms = newest_ms(now, backups, &chains)?;
-        chains.into_iter().map(|chain| Ok(self.judge(chain, newest_ms)?.told())).collect()
+        chains.into_iter().map(|chain| Ok(self.judge(chain, newest_ms, now)?.told())).collect()
     }
 
     fn thin(
@@ -88,105 +98,168 @@ impl LogLevels for LogThinner {
         hold: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Thinned> {
         let chains = chains(repository, folder, backups)?;
-        let newest_ms = newest_ms(env.clock.now(), backups, &chains)?;
+        let now = env.clock.now();
+        let newest_ms = newest_ms(now, backups, &chains)?;
         let chain = chains.into_iter().find(|chain| chain.base.id == base.id);
         match chain {
-            Some(chain) => self.judge(chain, newest_ms)?.apply(env, hold),
+            Some(chain) => self.judge(chain, newest_ms, now)?.apply(env, hold),
             None => Ok(Thinned::default()),
         }
     }
 }
 
+/// What is to be thinned out of a log, how many states are left, and why it waits.
+type ToThin = (Thin, usize, Option<String>);
+
 impl LogThinner {
-    fn judge<'a>(&self, chain: Chain<'a>, newest_ms: i64) -> Result<Judged<'a>> {
-        let waits = |chain, why: String| {
-            let (thin, waits) = (Thin::default(), Some(why));
-            Ok(Judged { chain, thin, states_after: 0, waits })
+    fn judge<'a>(&self, chain: Chain<'a>, newest_ms: i64, now: Timestamp) -> Result<Judged<'a>> {
+        let (thin, states_after, waits) = match self.resolution {
+            Some(resolution) => to_thin(&chain, resolution, newest_ms)?,
+            None => (Thin::default(), chain.states(), None),
         };
-        if let Some(gap) = chain.gap() {
-            let why = format!("files are missing between {} and {}", gap.after, gap.before);
-            return waits(chain, why);
-        }
-        let states = match old_states(&chain, self.resolution.thinned_before_ms(newest_ms)) {
-            Ok(states) => states,
-            Err(error) if matches!(error.kind(), Kind::CheckFailed | Kind::NotCovered) => {
-                return waits(chain, error.to_string());
-            }
-            Err(error) => return Err(error),
+        let going: HashSet<usize> = match waits {
+            None => thin.going.iter().copied().collect(),
+            Some(_) => HashSet::new(),
         };
-        let (young, end) = (chain.states() - states.len(), states.last().copied());
-        let Some(end) = end else {
-            let (thin, states_after) = (Thin::default(), young);
-            return Ok(Judged { chain, thin, states_after, waits: None });
-        };
-        let spans: Vec<Span> = chain.files.iter().map(|file| file.span).collect();
-        if young == 0 && self.resolution.fineness(end.until_ms, newest_ms) == Fineness::Nothing {
-            let mut going: Vec<usize> = (0..spans.len()).collect();
-            going.sort_by_key(|&at| std::cmp::Reverse((spans[at].to, spans[at].from)));
-            let thin = Thin { way: Vec::new(), going };
-            return Ok(Judged { chain, thin, states_after: 0, waits: None });
-        }
-        let staying = self.resolution.staying(newest_ms, &states);
-        let mut thin = thin::plan(&spans, &staying, end.position);
-        if !still_reached(&chain, &spans, &thin, end.position) {
-            thin = Thin::default();
-        }
-        // What is merged is opened first.
-        if chain.is_sealed() && chain.repository.keys().is_none() && !thin.going.is_empty() {
-            let why = "its files are sealed, and no key is named: --identity FILE".to_owned();
-            return waits(chain, why);
-        }
-        let states_after = match thin == Thin::default() {
-            true => chain.states(),
-            false => young + staying.len(),
-        };
-        Ok(Judged { chain, thin, states_after, waits: None })
+        let packs = self.packing.packs(&chain.files, |at| going.contains(&at));
+        let over = self.packing.over(now, &chain).into_iter().cloned().collect();
+        Ok(Judged { chain, thin, states_after, waits, packs, over })
     }
 }
 
+/// What is to be thinned out of a log.
+fn to_thin(chain: &Chain<'_>, resolution: Resolution, newest_ms: i64) -> Result<ToThin> {
+    let waits = |why: String| Ok((Thin::default(), chain.states(), Some(why)));
+    if let Some(gap) = chain.gap() {
+        return waits(format!("files are missing between {} and {}", gap.after, gap.before));
+    }
+    let mut states = match old_states(chain, resolution.thinned_before_ms(newest_ms)) {
+        Ok(states) => states,
+        Err(error) if matches!(error.kind(), Kind::CheckFailed | Kind::NotCovered) => {
+            return waits(error.to_string());
+        }
+        Err(error) => return Err(error),
+    };
+    let spans: Vec<Span> = chain.files.iter().map(|file| file.span).collect();
+    if states.len() == chain.states()
+        && let Some(end) = states.last()
+        && resolution.fineness(end.until_ms, newest_ms) == Fineness::Nothing
+    {
+        let mut going: Vec<usize> = (0..spans.len()).collect();
+        going.sort_by_key(|&at| std::cmp::Reverse((spans[at].to, spans[at].from)));
+        return Ok((Thin { way: Vec::new(), going }, 0, None));
+    }
+    // A pack goes as a whole: as long as some of its states are young, none of them is old.
+    if let Some(last) = states.last().map(|state| state.position) {
+        let mut packs = chain.packs.iter().map(|(pack, _)| pack.span);
+        let begin = packs.find(|span| span.from < last && last < span.to);
+        let begin = begin.map_or(last, |span| span.from);
+        states.retain(|state| state.position <= begin);
+    }
+    let (young, end) = (chain.states() - states.len(), states.last().copied());
+    let Some(end) = end else { return Ok((Thin::default(), young, None)) };
+    let staying = resolution.staying(newest_ms, &states);
+    let mut thin = thin::plan(&spans, &staying, end.position);
+    keep_whole(chain, &mut thin);
+    if !still_reached(chain, &spans, &thin, end.position) {
+        thin = Thin::default();
+    }
+    // What is merged is opened first.
+    if chain.is_sealed() && chain.repository.keys().is_none() && !thin.going.is_empty() {
+        return waits("its files are sealed, and no key is named: --identity FILE".to_owned());
+    }
+    let states_after = match thin == Thin::default() {
+        true => chain.states(),
+        false => young + staying.len(),
+    };
+    Ok((thin, states_after, None))
+}
+
+/// Of a pack of which something stays nothing goes.
+fn keep_whole(chain: &Chain<'_>, thin: &mut Thin) {
+    let going: HashSet<usize> = thin.going.iter().copied().collect();
+    let stays = |at: &usize| !going.contains(at);
+    let staying: HashSet<&ObjectName> =
+        (0..chain.files.len()).filter(stays).map(|at| &chain.files[at].object).collect();
+    thin.going.retain(|&at| !staying.contains(&chain.files[at].object));
+}
+
 impl Judged<'_> {
+    /// The objects that go, each once: those of files in the order in which these may go.
+    fn going(&self) -> Vec<(&ObjectName, u64)> {
+        let mut seen = HashSet::new();
+        let mut going = Vec::new();
+        for &at in &self.thin.going {
+            let file = &self.chain.files[at];
+            if seen.insert(&file.object) {
+                let bytes = file.pack.as_ref().map_or(file.bytes, |(pack, _)| pack.bytes);
+                going.push((&file.object, bytes));
+            }
+        }
+        going
+    }
+
     fn told(&self) -> Thinning {
-        let Judged { chain, thin, states_after, waits } = self;
+        let Judged { chain, thin, states_after, waits, packs, over } = self;
         let merged = thin.way.iter().filter(|leg| matches!(leg, Leg::Merge(..))).count();
-        let (files, _) = chain.size();
-        let is_idle = thin.going.is_empty() && merged == 0;
+        let ((files, _), going) = (chain.size(), self.going());
+        let is_idle = going.is_empty();
+        let merged = if is_idle { 0 } else { merged };
         Thinning {
             backup: chain.base.name.clone(),
             states: (chain.states(), if is_idle { chain.states() } else { *states_after }),
-            files: (files, files + merged - thin.going.len()),
+            files: (files, files + merged - going.len()),
             merged,
-            going_bytes: thin.going.iter().map(|&at| chain.files[at].bytes).sum(),
+            going_bytes: going.iter().map(|(_, bytes)| bytes).sum(),
+            packed: (packs.iter().map(Vec::len).sum(), packs.len()),
+            spare: over.len(),
             waits: waits.clone(),
         }
     }
 
-    /// Merges, then deletes.
+    /// Merges, then deletes; then packs.
     fn apply(&self, env: &Env, hold: &mut dyn FnMut() -> Result<()>) -> Result<Thinned> {
-        let Judged { chain, thin, waits, .. } = self;
+        let chain = &self.chain;
         let mut done = Thinned::default();
-        if waits.is_some() || thin.going.is_empty() {
-            return Ok(done);
+        let is_thinned = self.waits.is_none() && !self.thin.going.is_empty();
+        if is_thinned {
+            let written = self.walk(env, &mut done)?;
+            for (object, bytes) in self.going() {
+                env.proceed()?;
+                hold()?;
+                chain.repository.store().delete(object)?;
+                env.crash.pass("merge.deleted")?;
+                done.deleted += 1;
+                done.freed_bytes += bytes;
+            }
+            done.freed_bytes = done.freed_bytes.saturating_sub(written);
         }
-        let written = self.walk(env, &mut done)?;
-        let store = chain.repository.store();
-        for &at in &thin.going {
+        for files in &self.packs {
             env.proceed()?;
             hold()?;
-            let file = &chain.files[at];
-            store.delete(&file.object)?;
-            env.crash.pass("merge.deleted")?;
-            done.deleted += 1;
-            done.freed_bytes += file.bytes;
+            match packing::pack(env, chain, files) {
+                // Another program was faster.
+                Err(error) if error.kind() == Kind::Refused => {}
+                packed => {
+                    packed?;
+                    done.packed += files.len();
+                }
+            }
         }
-        done.freed_bytes = done.freed_bytes.saturating_sub(written);
-        let before = env.clock.now().checked_sub(LEFT_FOR).unwrap_or(Timestamp::MIN);
-        let prefix = chain.repository.log_prefix(chain.folder, &chain.base.name);
-        discard_unfinished(store, &prefix, before)?;
+        // Last: whoever may not delete has packed all the same.
+        let over: Vec<&ObjectInfo> = self.over.iter().collect();
+        let (deleted, freed_bytes) = packing::remove_spare(env, chain, &over, hold)?;
+        (done.deleted, done.freed_bytes) = (done.deleted + deleted, done.freed_bytes + freed_bytes);
+        if is_thinned || !self.packs.is_empty() {
+            let before = env.clock.now().checked_sub(LEFT_FOR).unwrap_or(Timestamp::MIN);
+            let prefix = chain.repository.log_prefix(chain.folder, &chain.base.name);
+            discard_unfinished(chain.repository.store(), &prefix, before)?;
+        }
         Ok(done)
     }
 
     /// Walks from the base through the states that stay, merging on the way: after it every file
-    /// that takes others' place was read. How many bytes were written.
+    /// that takes the place of others that go was read. How many bytes were written.
     fn walk(&self, env: &Env, done: &mut Thinned) -> Result<u64> {
         let Judged { chain, thin, .. } = self;
         let mut written = 0;
@@ -218,13 +291,19 @@ impl Judged<'_> {
                 }
                 Leg::There(_) => {
                     for step in &steps {
-                        merger.pass(step, step.1.is_compacted)?;
+                        merger.pass(step, step.1.is_compacted && self.replaces(step.0.span))?;
                     }
                     steps.into_iter().last()
                 }
             };
         }
         Ok(written)
+    }
+
+    /// Whether a merged file takes the place of some that go now.
+    fn replaces(&self, span: Span) -> bool {
+        let mut going = self.thin.going.iter().map(|&at| self.chain.files[at].span);
+        going.any(|gone| span.from <= gone.from && gone.to <= span.to)
     }
 
     /// Those files with their footers, each proved to follow the one before.

@@ -94,7 +94,7 @@ impl<'a> Merger<'a> {
         env.crash.pass("merge.after_file")?;
         stored.read_back(env, self.repository, self.folder)?;
         env.crash.pass("merge.read_back")?;
-        let file = LogObject { object: stored.object, bytes: stored.bytes, span };
+        let file = LogObject { object: stored.object, bytes: stored.bytes, span, pack: None };
         // As a restore will read it.
         let step = (file.clone(), file.footer(self.repository)?);
         self.pass(&step, false)?;

@@ -2,6 +2,7 @@
 
 mod laying;
 mod moved;
+mod packed;
 mod settled;
 
 use std::collections::BTreeMap;
@@ -195,7 +196,7 @@ fn written(pages: &Pages, sealed: bool) -> (Repository, Memory, LogObject, Foote
     writer.add(&encoding.encode(&changed.collect::<Vec<_>>()).unwrap()).unwrap();
     let stored = writer.finish(footer(pages)).unwrap();
     stored.read_back(&env, &repository, "x").unwrap();
-    let file = LogObject { object, bytes: stored.bytes, span };
+    let file = LogObject { object, bytes: stored.bytes, span, pack: None };
     (repository, memory, file, stored.footer)
 }
 

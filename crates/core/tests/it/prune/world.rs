@@ -32,8 +32,8 @@ pub(super) const FOLDER: &str = "app";
 pub(super) struct Holding(pub(super) &'static [&'static str]);
 
 impl LogLevels for Holding {
-    fn rule(&self) -> LevelRule {
-        LevelRule { all_ms: 0, minutely_ms: 0, hourly_ms: 0 }
+    fn rule(&self) -> Option<LevelRule> {
+        Some(LevelRule { all_ms: 0, minutely_ms: 0, hourly_ms: 0 })
     }
 
     fn holds(

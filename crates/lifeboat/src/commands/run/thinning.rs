@@ -1,4 +1,5 @@
-//! Thinning out logs by the way, in a thread of its own: what is followed goes on meanwhile.
+//! Thinning out logs by the way, and packing them, in a thread of its own: what is followed goes on
+//! meanwhile.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use lifeboat_core::{Kind, Result};
 
 use super::Job;
 use crate::repositories::Place;
-use crate::rotation::Rule;
+use crate::rotation::{self, Rule};
 use crate::session::Session;
 use crate::ui::units;
 
@@ -92,18 +93,19 @@ pub(super) fn now(session: &Session, env: &Env, jobs: &[Job<'_>]) {
 
 fn tasks(session: &Session, jobs: &[Job<'_>]) -> Vec<Task> {
     let task = |job: &Job<'_>| {
-        let levels = Rule::of(job.place, job.target, None)?.levels()?;
+        let rule = Rule::of(job.place, job.target, None);
+        let levels = rule.map_or_else(rotation::packer, |rule| rule.levels());
         let mut place = job.place.clone();
         *place.config = place.config.to_prune();
-        Some(Task {
+        Task {
             place,
             levels,
             name: job.target.name.clone(),
             identity: job.request.identity.clone(),
             locks: session.folders.locks.clone(),
-        })
+        }
     };
-    jobs.iter().filter_map(task).collect()
+    jobs.iter().map(task).collect()
 }
 
 fn thin_all(env: &Env, tasks: Vec<Task>) -> Vec<Done> {
@@ -133,9 +135,9 @@ fn tell(session: &Session, done: Vec<Done>) {
         let (name, printer) = (units::one_line(&name), &session.printer);
         match thinned {
             Ok(thinned) if thinned == Thinned::default() => {}
-            Ok(Thinned { merged, deleted, freed_bytes }) => printer.detail(&format!(
-                "{name}: its log in {label} was thinned out: {merged} files in the place of \
-                 {deleted}, {} less",
+            Ok(Thinned { merged, deleted, packed, freed_bytes }) => printer.detail(&format!(
+                "{name}: its log in {label} was thinned out: {merged} files merged, {packed} put \
+                 into packs, {deleted} deleted, {} less",
                 units::bytes(freed_bytes)
             )),
             // A backup or a prune goes on; or deleting is somebody else's.

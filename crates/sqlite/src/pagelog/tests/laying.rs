@@ -68,7 +68,7 @@ fn add(repository: &Repository, at: u64, changed: &[Changed<'_>], counts: (u32, 
     let mut writer = LogWriter::at(repository, object.clone(), None, &label).unwrap();
     writer.add(&Encoding::CAREFUL.encode(changed).unwrap()).unwrap();
     let stored = writer.finish(facts).unwrap();
-    (LogObject { object, bytes: stored.bytes, span }, stored.footer)
+    (LogObject { object, bytes: stored.bytes, span, pack: None }, stored.footer)
 }
 
 proptest! {

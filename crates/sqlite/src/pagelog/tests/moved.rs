@@ -67,7 +67,7 @@ fn write(
     forms.extend(encoded.iter().map(|page| page.form));
     writer.add(&encoded).unwrap();
     let stored = writer.finish(facts).unwrap();
-    (LogObject { object, bytes: stored.bytes, span }, stored.footer)
+    (LogObject { object, bytes: stored.bytes, span, pack: None }, stored.footer)
 }
 
 proptest! {

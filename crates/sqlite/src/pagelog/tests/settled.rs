@@ -58,22 +58,30 @@ fn options() -> CaptureOptions {
 }
 
 /// A follower, and the application that it follows.
-struct Followed {
-    env: Env,
+pub(super) struct Followed {
+    pub(super) env: Env,
     comparisons: Arc<Comparisons>,
-    follower: Follower,
-    application: Connection,
-    path: std::path::PathBuf,
+    pub(super) follower: Follower,
+    pub(super) application: Connection,
+    pub(super) path: std::path::PathBuf,
     _folder: tempfile::TempDir,
 }
 
-fn begin() -> Followed {
+pub(super) fn begin() -> Followed {
+    begin_at(Arc::new(Later::default()), 0)
+}
+
+/// The same by that clock, of a database with so many rows.
+pub(super) fn begin_at(clock: Arc<dyn Clock>, rows: u32) -> Followed {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("app.db");
     let make = "PRAGMA journal_mode = wal; CREATE TABLE t(a INTEGER PRIMARY KEY, b TEXT UNIQUE)";
-    Connection::open(&path).unwrap().execute_batch(make).unwrap();
+    let connection = Connection::open(&path).unwrap();
+    connection.execute_batch(make).unwrap();
+    connection.execute_batch(&rows_of(rows)).unwrap();
+    drop(connection);
     let comparisons = Arc::new(Comparisons::default());
-    let mut env = Env::new(Arc::new(Later::default()), Arc::new(Still), "host");
+    let mut env = Env::new(clock, Arc::new(Still), "host");
     env.observer = comparisons.clone();
     let repository = Repository::open_or_create(&env, Arc::new(Memory::default())).unwrap();
     let source = SqliteSource::new(path.clone());
@@ -112,16 +120,21 @@ fn begin() -> Followed {
     Followed { env, comparisons, follower, application, path, _folder: folder }
 }
 
+/// What inserts so many rows.
+fn rows_of(count: u32) -> String {
+    format!(
+        "INSERT INTO t(b) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i \
+         < {count}) SELECT hex(randomblob(40)) FROM n WHERE {count} > 0"
+    )
+}
+
 impl Followed {
-    fn run(&self, sql: &str) {
+    pub(super) fn run(&self, sql: &str) {
         self.application.execute_batch(sql).unwrap();
     }
 
-    fn write(&self) {
-        self.run(
-            "INSERT INTO t(b) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n \
-             WHERE i < 60) SELECT hex(randomblob(40)) FROM n",
-        );
+    pub(super) fn write(&self) {
+        self.run(&rows_of(60));
     }
 
     /// Looks once: a state must be added, by so many comparisons, and be what the database is.
