@@ -263,7 +263,7 @@ fn the_log_of_a_cluster_is_received_beside_the_schedules() {
     });
     let lasting = world.run(&["agent", "status"]).expect(0).out;
     assert!(lasting.contains("all the time: receive-main runs"), "{lasting}");
-    server.sql("postgres", "CREATE TABLE t(x int); SELECT pg_switch_wal()");
+    server.sql("postgres", "CREATE TABLE public.t(x int); SELECT pg_switch_wal()");
     agent.wait("the segment", || {
         let Some(system) = world.names("repo/main/wal").into_iter().next() else { return false };
         let segments = world.names(&format!("repo/main/wal/{system}/00000001"));

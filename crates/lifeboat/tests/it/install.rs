@@ -439,4 +439,8 @@ fn units_of_every_kind_are_read() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && !said.contains("lifeboat"), "{options:?}: {said}");
     }
+    // None of them is left behind, whichever way it was made.
+    install(&world, &["systemd", "--yes"]).expect(0);
+    install(&world, &["systemd", "--uninstall", "--yes"]).expect(0);
+    assert_eq!(world.names("root/etc/systemd/system"), [""; 0]);
 }

@@ -41,7 +41,15 @@ fn follower(world: &World) -> Child {
     spawn(world, &["restore", "app", "--to", "standby.db", "--follow", "--interval", "20ms"])
 }
 
+/// Ends it, as soon as it can hear that.
 fn terminate(mut child: Child) -> i32 {
+    let status = format!("/proc/{}/status", child.id());
+    wait_for("it to hear signals", || {
+        let text = fs::read_to_string(&status).unwrap_or_default();
+        let caught = text.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        caught.is_some_and(|mask| mask & (1 << (libc::SIGTERM - 1)) != 0)
+    });
     // SAFETY: a signal to a child of ours that was not waited for.
     unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
     let status = child.wait().unwrap();

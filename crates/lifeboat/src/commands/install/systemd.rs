@@ -26,7 +26,8 @@ use super::jobs::{Job, Network, Program};
 
 const PREFIX: &str = "lifeboat-";
 /// How the names of our units go on.
-const JOBS: [&str; 7] = ["agent.", "backup-", "copy-", "drill-", "drill.", "prune.", "verify."];
+const JOBS: [&str; 8] =
+    ["agent.", "backup-", "copy-", "drill-", "drill.", "prune.", "verify.", "watch."];
 
 /// The unit of `lifeboat run`.
 pub(crate) const AGENT: &str = "lifeboat-agent.service";
