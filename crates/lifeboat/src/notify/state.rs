@@ -63,7 +63,11 @@ impl Ended {
     /// What it is called: "backup of app".
     fn name(&self) -> String {
         if let Some(about) = self.about {
-            return format!("{}: {}", self.subject(), about.word().replace('-', " "));
+            let word = match about {
+                Code::Never => "never backed up".to_owned(),
+                about => about.word().replace('-', " "),
+            };
+            return format!("{}: {word}", self.subject());
         }
         match self.source.is_empty() {
             true => self.command.to_owned(),
