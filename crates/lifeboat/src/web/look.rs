@@ -139,14 +139,15 @@ impl Looks {
         state.asked += 1;
         let is_enough = |look: &Arc<Look>| look.has_catalogs || asker != Asker::Person;
         let newest = state.newest.clone().filter(is_enough);
-        let is_new = newest.is_some() && state.attempts_at == attempts_at && !state.is_stale;
-        if is_new && newest.as_ref().is_some_and(|look| look.is_young(now, asker)) {
-            return newest;
-        }
-        self.begin_look(&mut state, attempts_at);
-        // Only old, or for one who comes again anyway: the new one is for who comes next.
-        if is_new || asker == Asker::Scraper && newest.is_some() {
-            return newest;
+        let is_news = state.attempts_at != attempts_at || state.is_stale;
+        let is_young = newest.as_ref().map(|look| look.is_young(now, asker));
+        match turn(asker, is_young, is_news) {
+            Turn::Shown => return newest,
+            Turn::ShownOld => {
+                self.begin_look(&mut state, attempts_at);
+                return newest;
+            }
+            Turn::Waits => self.begin_look(&mut state, attempts_at),
         }
         let wait = if newest.is_some() { WAIT.0 } else { WAIT.1 };
         let looking = |state: &mut State| state.is_looking;
@@ -235,6 +236,30 @@ impl Looks {
                 return memory::give_back();
             }
         }
+    }
+}
+
+/// What becomes of who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// They get the look that there is.
+    Shown,
+    /// The same, and a new one is begun for who comes next.
+    ShownOld,
+    /// They wait for a new one.
+    Waits,
+}
+
+/// That, where there is a look that is enough for them, and is young or not; and where something
+/// is known to have happened since.
+fn turn(asker: Asker, is_young: Option<bool>, is_news: bool) -> Turn {
+    match (is_young, is_news) {
+        (None, _) => Turn::Waits,
+        (Some(true), false) => Turn::Shown,
+        (Some(false), false) => Turn::ShownOld,
+        // It comes again anyway, and soon.
+        (Some(_), true) if asker == Asker::Scraper => Turn::ShownOld,
+        (Some(_), true) => Turn::Waits,
     }
 }
 
@@ -343,5 +368,35 @@ impl Look {
         let new_ms = if self.opened.iter().all(is_near) { new_ms.0 } else { new_ms.1 };
         let age_ms = now.as_millisecond() - self.taken_at.as_millisecond();
         (0..=new_ms).contains(&age_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_waits_for_what_is_only_old_and_a_scraper_never_where_there_is_something() {
+        let people = [Asker::Person, Asker::Glance, Asker::Program];
+        for asker in people.into_iter().chain([Asker::Scraper]) {
+            assert_eq!(turn(asker, Some(true), false), Turn::Shown);
+            assert_eq!(turn(asker, Some(false), false), Turn::ShownOld);
+            assert_eq!(turn(asker, None, false), Turn::Waits);
+            assert_eq!(turn(asker, None, true), Turn::Waits);
+        }
+        for is_young in [true, false] {
+            assert!(people.iter().all(|one| turn(*one, Some(is_young), true) == Turn::Waits));
+            assert_eq!(turn(Asker::Scraper, Some(is_young), true), Turn::ShownOld);
+        }
+    }
+
+    #[test]
+    fn what_repositories_hold_goes_and_how_everything_stood_stays() {
+        let look = Look::failed(None, "it is away".to_owned());
+        assert!(look.has_catalogs);
+        let bare = look.bare();
+        assert!(!bare.has_catalogs);
+        assert_eq!(bare.failures, ["it is away"]);
+        assert!(bare.metrics().contains("lifeboat"));
     }
 }
