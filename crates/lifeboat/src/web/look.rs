@@ -27,8 +27,9 @@ use crate::ui::report;
 
 /// What was read is new for so long, where each repository is a folder, and where one is not.
 const NEW_MS: (i64, i64) = (10_000, 60_000);
-/// For programs that ask again and again, where a repository has its price for each request.
-const NEW_MS_FOR_PROGRAMS: (i64, i64) = (10_000, 300_000);
+/// For programs that ask again and again: a look has its price, and so has each request of a
+/// repository. What is known to have happened is read sooner.
+const NEW_MS_FOR_PROGRAMS: (i64, i64) = (30_000, 300_000);
 /// How long one who asks waits for a new look, where there is an older one, and where there is
 /// none.
 const WAIT: (Duration, Duration) = (Duration::from_millis(1_500), Duration::from_secs(20));
