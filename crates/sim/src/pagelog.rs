@@ -471,6 +471,8 @@ impl History {
                     false => u64::MAX,
                 },
                 store_every_ms: 0,
+                // What is too much is left, and read when it is stored.
+                collected_bytes_max: [0, 30_000, 20 << 20][self.random.below(3) as usize],
                 ..FollowBounds::default()
             },
             lock_folder: None,

@@ -23,11 +23,15 @@
 //! | `journal` | what a host without a key notes of a sealed log |
 //! | `increment` | a run that adds one file |
 //! | `follow` | adding to a log while the application writes |
+//! | `add_news` | what is new, with care, while a state is held |
+//! | `outrun` | when that is not possible |
 //! | `rush` | the same where the application writes so fast that no state may be held |
+//! | `collected`, `rest` | what was collected of it, and what was left to be read when it is stored |
 //! | `catch_up` | comparing all pages of such a database |
 //! | `stamp` | whether the files of a database were written since |
 //! | `known` | where in a `-wal` a follower stands, and earlier versions of pages |
 //! | `bounds` | how long and how much a follower holds |
+//! | `guard` | letting go in time what is held while others work |
 //! | `copy` | which files another repository lacks |
 //! | `needed` | which versions of pages a way needs |
 //! | `lay` | files laid over a database file: of each page its newest version |
@@ -41,14 +45,17 @@
 //! | `pack` | several files in one object |
 //! | `packing` | which files are packed, and the doing of it |
 
+mod add_news;
 mod bounds;
 mod catch_up;
 mod cells;
 mod chain;
+mod collected;
 mod compare;
 mod copy;
 mod delta;
 mod follow;
+mod guard;
 mod history;
 mod in_place;
 mod increment;
@@ -62,9 +69,11 @@ mod merge;
 mod names;
 mod needed;
 mod open;
+mod outrun;
 mod pack;
 mod packing;
 mod read;
+mod rest;
 mod replay;
 mod rush;
 mod stamp;

@@ -23,6 +23,9 @@ pub struct FollowBounds {
     pub rush_from_bytes: u64,
     /// After so long what was collected of such a writer is stored, in milliseconds.
     pub store_every_ms: u64,
+    /// What is collected of such a writer in memory while something is being stored, in bytes: of
+    /// more than that only page numbers are kept.
+    pub collected_bytes_max: usize,
 }
 
 /// When a follower should look again.
@@ -48,6 +51,7 @@ impl Default for FollowBounds {
             compare_pause_rollback: 20,
             rush_from_bytes: 4 << 20,
             store_every_ms: 1_000,
+            collected_bytes_max: 20 << 20,
         }
     }
 }

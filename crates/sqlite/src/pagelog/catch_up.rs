@@ -3,11 +3,11 @@
 //!
 //! A page whose newest version is not in the `-wal` as it stands at a moment is in the database
 //! file, whole, and nobody writes it there before a later version of it stands in the `-wal` and
-//! was committed. So what is read of the file while all frames from the beginning of that `-wal` on
-//! are collected is right for every page of which no frame was found, up to a look that began when
-//! all was read; and of the others the newest frame counts.
+//! was committed. So when all of the file was read, while all frames from the beginning of that
+//! `-wal` on were collected, a page of which no frame was found and whose hash is that of the log's
+//! state is what it was there. All others are left to be read when they are stored: so it takes no
+//! memory, however much was changed, and comes to an end, however fast the writer is.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use lifeboat_core::{Error, Kind, Result};
 
 use super::follow::Follower;
 use super::known::{Known, KnownFrames, News};
-use super::rush::{Collected, LOOK_MS, Page, Rush};
+use super::rush::{LOOK_MS, Rush};
 use super::state::PageState;
 use crate::held::HeldFile;
 use crate::holders::side_file;
@@ -32,11 +32,9 @@ const TRIES: usize = 5;
 const BUFFER_BYTES: usize = 256 << 10;
 /// Pages that were found to differ and are not taken over yet: so many pieces of the file.
 const PIECES: usize = 4;
-/// More changed pages than that are not kept in memory, in bytes.
-const BYTES_MAX: usize = 64 << 20;
 
 /// Pages of the file that differ from the state at the end of the log.
-type Differing = Vec<(u32, Vec<u8>)>;
+type Differing = Vec<u32>;
 
 impl Follower {
     /// Collects everything that differs from the state at the end of the log. `rush.is_missed`
@@ -45,7 +43,7 @@ impl Follower {
         env.tell(Event::Detail { message: "its -wal began anew unseen: its pages are compared" });
         for _ in 0..TRIES {
             rush.is_missed = true;
-            rush.collected.pages.clear();
+            rush.collected.leave_all();
             if self.begin_anew(env, rush)? && self.compare_file(env, rush)? {
                 return Ok(());
             }
@@ -80,13 +78,12 @@ impl Follower {
         let (state, page_count) = (self.log.state.clone(), rush.collected.page_count);
         let Some(database) = self.database.clone() else { return Ok(false) };
         if env.threads < 2 {
-            let mut take = |differing| {
-                take_over(&mut rush.collected, differing);
+            let mut take = |differing: Differing| {
+                differing.into_iter().for_each(|page| rush.collected.leave(page));
                 true
             };
             compare(&database, (&state, page_count), &mut take, &AtomicBool::new(false))?;
-            self.collect(env, rush, None)?;
-            return Ok(!rush.is_missed);
+            return self.is_caught_up(env, rush);
         }
         let is_over = AtomicBool::new(false);
         let is_compared = std::thread::scope(|scope| {
@@ -103,11 +100,21 @@ impl Follower {
             let compared = comparing.join().unwrap_or_else(panicked);
             collected.and_then(|is_whole| Ok(compared? && is_whole))
         })?;
-        if is_compared {
-            // What was written to the file while it was read is in the `-wal` by now.
-            self.collect(env, rush, None)?;
+        Ok(is_compared && self.is_caught_up(env, rush)?)
+    }
+
+    /// Whether all is known: what was written to the file while it was read is in the `-wal` by now.
+    fn is_caught_up(&mut self, env: &Env, rush: &mut Rush) -> Result<bool> {
+        // No turn may be over before all is being stored.
+        rush.keeps = true;
+        let looked = self.collect(env, rush, None).and_then(|()| self.settle(env, rush));
+        rush.keeps = false;
+        looked?;
+        let is_it = !rush.is_missed && !rush.is_unsettled;
+        if !is_it {
+            rush.let_go(&self.path)?;
         }
-        Ok(is_compared && !rush.is_missed)
+        Ok(is_it)
     }
 
     /// Collects on, and takes over what was found to differ, until all of it was taken over.
@@ -117,10 +124,11 @@ impl Follower {
         rush: &mut Rush,
         receiver: &Receiver<Differing>,
     ) -> Result<bool> {
-        let page_bytes = self.log.state.page_size() as usize;
         loop {
             match receiver.recv_timeout(Duration::from_millis(LOOK_MS)) {
-                Ok(differing) => take_over(&mut rush.collected, differing),
+                Ok(differing) => {
+                    differing.into_iter().for_each(|page| rush.collected.leave(page));
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(true),
             }
@@ -128,24 +136,14 @@ impl Follower {
             if self.is_worth_a_look(rush, env.clock.monotonic_ms()) {
                 self.collect(env, rush, None)?;
             }
-            if rush.is_missed || rush.collected.pages.len() * page_bytes > BYTES_MAX {
+            if rush.is_missed {
                 return Ok(false);
             }
         }
     }
 }
 
-/// Takes over pages of which no frame was found.
-fn take_over(collected: &mut Collected, differing: Differing) {
-    for (page, content) in differing {
-        if page <= collected.page_count {
-            let page_of = || Page { content: Arc::new(content), ..Page::default() };
-            collected.pages.entry(page).or_insert_with(page_of);
-        }
-    }
-}
-
-/// Sends the pages of a database file that differ from a state, as long as `send` takes them.
+/// Sends which pages of a database file differ from a state, as long as `send` takes them.
 /// `false` where that was ended.
 fn compare(
     database: &HeldFile,
@@ -169,7 +167,7 @@ fn compare(
         for content in buffer.chunks_exact(page_bytes).take((page_count - page) as usize) {
             page += 1;
             if state.hash(page) != Some(&block_hash(content)) {
-                differing.push((page, content.to_vec()));
+                differing.push(page);
             }
         }
         if !differing.is_empty() && !send(differing) {

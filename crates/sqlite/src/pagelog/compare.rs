@@ -1,8 +1,10 @@
 //! The end of a capture at which pages are compared with the hashes of a state.
 
-use std::fs::File;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError};
+use std::time::Duration;
 
 use lifeboat_core::env::Env;
 use lifeboat_core::event::Event;
@@ -17,28 +19,53 @@ use crate::snapshot::wal::{self, WalHeader};
 const BUFFER_BYTES: usize = 1 << 20;
 /// Changed pages that are handed on together, in bytes.
 const BATCH_BYTES: usize = 1 << 20;
+/// The time between two tries to hand something on.
+const FULL_PAUSE: Duration = Duration::from_millis(5);
 /// With so few changed pages no share of all is too large.
 const CHANGED_MIN: u32 = 4_096;
 
 /// How far a `-wal` may grow while all pages are compared, as the state that is held for that keeps
-/// it from beginning anew.
+/// it from beginning anew. Also from a log that is begun behind that state nothing can be copied.
 pub(crate) struct WalLimit {
-    file: File,
-    header: WalHeader,
-    frame: u32,
+    path: PathBuf,
+    /// The log as it was found, and how many frames it may have.
+    found: Option<(WalHeader, u32)>,
     bytes: u64,
+    /// It was passed: when it is let go the `-wal` begins anew.
+    was_passed: AtomicBool,
 }
 
 impl WalLimit {
-    /// So many bytes from its beginning on; of one that is as large already, an eighth of that
-    /// more.
-    pub(crate) fn behind(file: File, header: WalHeader, frame: u32, bytes: u64) -> Self {
-        let frames = u32::try_from(bytes / (u64::from(header.page_size) + 24)).unwrap_or(u32::MAX);
-        WalLimit { file, header, frame: frames.max(frame.saturating_add(frames / 8)), bytes }
+    /// So many bytes, for the `-wal` at that path. Of one that was found to have more frames
+    /// already, an eighth of that more.
+    pub(crate) fn of(path: PathBuf, found: Option<(WalHeader, u32)>, bytes: u64) -> Self {
+        let found = found.map(|(header, frame)| {
+            (header, frames_of(&header, bytes).max(frame.saturating_add(frame / 8)))
+        });
+        WalLimit { path, found, bytes, was_passed: AtomicBool::new(false) }
     }
 
-    fn require(&self) -> Result<()> {
-        if !wal::has_frame(&self.file, &self.header, self.frame) {
+    /// Whether it has grown so far. What cannot be read has not: whoever reads it says why.
+    pub(crate) fn is_passed(&self) -> bool {
+        let Ok(Some(file)) = wal::open(&self.path) else { return false };
+        let Ok(Some(header)) = wal::header(&file) else { return false };
+        let frames = match self.found {
+            Some((found, frames)) if found == header => frames,
+            _ => frames_of(&header, self.bytes),
+        };
+        let is_passed = wal::has_frame(&file, &header, frames.max(1));
+        self.was_passed.fetch_or(is_passed, Ordering::SeqCst);
+        is_passed
+    }
+
+    /// Whether it had grown so far when it was looked at.
+    pub(crate) fn was_passed(&self) -> bool {
+        self.was_passed.load(Ordering::SeqCst)
+    }
+
+    /// That it has not.
+    pub(crate) fn require(&self) -> Result<()> {
+        if !self.is_passed() {
             return Ok(());
         }
         let message = format!(
@@ -49,6 +76,11 @@ impl WalLimit {
             "it is tried again; under a writer that is always so fast, allow more: --compare-max",
         ))
     }
+}
+
+/// How many frames take so many bytes.
+fn frames_of(header: &WalHeader, bytes: u64) -> u32 {
+    u32::try_from(bytes / (u64::from(header.page_size) + 24)).unwrap_or(u32::MAX)
 }
 
 /// A page that differs.
@@ -110,13 +142,20 @@ impl<'a> ChangedSink<'a> {
         Ok(Ok(self.pages))
     }
 
+    /// Hands on what was found. While that has to wait the `-wal` grows: so it is looked at.
     fn send(&mut self) -> Result<()> {
-        let batch = std::mem::take(&mut self.batch);
-        let sent = self.sender.as_ref().is_some_and(|sender| sender.send(batch).is_ok());
-        match sent {
-            true => Ok(()),
-            false => Err(Error::new(Kind::StoreUnavailable, "the store stopped taking pages")),
+        let mut batch = std::mem::take(&mut self.batch);
+        while let Some(sender) = &self.sender {
+            batch = match sender.try_send(batch) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Disconnected(_)) => break,
+                Err(TrySendError::Full(batch)) => batch,
+            };
+            self.env.proceed()?;
+            self.limit.map_or(Ok(()), WalLimit::require)?;
+            std::thread::sleep(FULL_PAUSE);
         }
+        Err(Error::new(Kind::StoreUnavailable, "the store stopped taking pages"))
     }
 }
 

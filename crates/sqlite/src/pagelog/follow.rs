@@ -18,17 +18,17 @@ use lifeboat_core::backup::lock::SourceLock;
 use lifeboat_core::env::Env;
 use lifeboat_core::manifest::CheckLevel;
 use lifeboat_core::marks::MarkKind;
-use lifeboat_core::pipeline::block_hash;
 use lifeboat_core::repository::{Repository, SourceIdentity};
 use lifeboat_core::source::{CaptureOptions, Source};
 use lifeboat_core::store::ObjectName;
 
 use super::bounds::{FollowBounds, Pace};
-use super::delta::{Changed, Encoding};
+use super::guard::Guard;
 use super::history::History;
 use super::increment::{Increment, IncrementOutcome, Ready, base_of, compare, look, ready};
-use super::known::{Known, KnownFrames, News, Versions, is_wal, known_at, known_of, limit_of};
+use super::known::{Known, KnownFrames, News, is_wal, known_at, known_of, limit_of};
 use super::open::{Looked, OpenLog};
+use super::outrun::is_outrun;
 use super::rush::Rush;
 use super::stamp::{FileStamp, Stamp};
 use super::{FILES_MAX, history, log_bytes_max};
@@ -36,19 +36,17 @@ use crate::ffi::{self, Mark};
 use crate::held::{self, HeldFile};
 use crate::holders::side_file;
 use crate::lock_proof::LockProof;
-use crate::snapshot::behind::{self, Between};
+use crate::snapshot::behind;
 use crate::snapshot::wal::{self, WalHeader};
 use crate::snapshot::{Attempt, Pinned, missing, pin};
 use crate::source::SqliteSource;
 
-/// Pages that are encoded together.
-const BATCH_PAGES: usize = 256;
 /// For so long after the `-wal` was let go its beginning anew is waited for.
 const HURRIED_MS: u64 = 2_000;
 /// How often a header is looked for that is about to be written.
 const HEADER_LOOKS: usize = 20;
 /// How much larger than else a log may grow while its writer is in a hurry.
-const HURRIED_TIMES: u64 = 4;
+const HURRIED_TIMES: usize = 4;
 /// For so long at least it is measured how fast a `-wal` grows, and where it grew by much.
 const MEASURED_MS: u64 = 250;
 const MEASURED_MS_MIN: u64 = 50;
@@ -96,11 +94,13 @@ pub struct Follower {
     /// How large the `-wal` was at the last look, in bytes.
     wal_bytes: u64,
     /// The same where it was measured last how fast that grows, and when that was.
-    measured: (u64, u64),
+    pub(super) measured: (u64, u64),
     /// Its writer is in a hurry.
     is_fast: bool,
     /// The same, and it is followed without holding a state.
     pub(super) rush: Option<Rush>,
+    /// Its pages could not be compared while a state was held.
+    is_outrun: bool,
     /// Until then states are held, however fast it is, by the clock that never goes back.
     pub(super) calm_until_ms: u64,
     /// One descriptor for all looks: each that is closed while a state is held would be kept.
@@ -160,18 +160,27 @@ impl Follower {
         let (known, held) = known_of(&path)?;
         let settled = stamp.settled(looked.held_ms, known.is_some());
         let bounds = request.bounds;
-        let limit = limit_of(&path, known.as_ref(), bounds.compared_wal_bytes_max)?;
+        let limit = limit_of(&path, known.as_ref(), bounds.compared_wal_bytes_max);
+        let is_held = held.is_some();
+        let guard = held.map(|held| Guard::begin(held, Arc::clone(&limit))).transpose()?;
         let begun_ms = env.clock.monotonic_ms();
-        let compared = compare(env, (&source, &options), (&mut log, &mut history), limit.as_ref())?;
-        let compare_every_ms = match held {
-            Some(_) => 0,
-            None => env.elapsed_ms(begun_ms).saturating_mul(1 + bounds.compare_pause_rollback),
+        let limit = is_held.then_some(&*limit);
+        let compared = compare(env, (&source, &options), (&mut log, &mut history), limit);
+        // Its first look compares them otherwise.
+        let is_outrun = is_outrun(&compared, limit) && bounds.rush_from_bytes < u64::MAX;
+        let compared = match is_outrun {
+            true => IncrementOutcome::Added(Increment::standing(&log)),
+            false => compared?,
+        };
+        let compare_every_ms = match is_held {
+            true => 0,
+            false => env.elapsed_ms(begun_ms).saturating_mul(1 + bounds.compare_pause_rollback),
         };
         let increment = match compared {
             IncrementOutcome::Added(increment) => increment,
             IncrementOutcome::BackupNeeded(why) => return Ok(Err(why)),
         };
-        drop(held);
+        drop(guard);
         let follower = Follower {
             source,
             path,
@@ -180,16 +189,17 @@ impl Follower {
             log_size: super::chain::Chain::of(repository, &folder, &log.base)?.size(),
             log,
             manifests,
-            known,
+            known: known.filter(|_| !is_outrun),
             pin: None,
             wal_bytes: 0,
             measured: (0, 0),
             is_fast: false,
             rush: None,
+            is_outrun,
             calm_until_ms: 0,
             database: None,
-            stamp: settled.and(stamp.if_old(looked.held_ms)),
-            settled,
+            stamp: settled.and(stamp.if_old(looked.held_ms)).filter(|_| !is_outrun),
+            settled: settled.filter(|_| !is_outrun),
             hurried_until_ms: 0,
             compare_after_ms: 0,
             compare_every_ms,
@@ -276,6 +286,7 @@ impl Follower {
         if self.stamp == Some(stamp) {
             // A state that nobody needs is not held.
             (self.pin, self.database) = (None, None);
+            self.measured = (self.wal_bytes, env.clock.monotonic_ms());
             return self.beat(env, looked);
         }
         let (attempt, looked) = Looked::around(env, || pin(&self.path))?;
@@ -290,9 +301,10 @@ impl Follower {
             let opened = held::open(&self.path).map_err(|error| missing(&self.path, error))?;
             self.database = Some(Arc::new(opened));
         }
+        let is_outrun = self.is_outrun || self.is_outrun_by(env, &mark)?;
         let is_worth = self.is_worth(env, &mark);
-        if self.is_fast && self.begin_rush(env, &mark, looked)? {
-            self.pin = None;
+        if (self.is_fast || self.is_outrun) && self.begin_rush(env, looked, self.is_outrun)? {
+            (self.pin, self.is_outrun) = (None, false);
             return Ok(Step::Unchanged);
         }
         let mut pinned = Some(pinned);
@@ -303,11 +315,18 @@ impl Follower {
                     // What is read outlasts it: the sooner the `-wal` begins anew, the better.
                     (self.pin, pinned) = (None, None);
                 }
-                self.add_news(env, looked, news)?
+                let held = (self.pin.take(), pinned);
+                let (step, held) = self.add_news_guarded(env, looked, news, held)?;
+                (self.pin, pinned) = held.unwrap_or_default();
+                step
             }
             None => None,
         };
         let Some(step) = step else {
+            if is_outrun && self.begin_rush(env, looked, true)? {
+                self.pin = None;
+                return Ok(Step::Unchanged);
+            }
             let pinned = match pinned {
                 Some(pinned) => Some(pinned),
                 None => match pin(&self.path)? {
@@ -392,81 +411,6 @@ impl Follower {
         }
     }
 
-    /// Adds what is new. `None` where the `-wal` began anew while it was read.
-    fn add_news(&mut self, env: &Env, looked: Looked, mut news: News) -> Result<Option<Step>> {
-        let frames = self.take_known_frames(&news);
-        let (page_count, before_count) = (news.mark.page_count, self.log.state.page_count());
-        let Some(database) = &self.database else { return Ok(None) };
-        let wanted = news.between.wanted(page_count, before_count, frames.newest());
-        let mut writer = self.log.begin_file(looked)?;
-        let (mut is_whole, mut has_read_frames) = (true, false);
-        let page_bytes = self.log.state.page_size() as usize;
-        let encoding = Encoding::CAREFUL.of_file(wanted.len(), page_bytes);
-        let together = if encoding.is_whole() { wanted.len().max(1) } else { BATCH_PAGES };
-        for pages in wanted.chunks(together) {
-            env.proceed()?;
-            let mut batch = Vec::with_capacity(pages.len());
-            for &(page, frame) in pages {
-                let copied = news.between.take(page);
-                has_read_frames |= copied.is_none() && frame > 0;
-                let versions = Versions { file: &news.file, frames: &frames, database };
-                match self.changed(&versions, (page, frame), copied)? {
-                    Some(Ok(changed)) => batch.push(changed),
-                    Some(Err(Gone)) => is_whole = false,
-                    None => {}
-                }
-            }
-            writer.add(&encoding.encode(&batch)?)?;
-        }
-        is_whole &= news.between.is_unchanged(&news.file, &news.header, has_read_frames)?;
-        if !is_whole {
-            return Ok(None);
-        }
-        let has_changed = writer.pages() > 0 || page_count != before_count;
-        self.known = Some(Known::after(&news, frames));
-        if !has_changed {
-            return Ok(Some(Step::Unchanged));
-        }
-        let commits = news.between.commits;
-        self.log.wal_place = self.known.as_ref().map(Known::stored_place);
-        let stored = self.log.end_file(env, writer, page_count, looked, commits)?;
-        self.grow(stored.bytes);
-        Ok(Some(self.added(Increment::of(&self.log, &stored))))
-    }
-
-    /// A page of a frame, or of the database file where the frame is 0, if it differs from the
-    /// state.
-    fn changed(
-        &self,
-        versions: &Versions<'_>,
-        (page, frame): (u32, u32),
-        copied: Option<Vec<u8>>,
-    ) -> Result<Option<Result<Changed<'static>, Gone>>> {
-        let page_bytes = self.log.state.page_size() as usize;
-        let Some(content) = versions.content((page, frame), copied, page_bytes)? else {
-            return Ok(Some(Err(Gone)));
-        };
-        let hash = block_hash(&content);
-        let before_hash = self.log.state.hash(page).copied();
-        if before_hash == Some(hash) {
-            return Ok(None);
-        }
-        let before = match before_hash {
-            Some(before) => {
-                versions.before(page, content.len(), |old| block_hash(old) == before)?
-            }
-            None => None,
-        };
-        let before = before.map(|(old, _)| (old, self.log.depth(page)));
-        Ok(Some(Ok(Changed::read((page, hash), content, before))))
-    }
-
-    /// Whether those frames hold all that the database grew by.
-    fn has_all(&self, between: &Between, page_count: u32) -> bool {
-        let kept = self.log.state.page_count().min(between.page_count_min);
-        (kept + 1..=page_count).all(|page| between.frames.contains(page))
-    }
-
     /// Whether it is worth to hold the state of that mark, for a bounded time and size.
     fn is_worth(&mut self, env: &Env, mark: &Mark) -> bool {
         let page_size = u64::from(self.log.state.page_size());
@@ -540,30 +484,37 @@ impl Follower {
             false => self.bounds.compare_pause_rollback,
         };
         (self.pin, self.database) = (None, None);
-        let known = match pinned {
-            Some(pinned) => Some((known_at(&self.path, &pinned)?, pinned)),
-            None => None,
-        };
         self.known = None;
+        let known = pinned.as_ref().map(|held| known_at(&self.path, held)).transpose()?.flatten();
+        let limit = limit_of(&self.path, known.as_ref(), self.bounds.compared_wal_bytes_max);
+        let guard = pinned.map(|pinned| Guard::begin(pinned, Arc::clone(&limit))).transpose()?;
         let file = held::open(&self.path).map_err(|error| missing(&self.path, error))?;
         let versions = History::none(self.log.state.page_size());
         let mut versions = versions.with_database(file, self.log.depths.clone());
-        let known_place = known.as_ref().and_then(|(known, _)| known.as_ref());
         self.settled = None;
-        let limit = limit_of(&self.path, known_place, self.bounds.compared_wal_bytes_max)?;
         let source = (&self.source as &dyn Source, &self.options);
         let due_ms = self.beat_ms();
+        let limit = is_held.then_some(&*limit);
+        let log = &self.log;
+        let looked = look(env, source, (log, &mut versions), limit);
+        if is_outrun(&looked, limit) {
+            drop(guard);
+            return match self.outrun(env)? {
+                true => Ok(Step::Unchanged),
+                false => looked.map(|_| Step::Unchanged),
+            };
+        }
         let log = &mut self.log;
-        let outcome = match look(env, source, (log, &mut versions), limit.as_ref())? {
+        let outcome = match looked? {
             // One that is opened and closed at each use is compared each time: no file for nothing.
             Ok(seen) if seen.is_end_of(log) && seen.looked.held_ms < due_ms => Ok(None),
             Ok(seen) => Ok(Some(seen.store(env, log)?)),
             Err(why) => Err(why),
         };
-        if let Some((known, pinned)) = known {
-            // Held from here on, the `-wal` does not begin anew right after it was made up for.
+        self.known = known;
+        // Held from here on, the `-wal` does not begin anew right after it was made up for.
+        if let Some(pinned) = guard.and_then(Guard::end) {
             let mark = ffi::snapshot_mark(pinned.connection());
-            self.known = known;
             if let Some(mark) = mark.filter(|_| self.known.is_some()) {
                 let is_worth = self.is_worth(env, &mark);
                 self.keep_pin(Some(pinned).filter(|_| is_worth), env);
@@ -619,7 +570,8 @@ impl Follower {
         // A backup holds a state for as long as it reads: it waits for a calmer writer, up to a
         // bound.
         let times = if self.is_fast { HURRIED_TIMES } else { 1 };
-        if bytes > log_bytes_max(base_bytes).saturating_mul(times) || files >= FILES_MAX {
+        let files_max = FILES_MAX * times;
+        if bytes > log_bytes_max(base_bytes).saturating_mul(times as u64) || files >= files_max {
             let why = format!("the log of {name} has grown to {bytes} bytes in {files} files");
             return Step::BackupNeeded(why);
         }
@@ -649,6 +601,3 @@ fn manifests(repository: &Repository, folder: &str) -> Result<BTreeSet<String>> 
     });
     Ok(names.collect())
 }
-
-/// What was read is not there any more.
-struct Gone;

@@ -28,7 +28,7 @@ use crate::wal_place::WalPlace;
 
 /// Batches of changed pages, of 1 MiB each, that wait for being encoded: a state is held until all
 /// pages were read, and not until they are stored.
-const BATCHES_WAITING: usize = 24;
+const BATCHES_WAITING: usize = if cfg!(test) { 2 } else { 24 };
 
 /// Everything that an increment is to be made with.
 pub struct IncrementRequest<'a> {
@@ -382,7 +382,6 @@ fn read(
     (log, looked, limit): (&OpenLog, Looked, Option<&WalLimit>),
     history: &mut History<'_>,
 ) -> Result<Result<Read, String>> {
-    let writer = log.begin_file(looked)?;
     let plan = capture.artifacts().into_iter().next();
     let bytes_total = plan.as_ref().map(|plan| plan.plain_bytes_estimate);
     let observer = plan.and_then(|plan| plan.observer);
@@ -391,7 +390,8 @@ fn read(
     let (sender, receiver): (SyncSender<Vec<Found>>, Receiver<Vec<Found>>) =
         sync_channel(BATCHES_WAITING);
     let (ended, encoded) = std::thread::scope(|scope| {
-        let encoder = scope.spawn(|| encode_all(receiver, history, writer));
+        // A store may take its time even to begin: a state is held here.
+        let encoder = scope.spawn(|| encode_all(receiver, history, log.begin_file(looked)?));
         let mut sink = ChangedSink::new(env, (&log.state, limit), observer, sender);
         let written = capture.write(0, &mut sink);
         // With the sink the channel ends, and with it the encoder.
@@ -420,6 +420,24 @@ fn read(
 }
 
 impl Increment {
+    /// The end of a log, to which nothing was added.
+    pub(crate) fn standing(log: &OpenLog) -> Self {
+        let (pages, page_size) = (log.state.page_count(), log.state.page_size());
+        Increment {
+            folder: log.folder.clone(),
+            base: log.base.name.clone(),
+            position: log.position,
+            object: String::new(),
+            held: Timestamp::from_millisecond(log.held_ms).unwrap_or(log.base.taken_at),
+            pages: (0, pages),
+            stored_bytes: 0,
+            plain_bytes: u64::from(pages) * u64::from(page_size),
+            checks: Vec::new(),
+            warnings: Vec::new(),
+            elapsed_ms: 0,
+        }
+    }
+
     /// What was just added to a log.
     pub(crate) fn of(log: &OpenLog, stored: &Stored) -> Self {
         let (pages, page_size) = (stored.footer.page_count.1, stored.footer.page_size);

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use lifeboat_core::{Error, Kind, Result};
 
@@ -137,10 +138,14 @@ impl Versions<'_> {
         Ok(is_there.then_some(content))
     }
 
-    /// A page of the database file; zeros behind its end.
     pub(super) fn read_database(&self, page: u32, content: &mut [u8]) -> Result<bool> {
+        Versions::read(self.database, page, content)
+    }
+
+    /// A page of the database file; zeros behind its end.
+    pub(super) fn read(database: &HeldFile, page: u32, content: &mut [u8]) -> Result<bool> {
         let offset = u64::from(page - 1) * content.len() as u64;
-        match self.database.read_at(content, offset) {
+        match database.read_at(content, offset) {
             Ok(read) => {
                 content[read..].fill(0);
                 Ok(true)
@@ -168,10 +173,9 @@ pub(super) fn known_of(path: &Path) -> Result<(Option<Known>, Option<Box<Pinned>
 }
 
 /// How far the `-wal` may grow from there while all pages are compared.
-pub(super) fn limit_of(path: &Path, known: Option<&Known>, bytes: u64) -> Result<Option<WalLimit>> {
-    let Some(known) = known else { return Ok(None) };
-    let file = wal::open(&side_file(path, "-wal"))?;
-    Ok(file.map(|file| WalLimit::behind(file, known.header, known.place.frame, bytes)))
+pub(super) fn limit_of(path: &Path, known: Option<&Known>, bytes: u64) -> Arc<WalLimit> {
+    let found = known.map(|known| (known.header, known.place.frame));
+    Arc::new(WalLimit::of(side_file(path, "-wal"), found, bytes))
 }
 
 pub(super) fn known_at(path: &Path, pinned: &Pinned) -> Result<Option<Known>> {

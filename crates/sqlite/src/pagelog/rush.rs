@@ -6,12 +6,13 @@
 //! in it is looked at so often that no turn of it is missed: the pages of new frames are copied
 //! into memory, with the versions that they had before, as long as these are still there. Now and
 //! then what was collected is stored as one file of the log, by a thread of its own, while the
-//! looking goes on. A state is held for no longer than it takes to see how far it reaches. What is
+//! looking goes on; what is too much for memory is left, and read when it is stored. A state is
+//! held for no longer than it takes to see how far it reaches, or to read what was left. What is
 //! missed after all is seen, as the chain of checksums does not lead there: then all pages are
 //! compared, by `catch_up`, while the looking goes on as well.
 
+use std::borrow::Cow;
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -21,12 +22,13 @@ use lifeboat_core::event::Event;
 use lifeboat_core::pipeline::{BlockHash, block_hash};
 use lifeboat_core::{Error, Kind, Result};
 
+use super::collected::Collected;
 use super::delta::{Changed, Encoding};
 use super::follow::{Follower, Step};
 use super::increment::Increment;
 use super::known::{Known, News, Versions};
 use super::open::{self, Ended, Looked};
-use super::state::PageState;
+use super::rest::Rest;
 use super::write::LogWriter;
 use crate::ffi::Mark;
 use crate::snapshot::frames::{Keep, PageMap};
@@ -42,16 +44,9 @@ const TURN_FRAMES: u32 = 1_000;
 /// More new frames than that are not waited for.
 const FRAMES_DUE_MAX: u32 = 400;
 /// How often a look is tried that falls on the moment in which the `-wal` is begun anew.
-const TRIES: usize = 4;
+pub(super) const TRIES: usize = 4;
 /// What is collected is stored when it is so much, sooner than when its time has come, in bytes.
 const BYTES_DUE: usize = 6 << 20;
-/// While something is being stored, no more than that is collected beside it: then the newest state
-/// is held until that is over, so that what comes stays in the `-wal`.
-const BYTES_MAX: usize = 12 << 20;
-/// No state is held when the `-wal` is as large as that, in bytes.
-const HELD_WAL_BYTES_MAX: u64 = 48 << 20;
-/// What a look may find: more is not collected in memory.
-const BYTES_FOUND_MAX: usize = 32 << 20;
 /// Pages that are encoded together.
 const BATCH_PAGES: usize = 128;
 /// How fast a writer is, is told by what it wrote within so long.
@@ -74,45 +69,26 @@ pub(super) struct Rush {
     /// How many frames its `-wal` has when it is begun anew, about.
     turn_frames: u32,
     pub(super) is_missed: bool,
-    /// A state is held until the next look.
-    is_held: Cell<bool>,
     /// Pages were read from the database file though no state was held: they are those of the state
     /// only when the next look has found what was written meanwhile.
-    is_unsettled: bool,
-}
-
-/// Pages that changed since the state at the end of the log.
-pub(super) struct Collected {
-    pub(super) pages: BTreeMap<u32, Page>,
-    /// Pages of the database after the last look.
-    pub(super) page_count: u32,
-    commits: u64,
-    looked: Looked,
-}
-
-/// A page in its newest version, and in that of the log's state where it could be read.
-#[derive(Default)]
-pub(super) struct Page {
-    /// Known when it is stored.
-    pub(super) hash: BlockHash,
-    pub(super) content: Arc<Vec<u8>>,
-    /// Often the content of what is being stored.
-    pub(super) before: Option<Arc<Vec<u8>>>,
+    pub(super) is_unsettled: bool,
+    /// The state of a look is held until the next one, which comes soon.
+    pub(super) keeps: bool,
+    is_held: Cell<bool>,
 }
 
 impl Follower {
-    /// Takes up following without holding a state, which is held as long as this takes. `false`
-    /// where there is too much to begin with.
-    pub(super) fn begin_rush(&mut self, env: &Env, mark: &Mark, looked: Looked) -> Result<bool> {
-        let page_bytes = self.log.state.page_size() as usize;
-        let is_small = self.known.as_ref().is_some_and(|known| {
-            let frames = mark.frame_max.saturating_sub(known.place.frame);
-            frames as usize * page_bytes <= BYTES_FOUND_MAX
-        });
+    /// Takes up following without holding a state. `is_missed` where a turn of the `-wal` was: then
+    /// all pages are compared first. `false` where that cannot be.
+    pub(super) fn begin_rush(
+        &mut self,
+        env: &Env,
+        looked: Looked,
+        is_missed: bool,
+    ) -> Result<bool> {
         let Attempt::Pinned(pinned) = pin(&self.path)? else { return Ok(false) };
         let glimpse = Glimpse::of(&self.path, pinned)?;
-        let is_it = self.database.as_ref().map(|file| file.identity()) == Some(glimpse.identity());
-        if !is_small || !is_it {
+        if self.database.as_ref().map(|file| file.identity()) != Some(glimpse.identity()) {
             return Ok(false);
         }
         let now_ms = env.clock.monotonic_ms();
@@ -125,12 +101,15 @@ impl Follower {
             window: (now_ms, 0),
             is_calm: false,
             turn_frames: TURN_FRAMES,
-            is_missed: false,
-            is_held: Cell::new(false),
+            is_missed,
             is_unsettled: false,
+            keeps: false,
+            is_held: Cell::new(false),
         };
-        self.collect(env, &mut rush, None)?;
-        let is_begun = !rush.is_missed;
+        if !is_missed {
+            self.collect(env, &mut rush, None)?;
+        }
+        let is_begun = is_missed || !rush.is_missed;
         self.rush = is_begun.then_some(rush);
         Ok(is_begun)
     }
@@ -138,25 +117,26 @@ impl Follower {
     /// A look at a writer in a hurry.
     pub(super) fn rush(&mut self, env: &Env, mut rush: Rush) -> Result<Step> {
         let now_ms = env.clock.monotonic_ms();
-        let is_due = now_ms.saturating_sub(rush.stored_ms) >= self.bounds.store_every_ms
+        let mut is_due = rush.is_missed
+            || now_ms.saturating_sub(rush.stored_ms) >= self.bounds.store_every_ms
             || self.collected_bytes(&rush) >= BYTES_DUE;
         if !is_due && !self.is_worth_a_look(&rush, now_ms) {
             self.rush = Some(rush);
             return Ok(Step::Unchanged);
         }
-        // What was collected is a state: if it is much, it goes first.
-        let is_much = self.collected_bytes(&rush) >= BYTES_DUE && !rush.is_unsettled;
-        if !is_much {
+        if !rush.is_missed {
+            // A turn takes hundredths of a second: none may be over before the storing has begun.
+            rush.keeps = is_due;
             self.collect(env, &mut rush, None)?;
         }
-        for _ in 0..TRIES {
-            if !is_due || rush.is_missed || !rush.is_unsettled {
-                break;
-            }
-            self.collect(env, &mut rush, None)?;
+        if is_due {
+            self.settle(env, &mut rush)?;
         }
+        rush.keeps = false;
         if rush.is_missed || is_due && rush.is_unsettled {
+            rush.let_go(&self.path)?;
             self.catch_up(env, &mut rush)?;
+            is_due = true;
         }
         if rush.is_missed {
             return self.end_missed(env, rush);
@@ -166,11 +146,23 @@ impl Follower {
             return Ok(Step::Unchanged);
         }
         let step = self.store(env, &mut rush)?;
+        rush.let_go(&self.path)?;
         let is_over = rush.is_calm && rush.collected.pages.is_empty();
         if rush.is_missed || !is_over {
             self.rush = Some(rush);
         }
         Ok(step)
+    }
+
+    /// Looks until what was collected is a state.
+    pub(super) fn settle(&mut self, env: &Env, rush: &mut Rush) -> Result<()> {
+        for _ in 0..TRIES {
+            if rush.is_missed || !rush.is_unsettled {
+                break;
+            }
+            self.collect(env, rush, None)?;
+        }
+        Ok(())
     }
 
     /// Whether enough is new in the `-wal`, or enough time is over. The nearer the end of its turn
@@ -229,27 +221,13 @@ impl Follower {
     ) -> Result<()> {
         // When the hurry is over, nothing is collected that would make it go on.
         while goes_on() && !rush.is_missed && !rush.is_calm {
-            env.pause_ms(LOOK_MS)?;
-            let is_full = self.collected_bytes(rush) >= BYTES_MAX;
-            match (is_full, is_full && self.is_wal_large(rush)) {
-                (true, true) => rush.let_go(&self.path)?,
-                (true, false) => rush.hold(&self.path)?,
-                _ if self.is_worth_a_look(rush, env.clock.monotonic_ms()) => {
-                    self.collect(env, rush, Some(batch))?;
-                }
-                _ => {}
+            if rush.is_held.get() || self.is_worth_a_look(rush, env.clock.monotonic_ms()) {
+                self.collect(env, rush, Some(batch))?;
             }
+            env.pause_ms(LOOK_MS)?;
         }
+        rush.let_go(&self.path)?;
         Ok(())
-    }
-
-    /// Whether the `-wal` is too large to be kept from beginning anew, or was begun anew.
-    fn is_wal_large(&self, rush: &Rush) -> bool {
-        let (Some(known), Some(file)) = (&self.known, &rush.file) else { return true };
-        let frames = HELD_WAL_BYTES_MAX / (u64::from(known.header.page_size) + 24);
-        // Where it was begun anew already, there is nothing to hold any more.
-        let is_same = wal::header(file).is_ok_and(|header| header == Some(known.header));
-        !is_same || wal::has_frame(file, &known.header, frames as u32)
     }
 
     fn collected_bytes(&self, rush: &Rush) -> usize {
@@ -257,7 +235,7 @@ impl Follower {
     }
 
     /// Whether everything up to that mark was collected.
-    fn collect_to(
+    pub(super) fn collect_to(
         &mut self,
         env: &Env,
         mark: &Mark,
@@ -275,10 +253,6 @@ impl Follower {
         (rush, stored): (&mut Rush, Option<&Collected>),
     ) -> Result<bool> {
         let frame_bytes = u64::from(news.header.page_size) + 24;
-        // A VACUUM, say: comparing takes less memory.
-        if news.between.frames.len() as u64 * frame_bytes > BYTES_FOUND_MAX as u64 {
-            return Ok(false);
-        }
         let page_count = news.mark.page_count;
         let Some(known) = &self.known else { return Ok(false) };
         let (is_same, newest) = (known.header == news.header, known.frames.newest());
@@ -290,12 +264,20 @@ impl Follower {
         let page_bytes = news.header.page_size as usize;
         let mut pages = Vec::with_capacity(wanted.len());
         let (mut has_read_frames, mut has_read_file) = (false, false);
+        let mut room = rush.collected.room(page_bytes, self.bounds.collected_bytes_max);
         for (page, frame) in wanted {
             let copied = news.between.take(page);
+            if !rush.collected.is_kept(page) {
+                if room == 0 {
+                    pages.push((page, None));
+                    continue;
+                }
+                room -= 1;
+            }
             has_read_frames |= copied.is_none() && frame > 0;
             has_read_file |= copied.is_none() && frame == 0;
             match versions.content((page, frame), copied, page_bytes)? {
-                Some(content) => pages.push((page, content)),
+                Some(content) => pages.push((page, Some(content))),
                 None => return Ok(false),
             }
         }
@@ -304,13 +286,10 @@ impl Follower {
         }
         let collected = &mut rush.collected;
         for (page, content) in pages {
-            self.add_page(&versions, (page, content), collected, stored)?;
+            let before = || self.before(&versions, page, page_bytes, stored);
+            collected.add((page, content), before)?;
         }
-        // What was cut off is no page of the state, whatever it becomes later.
-        if collected.pages.last_key_value().is_some_and(|(page, _)| *page > page_count) {
-            collected.pages.split_off(&(page_count + 1));
-        }
-        collected.page_count = page_count;
+        collected.cut(page_count);
         collected.commits += news.between.commits;
         rush.is_unsettled = has_read_file;
         if !is_same {
@@ -323,47 +302,45 @@ impl Follower {
         Ok(true)
     }
 
-    /// Adds a page to what was collected, with its version in the log's state where that is still
-    /// to be had.
-    fn add_page(
+    /// A page's version in the log's state, where that is still to be had.
+    fn before(
         &self,
         versions: &Versions<'_>,
-        (page, content): (u32, Vec<u8>),
-        collected: &mut Collected,
+        page: u32,
+        page_bytes: usize,
         stored: Option<&Collected>,
-    ) -> Result<()> {
-        if let Some(there) = collected.pages.get_mut(&page) {
-            there.content = Arc::new(content);
-            return Ok(());
+    ) -> Result<Option<Arc<Vec<u8>>>> {
+        let Some(before) = self.log.state.hash(page).copied() else { return Ok(None) };
+        let stored = stored.and_then(|stored| stored.pages.get(&page));
+        let stored = stored.filter(|stored| stored.hash == before);
+        if let Some(content) = stored.and_then(|stored| stored.content.as_ref()) {
+            return Ok(Some(Arc::clone(content)));
         }
-        let before = match self.log.state.hash(page).copied() {
-            None => None,
-            Some(before) => {
-                let stored = stored.and_then(|stored| stored.pages.get(&page));
-                match stored.filter(|stored| stored.hash == before) {
-                    Some(stored) => Some(Arc::clone(&stored.content)),
-                    None => versions
-                        .before(page, content.len(), |old| block_hash(old) == before)?
-                        .map(|(old, _)| Arc::new(old)),
-                }
-            }
-        };
-        let content = Arc::new(content);
-        collected.pages.insert(page, Page { content, before, ..Page::default() });
-        Ok(())
+        let found = versions.before(page, page_bytes, |old| block_hash(old) == before)?;
+        Ok(found.map(|(old, _)| Arc::new(old)))
     }
 
     /// Stores what was collected, and looks on meanwhile.
     fn store(&mut self, env: &Env, rush: &mut Rush) -> Result<Step> {
-        let Collected { looked, page_count, commits, .. } = rush.collected;
         rush.stored_ms = env.clock.monotonic_ms();
+        let has_left = rush.collected.left().next().is_some();
+        let rest = match has_left {
+            false => None,
+            true => match self.hold_rest(env, rush)? {
+                None => return Ok(Step::Unchanged),
+                rest => rest.filter(|_| rush.collected.left().next().is_some()),
+            },
+        };
+        let Collected { looked, page_count, commits, .. } = rush.collected;
         let none = Collected::none(page_count, looked);
         let mut batch = std::mem::replace(&mut rush.collected, none);
         batch.hash(&self.log.state);
         let befores = batch.take_befores();
         if batch.pages.is_empty() && page_count == self.log.state.page_count() {
+            rush.let_go(&self.path)?;
             return self.beat(env, looked);
         }
+        let page_bytes = self.log.state.page_size() as usize;
         let depths: Vec<u8> = batch.pages.keys().map(|&page| self.log.depth(page)).collect();
         let base = self.log.base.clone();
         let beginning = self.log.beginning(&base, looked);
@@ -376,11 +353,12 @@ impl Follower {
         let store_all = || {
             // Not even a file is made by who looks: a file system may keep that waiting.
             let writer = LogWriter::begin(&repository, &folder, &beginning)?;
-            let writer = encode_all(env, (&batch, befores), &depths, writer)?;
+            let writer = encode_all(env, (&batch, befores, rest), &depths, page_bytes, writer)?;
             open::end(env, (&repository, &folder), writer, facts, journal.as_mut())
         };
         let ended = std::thread::scope(|scope| {
             if env.threads < 2 {
+                rush.let_go(&self.path)?;
                 return store_all();
             }
             let storing = scope.spawn(store_all);
@@ -396,44 +374,20 @@ impl Follower {
     }
 }
 
-impl Collected {
-    fn none(page_count: u32, looked: Looked) -> Self {
-        Collected { pages: BTreeMap::new(), page_count, commits: 0, looked }
-    }
-
-    /// Takes out what its pages were before, in their order: of use until they are encoded.
-    fn take_befores(&mut self) -> Vec<Option<Arc<Vec<u8>>>> {
-        self.pages.values_mut().map(|page| page.before.take()).collect()
-    }
-
-    /// Hashes its pages, and leaves those that differ from a state.
-    fn hash(&mut self, state: &PageState) {
-        self.pages.retain(|&page, of| {
-            of.hash = block_hash(&of.content);
-            state.hash(page) != Some(&of.hash)
-        });
-    }
-}
-
 impl Rush {
     /// The mark of the newest state, which is not held any more.
     pub(super) fn take_mark(&self, env: &Env, path: &Path) -> Result<(Option<Mark>, Looked)> {
         self.let_go(path)?;
         let taken = Looked::around(env, || self.glimpse.take(path))?;
-        self.glimpse.let_go(path)?;
+        self.is_held.set(true);
+        if !self.keeps {
+            self.let_go(path)?;
+        }
         Ok(taken)
     }
 
-    /// Holds the newest state until the next look, so that what comes stays in the `-wal`.
-    fn hold(&self, path: &Path) -> Result<()> {
-        if !self.is_held.replace(true) {
-            self.glimpse.take(path)?;
-        }
-        Ok(())
-    }
-
     /// Lets go what is held.
-    fn let_go(&self, path: &Path) -> Result<()> {
+    pub(super) fn let_go(&self, path: &Path) -> Result<()> {
         match self.is_held.replace(false) {
             true => self.glimpse.let_go(path),
             false => Ok(()),
@@ -442,7 +396,7 @@ impl Rush {
 
     /// Whether something was collected and not stored.
     pub(super) fn is_behind(&self) -> bool {
-        !self.collected.pages.is_empty()
+        self.is_missed || !self.collected.pages.is_empty()
     }
 
     /// Counts what was written, and judges whether its writer is still in a hurry.
@@ -458,27 +412,32 @@ impl Rush {
 }
 
 /// Encodes the pages of a batch, each with the number of differences that its version before is
-/// made of.
+/// made of. What holds those that were left is let go then.
 fn encode_all(
     env: &Env,
-    (batch, befores): (&Collected, Vec<Option<Arc<Vec<u8>>>>),
+    (batch, befores, rest): (&Collected, Vec<Option<Arc<Vec<u8>>>>, Option<Rest>),
     depths: &[u8],
+    page_bytes: usize,
     mut writer: LogWriter,
 ) -> Result<LogWriter> {
-    let page_bytes = batch.pages.values().next().map_or(0, |of| of.content.len());
     let encoding = Encoding::HURRIED.of_file(batch.pages.len(), page_bytes);
-    let together = if encoding.is_whole() { usize::MAX } else { BATCH_PAGES };
-    let pages = batch.pages.iter().zip(&befores).zip(depths);
-    let changed = pages.map(|(((&page, of), before), &depth)| Changed {
-        page,
-        hash: of.hash,
-        content: of.content.as_slice().into(),
-        before: before.as_ref().map(|before| (before.as_slice().into(), depth)),
-    });
-    let changed: Vec<Changed<'_>> = changed.collect();
-    for some in changed.chunks(together) {
+    let together = if encoding.is_whole() { batch.pages.len().max(1) } else { BATCH_PAGES };
+    let mut pages = batch.pages.iter().zip(&befores).zip(depths);
+    loop {
         env.proceed()?;
-        writer.add(&encoding.encode(some)?)?;
+        let mut changed = Vec::new();
+        for (((&page, of), before), &depth) in pages.by_ref().take(together) {
+            let content = match (&of.content, &rest) {
+                (Some(content), _) => content.as_slice().into(),
+                (None, Some(rest)) => rest.page(page, of.hash, page_bytes)?.into(),
+                (None, None) => Cow::default(),
+            };
+            let before = before.as_ref().map(|before| (before.as_slice().into(), depth));
+            changed.push(Changed { page, hash: of.hash, content, before });
+        }
+        if changed.is_empty() {
+            return Ok(writer);
+        }
+        writer.add(&encoding.encode(&changed)?)?;
     }
-    Ok(writer)
 }

@@ -1,5 +1,6 @@
 //! Log files as bytes: what was written comes back, and nothing else is taken for a log file.
 
+mod bounded;
 mod laying;
 mod moved;
 mod packed;

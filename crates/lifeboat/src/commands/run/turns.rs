@@ -8,7 +8,7 @@ use lifeboat_sqlite::pagelog::Pace;
 /// The time between two looks at a database whose writer is in a hurry, in milliseconds.
 const HURRIED_MS: u64 = 4;
 /// The time after which it is seen whether one has grown.
-const WATCHED_MS: u64 = 100;
+const WATCHED_MS: u64 = 25;
 /// No sleep is longer: then a signal is seen.
 const PAUSE_MS: u64 = 100;
 /// Threads for each processor: most of the time they wait for a store. And bounds for all.

@@ -67,12 +67,30 @@ pub(super) struct Followed {
     _folder: tempfile::TempDir,
 }
 
+/// The bounds of most tests.
+fn bounds() -> FollowBounds {
+    FollowBounds { compare_pause_wal: 0, ..FollowBounds::default() }
+}
+
 pub(super) fn begin() -> Followed {
     begin_at(Arc::new(Later::default()), 0)
 }
 
 /// The same by that clock, of a database with so many rows.
 pub(super) fn begin_at(clock: Arc<dyn Clock>, rows: u32) -> Followed {
+    begin_with(clock, rows, (Arc::new(Memory::default()), bounds()))
+}
+
+/// The same in a store, with bounds.
+pub(super) fn begin_in(store: Arc<dyn Store>, bounds: FollowBounds) -> Followed {
+    begin_with(Arc::new(Later::default()), 0, (store, bounds))
+}
+
+fn begin_with(
+    clock: Arc<dyn Clock>,
+    rows: u32,
+    (store, bounds): (Arc<dyn Store>, FollowBounds),
+) -> Followed {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("app.db");
     let make = "PRAGMA journal_mode = wal; CREATE TABLE t(a INTEGER PRIMARY KEY, b TEXT UNIQUE)";
@@ -83,7 +101,7 @@ pub(super) fn begin_at(clock: Arc<dyn Clock>, rows: u32) -> Followed {
     let comparisons = Arc::new(Comparisons::default());
     let mut env = Env::new(clock, Arc::new(Still), "host");
     env.observer = comparisons.clone();
-    let repository = Repository::open_or_create(&env, Arc::new(Memory::default())).unwrap();
+    let repository = Repository::open_or_create(&env, store).unwrap();
     let source = SqliteSource::new(path.clone());
     let identity = SourceIdentity {
         id: None,
@@ -110,7 +128,6 @@ pub(super) fn begin_at(clock: Arc<dyn Clock>, rows: u32) -> Followed {
         warnings: &[],
     };
     backup::run(&env, &repository, &request).unwrap();
-    let bounds = FollowBounds { compare_pause_wal: 0, ..FollowBounds::default() };
     let lock_folder = None;
     let request =
         FollowRequest { path: path.clone(), identity, options: options(), bounds, lock_folder };
@@ -143,6 +160,11 @@ impl Followed {
         let step = self.follower.step(&self.env).unwrap();
         assert!(matches!(step, Step::Added(_)), "{step:?}");
         assert_eq!(self.comparisons.0.load(Ordering::SeqCst) - before, comparisons);
+        self.require_state();
+    }
+
+    /// The state at the end of the log must be what the database is.
+    pub(super) fn require_state(&self) {
         let mut snapshot = Snapshot::take(&self.path).unwrap();
         let state = &self.follower.log.state;
         assert_eq!(snapshot.page_count(), state.page_count());
