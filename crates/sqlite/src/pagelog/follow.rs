@@ -46,7 +46,7 @@ const HURRIED_MS: u64 = 2_000;
 /// How often a header is looked for that is about to be written.
 const HEADER_LOOKS: usize = 20;
 /// How much larger than else a log may grow while its writer is in a hurry.
-const HURRIED_TIMES: usize = 4;
+const HURRIED_TIMES: u64 = 4;
 /// For so long at least it is measured how fast a `-wal` grows, and where it grew by much.
 const MEASURED_MS: u64 = 250;
 const MEASURED_MS_MIN: u64 = 50;
@@ -570,8 +570,7 @@ impl Follower {
         // A backup holds a state for as long as it reads: it waits for a calmer writer, up to a
         // bound.
         let times = if self.is_fast { HURRIED_TIMES } else { 1 };
-        let files_max = FILES_MAX * times;
-        if bytes > log_bytes_max(base_bytes).saturating_mul(times as u64) || files >= files_max {
+        if bytes > log_bytes_max(base_bytes).saturating_mul(times) || files >= FILES_MAX {
             let why = format!("the log of {name} has grown to {bytes} bytes in {files} files");
             return Step::BackupNeeded(why);
         }

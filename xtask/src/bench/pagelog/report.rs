@@ -17,9 +17,11 @@ const DELAY_US_MAX: u64 = 50_000;
 const LOAD_SECONDS_MIN: f64 = 55.0;
 /// From when on a log of ours is followed by a new backup, as the page log has it: files, bytes,
 /// and how many times the backup's.
-const LOG_FILES: f64 = 5_000.0;
+const LOG_FILES: f64 = 1_000_000.0;
 const LOG_BYTES_MIN: f64 = 4_194_304.0;
 const LOG_BYTES_TIMES: f64 = 8.0;
+/// How many times these bytes under a writer in a hurry.
+const HURRIED_TIMES: f64 = 4.0;
 
 pub(super) fn page(options: &Options, followed: &[Followed], ways: Option<&[Way]>) -> String {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -126,7 +128,9 @@ fn hour_bytes(one: &Followed, load: &Load) -> Option<f64> {
         // backup begins another.
         _ => {
             let files = load.log.0 as f64 / load.seconds * 3600.0;
-            let logs = (log / LOG_BYTES_MIN.max(first * LOG_BYTES_TIMES)).max(files / LOG_FILES);
+            let times = if load.rate == 0 { HURRIED_TIMES } else { 1.0 };
+            let log_bytes = LOG_BYTES_MIN.max(first * LOG_BYTES_TIMES);
+            let logs = (log / log_bytes / times).max(files / LOG_FILES);
             first * (1.0 + logs.floor()) + log + per_hour(load.merged.1)
         }
     })
