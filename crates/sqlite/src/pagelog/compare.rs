@@ -143,6 +143,7 @@ impl<'a> ChangedSink<'a> {
     }
 
     /// Hands on what was found. While that has to wait the `-wal` grows: so it is looked at.
+    #[allow(clippy::disallowed_methods)] // real waiting, for a real file
     fn send(&mut self) -> Result<()> {
         let mut batch = std::mem::take(&mut self.batch);
         while let Some(sender) = &self.sender {
