@@ -6,9 +6,11 @@
 //! command works without.
 
 use std::collections::VecDeque;
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -218,6 +220,23 @@ pub(crate) fn address(path: &Path) -> rustix::io::Result<(SocketAddrUnix, Option
 /// A socket as the agent and those who ask it use it.
 pub(crate) fn socket() -> rustix::io::Result<OwnedFd> {
     rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+}
+
+/// Listens at a path, for the owner alone. Nobody else does: a socket that is there was left.
+pub(crate) fn bind(path: &Path) -> std::io::Result<UnixListener> {
+    if let Some(folder) = path.parent() {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    }
+    if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
+        fs::remove_file(path)?;
+    }
+    let (address, _folder) = address(path)?;
+    let socket = socket()?;
+    // Before it has a name, so that nobody ever finds it open.
+    rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, 64)?;
+    Ok(UnixListener::from(socket))
 }
 
 /// The way to a running agent; `None` where none runs.

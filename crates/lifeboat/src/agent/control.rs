@@ -4,8 +4,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -13,7 +12,6 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use lifeboat_core::{Error, Kind, Result};
-use rustix::fs::Mode;
 
 use crate::control::{self, Answer, HEARTBEAT, Question};
 
@@ -83,7 +81,7 @@ pub(super) fn listen(path: &Path, bell: &Arc<Bell>) -> Result<(Socket, Receiver<
         Error::io(Kind::Failed, format!("cannot listen at {}", path.display()), error)
             .hint("nobody can ask the agent; what is scheduled runs all the same")
     };
-    let listener = bind(path).map_err(failed)?;
+    let listener = control::bind(path).map_err(failed)?;
     let (sender, receiver) = channel();
     let (bell, asking) = (Arc::clone(bell), Arc::new(AtomicUsize::new(0)));
     let answering = Arc::new(AtomicUsize::new(0));
@@ -104,22 +102,6 @@ pub(super) fn listen(path: &Path, bell: &Arc<Bell>) -> Result<(Socket, Receiver<
         }
     });
     Ok((socket, receiver))
-}
-
-fn bind(path: &Path) -> std::io::Result<UnixListener> {
-    if let Some(folder) = path.parent() {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    }
-    if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
-        fs::remove_file(path)?;
-    }
-    let (address, _folder) = control::address(path)?;
-    let socket = control::socket()?;
-    // Before it has a name, so that nobody ever finds it open.
-    rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
-    rustix::net::bind(&socket, &address)?;
-    rustix::net::listen(&socket, 64)?;
-    Ok(UnixListener::from(socket))
 }
 
 /// The mode of the socket says it, and on a system that does not heed that, the kernel does.

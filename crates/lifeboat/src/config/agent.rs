@@ -24,7 +24,9 @@ const RETRY: Retry = Retry { times: 3, delay_ms: 60_000, delay_ms_max: 15 * 60_0
 #[serde(deny_unknown_fields)]
 pub(crate) struct AgentConfig {
     /// The address of its web page; without one there is none. An address that other hosts reach
-    /// needs `tls` or `proxy`, and somebody who may enter (`lifeboat web password NAME`).
+    /// needs `tls` or `proxy`, and somebody who may enter (`lifeboat web password NAME`). With
+    /// `unix:/PATH` it is a socket for the user of the agent and root alone: what connects there is
+    /// believed as a `proxy` is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"127.0.0.1:6464")]
     pub(crate) listen: Option<String>,

@@ -1,7 +1,8 @@
 //! Where the web page is, and who may reach it: what a configuration says, and what it may not.
 
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -18,11 +19,20 @@ pub(crate) struct TlsConfig {
     pub(crate) key: PathBuf,
 }
 
+/// By what it is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Address {
+    /// An address of the network.
+    Network(SocketAddr),
+    /// A socket with a path, for its owner alone: what connects there speaks for others.
+    Socket(PathBuf),
+}
+
 /// Where the page is, as far as that is right.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Listen {
     /// The address.
-    pub(crate) address: SocketAddr,
+    pub(crate) address: Address,
     /// The certificate.
     pub(crate) tls: Option<TlsConfig>,
     /// Who speaks for others.
@@ -31,9 +41,41 @@ pub(crate) struct Listen {
     pub(crate) names: Vec<String>,
 }
 
+impl Address {
+    fn read(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return match Path::new(path).is_absolute() {
+                true => Ok(Address::Socket(path.into())),
+                false => Err("write the whole path, as unix:/run/lifeboat/page.sock".to_owned()),
+            };
+        }
+        text.parse().map(Address::Network).map_err(|_| {
+            "this is no address with a port: write 127.0.0.1:6464, [::1]:6464 or unix:/PATH"
+                .to_owned()
+        })
+    }
+
+    fn of_network(&self) -> Option<&SocketAddr> {
+        match self {
+            Address::Network(address) => Some(address),
+            Address::Socket(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Network(address) => address.fmt(formatter),
+            Address::Socket(path) => path.display().fmt(formatter),
+        }
+    }
+}
+
 impl Listen {
     /// An address of this host alone.
     pub(crate) fn at(address: SocketAddr) -> Self {
+        let address = Address::Network(address);
         Listen { address, tls: None, proxies: Vec::new(), names: Vec::new() }
     }
 
@@ -44,11 +86,12 @@ impl Listen {
         proxies: &[String],
         names: &[String],
     ) -> Result<Self, (&'static str, String)> {
-        let address: SocketAddr = address.parse().map_err(|_| {
-            let message = "this is no address with a port: write 127.0.0.1:6464 or [::1]:6464";
-            ("listen", message.to_owned())
-        })?;
-        let proxies: Vec<IpAddr> =
+        let address = Address::read(address).map_err(|why| ("listen", why))?;
+        if matches!(address, Address::Socket(_)) && (tls.is_some() || !proxies.is_empty()) {
+            let message = "by a socket with a path only its owner connects, and without TLS";
+            return Err((if tls.is_some() { "tls" } else { "proxy" }, message.to_owned()));
+        }
+        let mut proxies: Vec<IpAddr> =
             proxies.iter().map(|proxy| proxy.parse()).collect::<Result<_, _>>().map_err(|_| {
                 ("proxy", "write the addresses of the proxies, as 10.0.0.7".to_owned())
             })?;
@@ -60,7 +103,12 @@ impl Listen {
             let message = format!("`{}` is no host name", name.escape_debug());
             return Err(("names", message));
         }
-        if !address.ip().is_loopback() && tls.is_none() && proxies.is_empty() {
+        if matches!(address, Address::Socket(_)) {
+            // Only the owner connects there, and says for whom.
+            proxies.push(Ipv4Addr::UNSPECIFIED.into());
+        }
+        let is_far = |address: &SocketAddr| !address.ip().is_loopback();
+        if address.of_network().is_some_and(is_far) && tls.is_none() && proxies.is_empty() {
             let message = "others reach this address, who would read and change all that goes by: \
                            set `tls`, or name the `proxy` that has it, or listen on 127.0.0.1";
             return Err(("listen", message.to_owned()));
@@ -71,7 +119,8 @@ impl Listen {
 
     /// Whether all who reach it are on this host.
     pub(crate) fn is_of_this_host_alone(&self) -> bool {
-        self.address.ip().is_loopback() && self.proxies.is_empty()
+        let is_near = |address: &SocketAddr| address.ip().is_loopback();
+        self.address.of_network().is_some_and(is_near) && self.proxies.is_empty()
     }
 
     /// How its addresses begin.
@@ -101,5 +150,10 @@ mod tests {
         assert_eq!(read("localhost:1", None, &[], &[]), Err("listen"));
         assert_eq!(read("127.0.0.1:1", None, &["proxy"], &[]), Err("proxy"));
         assert_eq!(read("127.0.0.1:1", None, &[], &["a/b"]), Err("names"));
+        let socket = read("unix:/run/page.sock", None, &[], &[]).unwrap();
+        assert!(!socket.is_of_this_host_alone(), "what connects there speaks for others");
+        assert_eq!(read("unix:page.sock", None, &[], &[]), Err("listen"));
+        assert_eq!(read("unix:/p", Some(&tls), &[], &[]), Err("tls"));
+        assert_eq!(read("unix:/p", None, &["10.0.0.7"], &[]), Err("proxy"));
     }
 }

@@ -16,6 +16,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use lifeboat_core::{Error, Kind};
 
+use super::listener::BY_SOCKET;
 use super::router::{Web, html};
 use super::sessions::{Who, digest_of};
 use super::{layout, patience};
@@ -168,7 +169,11 @@ fn origin_of(web: &Web, request: &Request) -> (String, bool) {
     let said = text("x-forwarded-for").and_then(|list| list.rsplit(',').next());
     let said = said.and_then(|address| address.trim().parse::<IpAddr>().ok());
     let is_secure = is_tls || text("x-forwarded-proto") == Some("https");
-    (said.unwrap_or(from).to_string(), is_secure)
+    let from = match said.unwrap_or(from) {
+        BY_SOCKET => "the socket".to_owned(),
+        from => from.to_string(),
+    };
+    (from, is_secure)
 }
 
 fn bearer(headers: &HeaderMap) -> Option<String> {

@@ -7,13 +7,12 @@
 //!
 //! A screen is a file in `screens` and a line in its list. `layout` is what all of them share,
 //! `context` what each of them gets, `look` what was read of repositories and when that is read
-//! anew, `verdict` what is said of a source, `standing` its values,
-//! `table` how rows are drawn, `secret` what nobody is shown. `charts` draws what is seen better
-//! than read, `held` finds what repositories hold of a source, `address` writes addresses of our
-//! own. `guard` lets in who may: by `access`
-//! (names and secrets), `links`, `sessions` and `rate`; `audit` writes down who did what. `router`
-//! has the ways, `login` and `live` two of them, `api` those that programs take, `serve` the
-//! connections, `patience` how long they may take.
+//! anew, `verdict` what is said of a source, `standing` its values, `table` how rows are drawn,
+//! `secret` what nobody is shown. `charts` draws what is seen better than read, `held` finds what
+//! repositories hold of a source, `address` writes addresses of our own. `guard` lets in who may:
+//! by `access` (names and secrets), `links`, `sessions` and `rate`; `audit` writes down who did
+//! what. `router` has the ways, `login` and `live` two of them, `api` those that programs take,
+//! `listener` takes connections, `serve` answers them, `patience` says how long they may take.
 
 pub(crate) mod access;
 mod address;
@@ -25,6 +24,7 @@ mod guard;
 mod held;
 mod layout;
 pub(crate) mod links;
+mod listener;
 mod live;
 mod login;
 mod look;

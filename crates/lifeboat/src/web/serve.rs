@@ -4,7 +4,7 @@
 //! and drawn on others. A connection that says nothing is closed, and so is one too many.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
@@ -18,7 +18,6 @@ use lifeboat_core::{Error, Kind, Result};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
@@ -28,6 +27,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::access;
 use super::guard::From;
+use super::listener::{Listener, Stream};
 use super::look::Looks;
 use super::patience::{Patient, Places, SEND, TAKE};
 use super::router::{self, Web};
@@ -132,13 +132,13 @@ struct Door {
 
 impl Door {
     async fn open(mut self, session: &Session, router: Router) -> Result<()> {
-        let address = self.listen.address;
+        let address = &self.listen.address;
         let failed = |error| {
             Error::io(Kind::Failed, format!("cannot listen on {address}"), error)
                 .hint("another program may listen there: choose another `listen` of `agent`")
         };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
-        let bound = listener.local_addr().map_err(failed)?;
+        let listener = Listener::bind(address).await.map_err(failed)?;
+        let url = listener.url(&self.listen).map_err(failed)?;
         // That of the one before leads nowhere, or here.
         let _ = fs::remove_file(self.folder.join("address"));
         // Nobody is told where it is before it can answer at once, unless that takes long.
@@ -148,7 +148,6 @@ impl Door {
             _ = looked => {}
             _ = self.ending.changed() => return Ok(()),
         }
-        let url = format!("{}://{bound}/", self.listen.scheme());
         // Where it cannot be written, `web open` goes by the configuration.
         let _ = private::replace(&self.folder.join("address"), url.as_bytes());
         session.printer.note(&format!("listening on {url}"));
@@ -164,9 +163,8 @@ impl Door {
             };
             match accepted {
                 Ok((stream, from)) if self.may_connect(from) => {
-                    let address = from.ip().to_canonical();
-                    let is_proxy = self.listen.proxies.contains(&address);
-                    let place = free.and_then(|free| places.give(free, address, is_proxy));
+                    let is_proxy = self.listen.proxies.contains(&from);
+                    let place = free.and_then(|free| places.give(free, from, is_proxy));
                     let Some(place) = place else { continue };
                     let answering = self.answer(stream, from, router.clone());
                     tokio::spawn(async move {
@@ -185,21 +183,20 @@ impl Door {
     }
 
     /// Where proxies are named, nobody else may.
-    fn may_connect(&self, from: SocketAddr) -> bool {
+    fn may_connect(&self, from: IpAddr) -> bool {
         let proxies = &self.listen.proxies;
-        proxies.is_empty() || proxies.contains(&from.ip().to_canonical())
+        proxies.is_empty() || proxies.contains(&from)
     }
 
     fn answer(
         &self,
-        stream: TcpStream,
-        from: SocketAddr,
+        stream: Box<dyn Stream>,
+        from: IpAddr,
         router: Router,
     ) -> impl Future<Output = ()> + use<> {
         let (tls, ending) = (self.tls.clone(), self.ending.clone());
-        let router = router.layer(Extension(From(from.ip().to_canonical())));
+        let router = router.layer(Extension(From(from)));
         async move {
-            let _ = stream.set_nodelay(true);
             let stream = Patient::new(stream, TAKE);
             match tls {
                 None => talk(stream, router, ending).await,

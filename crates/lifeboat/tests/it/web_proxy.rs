@@ -3,6 +3,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use tokio_rustls::rustls::{
 };
 
 use crate::browser::{Answer, Page, encoded, parsed};
+use crate::follow::wait_for;
 use crate::support::{World, mode};
 
 const NAME: &str = "backup.example.org";
@@ -123,11 +125,15 @@ fn behind(world: &World) -> Page {
          proxy = [\"127.0.0.1\"]\nnames = [\"{NAME}\"]\n[source.app]\nsqlite = \"$DATA/app.db\"\n"
     ));
     world.database("app.db", 5);
+    let_ann_enter(world);
+    Page::configured(world)
+}
+
+fn let_ann_enter(world: &World) {
     let mut command = world.command(&["web", "password", "ann"]);
     let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(b"correct horse battery\n").unwrap();
     assert!(child.wait().unwrap().success());
-    Page::configured(world)
 }
 
 fn get(path: &str, more: &str) -> String {
@@ -203,4 +209,46 @@ fn nobody_but_the_proxy_may_connect_and_nobody_guesses_on_by_another_address() {
     let mut answer = Vec::new();
     let read = stream.read_to_end(&mut answer);
     assert!(answer.is_empty(), "{asked:?} {read:?} {}", String::from_utf8_lossy(&answer));
+}
+
+#[test]
+fn a_socket_with_a_path_is_for_its_owner_and_what_asks_there_is_believed() {
+    let world = World::new();
+    world.configure(&format!(
+        "[repository.main]\nurl = \"file://$REPO\"\n[agent]\nlisten = \"unix:$DATA/page.sock\"\n\
+         names = [\"{NAME}\"]\n"
+    ));
+    world.run(&["web", "serve"]).expect(23).says("lifeboat web password NAME");
+    let_ann_enter(&world);
+    let path = world.path("data/page.sock");
+    // What a killed one left is in nobody's way.
+    drop(UnixListener::bind(&path).unwrap());
+    let mut page = world.command(&["web", "serve"]).stderr(Stdio::null()).spawn().unwrap();
+    let ask = |head: &str, body: &str| -> Option<Answer> {
+        let mut stream = UnixStream::connect(&path).ok()?;
+        let length = body.len();
+        let request = format!("{head}Connection: close\r\nContent-Length: {length}\r\n\r\n{body}");
+        stream.write_all(request.as_bytes()).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(parsed(&answer))
+    };
+    wait_for("an answer", || ask(&get("/healthz", ""), "").is_some_and(|it| it.status == 200));
+    assert_eq!(mode(&path) & 0o777, 0o600);
+    world.run(&["web", "serve"]).expect(1).says("cannot listen on");
+    let link = world.run(&["web", "open"]).expect(0).out;
+    assert!(link.starts_with(&format!("https://{NAME}/login?link=")), "{link}");
+    let ask = |head: &str, body: &str| ask(head, body).unwrap();
+    ask(&get("/", ""), "").to("/login");
+    ask(&get("/metrics", ""), "").expect(401);
+    let by_proxy = "X-Forwarded-For: 203.0.113.9, 192.0.2.7\r\nX-Forwarded-Proto: https\r\n";
+    let form = encoded(&[("name", "ann"), ("password", "correct horse battery")]);
+    let entered = ask(&post("/login", by_proxy), &form).to("/");
+    assert!(entered.header("set-cookie").unwrap().ends_with("; Secure"));
+    let told = world.run(&["web", "audit"]).expect(0).out;
+    assert!(told.contains("ann (192.0.2.7): enter: done"), "{told}");
+    // SAFETY: a signal to a child of ours that was not waited for.
+    unsafe { libc::kill(page.id() as i32, libc::SIGTERM) };
+    assert!(page.wait().unwrap().success());
+    assert!(!path.exists());
 }

@@ -9,6 +9,7 @@ use lifeboat_postgres::Address;
 
 use super::told;
 use crate::config::diagnose::shown;
+use crate::config::listen;
 use crate::config::model::{PruneWhen, SourceConfig};
 use crate::config::postgres::PostgresConfig;
 use crate::config::schedule::Schedule;
@@ -160,8 +161,15 @@ pub(crate) fn agent(session: &Session, jobs: Vec<Job>) -> Result<Job> {
     told::add(session, &mut all)?;
     // A page that nobody can reach is none.
     if let Some(Ok(page)) = config.agent.as_ref().and_then(|agent| agent.page()) {
-        let is_here = page.address.ip().is_loopback();
-        all.network = all.network.max(if is_here { Network::Host } else { Network::Any });
+        let needed = match &page.address {
+            listen::Address::Network(address) if !address.ip().is_loopback() => Network::Any,
+            _ => Network::Host,
+        };
+        all.network = all.network.max(needed);
+        if let listen::Address::Socket(path) = &page.address {
+            let folder: Vec<PathBuf> = path.parent().map(Path::to_owned).into_iter().collect();
+            all.writes.extend(texts_of(&folder)?);
+        }
     }
     for texts in [&mut all.writes, &mut all.credentials] {
         texts.sort();

@@ -211,12 +211,15 @@ fn end(ended: &Ended, zone: &TimeZone) -> Markup {
 fn result(run: &RunState) -> Markup {
     let text = |name: &str| run.result[name].as_str();
     let kept = run.result["kept_aside"].as_array();
-    let kept = kept.into_iter().flatten().filter_map(|kept| kept.as_str());
+    let kept: Vec<&str> = kept.into_iter().flatten().filter_map(|kept| kept.as_str()).collect();
     html! {
         dl {
             @if let Some(place) = text("place") { dt { "Where" } dd { code { (place) } } }
-            @for kept in kept { dt { "What was there is kept" } dd { code { (kept) } } }
-            @if let Some(undo) = text("undo") { dt { "To go back" } dd { code { (undo) } } }
+            @if !kept.is_empty() {
+                dt { "What was there is kept" }
+                @for kept in &kept { dd { code { (kept) } } }
+            }
+            @if let Some(undo) = text("undo") { dt { "To go back" } dd { code.command { (undo) } } }
         }
     }
 }
