@@ -3,7 +3,6 @@
 //! were skipped.
 
 use std::path::PathBuf;
-use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
@@ -45,9 +44,12 @@ fn browser() -> Result<()> {
         .filter(|(program, _)| !is_there(program))
         .map(|(_, package)| *package)
         .collect();
-    match missing.is_empty() {
-        true => Ok(()),
-        false => packages::install(&missing),
+    if !missing.is_empty() {
+        packages::install(&missing)?;
+    }
+    match BROWSER.iter().find(|(program, _)| !is_there(program)) {
+        Some((program, package)) => bail!("{package} was installed and brought no {program}"),
+        None => Ok(()),
     }
 }
 
@@ -55,20 +57,27 @@ fn rules() -> Result<()> {
     if folder().join(RULES_FILE).exists() {
         return Ok(());
     }
-    if !is_there("npm") {
-        bail!("it needs npm, which is not here");
-    }
     let place = made("axe-core")?;
-    let mut command = Command::new("npm");
+    let mut command = packages::npm()?;
     command.args(["install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts"]);
-    run(command.arg("--prefix").arg(&place).arg(RULES).current_dir(&place))
+    run(command.arg("--prefix").arg(&place).arg(RULES).current_dir(&place))?;
+    brought(RULES_FILE)
 }
 
 fn checker() -> Result<()> {
     if is_there("promtool") || folder().join(CHECKER_FILE).exists() {
         return Ok(());
     }
-    packages::unpack(CHECKER, &made("prometheus")?)
+    packages::unpack(CHECKER, &made("prometheus")?)?;
+    brought(CHECKER_FILE)
+}
+
+/// What was installed without an error may still lack what the tests look for.
+fn brought(file: &str) -> Result<()> {
+    match folder().join(file).exists() {
+        true => Ok(()),
+        false => bail!("it was installed without {file}"),
+    }
 }
 
 fn made(name: &str) -> Result<PathBuf> {

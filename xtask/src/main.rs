@@ -27,7 +27,7 @@ The chores of the project.
 cargo xtask test          everything that must hold: format, lints, tidy, all tests, documents;
                           installs the tools that the tests need when it is run by root;
                           LIFEBOAT_LONG_TESTS=1 adds the long tests, and PostgreSQL 17 for them
-cargo xtask servers       installs the servers of the tests, and does no more
+cargo xtask servers       installs all that the tests need, and does no more
 cargo xtask tidy          the rules of the house: sizes of files, order of modules, generated pages
 cargo xtask docs          writes the generated pages of docs/manual anew
 cargo xtask bench sqlite  measures us, a guide's script and Litestream on one database
@@ -100,7 +100,7 @@ fn run(arguments: &[String]) -> Result<()> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["test"] => test::all(),
-        ["servers"] => postgres::install(),
+        ["servers"] => test::install(),
         ["tidy"] => tidy::run(),
         ["docs"] => docs::write(),
         ["bench", "sqlite", options @ ..] => bench::run(options),

@@ -5,9 +5,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
-use crate::process::{is_there, run};
+use crate::process::run;
 use crate::{packages, root};
 
 /// A server, what it is needed for, a file that shows that it is there, and its installation.
@@ -131,10 +131,7 @@ fn pip(place: &Path, names: &[&str], with_others: bool) -> Result<()> {
 }
 
 fn azurite(place: &Path) -> Result<()> {
-    if !is_there("npm") {
-        bail!("it needs npm, which is not here");
-    }
-    let mut command = Command::new("npm");
+    let mut command = packages::npm()?;
     command.args(["install", "--silent", "--no-audit", "--no-fund", "--prefix"]).arg(place);
     run(command.arg("azurite@3.35.0").current_dir(place))
 }

@@ -19,6 +19,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("postgres", &["core"]),
     ("migrate", &["core", "sqlite", "postgres"]),
     ("sim", &["core", "stores", "sqlite"]),
+    ("test-support", &["core", "postgres"]),
     ("lifeboat", &["core", "stores", "sqlite", "salvage", "postgres", "migrate"]),
 ];
 

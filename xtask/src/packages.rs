@@ -22,11 +22,19 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
     println!("installing {list}");
     let quiet = || {
         let mut command = Command::new("apt-get");
-        command.env("DEBIAN_FRONTEND", "noninteractive").arg("-qq");
+        command.env("DEBIAN_FRONTEND", "noninteractive").args(["-qq", "-o", "Acquire::Retries=3"]);
         command
     };
     run(quiet().arg("update"))?;
     run(quiet().args(["install", "-y", "--no-install-recommends"]).args(packages))
+}
+
+/// A command of npm, which is installed if it is missing.
+pub(crate) fn npm() -> Result<Command> {
+    if !is_there("npm") {
+        install(&["npm"])?;
+    }
+    Ok(Command::new("npm"))
 }
 
 /// Unpacks a Debian package to a folder without installing it: nothing of it is started, and no

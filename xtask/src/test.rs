@@ -4,7 +4,7 @@
 use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::process::{is_there, run};
 use crate::{browser, corpora, object_storage, packages, postgres, root, tidy};
@@ -21,6 +21,10 @@ const TOOLS: &[(&str, &str)] = &[
     ("age", "age"),
     ("ssh-keygen", "openssh-client"),
     ("/usr/sbin/sshd", "openssh-server"),
+    ("openssl", "openssl"),
+    ("python3", "python3"),
+    ("pgrep", "procps"),
+    ("xz", "xz-utils"),
 ];
 
 /// For so long salvage is given databases that were damaged in ways that nobody thought of.
@@ -28,12 +32,7 @@ const FUZZ_S: u64 = 60;
 
 pub(crate) fn all() -> Result<()> {
     let began = Instant::now();
-    step("tools of the tests", install_tools)?;
-    step("servers of the tests", postgres::install)?;
-    step("servers of object storage", object_storage::install)?;
-    step("damaged databases of the tests", corpora::install)?;
-    step("browser of the tests", browser::install)?;
-    step("components of the compiler", install_components)?;
+    install()?;
     step("format", || cargo(&["fmt", "--all", "--check"]))?;
     step("tidy", tidy::run_but_generated)?;
     step("lints", || {
@@ -48,6 +47,17 @@ pub(crate) fn all() -> Result<()> {
     })?;
     println!("\nall of it holds ({:.0} s)", began.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// Installs what the tests need and is missing here: what each of them can do without is named where
+/// it cannot be had, and everything else ends it.
+pub(crate) fn install() -> Result<()> {
+    step("tools of the tests", install_tools)?;
+    step("servers of the tests", postgres::install)?;
+    step("servers of object storage", object_storage::install)?;
+    step("damaged databases of the tests", corpora::install)?;
+    step("browser of the tests", browser::install)?;
+    step("components of the compiler", install_components)
 }
 
 /// Twice as many at once as there are cores: half of a test's time is waiting, for servers that
@@ -83,12 +93,17 @@ fn run_there(command: &mut Command) -> Result<()> {
 fn install_tools() -> Result<()> {
     let missing: Vec<_> = TOOLS.iter().filter(|(program, _)| !is_there(program)).collect();
     if missing.is_empty() {
-        println!("sqlite3, zstd, gzip, tar, systemd-analyze, age, ssh and sshd are there");
+        let names: Vec<&str> = TOOLS.iter().map(|(program, _)| *program).collect();
+        println!("{} are there", names.join(", "));
         return Ok(());
     }
     let mut wanted: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
     wanted.dedup();
-    packages::install(&wanted)
+    packages::install(&wanted)?;
+    match TOOLS.iter().find(|(program, _)| !is_there(program)) {
+        Some((program, package)) => bail!("{package} was installed and brought no {program}"),
+        None => Ok(()),
+    }
 }
 
 /// A compiler that was installed with the minimal profile has neither rustfmt nor clippy.

@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure of a test is a panic")]
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -59,8 +58,7 @@ impl World {
             program().display()
         );
         if !script.exists() {
-            std::fs::write(&script, text).unwrap();
-            std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+            lifeboat_test_support::executable(&script, &text);
         }
         Guard::new(self.path()).program(script).config(config).repository(folder.join("repo"))
     }
@@ -163,9 +161,15 @@ fn without_a_backup_nothing_is_run() {
 fn the_example_migrates_and_migrates_no_second_time() {
     let folder = tempfile::tempdir().unwrap();
     let database = folder.path().join("new.db");
+    let run = ["run", "--quiet", "--package", "lifeboat-guard", "--example", "migrate", "--"];
+    // Where the program was built with all else, its example was built beside it.
+    let built = program().parent().unwrap().join("examples/migrate");
+    let is_built = std::env::var_os("LIFEBOAT_PROGRAM").is_some() && built.exists();
     let example = || {
-        let output = Command::new(env!("CARGO"))
-            .args(["run", "--quiet", "--package", "lifeboat-guard", "--example", "migrate", "--"])
+        let mut example =
+            Command::new(if is_built { built.as_path() } else { env!("CARGO").as_ref() });
+        let output = example
+            .args(if is_built { &[][..] } else { &run[..] })
             .arg(&database)
             .arg(folder.path().join("repo"))
             .env("LIFEBOAT_PROGRAM", program())

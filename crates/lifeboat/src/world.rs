@@ -10,14 +10,15 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use lifeboat_core::Result;
 use lifeboat_core::env::{Clock, CrashPoints, Env, NoCrash, Random};
 use lifeboat_core::event::Observer;
 use lifeboat_core::secret::Secret;
+use lifeboat_core::{Error, Kind, Result};
 
 use crate::signals;
 
@@ -183,8 +184,8 @@ impl Surroundings {
         }
         let text = |name| Some(self.variable(name)?.to_string_lossy().into_owned());
         let pause = text("LIFEBOAT_PAUSE_AT").and_then(|value| {
-            let (point, milliseconds) = value.rsplit_once(':')?;
-            Some((point.to_owned(), milliseconds.parse().ok()?))
+            let (point, until) = value.split_once(':')?;
+            Some((point.to_owned(), Pause::of(until)?))
         });
         Arc::new(ArmedPoints { crash_at: text("LIFEBOAT_CRASH_AT"), pause, clock })
     }
@@ -318,18 +319,46 @@ impl Random for SystemRandom {
 /// Ends or holds the process at a named point, for tests.
 struct ArmedPoints {
     crash_at: Option<String>,
-    pause: Option<(String, u64)>,
+    pause: Option<(String, Pause)>,
     clock: Arc<SystemClock>,
+}
+
+/// For how long a process is held.
+enum Pause {
+    Milliseconds(u64),
+    /// While a file is there, which the process makes when it comes to the point for the first time.
+    File(PathBuf, AtomicBool),
+}
+
+impl Pause {
+    fn of(text: &str) -> Option<Self> {
+        match text.starts_with('/') {
+            true => Some(Pause::File(text.into(), AtomicBool::new(false))),
+            false => Some(Pause::Milliseconds(text.parse().ok()?)),
+        }
+    }
 }
 
 impl CrashPoints for ArmedPoints {
     fn pass(&self, point: &'static str) -> Result<()> {
-        if let Some((name, milliseconds)) = &self.pause
+        if let Some((name, pause)) = &self.pause
             && name == point
         {
-            // In slices, as a run that is held must still hear a signal.
             let begun_ms = self.clock.monotonic_ms();
-            while self.clock.monotonic_ms() - begun_ms < *milliseconds && !signals::is_caught() {
+            if let Pause::File(path, was_held) = pause
+                && !was_held.swap(true, Ordering::Relaxed)
+            {
+                let made = std::fs::File::create(path);
+                made.map_err(|error| {
+                    Error::io(Kind::Failed, format!("cannot write {}", path.display()), error)
+                })?;
+            }
+            let is_held = || match pause {
+                Pause::File(path, _) => path.exists(),
+                Pause::Milliseconds(all) => self.clock.monotonic_ms() - begun_ms < *all,
+            };
+            // In slices, as a run that is held must still hear a signal.
+            while is_held() && !signals::is_caught() {
                 self.clock.sleep_ms(10);
             }
         }

@@ -277,12 +277,10 @@ mod tests {
 
     /// A folder with programs that only know their version.
     fn folder(programs: &[(&str, &str)]) -> tempfile::TempDir {
-        use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         for (name, version) in programs {
-            let path = folder.path().join(name);
-            fs::write(&path, format!("#!/bin/sh\necho '{name} (PostgreSQL) {version}'\n")).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            let script = format!("#!/bin/sh\necho '{name} (PostgreSQL) {version}'\n");
+            lifeboat_test_support::executable(&folder.path().join(name), &script);
         }
         folder
     }

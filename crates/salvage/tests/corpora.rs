@@ -29,10 +29,7 @@ const LIMIT_MS: u64 = 120_000;
 const MEMORY_KIB_MAX: u64 = 512 << 10;
 
 fn files() -> Vec<PathBuf> {
-    // Root installs them for all, others for themselves.
-    let own = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/servers-of-tests");
-    let places = ["/var/cache/lifeboat-tests", own].map(|it| Path::new(it).join("sqlite-corpora"));
-    let place = places.iter().find(|place| place.exists()).unwrap_or(&places[0]);
+    let place = lifeboat_test_support::installed("sqlite-corpora");
     let all = ["fuzzdata3.db", "fuzzdata7.db"].map(|name| place.join(name));
     all.into_iter().filter(|path| path.exists()).collect()
 }

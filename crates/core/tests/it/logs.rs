@@ -6,9 +6,7 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use jiff::Timestamp;
 use lifeboat_core::backup::{self, BackupOutcome, BackupRequest};
-use lifeboat_core::env::{Clock, Env, Random};
 use lifeboat_core::event::{Event, Observer};
 use lifeboat_core::files::{FileEntry, FilesEngine, FilesSource};
 use lifeboat_core::manifest::{CheckLevel, Manifest, Method};
@@ -20,27 +18,6 @@ use lifeboat_core::store::{ObjectName, Store};
 use lifeboat_core::{Kind, Result};
 
 use crate::world::MemoryStore;
-
-pub(crate) struct Real;
-
-impl Clock for Real {
-    fn now(&self) -> Timestamp {
-        Timestamp::now()
-    }
-    fn monotonic_ms(&self) -> u64 {
-        u64::try_from(Timestamp::now().as_millisecond()).unwrap()
-    }
-    fn sleep_ms(&self, milliseconds: u64) {
-        std::thread::sleep(std::time::Duration::from_millis(milliseconds));
-    }
-}
-
-impl Random for Real {
-    fn fill(&self, buffer: &mut [u8]) {
-        let mut random = File::open("/dev/urandom").unwrap();
-        random.read_exact(buffer).unwrap();
-    }
-}
 
 type Deed = Box<dyn FnMut() + Send>;
 
@@ -76,7 +53,7 @@ impl World {
 
     /// A backup of what the pattern matches, during which that is done.
     fn backup(&self, pattern: &str, deed: impl FnMut() + Send + 'static) -> Result<Manifest> {
-        let mut env = Env::new(Arc::new(Real), Arc::new(Real), "host");
+        let mut env = lifeboat_test_support::env();
         env.observer = Arc::new(Meanwhile(Mutex::new(Box::new(deed))));
         let repository = Repository::open_or_create(&env, Arc::new(self.store.clone()))?;
         let source = self.source(pattern);

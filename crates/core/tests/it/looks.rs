@@ -5,14 +5,12 @@ use std::sync::{Arc, Mutex};
 
 use lifeboat_core::cache::CachePlace;
 use lifeboat_core::catalog::Catalog;
-use lifeboat_core::env::Env;
 use lifeboat_core::manifest::Manifest;
 use lifeboat_core::repository::{Repository, SourceIdentity};
 use lifeboat_core::store::{ObjectName, Store, put_bytes};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::logs::Real;
 use crate::world::MemoryStore;
 
 /// A cache in memory.
@@ -37,7 +35,7 @@ struct World {
 impl World {
     /// A source with so many backups.
     fn new(backups: u32) -> World {
-        let env = Env::new(Arc::new(Real), Arc::new(Real), "host");
+        let env = lifeboat_test_support::env();
         let store = MemoryStore::default();
         let repository = Repository::open_or_create(&env, Arc::new(store.clone())).unwrap();
         let text = |text: &str| text.to_owned();
@@ -140,7 +138,7 @@ fn very_much_that_is_new_and_two_of_one_name_are_read() {
 #[test]
 fn without_a_place_that_knows_the_time_everything_is_read() {
     let world = World::new(30);
-    let env = Env::new(Arc::new(Real), Arc::new(Real), "host");
+    let env = lifeboat_test_support::env();
     let repository = world.repository.without_cache().only_looked_at(&env, None);
     let first = repository.catalog_after(&Catalog::default()).unwrap();
     world.change(7, "other");

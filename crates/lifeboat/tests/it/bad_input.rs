@@ -1,16 +1,13 @@
 //! Bad input: a clear error, the right exit code, and nothing lost.
 
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::thread;
-use std::time::Duration;
 
 use rusqlite::Connection;
 
-use crate::support::{World, content, damage, is_root, ran, rows, set_mode};
+use crate::support::{Held, World, content, damage, is_root, ran, rows, set_mode};
 
 #[test]
 fn no_such_file_is_never_created() {
@@ -183,20 +180,11 @@ fn a_manifest_of_a_newer_version_is_not_guessed_at() {
 fn two_backups_of_one_source_at_once() {
     let world = World::new();
     world.database("app.db", 1000);
-    let mut first = world.repo_command(&["backup", "app.db"]);
-    first.env("LIFEBOAT_PAUSE_AT", "backup.before_manifest:3000");
-    let first = first.spawn().unwrap();
-    let lock = world.path("state/lifeboat/locks");
-    for _ in 0..200 {
-        if lock.exists() && !world.names("repo/app").is_empty() {
-            break;
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-    thread::sleep(Duration::from_millis(300));
+    let first = world.repo_command(&["backup", "app.db"]);
+    let first = Held::at(&world, first, "backup.before_manifest");
     let second = world.repo(&["backup", "app.db"]).expect(11);
     assert!(second.err.contains(&first.id().to_string()), "{}", second.err);
-    ran(first.wait_with_output().unwrap()).expect(0);
+    first.go_on().expect(0);
     world.repo(&["verify"]).expect(0);
 }
 
@@ -243,10 +231,8 @@ pub(crate) fn in_own_namespace(script: &str) -> Option<Command> {
     if probe.status.success() {
         return Some(shell(script));
     }
-    // Past the test harness, which keeps what a passing test prints to itself.
     let reason = String::from_utf8_lossy(&probe.stderr).into_owned();
-    let note = format!("SKIPPED, no file system can be mounted here: {reason}\n");
-    std::io::stderr().write_all(note.as_bytes()).unwrap();
+    lifeboat_test_support::skipped(&format!("no file system can be mounted here: {reason}"));
     None
 }
 

@@ -59,7 +59,7 @@ impl Answer {
 /// Sends a request as it stands.
 pub(crate) fn send(address: &str, request: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(180))).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
     stream
 }

@@ -35,8 +35,7 @@ pub(crate) fn program() -> &'static Path {
                 let _ = fs::remove_file(old.path());
             }
             let staged = folder.join(format!("staged-{}", std::process::id()));
-            fs::copy(original, &staged).unwrap();
-            set_mode(&staged, 0o755);
+            lifeboat_test_support::copied_program(original, &staged);
             fs::rename(&staged, &copy).unwrap();
         }
         copy

@@ -1,7 +1,8 @@
 //! A repository on a drive that is there at times: real mounts, in a namespace of their own.
 
-use std::io::Write;
 use std::process::{Command, Output};
+
+use lifeboat_test_support::skipped;
 
 use crate::support::{World, ran};
 
@@ -19,8 +20,7 @@ fn steps(test: &str, world: &World, as_root: bool, script: &str) -> Option<Outpu
     let probe = shell("mount -t tmpfs tmpfs /tmp").output().unwrap();
     if !probe.status.success() {
         let reason = String::from_utf8_lossy(&probe.stderr).into_owned();
-        let note = format!("SKIPPED {test}: no file system can be mounted here: {reason}\n");
-        std::io::stderr().write_all(note.as_bytes()).unwrap();
+        skipped(&format!("{test}: no file system can be mounted here: {reason}"));
         return None;
     }
     let of_world = world.command(&[]);
@@ -94,11 +94,12 @@ fn a_drive_that_is_taken_away_half_way_fails_its_copy_alone() {
     let script = format!(
         r#"{FUNCTIONS}
         mount -t tmpfs tmpfs "$drive"
-        LIFEBOAT_PAUSE_AT=backup.before_manifest:2000 "$lifeboat" --repo drive backup &
-        while ! ls "$drive"/lifeboat/app/*.db.zst; do sleep 0.05; done
+        LIFEBOAT_PAUSE_AT=backup.before_manifest:"$PWD/held" "$lifeboat" --repo drive backup &
+        while [ ! -e held ]; do kill -0 $!; sleep 0.05; done
         # While it is written to, it cannot be unmounted in passing.
         expect 32 umount "$drive"
         umount --lazy "$drive"
+        rm held
         expect 75 wait $!
         [ -z "$(ls -A "$drive")" ]
         "#
@@ -133,8 +134,7 @@ fn another_file_system_than_the_one_that_is_named_is_absent() {
     );
     let Some(output) = steps(test, &world, true, &script) else { return };
     if output.status.code() == Some(77) {
-        let note = format!("SKIPPED {test}: {}\n", String::from_utf8_lossy(&output.stderr));
-        std::io::stderr().write_all(note.as_bytes()).unwrap();
+        skipped(&format!("{test}: {}", String::from_utf8_lossy(&output.stderr)));
         return;
     }
     ran(output).expect(0).says("11111111-2222-3333-4444-555555555555 is mounted");

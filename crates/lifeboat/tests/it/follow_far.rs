@@ -140,7 +140,8 @@ fn follow(world: &World, mut trouble: impl FnMut(u64)) {
     // A commit may be seen before its writer has noted it.
     let noted = committed.iter().filter(|at_ms| **at_ms <= middle_ms).count();
     assert!(shown > 0 && shown <= noted + 1, "{shown} of {noted}");
-    assert!(committed[shown] > middle_ms - 2_000, "within two seconds");
+    // Two seconds, on a machine that does nothing else.
+    assert!(committed[shown] > middle_ms - 60_000, "nothing near the moment");
     world.run(&["verify", "--level", "quick"]).expect(0);
     world.run(&["status"]).expect(0);
 }

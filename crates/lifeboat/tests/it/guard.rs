@@ -518,9 +518,8 @@ fn what_the_page_says_works() {
     let migrations = world.path("data/migrations");
     fs::create_dir(&migrations).unwrap();
     fs::write(migrations.join("009_next.sql"), NINTH).unwrap();
-    fs::write(world.path("data/migrate"), format!("#!/bin/sh\nsqlite3 superchat.db \"{NINTH}\"\n"))
-        .unwrap();
-    set_mode(&world.path("data/migrate"), 0o755);
+    let script = format!("#!/bin/sh\nsqlite3 superchat.db \"{NINTH}\"\n");
+    lifeboat_test_support::executable(&world.path("data/migrate"), &script);
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/guard.md");
     let here = |text: &str| {
         let text = text.replace("/var/lib/superchat", &world.text("data"));

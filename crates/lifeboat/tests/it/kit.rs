@@ -163,14 +163,9 @@ fn a_kit_of_nothing_says_so_and_an_open_one_needs_no_key() {
 
 /// The command-line program of Amazon, as a person would have it in the search path.
 fn aws(world: &World) -> Option<PathBuf> {
-    let installed = match crate::support::is_root() {
-        true => PathBuf::from("/var/cache/lifeboat-tests/awscli"),
-        false => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/servers-of-tests/awscli"),
-    };
+    let installed = lifeboat_test_support::installed("awscli");
     if !installed.join("awscli/__main__.py").exists() {
-        use std::io::Write;
-        let note = b"SKIPPED: awscli is not installed; `cargo xtask test` installs it\n";
-        std::io::stderr().write_all(note).unwrap();
+        lifeboat_test_support::skipped("awscli is not installed; `cargo xtask test` installs it");
         return None;
     }
     let folder = world.path("home/bin");
@@ -178,8 +173,7 @@ fn aws(world: &World) -> Option<PathBuf> {
     let program = folder.join("aws");
     let script =
         format!("#!/bin/sh\nPYTHONPATH='{}' exec python3 -m awscli \"$@\"\n", installed.display());
-    fs::write(&program, script).unwrap();
-    crate::support::set_mode(&program, 0o755);
+    lifeboat_test_support::executable(&program, &script);
     Some(folder)
 }
 

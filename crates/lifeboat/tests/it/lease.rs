@@ -2,12 +2,13 @@
 //! own, so that no lock of this host keeps them apart.
 
 use std::fs::{self, File};
-use std::process::{Child, Command};
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
-use crate::support::{Ran, World, ran};
+use crate::support::{Held, Ran, World, ran};
 
 /// A world with five backups of which two have to go.
 fn world() -> World {
@@ -34,19 +35,9 @@ fn run_elsewhere(world: &World, arguments: &[&str]) -> Ran {
     ran(elsewhere(world, arguments).output().unwrap())
 }
 
-/// A prune that holds its lease for that time, begun.
-fn holding(world: &World, milliseconds: &str) -> Child {
-    let mut command = world.command(&["prune", "--yes", "--quiet"]);
-    let child = command.env("LIFEBOAT_PAUSE_AT", format!("prune.marked:{milliseconds}")).spawn();
-    let mut child = child.unwrap();
-    for _ in 0..600 {
-        if !world.names("repo/tombstones/app").is_empty() {
-            return child;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    let _ = child.kill();
-    panic!("the prune has marked nothing: {:?}", child.wait());
+/// A prune that holds its lease, and has marked.
+fn holding(world: &World) -> Held {
+    Held::at(world, world.command(&["prune", "--yes", "--quiet"]), "prune.marked")
 }
 
 fn newest(world: &World) -> (String, Value) {
@@ -59,7 +50,7 @@ fn newest(world: &World) -> (String, Value) {
 #[test]
 fn the_second_prune_says_who_holds_it_and_waits_if_asked() {
     let world = world();
-    let mut first = holding(&world, "8000");
+    let first = holding(&world);
     let (_, lease) = newest(&world);
     assert_eq!(lease["process"], first.id());
     let refused = run_elsewhere(&world, &["prune", "--yes"]).expect(11);
@@ -73,9 +64,16 @@ fn the_second_prune_says_who_holds_it_and_waits_if_asked() {
     run_elsewhere(&world, &["list"]).expect(0);
     run_elsewhere(&world, &["verify"]).expect(0);
     run_elsewhere(&world, &["prune", "--yes", "--wait", "100ms"]).expect(11);
-    let waited = run_elsewhere(&world, &["prune", "--yes", "--wait", "5m"]).expect(0);
-    waited.says("waiting for it").says("nothing of app has to go");
-    assert!(first.wait().unwrap().success());
+    let mut waiting = elsewhere(&world, &["prune", "--yes", "--wait", "5m"]);
+    let mut waiting = waiting.stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(waiting.stderr.take().unwrap());
+    let mut heard = String::new();
+    while !heard.contains("waiting for it") {
+        assert_ne!(said.read_line(&mut heard).unwrap(), 0, "{heard}");
+    }
+    first.go_on().expect(0);
+    said.read_to_string(&mut heard).unwrap();
+    assert!(waiting.wait().unwrap().success() && heard.contains("nothing of app has to go"));
     assert_eq!(newest(&world).1["ended"], true);
     assert_eq!(world.names("repo/tombstones/app").len(), 2);
 }
@@ -83,9 +81,7 @@ fn the_second_prune_says_who_holds_it_and_waits_if_asked() {
 #[test]
 fn the_lease_of_a_killed_prune_runs_out_and_its_own_host_need_not_wait() {
     let world = world();
-    let mut first = holding(&world, "60000");
-    first.kill().unwrap();
-    first.wait().unwrap();
+    holding(&world).kill();
     run_elsewhere(&world, &["prune", "--yes"]).expect(11).says("its lease ends by itself at");
     // As if ten minutes had passed at the store.
     let (name, lease) = newest(&world);
@@ -131,16 +127,12 @@ fn a_server_that_overwrites_gives_a_lease_to_one_prune_alone() {
     }
     let tombstones = server.folder().join(BUCKET).join("chat/tombstones/app");
     let marked = || fs::read_dir(&tombstones).map_or(0, Iterator::count);
-    let mut first = lifeboat(world.command(&["prune", "--yes", "--quiet"]));
-    let mut first = first.env("LIFEBOAT_PAUSE_AT", "prune.marked:4000").spawn().unwrap();
-    while marked() == 0 {
-        assert!(first.try_wait().unwrap().is_none(), "the prune ended and marked nothing");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    let first = lifeboat(world.command(&["prune", "--yes", "--quiet"]));
+    let first = Held::at(&world, first, "prune.marked");
     let prune = ["prune", "--yes"];
     let second = ran(lifeboat(elsewhere(&world, &prune)).output().unwrap()).expect(11);
     drop(second.says("another prune of `app` is running"));
-    assert!(first.wait().unwrap().success());
+    first.go_on().expect(0);
     assert_eq!(marked(), 2);
     // Two that begin at once: one does it, the other waits or gives way, and nothing is done twice.
     configure(4);

@@ -7,22 +7,18 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use lifeboat_test_support::{installed, skipped};
 use rusqlite::Connection;
 use serde_json::Value;
 
 use crate::s3_servers::{BUCKET, KEY, SECRET, Server};
-use crate::support::{World, is_root};
+use crate::support::World;
 
 /// The program, where it is installed.
-#[expect(clippy::print_stderr, reason = "what is skipped is named")]
 fn program() -> Option<PathBuf> {
-    let servers = match is_root() {
-        true => PathBuf::from("/var/cache/lifeboat-tests"),
-        false => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/servers-of-tests"),
-    };
-    let program = servers.join("litestream/bin/litestream");
+    let program = installed("litestream/bin/litestream");
     if !program.exists() {
-        eprintln!("skipped: Litestream is not installed; `cargo xtask test` installs it");
+        skipped("Litestream is not installed; `cargo xtask test` installs it");
     }
     program.exists().then_some(program)
 }
@@ -63,12 +59,11 @@ impl Litestream {
         command
     }
 
-    /// Follows while a writer writes for some seconds, also through checkpoints and a VACUUM.
-    fn follow(&self, database: &Path, load: Duration) {
+    /// Follows while a writer writes, also through checkpoints and a VACUUM, until it is enough.
+    fn follow(&self, database: &Path, enough: impl FnMut() -> bool) {
         let mut child = self.command(&["replicate"]).stdout(Stdio::null()).spawn().unwrap();
-        sleep(Duration::from_secs(1));
-        write(database, load);
-        sleep(Duration::from_secs(3));
+        write(database, enough);
+        // Told to end, it writes what is left.
         end(&mut child);
     }
 
@@ -95,12 +90,14 @@ fn make(path: &Path) {
     connection.execute_batch(sql).unwrap();
 }
 
-fn write(path: &Path, load: Duration) {
+/// Writes some hundred times, and on until it is enough.
+fn write(path: &Path, mut enough: impl FnMut() -> bool) {
     let connection = Connection::open(path).unwrap();
     connection.busy_timeout(Duration::from_secs(20)).unwrap();
     let begun = Instant::now();
     let mut n = 0;
-    while begun.elapsed() < load {
+    while n < 330 || !enough() {
+        assert!(begun.elapsed() < Duration::from_secs(300), "never enough");
         n += 1;
         let sql = "INSERT INTO ticks(key, body) VALUES (hex(randomblob(12)), hex(randomblob(200)))";
         connection.execute_batch(sql).unwrap();
@@ -132,15 +129,20 @@ fn restored(world: &World, words: &[&str]) -> Vec<u8> {
     fs::read(world.path("data/ours.db")).unwrap()
 }
 
-/// A replica in a folder, of a writer's load.
-fn replica(load: Duration) -> Option<(World, Litestream, String)> {
+/// Whether so many files of that level are in the replica in the world.
+fn has(world: &World, level: u32, count: usize) -> bool {
+    world.names(&format!("replica/ltx/{level}")).len() >= count
+}
+
+/// A replica in a folder that has so many files of that level.
+fn replica(level: u32, count: usize) -> Option<(World, Litestream, String)> {
     let world = World::new();
     let database = world.path("data/app.db");
     make(&database);
     let replica = world.text("replica");
     let litestream =
         Litestream::new(&world, &format!("      type: file\n      path: {replica}\n"))?;
-    litestream.follow(&database, load);
+    litestream.follow(&database, || has(&world, 0, 4) && has(&world, level, count));
     Some((world, litestream, replica))
 }
 
@@ -163,7 +165,7 @@ fn require_equal(world: &World, litestream: &Litestream, replica: &str) {
 
 #[test]
 fn what_litestream_wrote_comes_back_and_goes_on_as_ours() {
-    let Some((world, litestream, replica)) = replica(Duration::from_secs(6)) else { return };
+    let Some((world, litestream, replica)) = replica(2, 1) else { return };
     require_equal(&world, &litestream, &replica);
     // Taken over: each state is a position of our log.
     let database = world.text("data/app.db");
@@ -184,7 +186,7 @@ fn what_litestream_wrote_comes_back_and_goes_on_as_ours() {
     assert!(back(base) == restored(&world, &[&format!("{replica}+{oldest}")]));
     world.repo(&["verify", "app", "--level", "full"]).expect(0);
     world.repo(&adopt).expect(23).says("taken over before");
-    write(&world.path("data/app.db"), Duration::from_millis(200));
+    write(&world.path("data/app.db"), || true);
     let added = world.repo(&["backup", &database, "--incremental", "--json"]).expect(0).json();
     assert_eq!(added[0]["outcome"], "incremented", "{added}");
     assert_eq!(added[0]["position"].as_u64(), Some(position + 1));
@@ -199,11 +201,14 @@ fn what_litestream_left_after_its_retention_comes_back() {
     let replica = world.text("replica");
     let of_replica = format!("      type: file\n      path: {replica}\n");
     let Some(litestream) = Litestream::keeping(&world, &of_replica, RETENTION) else { return };
-    litestream.follow(&database, Duration::from_secs(9));
-    let levels = |level: &str| world.names(&format!("replica/ltx/{level}"));
-    assert!(!levels("9").is_empty(), "snapshots");
-    let first = levels("0").into_iter().min().unwrap();
-    assert!(!first.starts_with("0000000000000001-"), "{first}: nothing was removed");
+    // Snapshots, and whatever ended with its first transaction removed.
+    let first = "0000000000000001-0000000000000001";
+    litestream.follow(&database, || {
+        let levels = (0..=9).flat_map(|level| world.names(&format!("replica/ltx/{level}")));
+        has(&world, 9, 1)
+            && has(&world, 0, 2)
+            && !levels.into_iter().any(|name| name.starts_with(first))
+    });
     let states = states(&world, &replica);
     assert!(!states.is_empty());
     assert!(restored(&world, &[&replica]) == litestream.restore(&world, &[]).unwrap());
@@ -229,7 +234,7 @@ fn what_litestream_left_after_its_retention_comes_back() {
 
 #[test]
 fn what_is_missing_or_damaged_is_refused_with_what_can_be_had() {
-    let Some((world, litestream, replica)) = replica(Duration::from_secs(4)) else { return };
+    let Some((world, litestream, replica)) = replica(0, 5) else { return };
     let levels = world.path("replica/ltx");
     // Only what was written first: then each file is needed.
     for level in fs::read_dir(&levels).unwrap().map(|entry| entry.unwrap().path()) {
@@ -275,7 +280,7 @@ fn what_is_missing_or_damaged_is_refused_with_what_can_be_had() {
 
 #[test]
 fn a_leftover_wal_does_not_undo_a_restore_to_a_time() {
-    let Some((world, _litestream, replica)) = replica(Duration::from_secs(3)) else { return };
+    let Some((world, _litestream, replica)) = replica(0, 4) else { return };
     let database = world.path("data/app.db");
     let states = states(&world, &replica);
     let at = &states[states.len() / 2];
@@ -308,7 +313,9 @@ fn replicas_in_buckets_are_read_too() {
              region: us-east-1\n      force-path-style: true\n"
         );
         let Some(litestream) = Litestream::new(&world, &replica) else { return };
-        litestream.follow(&world.path("data/app.db"), Duration::from_secs(3));
+        let begun = Instant::now();
+        let enough = || begun.elapsed() > Duration::from_secs(5);
+        litestream.follow(&world.path("data/app.db"), enough);
         let secret = world.path("home/secret");
         fs::write(&secret, SECRET).unwrap();
         crate::support::set_mode(&secret, 0o600);

@@ -89,7 +89,7 @@ mod silent_failures_setup;
 #[allow(dead_code, reason = "the tests of stores use more of it")]
 #[path = "../../../stores/tests/it/proxy.rs"]
 mod proxy;
-#[allow(dead_code, clippy::print_stderr, reason = "the tests of stores use more of it")]
+#[allow(dead_code, reason = "the tests of stores use more of it")]
 #[path = "../../../stores/tests/it/servers.rs"]
 mod s3_servers;
 #[path = "../../../stores/tests/support/sshd.rs"]

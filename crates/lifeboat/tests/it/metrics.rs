@@ -7,8 +7,10 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use lifeboat_test_support::installed;
+
 use crate::support::{World, mode};
-use crate::webdriver::{installed, skipped};
+use crate::webdriver::skipped;
 
 fn configured() -> World {
     let world = World::new();

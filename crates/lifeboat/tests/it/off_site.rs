@@ -69,15 +69,11 @@ fn a_session_that_is_cut_does_not_fail_a_backup() {
     let world = World::new();
     let path = world.database("app.db", 20_000);
     configure(&world, &server, "");
-    let mut command = world.command(&["backup", "app"]);
-    command.env("LIFEBOAT_PAUSE_AT", "backup.artifact.streamed:1500");
-    let child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
-    let begun = || fs::read_dir(server.path("lifeboat/app")).is_ok_and(|dir| dir.count() > 1);
-    while !begun() {
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    let command = world.command(&["backup", "app"]);
+    let held = crate::support::Held::at(&world, command, "backup.artifact.streamed");
+    assert!(fs::read_dir(server.path("lifeboat/app")).unwrap().count() > 1);
     assert!(server.cut_sessions() > 0);
-    crate::support::ran(child.wait_with_output().unwrap()).expect(0);
+    held.go_on().expect(0);
     let before = content(&path);
     world.run(&["restore", "app", "--to", "back.db"]).expect(0);
     assert_eq!(content(&world.path("data/back.db")), before);
@@ -184,18 +180,10 @@ fn a_repository_that_fails_leaves_the_others_alone_and_the_run_incomplete() {
     several(&world, &third);
     world.run(&["backup", "app"]).expect(0);
     // It goes away while the backup is stored.
-    let mut command = world.command(&["backup", "app", "--json"]);
-    command.env("LIFEBOAT_PAUSE_AT", "backup.artifact.committed:1500");
-    let child = command
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    while fs::read_dir(server.path("lifeboat/app")).unwrap().count() < 6 {
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    let command = world.command(&["backup", "app", "--json"]);
+    let held = crate::support::Held::at(&world, command, "backup.artifact.committed");
     server.stop();
-    let ran = crate::support::ran(child.wait_with_output().unwrap()).expect(3);
+    let ran = held.go_on().expect(3);
     assert!(ran.err.contains("in `third` failed"), "{}", ran.err);
     let made = ran.json();
     let outcomes: Vec<&str> =

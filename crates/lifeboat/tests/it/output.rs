@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::process::{Command, Stdio};
 
-use crate::support::{World, ran};
+use crate::support::{Held, World, ran};
 
 #[test]
 fn results_go_to_standard_output_and_all_else_to_standard_error() {
@@ -153,17 +153,10 @@ fn signals_end_the_run_and_leave_nothing_that_counts() {
     for (signal, code) in [("INT", 130), ("TERM", 143)] {
         let world = World::new();
         world.database("app.db", 1000);
-        let mut command = world.repo_command(&["backup", "app.db"]);
-        command.env("LIFEBOAT_PAUSE_AT", "backup.before_manifest:20000");
-        let child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let has_artifact =
-            || world.names("repo/app").iter().any(|name| name.ends_with("pages.zst"));
-        while !has_artifact() {
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-        let id = child.id().to_string();
-        assert!(Command::new("kill").args(["-s", signal, &id]).status().unwrap().success());
-        assert_eq!(ran(child.wait_with_output().unwrap()).code, code);
+        let command = world.repo_command(&["backup", "app.db"]);
+        let held = Held::at(&world, command, "backup.before_manifest");
+        assert!(world.names("repo/app").iter().any(|name| name.ends_with("pages.zst")));
+        held.signal(signal).expect(code);
         assert_eq!(world.repo(&["list", "--json"]).expect(0).json().as_array().unwrap().len(), 0);
         world.repo(&["backup", "app.db"]).expect(0);
     }

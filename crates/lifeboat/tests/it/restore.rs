@@ -150,15 +150,11 @@ fn two_restores_in_one_second_keep_both_old_databases() {
 #[test]
 fn two_restores_to_one_place_at_once() {
     let (world, path) = world_with_changes();
-    let mut first = world.repo_command(&["restore", "app", "--yes"]);
-    first.env("LIFEBOAT_PAUSE_AT", "restore.staged:3000").stderr(std::process::Stdio::piped());
-    let first = first.spawn().unwrap();
-    while !world.names("data").iter().any(|name| name.contains("staging")) {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    let first = world.repo_command(&["restore", "app", "--yes"]);
+    let first = crate::support::Held::at(&world, first, "restore.staged");
+    assert!(world.names("data").iter().any(|name| name.contains("staging")));
     world.repo(&["restore", "app", "--yes"]).expect(11);
-    crate::support::ran(first.wait_with_output().unwrap()).expect(0);
+    first.go_on().expect(0);
     assert_eq!(rows(&path), 20);
 }
 

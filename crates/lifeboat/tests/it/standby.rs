@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
@@ -62,23 +62,30 @@ const ONCE: [&str; 6] = ["restore", "app", "--to", "standby.db", "--follow", "--
 fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !holds() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "{what} did not come");
-        sleep(Duration::from_millis(30));
+        assert!(begun.elapsed() < Duration::from_secs(300), "{what} did not come");
+        sleep(Duration::from_millis(20));
     }
 }
 
 /// Looks at the standby again and again, on one connection that stays open: the states that it saw.
 struct Reader {
     stop: Arc<AtomicBool>,
+    newest: Arc<AtomicU64>,
     thread: JoinHandle<Vec<u64>>,
 }
 
 impl Reader {
     fn start(path: &Path) -> Reader {
         let stop = Arc::new(AtomicBool::new(false));
-        let (path, stopped) = (path.to_owned(), Arc::clone(&stop));
-        let thread = std::thread::spawn(move || look(&path, &stopped));
-        Reader { stop, thread }
+        let newest = Arc::new(AtomicU64::new(0));
+        let (path, stopped, seen) = (path.to_owned(), Arc::clone(&stop), Arc::clone(&newest));
+        let thread = std::thread::spawn(move || look(&path, &stopped, &seen));
+        Reader { stop, newest, thread }
+    }
+
+    /// The state that it saw last.
+    fn newest(&self) -> u64 {
+        self.newest.load(Ordering::Relaxed)
     }
 
     fn end(self) -> Vec<u64> {
@@ -87,7 +94,7 @@ impl Reader {
     }
 }
 
-fn look(path: &Path, stop: &AtomicBool) -> Vec<u64> {
+fn look(path: &Path, stop: &AtomicBool, newest: &AtomicU64) -> Vec<u64> {
     let connection = Connection::open(path).unwrap();
     connection.busy_timeout(Duration::from_secs(20)).unwrap();
     let mut seen = Vec::new();
@@ -98,6 +105,7 @@ fn look(path: &Path, stop: &AtomicBool) -> Vec<u64> {
         assert_eq!(check, "ok");
         drop(transaction);
         seen.push(check_invariants(&connection).unwrap().sequence);
+        newest.store(*seen.last().unwrap(), Ordering::Relaxed);
         sleep(Duration::from_millis(5));
     }
     seen
@@ -115,13 +123,17 @@ fn a_reader_sees_whole_states_and_newer_ones_while_they_stream_in() {
     let reader = Reader::start(&world.path("data/standby.db"));
     let mut child = first;
     for round in 0..6 {
+        let before = reader.newest();
         ticks(&world, 40);
         if round == 2 {
             let connection = Connection::open(world.path("data/app.db")).unwrap();
             connection.busy_timeout(Duration::from_secs(20)).unwrap();
             connection.execute_batch("DELETE FROM reactions; VACUUM").unwrap();
         }
-        sleep(Duration::from_millis(150 + 70 * round));
+        if round % 2 == 1 {
+            wait_for("a newer state at the reader", || reader.newest() > before);
+        }
+        sleep(Duration::from_millis(70 * round));
         // Wherever it is just then; the next one goes on.
         child.kill().unwrap();
         child.wait().unwrap();

@@ -2,7 +2,6 @@
 //! archived, slots that lost their log, roles and certificates that end; and a gap in its log.
 
 use std::fs;
-use std::net::TcpListener;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -143,7 +142,7 @@ fn the_certificate_of_a_server_is_told_before_it_ends() {
         std::os::unix::fs::chown(&key, Some(uid), Some(gid)).unwrap();
     }
     // Free a moment ago; the server takes it at once.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = lifeboat_test_support::free_port();
     let settings = [
         "listen_addresses=127.0.0.1".to_owned(),
         format!("port={port}"),

@@ -227,6 +227,54 @@ impl Drop for Holder {
     }
 }
 
+/// A program that has come to a point of its run, and goes on when it may.
+pub(crate) struct Held {
+    child: Child,
+    mark: PathBuf,
+}
+
+impl Held {
+    /// Starts a command in that world and waits until it is held at the point.
+    #[track_caller]
+    pub(crate) fn at(world: &World, mut command: Command, point: &str) -> Held {
+        let mark = world.path(&format!("held-at-{point}"));
+        command.env("LIFEBOAT_PAUSE_AT", format!("{point}:{}", mark.display()));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        while !mark.exists() {
+            if child.try_wait().unwrap().is_some() {
+                panic!("it ended before {point}: {:?}", child.wait_with_output().unwrap());
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        Held { child, mark }
+    }
+
+    /// The number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// It goes on, to its end.
+    pub(crate) fn go_on(self) -> Ran {
+        fs::remove_file(&self.mark).unwrap();
+        ran(self.child.wait_with_output().unwrap())
+    }
+
+    /// It gets that signal, and comes to its end.
+    pub(crate) fn signal(self, name: &str) -> Ran {
+        let id = self.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+        ran(self.child.wait_with_output().unwrap())
+    }
+
+    /// It is killed.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
 pub(crate) fn ran(output: Output) -> Ran {
     use std::os::unix::process::ExitStatusExt;
     let signal = output.status.signal().map(|signal| 128 + signal);

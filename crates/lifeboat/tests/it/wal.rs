@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use lifeboat_core::env::CRASH_POINTS;
 
@@ -352,6 +352,11 @@ fn a_note_of_a_helper_is_not_believed_of_a_file_that_changed() {
         let name = folder.segment(number, 7, 1);
         if is_settled {
             std::thread::sleep(Duration::from_millis(2_500));
+        } else {
+            // However long the helper takes to come to it.
+            let later = SystemTime::now() + Duration::from_secs(3_600);
+            let file = fs::File::options().write(true).open(folder.data.join("pg_wal").join(&name));
+            file.unwrap().set_modified(later).unwrap();
         }
         folder.write(&format!("archive_status/{name}.ready"), b"");
         let mut command = folder.yard.command(program());

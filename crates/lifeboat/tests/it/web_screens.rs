@@ -6,13 +6,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
+use lifeboat_test_support::installed;
 use serde_json::Value;
 
 use crate::browser::Page;
 use crate::control::Agent;
 use crate::follow::wait_for;
 use crate::support::World;
-use crate::webdriver::{Browser, installed, key, skipped};
+use crate::webdriver::{Browser, key, skipped};
 
 /// A name that would be a script if it were taken for markup.
 const SCRIPT: &str = "<script>alert(1)<!--";

@@ -7,7 +7,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::browser::exchange;
 
 /// How long a page may take to become as it is waited for.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A window of a browser that nobody sees.
 pub(crate) struct Browser {
@@ -36,18 +36,7 @@ pub(crate) mod key {
 
 /// Says, past the test harness, that a test saw nothing.
 pub(crate) fn skipped(what: &str) {
-    let note = format!("SKIPPED, {what}; `cargo xtask test` installs it\n");
-    std::io::stderr().write_all(note.as_bytes()).unwrap();
-}
-
-/// Where what tests need is installed.
-pub(crate) fn installed(file: &str) -> PathBuf {
-    match rustix::process::geteuid().is_root() {
-        true => Path::new("/var/cache/lifeboat-tests").join(file),
-        false => {
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/servers-of-tests").join(file)
-        }
-    }
+    lifeboat_test_support::skipped(&format!("{what}; `cargo xtask test` installs it"));
 }
 
 impl Browser {

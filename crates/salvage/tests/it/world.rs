@@ -3,43 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use lifeboat_core::Error;
-use lifeboat_core::env::{Clock, Env, Random};
 use lifeboat_salvage::{Donor, Report, Request, salvage};
+pub(crate) use lifeboat_test_support::env;
 use rusqlite::Connection;
 use tempfile::TempDir;
-
-struct RealClock(Instant);
-
-impl Clock for RealClock {
-    fn now(&self) -> jiff::Timestamp {
-        jiff::Timestamp::now()
-    }
-
-    fn monotonic_ms(&self) -> u64 {
-        self.0.elapsed().as_millis() as u64
-    }
-
-    fn sleep_ms(&self, milliseconds: u64) {
-        std::thread::sleep(Duration::from_millis(milliseconds));
-    }
-}
-
-struct Zeros;
-
-impl Random for Zeros {
-    fn fill(&self, buffer: &mut [u8]) {
-        buffer.fill(0);
-    }
-}
-
-/// A world with the real clock.
-pub(crate) fn env() -> Env {
-    Env::new(Arc::new(RealClock(Instant::now())), Arc::new(Zeros), "test")
-}
 
 /// Numbers that look random, the same in every run.
 pub(crate) struct Dice(pub(crate) u64);
@@ -53,7 +22,7 @@ impl Dice {
 
 /// How often something is tried that `LIFEBOAT_LONG_TESTS=1` tries more often.
 pub(crate) fn rounds(short: u64, long: u64) -> u64 {
-    match std::env::var("LIFEBOAT_LONG_TESTS").is_ok_and(|value| value == "1") {
+    match lifeboat_test_support::is_long() {
         true => long,
         false => short,
     }

@@ -73,13 +73,7 @@ pub(crate) fn capture_as_nobody(path: &Path) -> Result<(Vec<u8>, String), String
     let everybody = PermissionsExt::from_mode(0o777);
     std::fs::set_permissions(folder.path(), everybody).unwrap();
     let program = folder.path().join("program");
-    // By another process: while this one has the copy open for writing, a test beside it may start
-    // a child that inherits the descriptor for a moment, and the copy cannot be run ("Text file
-    // busy").
-    let itself_path = std::env::current_exe().unwrap();
-    let copied =
-        Command::new("install").args(["-m", "755"]).arg(itself_path).arg(&program).status();
-    assert!(copied.unwrap().success());
+    lifeboat_test_support::copied_program(&std::env::current_exe().unwrap(), &program);
     let mut command = itself(&program, path, "capture");
     command.env("LIFEBOAT_TEST_OUTPUT", folder.path());
     if rustix::process::geteuid().is_root() {

@@ -6,43 +6,13 @@ pub(crate) mod child;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use lifeboat_core::env::{Clock, Env, Random};
 use lifeboat_core::manifest::{CheckLevel, Method};
 use lifeboat_core::source::{BlockObserver, CaptureOptions, CaptureReport, Sink, Source};
 use lifeboat_core::{Error, Result};
 use lifeboat_sqlite::SqliteSource;
+pub(crate) use lifeboat_test_support::env;
 use rusqlite::Connection;
-
-struct RealClock(Instant);
-
-impl Clock for RealClock {
-    fn now(&self) -> jiff::Timestamp {
-        jiff::Timestamp::now()
-    }
-
-    fn monotonic_ms(&self) -> u64 {
-        self.0.elapsed().as_millis() as u64
-    }
-
-    fn sleep_ms(&self, milliseconds: u64) {
-        std::thread::sleep(Duration::from_millis(milliseconds));
-    }
-}
-
-struct Zeros;
-
-impl Random for Zeros {
-    fn fill(&self, buffer: &mut [u8]) {
-        buffer.fill(0);
-    }
-}
-
-/// A world with the real clock.
-pub(crate) fn env() -> Env {
-    Env::new(Arc::new(RealClock(Instant::now())), Arc::new(Zeros), "test")
-}
 
 /// Options for a capture with that check.
 pub(crate) fn options(check: CheckLevel) -> CaptureOptions {

@@ -1,7 +1,6 @@
 //! Stores on real places and servers.
 #![allow(clippy::disallowed_methods, reason = "tests stand outside the injected world")]
 #![allow(clippy::unwrap_used, reason = "a test that fails should say where")]
-#![allow(clippy::print_stderr, reason = "a server that is missing is told of")]
 
 mod faults;
 mod google;

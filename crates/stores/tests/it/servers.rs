@@ -3,14 +3,15 @@
 //! `cargo xtask test` installs them. One that is not there makes its tests say so, by name, and end
 //! well: a person without them can still run the others.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::io::{Read, Seek, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lifeboat_core::secret::Secret;
 use lifeboat_stores::Options;
+use lifeboat_test_support::{free_port, installed, skipped};
 
 /// A key pair that every server takes: one refuses short ones.
 pub(crate) const KEY: &str = "AKIALIFEBOATTESTS001";
@@ -25,23 +26,10 @@ pub(crate) struct Server {
     folder: tempfile::TempDir,
 }
 
-/// Where the servers are installed.
-fn installed() -> PathBuf {
-    match rustix::process::geteuid().is_root() {
-        true => "/var/cache/lifeboat-tests".into(),
-        false => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/servers-of-tests"),
-    }
-}
-
 /// Says that a server is missing.
 fn missing(name: &str) -> Option<Server> {
-    eprintln!("skipped: {name} is not installed; `cargo xtask test` installs it");
+    skipped(&format!("{name} is not installed; `cargo xtask test` installs it"));
     None
-}
-
-/// A port that nobody has; servers cannot be told to choose one.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Server {
@@ -56,7 +44,7 @@ impl Server {
     }
 
     fn s3s_with(arguments: &[&str]) -> Option<Server> {
-        let program = installed().join("s3s-fs/bin/s3s-fs");
+        let program = installed("s3s-fs/bin/s3s-fs");
         if !program.exists() {
             return missing("s3s-fs");
         }
@@ -72,7 +60,7 @@ impl Server {
 
     /// moto behind TLS, with that certificate.
     pub(crate) fn moto_by_tls(certificate: &Path, key: &Path) -> Option<Server> {
-        let library = installed().join("moto");
+        let library = installed("moto");
         if !library.join("moto").exists() {
             return missing("moto");
         }
@@ -100,7 +88,7 @@ make_server("127.0.0.1", int(sys.argv[1]), app, threaded=True,
 
     /// moto: versions, object lock, storage classes; takes any signature.
     pub(crate) fn moto() -> Option<Server> {
-        let library = installed().join("moto");
+        let library = installed("moto");
         if !library.join("moto").exists() {
             return missing("moto");
         }
@@ -117,7 +105,7 @@ make_server("127.0.0.1", int(sys.argv[1]), app, threaded=True,
     /// moto that asks who it is: a bucket with object lock, and three pairs of keys. The first may
     /// do what a host that makes backups needs and no more, the second everything, the third read.
     pub(crate) fn moto_with_rights() -> Option<(Server, Vec<(String, String)>)> {
-        let library = installed().join("moto");
+        let library = installed("moto");
         if !library.join("moto").exists() || !library.join("boto3").exists() {
             missing("moto");
             return None;
@@ -158,7 +146,7 @@ for user, actions in [
 
     /// rclone: takes `If-None-Match` and overwrites all the same.
     pub(crate) fn rclone() -> Option<Server> {
-        let program = installed().join("rclone/bin/rclone");
+        let program = installed("rclone/bin/rclone");
         if !program.exists() {
             return missing("rclone");
         }
@@ -177,7 +165,7 @@ for user, actions in [
 
     /// Azurite: Azure Blob Storage.
     pub(crate) fn azurite() -> Option<Server> {
-        let program = installed().join("azurite/node_modules/.bin/azurite-blob");
+        let program = installed("azurite/node_modules/.bin/azurite-blob");
         if !program.exists() {
             return missing("Azurite");
         }
@@ -212,27 +200,25 @@ urllib.request.urlopen(request)
     }
 
     fn start(folder: tempfile::TempDir, command: impl Fn(&Path, u16) -> Command) -> Server {
-        for _ in 0..5 {
-            let port = free_port();
-            let address = SocketAddr::from(([127, 0, 0, 1], port));
-            let mut command = command(folder.path(), port);
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-            let mut child = command.spawn().unwrap();
-            let begun = Instant::now();
-            while begun.elapsed() < Duration::from_secs(60) {
-                if TcpStream::connect(address).is_ok() {
-                    return Server { child, address, folder };
-                }
-                // Another process may have been faster with the port.
-                if child.try_wait().unwrap().is_some() {
-                    break;
-                }
-                std::thread::sleep(Duration::from_millis(20));
+        let port = free_port();
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let mut command = command(folder.path(), port);
+        let mut said = tempfile::tempfile().unwrap();
+        let to = || said.try_clone().unwrap();
+        command.stdin(Stdio::null()).stdout(to()).stderr(to());
+        let child = command.spawn().unwrap();
+        let mut server = Server { child, address, folder };
+        let begun = Instant::now();
+        while TcpStream::connect(address).is_err() {
+            let ended = server.child.try_wait().unwrap();
+            if ended.is_some() || begun.elapsed() > Duration::from_secs(300) {
+                let mut words = String::new();
+                said.rewind().and_then(|()| said.read_to_string(&mut words)).unwrap();
+                panic!("a server could not be started, {command:?}: {ended:?}, {words}");
             }
-            let _ = child.kill();
-            let _ = child.wait();
+            std::thread::sleep(Duration::from_millis(20));
         }
-        panic!("a server could not be started");
+        server
     }
 
     /// Its process.

@@ -2,13 +2,12 @@
 //! and a configuration for clients that knows it as `backup-host`.
 
 use std::fs::{self, Permissions};
-use std::io::Write;
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use lifeboat_test_support::free_port;
 use tempfile::TempDir;
 
 const SERVER: &str = "/usr/sbin/sshd";
@@ -45,15 +44,11 @@ impl Sshd {
         fs::copy(folder.path().join("user_key.pub"), folder.path().join("authorized_keys"))
             .unwrap();
         fs::write(folder.path().join("more"), more).unwrap();
-        for _ in 0..5 {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            if let Some(listener) = listen(folder.path(), port, more, starter) {
-                let server = Sshd { folder, listener, port };
-                server.write_client_files();
-                return Some(server);
-            }
-        }
-        panic!("no server came up: {}", fs::read_to_string(folder.path().join("log")).unwrap());
+        let port = free_port();
+        let listener = listen(folder.path(), port, more, starter);
+        let server = Sshd { folder, listener, port };
+        server.write_client_files();
+        Some(server)
     }
 
     fn write_client_files(&self) {
@@ -133,7 +128,7 @@ impl Sshd {
     /// It comes back on the same port.
     pub(crate) fn restart(&mut self) {
         let more = fs::read_to_string(self.path("more")).unwrap();
-        self.listener = listen(self.folder.path(), self.port, &more, &[]).unwrap();
+        self.listener = listen(self.folder.path(), self.port, &more, &[]);
     }
 }
 
@@ -145,7 +140,7 @@ impl Drop for Sshd {
 
 /// Says that a test does not run, past the harness, which keeps what a passing test prints.
 pub(crate) fn skipped(test: &str, why: &str) {
-    std::io::stderr().write_all(format!("SKIPPED {test}: {why}\n").as_bytes()).unwrap();
+    lifeboat_test_support::skipped(&format!("{test}: {why}"));
 }
 
 /// The user of this process, whom the server lets in.
@@ -160,7 +155,7 @@ fn keygen(path: &Path) {
     assert!(command.status().unwrap().success());
 }
 
-fn listen(folder: &Path, port: u16, more: &str, starter: &[&str]) -> Option<Child> {
+fn listen(folder: &Path, port: u16, more: &str, starter: &[&str]) -> Child {
     let shown = folder.display();
     let config = format!(
         "Port {port}\nListenAddress 127.0.0.1\nHostKey {shown}/host_key\nPidFile none\n\
@@ -176,18 +171,18 @@ fn listen(folder: &Path, port: u16, more: &str, starter: &[&str]) -> Option<Chil
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = command.spawn().unwrap();
-    for _ in 0..200 {
+    for _ in 0..12_000 {
         if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
-            return Some(child);
+            return child;
         }
         if child.try_wait().unwrap().is_some() {
-            return None;
+            break;
         }
-        std::thread::sleep(Duration::from_millis(25));
+        std::thread::sleep(Duration::from_millis(10));
     }
     let _ = child.kill();
     let _ = child.wait();
-    None
+    panic!("no server came up: {:?}", fs::read_to_string(folder.join("log")));
 }
 
 fn kill(processes: &[u32]) {

@@ -1,7 +1,8 @@
 //! Each way to break something, and the alarm that is to come.
 
 use std::fs::{self, File, OpenOptions};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,7 @@ use jiff::SignedDuration;
 use lifeboat_core::env::Env;
 use lifeboat_core::{Error, Kind, Result};
 use lifeboat_postgres::CLUSTER_KIND;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::Break;
 use super::yard::{Ran, Yard, failed};
@@ -285,15 +287,20 @@ fn stale(env: &Env, yard: &Yard) -> Result<Alarm> {
 
 fn store_down(yard: &Yard) -> Result<Alarm> {
     let database = yard.made()?;
-    // A port that was free a moment ago: nobody listens there.
-    let port = TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .map_err(|error| failed("find a port for", &error))?
-        .port();
+    let (_held, port) = silent_port().map_err(|error| failed("find a port for", &error.into()))?;
     let endpoint = format!("http://127.0.0.1:{port}");
     let database = database.to_string_lossy().into_owned();
     let words = ["backup", &database, "--repo", "s3://rehearsal/down"];
     let ran = yard.run_behind(&[], &words, &[("AWS_ENDPOINT_URL", &endpoint)])?;
     let broken = format!("nobody answers at {endpoint}; it is tried again for a while");
     Ok(Alarm::of(broken, Kind::StoreUnavailable, ran))
+}
+
+/// A port at which nobody listens, and nobody else can while it is held.
+fn silent_port() -> rustix::io::Result<(OwnedFd, u16)> {
+    let (family, kind) = (AddressFamily::INET, SocketType::STREAM);
+    let socket = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
+    rustix::net::bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0))?;
+    let bound = SocketAddrV4::try_from(rustix::net::getsockname(&socket)?)?;
+    Ok((socket, bound.port()))
 }
