@@ -3,7 +3,7 @@
 //! The help texts of the command line and the comments on the fields of the configuration are
 //! the manual; these pages only print them, so they are never edited by hand.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -19,7 +19,7 @@ struct Page {
 }
 
 pub(crate) fn write() -> Result<()> {
-    for page in pages()? {
+    for page in pages(&built()?)? {
         if let Some(folder) = page.path.parent() {
             std::fs::create_dir_all(folder)?;
         }
@@ -31,9 +31,9 @@ pub(crate) fn write() -> Result<()> {
 }
 
 /// One line for each page that is not what the program writes.
-pub(crate) fn stale() -> Result<Vec<String>> {
+pub(crate) fn stale(program: &Path) -> Result<Vec<String>> {
     let mut stale = Vec::new();
-    for page in pages()? {
+    for page in pages(program)? {
         match std::fs::read_to_string(&page.path) {
             Ok(found) if found == page.text => {}
             Ok(_) => stale.push(format!("{}: is not what the program says", page.path.display())),
@@ -43,16 +43,21 @@ pub(crate) fn stale() -> Result<Vec<String>> {
     Ok(stale)
 }
 
-fn pages() -> Result<Vec<Page>> {
+/// Builds the program alone.
+pub(crate) fn built() -> Result<PathBuf> {
     let root = root();
     run(Command::new(env!("CARGO"))
         .args(["build", "--quiet", "--locked", "--package", "lifeboat"])
         .current_dir(&root))?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
-    let program = root.join(target).join("debug/lifeboat");
+    Ok(root.join(target).join("debug/lifeboat"))
+}
+
+fn pages(program: &Path) -> Result<Vec<Page>> {
+    let root = root();
     // A fixed width, so that the page does not depend on the terminal.
     let says = |arguments: &[&str]| {
-        output(Command::new(&program).args(arguments).env("COLUMNS", "100").current_dir(&root))
+        output(Command::new(program).args(arguments).env("COLUMNS", "100").current_dir(&root))
     };
     let manual = root.join("docs/manual");
     let schema: Value = serde_json::from_str(&says(&["config", "schema"])?)?;

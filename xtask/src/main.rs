@@ -13,6 +13,7 @@ mod packages;
 mod postgres;
 mod postgres_17;
 mod process;
+mod suite;
 mod test;
 mod tidy;
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::process::{is_there, run};
-use crate::{browser, corpora, object_storage, packages, postgres, root, tidy};
+use crate::{browser, corpora, object_storage, packages, postgres, root, suite, tidy};
 
 /// The programs that tests restore with and check units with, and the Debian packages that
 /// bring them.
@@ -27,9 +27,6 @@ const TOOLS: &[(&str, &str)] = &[
     ("xz", "xz-utils"),
 ];
 
-/// For so long salvage is given databases that were damaged in ways that nobody thought of.
-const FUZZ_S: u64 = 60;
-
 pub(crate) fn all() -> Result<()> {
     let began = Instant::now();
     install()?;
@@ -38,8 +35,14 @@ pub(crate) fn all() -> Result<()> {
     step("lints", || {
         cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])
     })?;
-    step("generated pages", tidy::check_generated)?;
-    step("tests", tests)?;
+    let mut built = None;
+    step("what is tested", || {
+        built = Some(suite::build()?);
+        Ok(())
+    })?;
+    let built = built.context("it was built")?;
+    step("generated pages", || tidy::check_generated(&built.lifeboat))?;
+    step("tests", || suite::run_all(built))?;
     step("documents of the code", || {
         let mut command = Command::new(env!("CARGO"));
         command.args(["doc", "--workspace", "--no-deps", "--locked", "--document-private-items"]);
@@ -58,20 +61,6 @@ pub(crate) fn install() -> Result<()> {
     step("damaged databases of the tests", corpora::install)?;
     step("browser of the tests", browser::install)?;
     step("components of the compiler", install_components)
-}
-
-/// Twice as many at once as there are cores: half of a test's time is waiting, for servers that
-/// start, for moments that must pass.
-fn tests() -> Result<()> {
-    let mut command = Command::new(env!("CARGO"));
-    // A run takes many minutes: it tells of all that fails, not of the first alone.
-    command.args(["test", "--workspace", "--locked", "--no-fail-fast"]);
-    if std::env::var_os("RUST_TEST_THREADS").is_none() {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        command.env("RUST_TEST_THREADS", (2 * cores).to_string());
-    }
-    command.env("LIFEBOAT_FUZZ_S", FUZZ_S.to_string());
-    run_there(&mut command)
 }
 
 fn step(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {

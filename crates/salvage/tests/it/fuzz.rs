@@ -1,5 +1,5 @@
 //! Damage of every kind to databases of every kind, new in each run, for as long as is allowed:
-//! `LIFEBOAT_FUZZ_S` seconds, a minute in `cargo xtask test`. A failure prints the seed of its
+//! `LIFEBOAT_FUZZ_S` seconds, 20 in `cargo xtask test`. A failure prints the seed of its
 //! round, which `LIFEBOAT_FUZZ_SEED` repeats.
 
 use std::collections::hash_map::RandomState;
