@@ -34,8 +34,8 @@ fn it_goes_on_with_the_tables_that_are_still_the_same() {
             "CREATE TABLE same(id INTEGER PRIMARY KEY, s TEXT UNIQUE);
              CREATE TABLE moves(id INTEGER PRIMARY KEY, s TEXT, same INT REFERENCES same);
              CREATE TABLE stays(id INTEGER PRIMARY KEY, same INT REFERENCES same);
-             INSERT INTO stays VALUES (1, 2);
-             INSERT INTO same VALUES (1, 'a'), (2, 'b'); INSERT INTO moves VALUES (1, 'x', 1)",
+             INSERT INTO same VALUES (1, 'a'), (2, 'b'); INSERT INTO stays VALUES (1, 2);
+             INSERT INTO moves VALUES (1, 'x', 1)",
         );
         let world = lifeboat_core::env::Env { crash: Arc::new(FailAt(point)), ..env() };
         let error = pair.migrate_in(&world, Options::default()).err().unwrap();
