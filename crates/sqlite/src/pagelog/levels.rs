@@ -122,7 +122,13 @@ impl LogThinner {
             Some(_) => HashSet::new(),
         };
         let packs = self.packing.packs(&chain.files, |at| going.contains(&at));
-        let over = self.packing.over(now, &chain).into_iter().cloned().collect();
+        // Of a pack that goes all goes with it.
+        let gone: HashSet<&ObjectName> = going.iter().map(|&at| &chain.files[at].object).collect();
+        let stays = |object: &&ObjectInfo| {
+            let pack = packing::covering(&chain, object).map(|at| &chain.packs[at].0.object);
+            pack.is_none_or(|pack| !gone.contains(pack))
+        };
+        let over = self.packing.over(now, &chain).into_iter().filter(stays).cloned().collect();
         Ok(Judged { chain, thin, states_after, waits, packs, over })
     }
 }
@@ -199,6 +205,15 @@ impl Judged<'_> {
         going
     }
 
+    /// What lies beside a pack with that name and is in it.
+    fn spare_of(&self, pack: &ObjectName) -> Vec<&ObjectInfo> {
+        let chain = &self.chain;
+        let is_in = |object: &&ObjectInfo| {
+            packing::covering(chain, object).is_some_and(|at| chain.packs[at].0.object == *pack)
+        };
+        chain.spare.iter().filter(is_in).collect()
+    }
+
     fn told(&self) -> Thinning {
         let Judged { chain, thin, states_after, waits, packs, over } = self;
         let merged = thin.way.iter().filter(|leg| matches!(leg, Leg::Merge(..))).count();
@@ -225,12 +240,16 @@ impl Judged<'_> {
         if is_thinned {
             let written = self.walk(env, &mut done)?;
             for (object, bytes) in self.going() {
-                env.proceed()?;
-                hold()?;
-                chain.repository.store().delete(object)?;
-                env.crash.pass("merge.deleted")?;
-                done.deleted += 1;
-                done.freed_bytes += bytes;
+                let spare = self.spare_of(object);
+                let own = spare.iter().rev().map(|one| (&one.name, one.bytes));
+                for (object, bytes) in own.chain([(object, bytes)]) {
+                    env.proceed()?;
+                    hold()?;
+                    chain.repository.store().delete(object)?;
+                    env.crash.pass("merge.deleted")?;
+                    done.deleted += 1;
+                    done.freed_bytes += bytes;
+                }
             }
             done.freed_bytes = done.freed_bytes.saturating_sub(written);
         }

@@ -80,7 +80,7 @@ impl Packing {
 }
 
 /// The pack in which the file is that an object holds, by its place.
-fn covering(chain: &Chain<'_>, object: &ObjectInfo) -> Option<usize> {
+pub(super) fn covering(chain: &Chain<'_>, object: &ObjectInfo) -> Option<usize> {
     let span = span_of(&object.name)?;
     let at = chain.packs.partition_point(|(pack, _)| pack.span.to <= span.from);
     chain.packs.get(at).filter(|(pack, _)| pack.span.from <= span.from).map(|_| at)
@@ -180,13 +180,16 @@ pub(super) fn remove_spare(
         env.proceed()?;
         is_packed(chain, object)
     });
-    let (mut deleted, mut freed_bytes) = (0, 0);
-    for (object, same) in over.iter().zip(same).rev() {
-        if !same? {
-            let message = format!("{} is not what the pack has of it", object.name);
-            let hint = "lifeboat verify says which of them is damaged";
-            return Err(Error::new(Kind::CheckFailed, message).hint(hint));
+    // What differs is seen before anything goes.
+    for (object, same) in over.iter().zip(same) {
+        match same {
+            Ok(true) => {}
+            Err(error) if error.kind() != Kind::CheckFailed => return Err(error),
+            _ => return unpack(env, chain, object).map(|()| (0, 0)),
         }
+    }
+    let (mut deleted, mut freed_bytes) = (0, 0);
+    for object in over.iter().rev() {
         hold()?;
         store.delete(&object.name)?;
         env.crash.pass("pack.deleted")?;
@@ -194,6 +197,37 @@ pub(super) fn remove_spare(
         freed_bytes += object.bytes;
     }
     Ok((deleted, freed_bytes))
+}
+
+/// A pack has something else than an object that is in it. If that one is sound and the pack is
+/// not, the pack goes: its files are all there, as what differs is looked for before any goes.
+fn unpack(env: &Env, chain: &Chain<'_>, object: &ObjectInfo) -> Result<()> {
+    let differs = || {
+        let message = format!("{} is not what the pack has of it", object.name);
+        let hint = "lifeboat verify says which of them is damaged";
+        Error::new(Kind::CheckFailed, message).hint(hint)
+    };
+    let (Some(span), Some(at)) = (span_of(&object.name), covering(chain, object)) else {
+        return Err(differs());
+    };
+    let is_sound = |file: LogObject| {
+        let content = whole(chain.repository, &file)?;
+        index_of(&file, &content).map(|index| index.is_some())
+    };
+    let (pack, _) = &chain.packs[at];
+    let all_there = (pack.span.from..pack.span.to).all(|from| {
+        let is_it = |one: &ObjectInfo| span_of(&one.name).is_some_and(|span| span.from == from);
+        chain.spare.iter().any(is_it)
+    });
+    let number = usize::try_from(span.from - pack.span.from).unwrap_or(usize::MAX);
+    let own = is_sound(LogObject::whole(object.clone(), span));
+    match (own, is_sound(LogObject::packed(pack, number))) {
+        (Ok(true), Err(error)) if error.kind() == Kind::CheckFailed && all_there => {
+            env.warn(&chain.base.name, &format!("{error}: it goes, and is made anew"));
+            chain.repository.store().delete(&pack.object)
+        }
+        _ => Err(differs()),
+    }
 }
 
 /// Whether a pack has what an object holds, to the byte. Of a pack that lies in others nothing is

@@ -103,38 +103,50 @@ fn verified(followed: &Followed) -> super::super::LogReport {
     super::super::verify(&followed.env, &log.repository, &log.folder, &log.base, None).unwrap()
 }
 
+/// Changes a byte of an object.
+fn damage(followed: &Followed, name: &ObjectName) {
+    let store = followed.follower.log.repository.store();
+    let mut bytes = Vec::new();
+    store.get(name, None).unwrap().read_to_end(&mut bytes).unwrap();
+    bytes[20] ^= 1;
+    store.delete(name).unwrap();
+    lifeboat_core::store::put_bytes(store, name, &bytes).unwrap();
+}
+
 #[test]
-fn what_differs_from_its_pack_does_not_go() {
-    let (followed, _) = log_of(5);
+fn what_differs_from_its_pack_does_not_go_and_a_damaged_pack_does() {
+    let (followed, base) = log_of(5);
     let thinner = LogThinner { resolution: None, packing: FOURS };
     thinned(&followed, thinner);
-    let chain = chain(&followed);
-    let (store, spare) = (chain.repository.store(), &chain.spare[2].name);
-    let mut bytes = Vec::new();
-    store.get(spare, None).unwrap().read_to_end(&mut bytes).unwrap();
-    bytes[20] ^= 1;
-    store.delete(spare).unwrap();
-    lifeboat_core::store::put_bytes(store, spare, &bytes).unwrap();
+    let pack = chain(&followed).packs[0].0.object.clone();
+    damage(&followed, &pack);
+    assert_eq!(thinned(&followed, thinner).1.deleted, 0);
+    assert_eq!((chain(&followed).packs.len(), chain(&followed).size().0), (0, 5));
+    restore(&followed, &base, 1..=5);
+    assert_eq!(thinned(&followed, thinner).1.packed, 4);
+    let spare = chain(&followed).spare[2].name.clone();
+    damage(&followed, &spare);
     let log = &followed.follower.log;
     let logs: (&[&Manifest], &Manifest) = (&[&log.base], &log.base);
     let hold = &mut || Ok(());
     let thinning = thinner.thin(&followed.env, &log.repository, &log.folder, logs, hold);
     assert_eq!(thinning.unwrap_err().kind(), Kind::CheckFailed);
-    assert!(store.head(spare).unwrap().is_some());
+    assert_eq!(chain(&followed).spare.len(), 4);
 }
 
 #[test]
 fn a_pack_goes_when_all_of_its_states_are_old_and_not_before() {
     let (followed, base) = log_of(10);
     let packs = LogThinner { resolution: None, packing: FOURS };
-    thinned(&followed, packs);
+    // What is in the packs lies beside them still, and goes with them.
     thinned(&followed, packs);
     // Of the states up to the sixth one is kept: the second pack begins before and ends behind.
     let at = |position| chain(&followed).at(position).unwrap().until.as_millisecond();
     let all_ms = (at(10) - at(6)) as u64;
     let resolution = |all_ms| Some(Resolution { all_ms, minutely_ms: all_ms, hourly_ms: 1 << 40 });
     let (plan, done) = thinned(&followed, LogThinner { resolution: resolution(all_ms), ..packs });
-    assert_eq!((done.merged, done.deleted, plan.files), (1, 1, (4, 4)), "{plan:?}");
+    assert_eq!((done.merged, plan.files), (1, (4, 4)), "{plan:?}");
+    assert_eq!((done.deleted, chain(&followed).spare.len()), (9, 0));
     let left: Vec<u64> = chain(&followed).positions();
     assert_eq!(left, [4, 5, 6, 7, 8, 9, 10]);
     restore(&followed, &base, left.into_iter());
