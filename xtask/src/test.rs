@@ -52,8 +52,8 @@ pub(crate) fn all() -> Result<()> {
     Ok(())
 }
 
-/// Installs what the tests need and is missing here: what each of them can do without is named where
-/// it cannot be had, and everything else ends it.
+/// Installs what the tests need and is missing here: what each of them can do without is named
+/// where it cannot be had, and everything else ends it.
 pub(crate) fn install() -> Result<()> {
     step("tools of the tests", install_tools)?;
     step("servers of the tests", postgres::install)?;

@@ -326,7 +326,8 @@ struct ArmedPoints {
 /// For how long a process is held.
 enum Pause {
     Milliseconds(u64),
-    /// While a file is there, which the process makes when it comes to the point for the first time.
+    /// While a file is there, which the process makes when it comes to the point for the first
+    /// time.
     File(PathBuf, AtomicBool),
 }
 

@@ -26,7 +26,8 @@
 //! | `add_news` | what is new, with care, while a state is held |
 //! | `outrun` | when that is not possible |
 //! | `rush` | the same where the application writes so fast that no state may be held |
-//! | `collected`, `rest` | what was collected of it, and what was left to be read when it is stored |
+//! | `collected`, `rest` | what was collected of it, and what was left to be read when it is stored
+//! |
 //! | `catch_up` | comparing all pages of such a database |
 //! | `stamp` | whether the files of a database were written since |
 //! | `known` | where in a `-wal` a follower stands, and earlier versions of pages |

@@ -2,8 +2,8 @@
 //!
 //! Never by this process: while it has such a file open for writing, a test beside may start a
 //! child, which holds all that is open here until it becomes another program. For that moment the
-//! kernel refuses to run the file ("Text file busy"), whatever its name became meanwhile. So another
-//! process writes it, of which nobody starts children.
+//! kernel refuses to run the file ("Text file busy"), whatever its name became meanwhile. So
+//! another process writes it, of which nobody starts children.
 
 use std::io::Write;
 use std::path::Path;

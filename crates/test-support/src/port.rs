@@ -1,8 +1,8 @@
 //! Ports for servers that cannot be told to choose one.
 //!
 //! A port that the kernel chose and that was given back may be taken before the server has it: by a
-//! test beside, or by any connection, whose own end gets a port of the same range. So ports are taken
-//! from outside that range, and each is locked for as long as this process lives.
+//! test beside, or by any connection, whose own end gets a port of the same range. So ports are
+//! taken from outside that range, and each is locked for as long as this process lives.
 
 use std::fs::{self, File};
 use std::net::TcpListener;

@@ -246,7 +246,8 @@ fn any_second_of_a_lost_database_comes_back() {
     let shown = restored(&world, &["--at", &at]);
     assert!(shown > 0 && committed[shown - 1] <= at_ms, "nothing younger than was asked for");
     // The resolution, as it is printed: what is missing was committed later than that, and that is
-    // at most two seconds before the moment that was asked for, on a machine that does nothing else.
+    // at most two seconds before the moment that was asked for, on a machine that does nothing
+    // else.
     let resolution_ms = if is_long() { 2_000 } else { 60_000 };
     let plan = ["restore", "app", "--to", "x.db", "--at", &at, "--dry-run"];
     let plan = world.repo(&plan).expect(0).out;

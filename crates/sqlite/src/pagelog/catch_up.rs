@@ -103,7 +103,8 @@ impl Follower {
         Ok(is_compared && self.is_caught_up(env, rush)?)
     }
 
-    /// Whether all is known: what was written to the file while it was read is in the `-wal` by now.
+    /// Whether all is known: what was written to the file while it was read is in the `-wal` by
+    /// now.
     fn is_caught_up(&mut self, env: &Env, rush: &mut Rush) -> Result<bool> {
         // No turn may be over before all is being stored.
         rush.keeps = true;

@@ -142,8 +142,8 @@ fn nor_where_more_changed_than_waits_for_it() {
     while_compared(6);
 }
 
-/// While a store hangs, a writer in a hurry goes on as it likes: its `-wal` begins anew, and of what
-/// is too much for memory nothing is missing in the end.
+/// While a store hangs, a writer in a hurry goes on as it likes: its `-wal` begins anew, and of
+/// what is too much for memory nothing is missing in the end.
 #[test]
 fn a_writer_in_a_hurry_is_not_held_by_a_store_that_hangs() {
     let store = Hanging::default();
