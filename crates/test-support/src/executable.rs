@@ -51,7 +51,12 @@ mod tests {
                         let mut child = Command::new("true");
                         use std::os::unix::process::CommandExt as _;
                         // SAFETY: it waits, and touches nothing.
-                        unsafe { child.pre_exec(|| Ok(std::thread::yield_now())) };
+                        unsafe {
+                            child.pre_exec(|| {
+                                std::thread::yield_now();
+                                Ok(())
+                            })
+                        };
                         child.status().unwrap();
                     }
                 });

@@ -95,7 +95,7 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
             writes += 1;
         }
         memory.push(memory_of(agent.0.id()));
-        if memory.len() as u64 % SCRAPED_EVERY_S == 0 {
+        if (memory.len() as u64).is_multiple_of(SCRAPED_EVERY_S) {
             ask(&address, "/metrics", None)?;
         }
     }

@@ -411,11 +411,14 @@ impl Rush {
     }
 }
 
+/// The version before of each page of a batch, where it can be had.
+type Befores = Vec<Option<Arc<Vec<u8>>>>;
+
 /// Encodes the pages of a batch, each with the number of differences that its version before is
 /// made of. What holds those that were left is let go then.
 fn encode_all(
     env: &Env,
-    (batch, befores, rest): (&Collected, Vec<Option<Arc<Vec<u8>>>>, Option<Rest>),
+    (batch, befores, rest): (&Collected, Befores, Option<Rest>),
     depths: &[u8],
     page_bytes: usize,
     mut writer: LogWriter,

@@ -1,5 +1,6 @@
 //! Packs: a log of many states has few objects, each state comes back, and what is packed goes late
 //! and never before it was compared.
+#![allow(clippy::disallowed_methods)] // real time is measured
 
 use std::fs::File;
 use std::sync::atomic::{AtomicI64, Ordering};
