@@ -43,7 +43,7 @@ fn the_page_of_the_demo_shows_what_is_broken_and_leaves_nothing() {
     let mut visitor = Visitor::at(address.strip_prefix("http://").unwrap());
     let entered = visitor.post("/login", &[("link", secret)]).to("/");
     visitor.take_cookie(&entered);
-    let shown = visitor.get("/").expect(200).has("1 of 5 sources break their promise");
+    let shown = visitor.get("/").expect(200).has("1 of 5 sources breaks its promise");
     let shown = shown.has("it was never backed up here").has("lifeboat backup accounts");
     assert!(!shown.body.contains("No agent runs"), "{}", shown.body);
     visitor.get("/runs").expect(200).has("backup-chat");
