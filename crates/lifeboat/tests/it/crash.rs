@@ -26,8 +26,9 @@ fn points(prefix: &str) -> Vec<&'static str> {
 fn every_point_belongs_to_a_run_that_is_tested_here() {
     // Those of a prune are tried in `prune.rs`, those of an increment in `increments.rs`, those of
     // a server's log in `wal.rs`, those of a cluster's restore in `cluster_restore.rs`, those of a
-    // copy in `copy.rs`, of a standby in `standby.rs`, of thinning a log in `thinning.rs`, of a
-    // drill in `drill.rs`, of a migration in that crate's `resume.rs`.
+    // copy in `copy.rs`, of a standby in `standby.rs`, of thinning a log in `thinning.rs`, of
+    // packing one in the simulation, of a drill in `drill.rs`, of a migration in that crate's
+    // `resume.rs`.
     let ours = ["adopt.", "backup.", "restore.", "undo."];
     let elsewhere = [
         "increment.",
@@ -38,6 +39,7 @@ fn every_point_belongs_to_a_run_that_is_tested_here() {
         "copy.",
         "standby.",
         "merge.",
+        "pack.",
         "drill.",
         "migrate.",
     ];

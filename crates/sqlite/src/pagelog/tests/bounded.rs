@@ -23,9 +23,24 @@ impl Hanging {
         self.1.1.notify_all();
     }
 
+    /// Hangs until what this returns is dropped: also by a test that fails, whose threads would
+    /// wait for ever.
+    fn hang_here(&self) -> Hangs<'_> {
+        self.hang(true);
+        Hangs(self)
+    }
+
     fn wait_for_one(&self) {
         let (state, changed) = &*self.1;
         drop(changed.wait_while(state.lock().unwrap(), |(_, waiting)| *waiting == 0).unwrap());
+    }
+}
+
+struct Hangs<'a>(&'a Hanging);
+
+impl Drop for Hangs<'_> {
+    fn drop(&mut self) {
+        self.0.hang(false);
     }
 }
 
@@ -75,7 +90,8 @@ fn is_held(application: &Connection) -> bool {
 fn write_until_let_go(application: &Connection, path: &Path) {
     application.execute_batch("PRAGMA busy_timeout = 0").unwrap();
     let mut wal_bytes = 0;
-    while wal_bytes < BOUND {
+    // One of these takes three pages and their parents: none reaches the bound.
+    while wal_bytes + 32_000 < BOUND {
         assert!(is_held(application), "it is let go at {wal_bytes} bytes");
         let rows = "INSERT INTO t(b) SELECT hex(randomblob(4000))";
         application.execute_batch(rows).unwrap();
@@ -109,15 +125,15 @@ fn while_compared(rows: usize) {
     }
     followed.run("PRAGMA wal_checkpoint(TRUNCATE)");
     followed.run("INSERT INTO t(b) VALUES('x')");
-    store.hang(true);
     let wal = followed.path.with_file_name("app.db-wal");
     let (env, application) = (&followed.env, &followed.application);
     let follower = &mut followed.follower;
     let looked = std::thread::scope(|scope| {
+        let hangs = store.hang_here();
         let looking = scope.spawn(|| follower.step(env));
         store.wait_for_one();
         write_until_let_go(application, &wal);
-        store.hang(false);
+        drop(hangs);
         looking.join().unwrap()
     });
     // Where not all was read before, it is no state, and they are compared without holding one.
@@ -162,10 +178,10 @@ fn a_writer_in_a_hurry_is_not_held_by_a_store_that_hangs() {
         followed.follower.step(&followed.env).unwrap();
     }
     followed.write();
-    store.hang(true);
     let (env, application) = (&followed.env, &followed.application);
     let follower = &mut followed.follower;
     std::thread::scope(|scope| {
+        let hangs = store.hang_here();
         let looking =
             scope.spawn(|| while !matches!(follower.step(env).unwrap(), Step::Added(_)) {});
         store.wait_for_one();
@@ -176,7 +192,7 @@ fn a_writer_in_a_hurry_is_not_held_by_a_store_that_hangs() {
                 std::thread::sleep(std::time::Duration::from_millis(1));
             }
         }
-        store.hang(false);
+        drop(hangs);
         looking.join().unwrap();
     });
     followed.write();
