@@ -36,8 +36,12 @@ const SETTINGS: &[&str] = &[
     "max_connections=20",
     "log_min_messages=error",
 ];
+/// Ends a server when its standard input does. Of a server that has not yet set its own, the signal
+/// that ends it at once is ignored, as by all that a shell starts behind itself, and the other one
+/// is its end; later the second goes before the first.
 const STARTER: &str = "folder=$1; shift; \"$@\" & server=$!; cat >/dev/null; \
-    kill -QUIT $server 2>/dev/null; wait $server; rm -rf -- \"$folder\"";
+    kill -TERM $server 2>/dev/null; kill -QUIT $server 2>/dev/null; wait $server; \
+    rm -rf -- \"$folder\"";
 
 /// A running server of our own. Stopped and removed when dropped.
 pub struct ThrowAwayCluster {

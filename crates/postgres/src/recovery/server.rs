@@ -30,7 +30,7 @@ const STOP_TIMEOUT_MS: u64 = 300_000;
 /// A shell that ends with the server, and ends it when our end of a pipe closes: because we say so,
 /// fail or are killed.
 const STARTER: &str = "folder=$1; shift; exec 3<&0; \"$@\" 3<&- </dev/null & server=$!; \
-    { cat <&3 >/dev/null; kill -QUIT $server 2>/dev/null; \
+    { cat <&3 >/dev/null; kill -TERM $server 2>/dev/null; kill -QUIT $server 2>/dev/null; \
     while kill -0 $server 2>/dev/null; do sleep 0.1; done; rm -rf -- \"$folder\"; } & watch=$!; \
     exec 3<&-; wait $server; status=$?; kill $watch 2>/dev/null; exit $status";
 const SETTINGS: &[(&str, &str)] = &[

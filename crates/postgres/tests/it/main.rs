@@ -14,3 +14,4 @@ mod restore;
 mod rights;
 mod shop;
 mod support;
+mod throw_away;
