@@ -168,7 +168,8 @@ impl Recovery<'_> {
             )
             .hint("restore from another backup: lifeboat list");
         }
-        if has("No space left on device") {
+        // Of a page for which half the space was left it is said how much of it was written.
+        if has("No space left on device") || has(": wrote only ") {
             let data = self.place.data.display();
             let message = format!("no space is left at {data}: {}", last_words(said));
             return Error::new(Kind::NoSpace, message).hint(
