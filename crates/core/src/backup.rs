@@ -584,16 +584,18 @@ fn damaged(check: &CheckReport, location: &str) -> Error {
     let lines: Vec<&str> = check.damage.iter().take(3).map(String::as_str).collect();
     let more = check.damage.len().saturating_sub(lines.len());
     let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
+    // What could not even be opened was not checked by anything that has a name.
+    let by = match check.what.is_empty() {
+        true => String::new(),
+        false => format!("{} found: ", check.what.join(", ")),
+    };
     Error::new(
         Kind::CheckFailed,
-        format!(
-            "{location} is damaged: {} found: {}{more}",
-            check.what.join(", "),
-            lines.join("; ")
-        ),
+        format!("{location} is damaged: {by}{}{more}", lines.join("; ")),
     )
     .hint(
         "no backup was made, older ones are untouched. To keep a copy of what is there: \
-         lifeboat backup --check none. To go back: lifeboat restore",
+         lifeboat backup --check none. To go back: lifeboat restore. To get out what can be \
+         read: lifeboat salvage",
     )
 }

@@ -1,10 +1,12 @@
 //! `lifeboat run`: the agent, and the follower of SQLite databases, by which new commits are in the
 //! repositories at once.
 
+mod retries;
 mod thinning;
 mod turns;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc::channel;
 use std::sync::{Mutex, PoisonError};
@@ -18,6 +20,7 @@ use lifeboat_sqlite::pagelog::{FollowBounds, FollowRequest, Follower, Increment,
 use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
+use self::retries::Retries;
 use self::thinning::Thinning;
 use self::turns::Turns;
 use super::backup::{Choices, chosen, request};
@@ -36,8 +39,6 @@ use crate::ui::{report, units};
 const TARGETS_EVERY_MS: u64 = 10_000;
 /// After so many looks a follower asks whether there is a newer backup to follow.
 const CURRENT_EVERY_LOOKS: u32 = 60;
-/// How long a database that failed is left alone: doubled each time, up to the second.
-const RETRY_MS: (u64, u64) = (1_000, 60_000);
 
 /// Run all that is scheduled, and follow SQLite databases
 ///
@@ -110,8 +111,7 @@ struct Job<'a> {
 #[derive(Default)]
 struct Followed {
     follower: Option<Follower>,
-    failures: u32,
-    retry_at_ms: u64,
+    retries: Retries,
     looks: u32,
     /// The last thing that was done was a backup.
     is_backed_up: bool,
@@ -354,21 +354,29 @@ impl Job<'_> {
     fn look(&self, env: &Env, bounds: FollowBounds) -> Told {
         let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
         let now_ms = env.clock.monotonic_ms();
-        if now_ms < followed.retry_at_ms {
+        let path = self.target.path.as_deref().unwrap_or(Path::new(""));
+        if followed.follower.is_none() && !followed.retries.is_due(now_ms, path) {
             return Told::Nothing;
         }
         match self.step(env, bounds, &mut followed) {
             Ok(told) => {
-                (followed.failures, followed.retry_at_ms) = (0, 0);
+                match &told {
+                    Told::Began(..) => followed.retries.followed(),
+                    _ => followed.retries.passed(),
+                }
                 told
             }
             Err(error) => {
                 // Whatever it knew may be wrong now: it begins anew.
                 followed.follower = None;
-                followed.failures += 1;
-                let pause_ms = (RETRY_MS.0 << followed.failures.min(10)).min(RETRY_MS.1);
-                followed.retry_at_ms = now_ms + pause_ms;
-                Told::Failed(error.context(format!("`{}` is not followed", self.target.name)))
+                let error = error.context(format!("`{}` is not followed", self.target.name));
+                let is_damage = error.kind() == Kind::CheckFailed;
+                let damage_ms = if is_damage { env.elapsed_ms(now_ms) } else { 0 };
+                let times_ms = (env.clock.monotonic_ms(), damage_ms);
+                match followed.retries.failed(times_ms, path, &in_full(&error)) {
+                    true => Told::Failed(error),
+                    false => Told::Nothing,
+                }
             }
         }
     }
@@ -420,9 +428,10 @@ impl Job<'_> {
 
     /// The next look begins to follow this backup.
     fn back_up(&self, env: &Env, why: String, followed: &mut Followed) -> Result<Told> {
-        followed.is_backed_up = true;
         let repository = self.place.open_or_create(env)?;
-        backup::run(env, &repository, &self.request)?;
+        backup::run(env, &repository, &self.request)
+            .map_err(|error| error.context(format!("it needs a backup ({why}), which failed")))?;
+        followed.is_backed_up = true;
         Ok(Told::BackedUp(why))
     }
 }
@@ -456,6 +465,14 @@ fn note(session: &Session, job: &Job<'_>, told: &Told) {
             }
         }
     }
+}
+
+/// An error with its causes, and what mends it, in one line.
+fn in_full(error: &Error) -> String {
+    let causes = report::causes(error);
+    let causes: String = causes.iter().map(|cause| format!(": {cause}")).collect();
+    let hint = error.hint_text().map(|hint| format!(" ({hint})")).unwrap_or_default();
+    format!("{error}{causes}{hint}")
 }
 
 /// Says what a look led to; the result for programs, where there is one.
@@ -499,9 +516,7 @@ fn tell(session: &Session, job: &Job<'_>, told: &Told) -> Option<Value> {
             }));
         }
         Told::Failed(error) => {
-            let causes: String =
-                report::causes(error).iter().map(|cause| format!(": {cause}")).collect();
-            printer.warning(&name, &format!("{error}{causes}"));
+            printer.warning(&name, &in_full(error));
             return Some(json!({
                 "source": job.target.name, "repository": job.place.url, "outcome": "failed",
                 "error": report::as_json(error),

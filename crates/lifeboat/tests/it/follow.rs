@@ -629,3 +629,25 @@ fn what_cannot_be_followed_is_said() {
     wait_for("the agent", || world.repo(&["run", "app.db", "--once"]).code == 11);
     agent.terminate();
 }
+
+/// A database that is torn gets no backup, which it would need to be followed: that is said with
+/// what was found and what mends it. The one that takes its place is followed at once.
+#[test]
+fn a_damaged_database_is_said_to_be_damaged_and_a_whole_one_in_its_place_is_followed() {
+    let world = World::new();
+    let path = world.path("data/app.db");
+    let whole = world.database("whole.db", 2_000);
+    fs::copy(&whole, &path).unwrap();
+    let torn = fs::metadata(&path).unwrap().len() / 8192 * 4096;
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(torn).unwrap();
+    let once = world.repo(&["run", "app.db", "--once"]).expect(20);
+    let once = once.says("it needs a backup (there is no sound backup of it yet), which failed");
+    once.says("is damaged: quick_check found: the file ends after").says("lifeboat salvage");
+    let agent = Agent::start(&world, &["app.db"]);
+    let said = || fs::read_to_string(world.path("agent.log")).unwrap();
+    wait_for("what is wrong with it", || said().contains("is damaged"));
+    fs::rename(&whole, &path).unwrap();
+    wait_for("the whole one", || said().contains("following app"));
+    agent.terminate();
+    assert_eq!(said().matches("is not followed").count(), 1, "{}", said());
+}

@@ -228,7 +228,7 @@ fn where_nothing_can_be_added_to_a_backup_is_made() {
     let world = World::new();
     let path = world.database("app.db", 2_000);
     let plan = world.repo(&["backup", "app.db", "--incremental", "--dry-run"]).expect(0);
-    assert!(plan.out.contains("make a backup instead: there is no backup of it yet"));
+    assert!(plan.out.contains("make a backup instead: there is no sound backup of it yet"));
     let first = world.repo(&["backup", "app.db", "--incremental", "--json"]).expect(0);
     assert_eq!(first.json()[0]["outcome"], "committed");
     let plan = world.repo(&["backup", "app.db", "--incremental", "--dry-run"]).expect(0);

@@ -89,6 +89,9 @@ pub struct Increment {
     pub elapsed_ms: u64,
 }
 
+/// Why a backup is needed where there is none, or none but of a database that was damaged.
+const NO_BASE: &str = "there is no sound backup of it yet";
+
 /// A log that can be added to, and the versions of its pages.
 pub(crate) struct Ready<'a> {
     pub(crate) log: OpenLog,
@@ -116,7 +119,7 @@ pub fn plan(
             let (entry, _) = repository.source_entry(folder)?;
             ready(env, repository, folder, base_of(&entry))?
         }
-        None => Err("there is no backup of it yet".to_owned()),
+        None => Err(NO_BASE.to_owned()),
     };
     let base = match found {
         Ok(ready) => {
@@ -185,7 +188,7 @@ pub(crate) fn ready<'a>(
     folder: &str,
     base: Option<&Manifest>,
 ) -> Result<Result<Ready<'a>, String>> {
-    let Some(base) = base else { return Ok(Err("there is no backup of it yet".to_owned())) };
+    let Some(base) = base else { return Ok(Err(NO_BASE.to_owned())) };
     let name = &base.name;
     // Nothing may lie beside sealed backups that tells what is in them, or that others can open.
     let sealed_to =
