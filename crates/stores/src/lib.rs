@@ -37,7 +37,9 @@ pub fn open(env: &Env, url: &str, options: &Options) -> Result<Arc<dyn Store>> {
         }
         Some(("sftp", _)) => {
             let address = SftpAddress::parse(url)?;
-            let address = address.with_ssh_config(options.ssh_config.as_deref());
+            let address = address
+                .with_ssh_config(options.ssh_config.as_deref())
+                .with_timeout_ms(options.timeout_ms);
             Ok(Arc::new(SftpStore::new(env, address)))
         }
         _ if object::is_url(url) => Ok(Arc::new(BucketStore::open(env, url, options)?)),

@@ -86,7 +86,8 @@ pub struct Options {
     pub download_bytes_per_s: Option<u64>,
     /// How many requests may be under way.
     pub requests_at_once: Option<usize>,
-    /// How long nothing at all may happen on a connection, in milliseconds.
+    /// How long nothing at all may happen on a connection, and how long a server that has not
+    /// answered yet is tried, in milliseconds.
     pub timeout_ms: Option<u64>,
     /// Whether a server elsewhere may be spoken to without TLS.
     pub allow_http: bool,

@@ -20,14 +20,14 @@ use lifeboat_stores::{SftpAddress, SftpStore, conformance};
 use sshd::{Sshd, skipped, user};
 
 /// Real time, in which waiting goes ten times faster.
-struct Hasty(AtomicU64);
+struct Hasty(AtomicU64, std::time::Instant);
 
 impl Clock for Hasty {
     fn now(&self) -> jiff::Timestamp {
         jiff::Timestamp::now()
     }
     fn monotonic_ms(&self) -> u64 {
-        0
+        self.1.elapsed().as_millis() as u64
     }
     fn sleep_ms(&self, milliseconds: u64) {
         self.0.fetch_add(milliseconds, Ordering::Relaxed);
@@ -46,7 +46,8 @@ impl Random for Numbers {
 }
 
 fn env() -> Env {
-    Env::new(Arc::new(Hasty(AtomicU64::new(0))), Arc::new(Numbers(AtomicU64::new(1))), "host")
+    let clock = Hasty(AtomicU64::new(0), std::time::Instant::now());
+    Env::new(Arc::new(clock), Arc::new(Numbers(AtomicU64::new(1))), "host")
 }
 
 fn name(text: &str) -> ObjectName {
@@ -239,6 +240,19 @@ fn a_host_that_is_down_is_tried_again_and_then_an_error() {
     assert!(format!("{error:?}").contains("Connection refused"), "{error:?}");
     server.restart();
     put_bytes(&store(&server, "repository"), &name("a/b"), b"x").unwrap();
+}
+
+/// It takes connections and says nothing: one attempt takes the whole limit, and there is no other.
+#[test]
+fn a_host_that_never_says_a_word_is_given_up_after_the_limit_that_is_set() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("sftp://nobody@{}/x", silent.local_addr().unwrap());
+    let address = SftpAddress::parse(&url).unwrap().with_timeout_ms(Some(1_000));
+    let error = failure(&SftpStore::new(&env(), address));
+    assert_eq!(error.kind(), Kind::StoreUnavailable);
+    assert!(error.message().ends_with("cannot be reached"), "{error:?}");
+    silent.set_nonblocking(true).unwrap();
+    assert_eq!(silent.incoming().take_while(Result::is_ok).count(), 1);
 }
 
 #[test]

@@ -142,7 +142,9 @@ pub(crate) struct RepositoryConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = 16)]
     pub(crate) requests_at_once: Option<usize>,
-    /// For buckets: how long nothing at all may happen on a connection. Default: "30s".
+    /// For buckets and hosts that are reached by SSH: how long nothing at all may happen on a
+    /// connection. A server that has not answered yet is given up after that time, whatever is tried
+    /// again. Default: "30s"; a host by SSH that was reached may be silent for "2m".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"30s")]
     pub(crate) timeout: Option<Text<Period>>,
@@ -301,7 +303,7 @@ impl RepositoryConfig {
             ("upload_limit", self.upload_limit.is_some(), ALL),
             ("download_limit", self.download_limit.is_some(), ALL),
             ("requests_at_once", self.requests_at_once.is_some(), ALL),
-            ("timeout", self.timeout.is_some(), ALL),
+            ("timeout", self.timeout.is_some(), &["s3", "gs", "az", "sftp"]),
             ("allow_http", self.allow_http, ALL),
             ("ca_certificate", self.ca_certificate.is_some(), ALL),
         ]

@@ -27,7 +27,7 @@ fn in_bucket(endpoint: &str) -> World {
     assert!(Command::new("chmod").arg("600").arg(&secret).status().unwrap().success());
     world.configure(&format!(
         "[repository.far]\nurl = \"s3://{BUCKET}/chat\"\nendpoint = \"{endpoint}\"\n\
-         access_key_id = \"{KEY}\"\nsecret_access_key = {{ file = \"{}\" }}\ntimeout = \"2s\"\n\
+         access_key_id = \"{KEY}\"\nsecret_access_key = {{ file = \"{}\" }}\ntimeout = \"10s\"\n\
          [source.app]\nsqlite = \"{}\"\n",
         secret.display(),
         world.text("data/app.db"),

@@ -20,7 +20,7 @@ fn world_in(endpoint: &str, bucket: &str) -> World {
     assert!(chmod.arg("600").arg(&secret).status().unwrap().success());
     world.configure(&format!(
         "[repository.bucket]\nurl = \"s3://{bucket}/chat\"\nendpoint = \"{endpoint}\"\n\
-         access_key_id = \"{KEY}\"\nsecret_access_key = {{ file = \"{}\" }}\ntimeout = \"3s\"\n\
+         access_key_id = \"{KEY}\"\nsecret_access_key = {{ file = \"{}\" }}\ntimeout = \"30s\"\n\
          [source.app]\nsqlite = \"{}\"\nkeep = {{ last = 1 }}\n",
         secret.display(),
         world.text("data/app.db"),
@@ -66,6 +66,9 @@ fn wrong_credentials_and_missing_buckets_are_exit_code_13_with_what_mends_them()
     let world = world_in(&format!("http://{}", server.address), "nobody-has-it");
     world.run(&["backup"]).expect(13).says("create the bucket");
     let unreachable = self::world("http://127.0.0.1:1");
+    let config = unreachable.path("home/config/lifeboat/config.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(config, text.replace("\"30s\"", "\"1s\"")).unwrap();
     unreachable.run(&["backup"]).expect(13).says("endpoint");
 }
 

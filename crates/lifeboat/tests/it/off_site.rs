@@ -49,11 +49,12 @@ fn a_host_that_is_not_there_fails_the_run_with_its_own_exit_code() {
     let Some(mut server) = Sshd::start("a_host_that_is_not_there", "") else { return };
     let world = World::new();
     world.database("app.db", 10);
-    configure(&world, &server, "");
+    configure(&world, &server, "timeout = \"1s\"");
     server.stop();
     let ran = world.run(&["backup", "app"]).expect(13);
     ran.says("cannot be reached").says("Connection refused");
     server.restart();
+    configure(&world, &server, "");
     server.configure_client("other_key", "known_hosts", "");
     world.run(&["backup", "app"]).expect(13).says("does not let us in").says("ssh-copy-id");
     server.configure_client("user_key", "no_known_hosts", "");

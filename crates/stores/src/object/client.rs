@@ -44,15 +44,19 @@ fn limits(options: &Options) -> Limits {
         requests_at_once: options.requests_at_once.unwrap_or(REQUESTS_AT_ONCE),
         upload_bytes_per_s: options.upload_bytes_per_s,
         download_bytes_per_s: options.download_bytes_per_s,
-        timeout_ms: options.timeout_ms.unwrap_or(TIMEOUT_MS),
+        timeout_ms: timeout_ms(options),
     }
+}
+
+fn timeout_ms(options: &Options) -> u64 {
+    options.timeout_ms.unwrap_or(TIMEOUT_MS)
 }
 
 /// The client that sends requests, ours and those of the library.
 fn http(endpoint: &str, options: &Options) -> Result<reqwest::Client> {
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("lifeboat/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(CONNECT_TIMEOUT)
+        .connect_timeout(CONNECT_TIMEOUT.min(Duration::from_millis(timeout_ms(options))))
         .redirect(reqwest::redirect::Policy::none())
         // A connection that a server closed meanwhile costs an attempt.
         .pool_idle_timeout(Duration::from_secs(20));

@@ -8,7 +8,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -72,6 +72,9 @@ pub(super) struct Wire {
     up: Pace,
     down: Pace,
     timeout: Duration,
+    /// The server has answered before. One that never has may not be there at all: it is given up
+    /// when the time is over, and not after as many attempts as one that will come again.
+    is_known: AtomicBool,
     /// What is added to a request that completes an object of several parts, so that it replaces
     /// none.
     completion: Option<(HeaderName, HeaderValue)>,
@@ -104,6 +107,7 @@ impl Wire {
             up: Pace::new(env, limits.upload_bytes_per_s),
             down: Pace::new(env, limits.download_bytes_per_s),
             timeout: Duration::from_millis(limits.timeout_ms),
+            is_known: AtomicBool::new(false),
             completion,
             ahead_s: AtomicI64::new(NOT_TOLD),
             counts: Counts::default(),
@@ -112,6 +116,7 @@ impl Wire {
 
     /// A request to the store: again and again, until it has an answer that counts.
     async fn ask(self: &Arc<Self>, request: Sent) -> Result<HttpResponse, HttpError> {
+        let begun_ms = self.env.clock.monotonic_ms();
         let mut failed = 0;
         loop {
             // Within the bound, waiting for another attempt counts too: a server that is slow
@@ -135,10 +140,14 @@ impl Wire {
             if failed > AGAIN.times || self.env.proceed().is_err() {
                 return Err(error);
             }
-            self.counts.retries.fetch_add(1, Ordering::Relaxed);
             let mut random = [0; 8];
             self.env.random.fill(&mut random);
             let delay_ms = AGAIN.delay_ms(failed, u64::from_le_bytes(random));
+            let passed = Duration::from_millis(self.env.elapsed_ms(begun_ms) + delay_ms);
+            if passed >= self.timeout && !self.is_known.load(Ordering::Relaxed) {
+                return Err(error);
+            }
+            self.counts.retries.fetch_add(1, Ordering::Relaxed);
             tokio::time::sleep(Duration::from_millis(delay_ms)).await;
         }
     }
@@ -151,6 +160,7 @@ impl Wire {
         let response = self.watched(sending, &progress).await?.map_err(|error| failure(&error))?;
         let mut response: reqwest::Response = response;
         let head = Head { status: response.status(), headers: response.headers().clone() };
+        self.is_known.store(true, Ordering::Relaxed);
         self.note_time(&head);
         let mut body = Vec::new();
         loop {

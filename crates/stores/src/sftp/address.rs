@@ -14,13 +14,14 @@ pub struct SftpAddress {
     path: String,
     /// The configuration of `ssh` that is used instead of the user's.
     ssh_config: Option<PathBuf>,
+    /// For how long a host may be silent, where that is set.
+    timeout_ms: Option<u64>,
 }
 
 /// Words of `ssh -o` that hold for every connection: nothing asks, nothing hangs for ever, and
 /// nothing but SFTP is carried.
 const OPTIONS: &[&str] = &[
     "BatchMode=yes",
-    "ConnectTimeout=20",
     "ServerAliveInterval=15",
     "ServerAliveCountMax=4",
     "ForwardAgent=no",
@@ -29,6 +30,13 @@ const OPTIONS: &[&str] = &[
     "PermitLocalCommand=no",
     "RequestTTY=no",
 ];
+
+/// How long one attempt to connect may take, in seconds. `ssh` counts whole ones.
+const CONNECT_S: u64 = 15;
+/// A host that was never reached is given up after so long, in milliseconds.
+const REACH_MS: u64 = 30_000;
+/// For so long a host that was reached may be silent, in milliseconds.
+const SILENT_MS: u64 = 120_000;
 
 impl SftpAddress {
     /// Reads a URL. Errors: [`Kind::Usage`], also for one that holds a password.
@@ -71,7 +79,7 @@ impl SftpAddress {
         if climbs || path.contains('\0') {
             return Err(wrong("has a path that is not plain"));
         }
-        Ok(SftpAddress { user, host, port, path, ssh_config: None })
+        Ok(SftpAddress { user, host, port, path, ssh_config: None, timeout_ms: None })
     }
 
     /// The same, reached with that configuration of `ssh` instead of the user's.
@@ -79,6 +87,23 @@ impl SftpAddress {
     pub fn with_ssh_config(mut self, file: Option<&Path>) -> Self {
         self.ssh_config = file.map(Path::to_owned);
         self
+    }
+
+    /// The same, given up when it is silent for so long.
+    #[must_use]
+    pub fn with_timeout_ms(mut self, timeout_ms: Option<u64>) -> Self {
+        self.timeout_ms = timeout_ms;
+        self
+    }
+
+    /// After so long no further attempt is begun to reach a host that was never reached.
+    pub(super) fn reach_ms(&self) -> u64 {
+        self.timeout_ms.unwrap_or(REACH_MS)
+    }
+
+    /// For how long a host may be silent.
+    pub(super) fn silent_ms(&self) -> u64 {
+        self.timeout_ms.unwrap_or(SILENT_MS)
     }
 
     /// The URL, as it is shown.
@@ -116,6 +141,8 @@ impl SftpAddress {
         for option in OPTIONS {
             arguments.extend(["-o".to_owned(), (*option).to_owned()]);
         }
+        let connect_s = self.reach_ms().div_ceil(1_000).clamp(1, CONNECT_S);
+        arguments.extend(["-o".to_owned(), format!("ConnectTimeout={connect_s}")]);
         if let Some(port) = self.port {
             arguments.extend(["-p".to_owned(), port.to_string()]);
         }
@@ -254,5 +281,16 @@ mod tests {
         let text = arguments.join(" ");
         assert!(text.ends_with("-p 2222 -l ann -s -- host sftp"), "{text}");
         assert!(!text.contains("StrictHostKeyChecking"), "{text}");
+        assert!(text.contains("-o ConnectTimeout=15 "), "{text}");
+    }
+
+    #[test]
+    fn a_limit_is_that_of_a_connection_too() {
+        for (timeout_ms, connect_s) in [(300, 1), (5_000, 5), (5_001, 6), (60_000, 15)] {
+            let address = parsed("sftp://host/x").with_timeout_ms(Some(timeout_ms));
+            let text = address.arguments().join(" ");
+            assert!(text.contains(&format!("-o ConnectTimeout={connect_s} ")), "{text}");
+            assert_eq!((address.reach_ms(), address.silent_ms()), (timeout_ms, timeout_ms));
+        }
     }
 }

@@ -23,9 +23,8 @@ use super::wire::{self, Malformed, Request, Response, Status};
 const VERSION: u32 = 3;
 /// How long a wait for the server is, before we look around.
 const SLICE_MS: i64 = 500;
-/// So many of them without a byte, and the server is given up.
-const SLICES_MAX: u32 = 240;
-/// The same when the run must end: what is left is to clean up.
+/// So many of them without a byte when the run must end, and the server is given up: what is left is
+/// to clean up.
 const SLICES_MAX_WHEN_STOPPED: u32 = 20;
 /// How much of what `ssh` says is kept.
 const SAID_BYTES_MAX: usize = 16 << 10;
@@ -61,6 +60,8 @@ pub(super) struct Abilities {
 pub(super) struct Connection {
     env: Env,
     host: String,
+    /// So many slices without a byte, and the server is given up.
+    slices_max: u32,
     child: Child,
     input: ChildStdin,
     output: ChildStdout,
@@ -101,6 +102,7 @@ impl Connection {
         let mut connection = Connection {
             env: env.clone(),
             host: address.host().to_owned(),
+            slices_max: slices(address.silent_ms()),
             child,
             input,
             output,
@@ -339,8 +341,8 @@ impl Connection {
     fn patience(&self, idle: &mut u32) -> Result<(), Failure> {
         *idle += 1;
         let most = match self.env.proceed() {
-            Ok(()) => SLICES_MAX,
-            Err(_) => SLICES_MAX_WHEN_STOPPED,
+            Ok(()) => self.slices_max,
+            Err(_) => self.slices_max.min(SLICES_MAX_WHEN_STOPPED),
         };
         match *idle > most {
             true => Err(self.lost("the server does not answer", None)),
@@ -362,6 +364,11 @@ impl Drop for Connection {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// How many waits make up that time.
+fn slices(milliseconds: u64) -> u32 {
+    u32::try_from(milliseconds / SLICE_MS as u64).unwrap_or(u32::MAX)
 }
 
 /// Keeps the end of what `ssh` says.

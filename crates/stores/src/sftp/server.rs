@@ -1,6 +1,7 @@
 //! A server with its connections: opened when needed, kept for the next one, and opened anew where
 //! they were lost.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lifeboat_core::env::Env;
@@ -26,11 +27,14 @@ pub(super) struct Server {
     pub(super) env: Env,
     pub(super) address: SftpAddress,
     idle: Mutex<Vec<Connection>>,
+    /// It was reached before. A host that never was may not be there at all: it is given up when the
+    /// time is over, and not after as many attempts as one that will come again.
+    is_known: AtomicBool,
 }
 
 impl Server {
     pub(super) fn new(env: &Env, address: SftpAddress) -> Self {
-        Server { env: env.clone(), address, idle: Mutex::default() }
+        Server { env: env.clone(), address, idle: Mutex::default(), is_known: AtomicBool::new(false) }
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
@@ -40,7 +44,12 @@ impl Server {
     /// A connection for one user.
     pub(super) fn take(&self) -> Step<Connection> {
         let kept = self.idle().pop();
-        kept.map_or_else(|| Connection::open(&self.env, &self.address), Ok)
+        if let Some(connection) = kept {
+            return Ok(connection);
+        }
+        let opened = Connection::open(&self.env, &self.address)?;
+        self.is_known.store(true, Ordering::Relaxed);
+        Ok(opened)
     }
 
     /// Keeps a connection for the next user.
@@ -54,6 +63,7 @@ impl Server {
     /// Repeats a step while it fails because the connection is lost, within bounds.
     pub(super) fn steadily<T>(&self, mut step: impl FnMut() -> Step<T>) -> Result<Answer<T>> {
         let mut delays_ms = DELAYS_MS.iter();
+        let begun_ms = self.env.clock.monotonic_ms();
         loop {
             match step() {
                 Ok(done) => return Ok(Ok(done)),
@@ -64,6 +74,12 @@ impl Server {
                     self.idle().clear();
                     let Some(delay_ms) = delays_ms.next() else { return Err(error) };
                     if self.env.proceed().is_err() && *delay_ms > DELAYS_MS[1] {
+                        return Err(error);
+                    }
+                    let passed_ms = self.env.elapsed_ms(begun_ms) + delay_ms;
+                    if passed_ms >= self.address.reach_ms()
+                        && !self.is_known.load(Ordering::Relaxed)
+                    {
                         return Err(error);
                     }
                     self.env.clock.sleep_ms(*delay_ms);
