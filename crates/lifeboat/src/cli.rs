@@ -8,7 +8,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use lifeboat_core::{Error, Kind, Result};
 
-use crate::agent;
+use crate::{addresses, agent};
 use crate::commands::Command;
 use crate::commands::wal::exit::Rule;
 use crate::session::Session;
@@ -116,7 +116,7 @@ fn run_by(arguments: &[OsString], rule: Rule) -> ExitCode {
     let printer = Printer::new(&surroundings, globals.level(), globals.color, globals.json);
     let session = Session::new(surroundings, printer, globals);
     agent::end_with_parent(&session.surroundings);
-    match command.run(&session) {
+    match no_addresses(arguments).and_then(|()| command.run(&session)) {
         Ok(code) => code,
         Err(error) => {
             session.progress.clear();
@@ -124,6 +124,17 @@ fn run_by(arguments: &[OsString], rule: Rule) -> ExitCode {
             ExitCode::from(rule.code(error.kind()))
         }
     }
+}
+
+/// Refuses addresses where paths are meant.
+fn no_addresses(arguments: &[OsString]) -> Result<()> {
+    if !arguments.iter().any(|argument| argument.to_string_lossy().contains("://")) {
+        return Ok(());
+    }
+    let mut definition = definition();
+    // They were parsed before: nothing is wrong with them as such.
+    let Ok(matches) = definition.try_get_matches_from_mut(arguments) else { return Ok(()) };
+    addresses::refuse(&definition, &matches)
 }
 
 /// Runs another command within this one, with the same options of every command and without its

@@ -5,6 +5,7 @@
 //! configuration, `ui` all that is seen, `world` the clock and the environment; `sources` and
 //! `repositories` list what can be protected and where.
 
+mod addresses;
 mod agent;
 mod attempts;
 mod buckets;

@@ -175,7 +175,8 @@ pub(crate) fn wanted(
     }
 }
 
-fn is_database(path: &Path) -> bool {
+/// Whether a file begins as a SQLite database does.
+pub(crate) fn is_database(path: &Path) -> bool {
     let mut first = [0; 16];
     let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut first));
     read.is_ok() && SqliteEngine.recognizes(&first)

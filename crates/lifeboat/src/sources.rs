@@ -21,6 +21,7 @@ use lifeboat_sqlite::pagelog::Resolution;
 use lifeboat_sqlite::{SqliteEngine, SqliteSource};
 use uuid::Uuid;
 
+use crate::addresses;
 use crate::clusters::{self, Cluster};
 use crate::config::drill::DrillConfig;
 use crate::config::model::{
@@ -340,6 +341,12 @@ pub(crate) fn place_of(path: &Path) -> Result<PathBuf> {
     let failed = |error| {
         Error::io(Kind::Usage, format!("cannot use the path {}", diagnose::shown(path)), error)
     };
+    // One of PostgreSQL has a meaning of its own, where it can have one.
+    if let Some(text) = path.to_str().filter(|text| !postgres::is_address(text))
+        && addresses::scheme(text).is_some()
+    {
+        return Err(addresses::no_path("what is named", text));
+    }
     let absolute = std::path::absolute(path).map_err(failed)?;
     // A link to a file that is lost still says where that file was.
     let absolute = match fs::read_link(&absolute) {

@@ -33,6 +33,7 @@ use crate::sources::{self, CHECK_MEMORY_BYTES, Target};
 use crate::ui::confirm::confirm;
 use crate::ui::printer::Style;
 use crate::ui::units;
+use crate::web::secret::hidden;
 
 /// Restore a backup
 ///
@@ -135,6 +136,13 @@ enum FilesWord {
     Only,
 }
 
+impl Args {
+    /// The address of the server's database to which it is to go.
+    fn server_meant(&self) -> Option<&str> {
+        self.to.as_deref().and_then(Path::to_str).filter(|to| postgres::is_address(to))
+    }
+}
+
 pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     let env = session.env()?;
     let (at, to) = (args.at.as_deref(), args.to.as_deref());
@@ -142,8 +150,13 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
     if let Some(from) = args.rows.source() {
         return rows::run(session, &args, what, from);
     }
+    let server = args.server_meant();
     if let Some(named) = replicas::find(session, &env, what)? {
+        refuse_server(server, (what, at), lifeboat_sqlite::KIND)?;
         return replica::run(session, &env, &args, &named);
+    }
+    if args.follow || args.wal.is_some() {
+        refuse_server(server, (what, at), lifeboat_sqlite::KIND)?;
     }
     if args.follow {
         return follow::run(session, &args, what);
@@ -175,6 +188,11 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
         }
         Wanted::File(path) => (Origin::File { path, keys }, lifeboat_sqlite::KIND),
     };
+    if let Wanted::File(path) = &wanted
+        && selection::is_database(path)
+    {
+        refuse_server(server, (what, at), lifeboat_sqlite::KIND)?;
+    }
     let kind = match &wanted {
         Wanted::File(path) if server::takes(&env, path, keys, args.to.as_deref()) => postgres::KIND,
         _ => kind,
@@ -183,6 +201,7 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
         && cluster::is_meant(kind)
     {
         args.server.refuse_elsewhere()?;
+        refuse_server(server, (what, at), kind)?;
         return cluster::run(session, &env, &args, selected, target.as_ref());
     }
     args.cluster.refuse_elsewhere()?;
@@ -190,6 +209,7 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
         return server::run(session, &env, &args, origin, target.as_ref());
     }
     args.server.refuse_elsewhere()?;
+    refuse_server(server, (what, at), kind)?;
     let mapping = args.mapping.read()?;
     let request = RestoreRequest {
         origin,
@@ -211,6 +231,36 @@ pub(crate) fn run(session: &Session, args: Args) -> Result<ExitCode> {
         scratch_folder: &session.folders.scratch,
     };
     carry_out(session, &env, &request, args.dry_run, &name(&wanted))
+}
+
+/// Only a dump goes to a server's database. What is of another kind gets there in another way.
+fn refuse_server(
+    address: Option<&str>,
+    (what, at): (&str, Option<&str>),
+    kind: &str,
+) -> Result<()> {
+    let Some(address) = address else { return Ok(()) };
+    let address = hidden(address);
+    let (message, hint) = match kind {
+        lifeboat_sqlite::KIND => (
+            format!("{what} is a SQLite database: it is restored to a file, not to {address}"),
+            format!(
+                "its rows go to PostgreSQL with: lifeboat migrate {} {}{}",
+                units::shell_word(what),
+                units::shell_word(&address),
+                at.map(|at| format!(" --at {}", units::shell_word(at))).unwrap_or_default()
+            ),
+        ),
+        lifeboat_core::files::KIND => (
+            format!("{what} is a set of files: it is not restored to {address}"),
+            "restore them to a folder: --to FOLDER".to_owned(),
+        ),
+        _ => (
+            format!("{what} is a whole cluster: it is restored to a folder, not to {address}"),
+            "restore it with --to FOLDER, and start a server on it".to_owned(),
+        ),
+    };
+    Err(Error::new(Kind::Usage, message).hint(hint))
 }
 
 /// Plans, asks, does and says. `name` answers the question, beside `yes`.
@@ -289,7 +339,8 @@ fn target(
 
 /// The configured database of a place.
 fn target_at(session: &Session, place: Option<&Path>) -> Result<Option<Target>> {
-    let Some(path) = place else { return Ok(None) };
+    let is_path = |place: &&Path| !postgres::is_address(&place.to_string_lossy());
+    let Some(path) = place.filter(is_path) else { return Ok(None) };
     let place = sources::place_of(path)?;
     let Some(text) = place.to_str() else { return Ok(None) };
     let target = sources::configured_at(&session.loaded()?.config, text)?;

@@ -35,7 +35,7 @@ mod rate;
 mod router;
 mod screens;
 mod serve;
-mod secret;
+pub(crate) mod secret;
 mod sessions;
 mod standing;
 mod table;

@@ -401,3 +401,44 @@ fn a_damaged_source_json_hides_no_backup() {
         assert_eq!(rows(&world.path(&format!("{name}-back.db"))), 10);
     }
 }
+
+/// An address where a path is meant is refused, with what does it. No folder `s3:` is ever made.
+#[test]
+fn an_address_is_no_path() {
+    let world = World::new();
+    world.database("app.db", 10);
+    world.repo(&["backup", "app.db"]).expect(0);
+    let server = "postgresql://ann@localhost/chat";
+    let migrate = format!("lifeboat migrate app {server}");
+    for more in [&["--dry-run"][..], &["--follow"], &["--at", "now"], &["--wal", "app.db"]] {
+        let ran = world.repo(&[&["restore", "app", "--to", server], more].concat()).expect(2);
+        ran.says("is a SQLite database").says(&migrate);
+    }
+    // The same of a file that no repository knows.
+    fs::copy(world.path("data/app.db"), world.path("data/copy.db")).unwrap();
+    let ran = world.repo(&["restore", "copy.db", "--to", server]).expect(2);
+    ran.says(&format!("lifeboat migrate copy.db {server}"));
+    let file = format!("file://{}", world.text("data/app.db"));
+    let path = format!("write the path itself: {}", world.text("data/app.db"));
+    for (arguments, what) in [
+        (&["restore", "app", "--to", "s3://bucket/app.db"][..], "--to is a path"),
+        (&["restore", "app", "--to", &file], &path),
+        (&["restore", "--all", "--root", "sftp://host/x"], "--root is a path"),
+        (&["salvage", "app.db", "--to", server], "--to is a path"),
+        (&["kit", "--to", "s3://bucket/kit"], "--to is a path"),
+        (&["key", "new", "file:///key"], "write the path itself: /key"),
+        (&["backup", &file], &path),
+        (&["guard", "s3://bucket/app.db", "--", "true"], "what is named is a path"),
+        (&["rescue", "s3://bucket/app.db"], "what is named is a path"),
+        (&["undo", "sftp://host/app.db"], "what is named is a path"),
+        (&["run", "sqlite:///app.db", "--once"], "write the path itself: app.db"),
+    ] {
+        let before = world.names("data");
+        world.repo(arguments).expect(2).says(what);
+        assert_eq!(world.names("data"), before, "{arguments:?}");
+    }
+    // What stands behind `--` is another program's.
+    world.run(&["guard", "app.db", "--", "test", "s3://bucket/x", "!=", "x"]).expect(0);
+    let secret = world.repo(&["restore", "app", "--to", "s3://ann:hush@bucket/x"]).expect(2);
+    assert!(!secret.err.contains("hush"), "{}", secret.err);
+}
