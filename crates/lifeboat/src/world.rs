@@ -10,7 +10,7 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -256,13 +256,15 @@ pub(crate) struct SystemClock {
     start: Instant,
     /// The moment that is shown at the start, where a test says so.
     shown_at_start: Option<Timestamp>,
+    /// By how much the monotonic reading was put forward, where a test says so.
+    ahead_ms: AtomicU64,
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the Env.clock that all others use")]
 impl SystemClock {
     /// A clock whose monotonic reading starts now.
     pub(crate) fn start() -> Self {
-        SystemClock { start: Instant::now(), shown_at_start: None }
+        SystemClock { start: Instant::now(), shown_at_start: None, ahead_ms: AtomicU64::new(0) }
     }
 }
 
@@ -276,7 +278,8 @@ impl Clock for SystemClock {
     }
 
     fn monotonic_ms(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+        let passed_ms = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        passed_ms.saturating_add(self.ahead_ms.load(Ordering::Relaxed))
     }
 
     fn sleep_ms(&self, milliseconds: u64) {
@@ -326,6 +329,8 @@ struct ArmedPoints {
 /// For how long a process is held.
 enum Pause {
     Milliseconds(u64),
+    /// Not at all: so much of the run's time is over at once.
+    Later(u64),
     /// While a file is there, which the process makes when it comes to the point for the first
     /// time.
     File(PathBuf, AtomicBool),
@@ -333,9 +338,10 @@ enum Pause {
 
 impl Pause {
     fn of(text: &str) -> Option<Self> {
-        match text.starts_with('/') {
-            true => Some(Pause::File(text.into(), AtomicBool::new(false))),
-            false => Some(Pause::Milliseconds(text.parse().ok()?)),
+        match (text.starts_with('/'), text.strip_prefix('+')) {
+            (true, _) => Some(Pause::File(text.into(), AtomicBool::new(false))),
+            (false, Some(later)) => Some(Pause::Later(later.parse().ok()?)),
+            (false, None) => Some(Pause::Milliseconds(text.parse().ok()?)),
         }
     }
 }
@@ -354,7 +360,11 @@ impl CrashPoints for ArmedPoints {
                     Error::io(Kind::Failed, format!("cannot write {}", path.display()), error)
                 })?;
             }
+            if let Pause::Later(milliseconds) = pause {
+                self.clock.ahead_ms.fetch_add(*milliseconds, Ordering::Relaxed);
+            }
             let is_held = || match pause {
+                Pause::Later(_) => false,
                 Pause::File(path, _) => path.exists(),
                 Pause::Milliseconds(all) => self.clock.monotonic_ms() - begun_ms < *all,
             };

@@ -144,11 +144,11 @@ fn a_failed_after_leaves_the_backup_good_and_is_said() {
 #[test]
 fn a_hook_is_killed_at_its_limit_with_all_that_it_started() {
     let world = world_with(
-        "[source.app.hooks]\ntimeout = \"1s\"\n\
+        "[source.app.hooks]\ntimeout = \"3s\"\n\
          before = 'sleep 1000 & echo $! > child; trap \"\" TERM; wait; sleep 1000'\n",
         "",
     );
-    world.run(&["backup"]).expect(1).says("took longer than 1.0 s");
+    world.run(&["backup"]).expect(1).says("took longer than 3.0 s");
     let child = text(&world, "data/child");
     let status = format!("/proc/{}/status", child.trim());
     until("the child of the hook is gone", || {
@@ -254,8 +254,8 @@ fn a_run_that_meets_another_fails_skips_or_waits() {
     world.run(&["backup"]).expect(0).says("skipped").says(&first.id().to_string());
     configure(&world, "", "");
     world.run(&["backup"]).expect(11).says(&first.id().to_string());
-    configure(&world, "overlap = \"wait\"\ntime_limit = \"1s\"\n", "");
-    world.run(&["backup"]).expect(1).says("the time limit of 1s is over").says("is running");
+    configure(&world, "overlap = \"wait\"\ntime_limit = \"3s\"\n", "");
+    world.run(&["backup"]).expect(1).says("the time limit of 3s is over").says("is running");
     configure(&world, "overlap = \"wait\"\ntime_limit = \"10m\"\n", "");
     let mut waiting = world.command(&["backup"]).stderr(Stdio::piped()).spawn().unwrap();
     let mut said = BufReader::new(waiting.stderr.take().unwrap()).lines();
@@ -274,12 +274,13 @@ fn a_run_that_takes_too_long_ends_and_leaves_nothing() {
     let world = world_with("[source.app.hooks]\nafter = 'echo \"$LIFEBOAT_ERROR\" >> log'\n", "");
     for point in ["backup.artifact.streamed", "backup.artifact.read_back", "backup.before_manifest"]
     {
-        let mut command = world.command(&["backup", "--time-limit", "1s"]);
-        command.env("LIFEBOAT_PAUSE_AT", format!("{point}:1500"));
-        ran(command.output().unwrap()).expect(1).says("the time limit of 1s is over");
+        let mut command = world.command(&["backup", "--time-limit", "30m"]);
+        // An hour is over there at once: however slow this machine is, it is not before.
+        command.env("LIFEBOAT_PAUSE_AT", format!("{point}:+3600000"));
+        ran(command.output().unwrap()).expect(1).says("the time limit of 30m is over");
         assert!(world.names("repo/app").iter().all(|name| name == "source.json"), "{point}");
     }
-    assert_eq!(text(&world, "data/log").matches("the time limit of 1s is over").count(), 3);
+    assert_eq!(text(&world, "data/log").matches("the time limit of 30m is over").count(), 3);
     let lines = "time_limit = \"1s\"\nhooks = { before = 'sleep 1000' }\n";
     configure(&world, lines, "");
     world.run(&["backup"]).expect(1).says("the hook `before` of app was killed");

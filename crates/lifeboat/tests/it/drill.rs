@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use rusqlite::Connection;
 use serde_json::Value;
 
+use crate::receivers::Receiver;
 use crate::support::{Ran, World, add_rows, damage, ran};
 
 /// A database with a host key and a configuration beside it, backed up once.
@@ -267,7 +268,10 @@ fn the_application_is_run_and_asked() {
     configure(&world, &with("probe = \"http://127.0.0.1:{port}/health\""));
     let found = record(&world.run(&["drill", "--json"]).expect(0));
     assert!(check(&found, "application")["detail"].as_str().unwrap().contains("answers 200"));
-    configure(&world, &with("probe = \"http://127.0.0.1:{port}/other\"\ncommand_timeout = \"2s\""));
+    // One that answers all the time, and never well: it is there before anybody asks.
+    let other = Receiver::new(500);
+    let probe = format!("probe = \"http://{}/other\"\ncommand_timeout = \"2s\"", other.address);
+    configure(&world, &format!("command = [\"sleep\", \"600\"]\n{probe}"));
     world.run(&["drill"]).expect(20).says("500");
     configure(&world, "command = [\"sleep\", \"600\"]\nprobe = \"tcp\"\ncommand_timeout = \"1s\"");
     world.run(&["drill"]).expect(20).says("gave no answer");

@@ -155,8 +155,11 @@ fn what_a_receiver_refuses_waits_is_told_and_comes_later() {
     let url = world.text("url");
     fs::write(&url, format!("http://{}/{SECRET}?key={SECRET}\n", receiver.address)).unwrap();
     set_mode(Path::new(&url), 0o600);
-    let notify = format!("[notify.ops]\nwebhook = {{ file = \"{url}\" }}\ntimeout = \"300ms\"\n");
-    configure(&world, &notify);
+    let notify = |timeout: &str| {
+        let text = format!("[notify.ops]\nwebhook = {{ file = \"{url}\" }}\n");
+        configure(&world, &format!("{text}timeout = \"{timeout}\"\n"));
+    };
+    notify("30s");
     fs::rename(world.path("data/app.db"), world.path("data/aside.db")).unwrap();
     let failed = at(&world, "2026-01-01T01:00:00Z", &["backup"]).expect(15);
     assert!(failed.err.contains("answered 503"), "{}", failed.err);
@@ -165,6 +168,7 @@ fn what_a_receiver_refuses_waits_is_told_and_comes_later() {
     // It is not asked again at once; the run is good whatever the receiver does.
     receiver.take();
     receiver.answers(HANGS);
+    notify("300ms");
     let held = at(&world, "2026-01-01T01:02:00Z", &["backup"]).expect(0);
     assert!(held.err.contains("did not answer within 0.3 s"), "{}", held.err);
     assert!(!held.err.contains(SECRET), "{}", held.err);
@@ -177,6 +181,7 @@ fn what_a_receiver_refuses_waits_is_told_and_comes_later() {
     assert!(!state.contains(SECRET), "{state}");
     receiver.take();
     receiver.answers(204);
+    notify("30s");
     at(&world, "2026-01-01T02:00:00Z", &["backup"]).expect(0);
     assert_eq!(each(&receiver.take(), "kind"), ["problem", "recovery"]);
     let doctor = at(&world, "2026-01-01T02:01:00Z", &["doctor"]);

@@ -24,6 +24,10 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// How long it may take to end when it is told to.
 const GRACE_MS: u64 = 2_000;
 const ANSWER_BYTES_MAX: u64 = 4_096;
+/// Ports that services seldom have, up to those that Linux deals out where nothing else is set.
+const PORTS_FROM: u16 = 20_000;
+const PORTS_END: u16 = 32_768;
+const PORTS_TRIED: u32 = 50;
 
 /// What was restored, as the application is told.
 pub(super) struct Restored<'a> {
@@ -46,7 +50,7 @@ pub(super) fn check(
     if config.command.is_empty() {
         return Ok(None);
     }
-    let port = free_port()?;
+    let port = free_port(env)?;
     let fill = |text: &String| {
         let path = |path: Option<&Path>| path.map(|path| path.to_string_lossy().into_owned());
         text.replace("{database}", &path(restored.database).unwrap_or_default())
@@ -76,8 +80,21 @@ pub(super) fn check(
     }))
 }
 
-/// A port that nobody uses now.
-fn free_port() -> Result<u16> {
+/// A port that nobody uses now, and that nobody else is given before the application takes it: none
+/// of those that the kernel deals out, and drills at the same time choose by chance.
+fn free_port(env: &Env) -> Result<u16> {
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let dealt = range.split_whitespace().next().and_then(|first| first.parse().ok());
+    let end = dealt.unwrap_or(PORTS_END);
+    for _ in 0..PORTS_TRIED {
+        let mut random = [0; 2];
+        env.random.fill(&mut random);
+        let Some(room) = end.checked_sub(PORTS_FROM).filter(|room| *room > 0) else { break };
+        let port = PORTS_FROM + u16::from_le_bytes(random) % room;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
     let found = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.local_addr());
     let failed = |error| Error::io(Kind::Failed, "cannot find a free port", error);
     found.map(|address| address.port()).map_err(failed)
