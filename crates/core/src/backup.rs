@@ -589,13 +589,10 @@ fn damaged(check: &CheckReport, location: &str) -> Error {
         true => String::new(),
         false => format!("{} found: ", check.what.join(", ")),
     };
-    Error::new(
-        Kind::CheckFailed,
-        format!("{location} is damaged: {by}{}{more}", lines.join("; ")),
-    )
-    .hint(
-        "no backup was made, older ones are untouched. To keep a copy of what is there: \
+    Error::new(Kind::CheckFailed, format!("{location} is damaged: {by}{}{more}", lines.join("; ")))
+        .hint(
+            "no backup was made, older ones are untouched. To keep a copy of what is there: \
          lifeboat backup --check none. To go back: lifeboat restore. To get out what can be \
          read: lifeboat salvage",
-    )
+        )
 }

@@ -8,13 +8,13 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use lifeboat_core::{Error, Kind, Result};
 
-use crate::{addresses, agent};
 use crate::commands::Command;
 use crate::commands::wal::exit::Rule;
 use crate::session::Session;
 use crate::ui::printer::{ColorChoice, Level};
 use crate::ui::{Printer, report};
 use crate::world::Surroundings;
+use crate::{addresses, agent};
 
 /// The exit codes, below the help of the program and in its manual.
 pub(crate) const EXIT_CODES: &str = "\

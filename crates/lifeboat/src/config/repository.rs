@@ -143,8 +143,8 @@ pub(crate) struct RepositoryConfig {
     #[schemars(example = 16)]
     pub(crate) requests_at_once: Option<usize>,
     /// For buckets and hosts that are reached by SSH: how long nothing at all may happen on a
-    /// connection. A server that has not answered yet is given up after that time, whatever is tried
-    /// again. Default: "30s"; a host by SSH that was reached may be silent for "2m".
+    /// connection. A server that has not answered yet is given up after that time, whatever is
+    /// tried again. Default: "30s"; a host by SSH that was reached may be silent for "2m".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(example = &"30s")]
     pub(crate) timeout: Option<Text<Period>>,

@@ -47,8 +47,8 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> World {
-        // Whoever runs the tests may ignore them (`nohup`, a job in the background of a script), and
-        // what is ignored stays so in every program that is started from here.
+        // Whoever runs the tests may ignore them (`nohup`, a job in the background of a script),
+        // and what is ignored stays so in every program that is started from here.
         for signal in [libc::SIGINT, libc::SIGHUP] {
             // SAFETY: no handler is set, only the default.
             unsafe { libc::signal(signal, libc::SIG_DFL) };

@@ -23,8 +23,8 @@ use super::wire::{self, Malformed, Request, Response, Status};
 const VERSION: u32 = 3;
 /// How long a wait for the server is, before we look around.
 const SLICE_MS: i64 = 500;
-/// So many of them without a byte when the run must end, and the server is given up: what is left is
-/// to clean up.
+/// So many of them without a byte when the run must end, and the server is given up: what is left
+/// is to clean up.
 const SLICES_MAX_WHEN_STOPPED: u32 = 20;
 /// How much of what `ssh` says is kept.
 const SAID_BYTES_MAX: usize = 16 << 10;

@@ -27,14 +27,19 @@ pub(super) struct Server {
     pub(super) env: Env,
     pub(super) address: SftpAddress,
     idle: Mutex<Vec<Connection>>,
-    /// It was reached before. A host that never was may not be there at all: it is given up when the
-    /// time is over, and not after as many attempts as one that will come again.
+    /// It was reached before. A host that never was may not be there at all: it is given up when
+    /// the time is over, and not after as many attempts as one that will come again.
     is_known: AtomicBool,
 }
 
 impl Server {
     pub(super) fn new(env: &Env, address: SftpAddress) -> Self {
-        Server { env: env.clone(), address, idle: Mutex::default(), is_known: AtomicBool::new(false) }
+        Server {
+            env: env.clone(),
+            address,
+            idle: Mutex::default(),
+            is_known: AtomicBool::new(false),
+        }
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {

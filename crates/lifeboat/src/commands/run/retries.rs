@@ -6,8 +6,8 @@ use std::path::Path;
 
 /// How long a database that failed is left alone: doubled each time, up to the second.
 const RETRY_MS: (u64, u64) = (1_000, 60_000);
-/// To find damage takes no more than this part of the time, one to so many: a large database is read
-/// for minutes before it shows. A store that takes long to fail is asked again as soon as any.
+/// To find damage takes no more than this part of the time, one to so many: a large database is
+/// read for minutes before it shows. A store that takes long to fail is asked again as soon as any.
 const REST: u64 = 20;
 /// It is never left alone for longer.
 const REST_MS_MAX: u64 = 60 * 60_000;
