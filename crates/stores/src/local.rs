@@ -9,8 +9,9 @@ use std::fs::{self, DirBuilder, DirEntry, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, DirEntryExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, DirEntryExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use crate::part;
 use jiff::Timestamp;
@@ -32,6 +33,8 @@ const FILES_PER_THREAD_MIN: usize = 64;
 pub struct LocalStore {
     root: PathBuf,
     env: Env,
+    /// The file system on which the folder is, since it was there.
+    device: OnceLock<u64>,
 }
 
 /// The path in what follows `file://`: `/var/backups`, with `%20` and the like decoded.
@@ -70,9 +73,12 @@ impl LocalStore {
                 format!("the repository {} is a file, not a folder", shown(&root).display()),
             )
             .hint("name a folder with --repo, or move the file away")),
-            Ok(_) => Ok(LocalStore { root, env: env.clone() }),
+            Ok(found) => {
+                let device = OnceLock::from(found.dev());
+                Ok(LocalStore { root, env: env.clone(), device })
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Ok(LocalStore { root, env: env.clone() })
+                Ok(LocalStore { root, env: env.clone(), device: OnceLock::new() })
             }
             Err(error) => Err(unavailable(&root, "cannot look at the repository", error)),
         }
@@ -80,6 +86,27 @@ impl LocalStore {
 
     fn path(&self, name: &ObjectName) -> PathBuf {
         self.root.join(name.as_str())
+    }
+
+    /// Requires that the folder is where it was, once it was there: a drive that is unmounted leaves
+    /// an empty one, and what was moved away none. Nothing goes there instead.
+    fn require_place(&self) -> Result<()> {
+        let gone = || {
+            let place = shown(&self.root);
+            let message = format!("the repository {} is not there any more", place.display());
+            Error::new(Kind::StoreAbsent, message).hint("mount its drive again, or move it back")
+        };
+        match (fs::metadata(&self.root), self.device.get()) {
+            (Ok(found), Some(device)) if found.dev() != *device => Err(gone()),
+            (Ok(found), None) => {
+                let _ = self.device.set(found.dev());
+                Ok(())
+            }
+            (Ok(_), Some(_)) => Ok(()),
+            (Err(error), Some(_)) if error.kind() == io::ErrorKind::NotFound => Err(gone()),
+            (Err(error), None) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            (Err(error), _) => Err(unavailable(&self.root, "cannot look at the repository", error)),
+        }
     }
 
     fn walk(&self, folder: &Path, prefix: &str, found: &mut Vec<ObjectInfo>) -> Result<()> {
@@ -193,6 +220,7 @@ impl Store for LocalStore {
     fn put(&self, name: &ObjectName) -> Result<Box<dyn Put>> {
         let path = self.path(name);
         let folder = path.parent().unwrap_or(&self.root).to_owned();
+        self.require_place()?;
         create_folders(&folder)?;
         let part = folder.join(part::name(&self.env, name.file_name()));
         let file = OpenOptions::new()

@@ -14,11 +14,13 @@ use std::sync::{Mutex, PoisonError};
 use lifeboat_core::backup::{self, BackupRequest};
 use lifeboat_core::env::Env;
 use lifeboat_core::parallel::in_parallel;
+use lifeboat_core::repository::Repository;
 use lifeboat_core::{Error, Kind, Result};
 use lifeboat_sqlite::KIND;
 use lifeboat_sqlite::pagelog::{FollowBounds, FollowRequest, Follower, Increment, Pace, Step};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use self::retries::Retries;
 use self::thinning::Thinning;
@@ -60,8 +62,8 @@ const CURRENT_EVERY_LOOKS: u32 = 60;
 /// mode. In WAL mode only what was written is read. Where the `-wal` began anew, and in the other
 /// journal modes, all pages are compared, for no more than a part of the time.
 ///
-/// Every hour the logs are packed, and thinned out as `log` and `keep` of the configuration say,
-/// where the credentials suffice; without both, every state stays.
+/// A log is packed as it grows, and logs are thinned out as `log` and `keep` of the configuration
+/// say, some hours' states at once, where the credentials suffice; without both, every state stays.
 ///
 /// Without names every SQLite database of the configuration is followed, those of globs as they
 /// come and go. It runs until it gets a signal. One database that fails is told of and tried again;
@@ -117,6 +119,10 @@ struct Followed {
     is_backed_up: bool,
     /// What was written down of how much may be lost.
     noted: Option<Following>,
+    /// How many states were added since its log was packed.
+    unpacked: usize,
+    /// The repository that was there.
+    repository: Option<Uuid>,
 }
 
 /// What a look led to, for people.
@@ -335,6 +341,16 @@ impl Job<'_> {
         (self.target.name.clone(), self.place.url.clone())
     }
 
+    /// Whether that many states were added since it was true last, or it is asked to be.
+    fn is_to_pack(&self, states: usize, at_once: bool) -> bool {
+        let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = at_once || followed.unpacked >= states;
+        if is_due {
+            followed.unpacked = 0;
+        }
+        is_due
+    }
+
     fn pace(&self, env: &Env) -> Pace {
         let followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
         followed.follower.as_ref().map_or(Pace::Calm, |follower| follower.pace(env))
@@ -388,6 +404,7 @@ impl Job<'_> {
                 return match follower.step(env)? {
                     Step::Unchanged => Ok(Told::Nothing),
                     Step::Added(increment) => {
+                        followed.unpacked += 1;
                         let following = following_of(follower, bounds, &increment.base);
                         Ok(Told::Added(increment, following))
                     }
@@ -400,7 +417,7 @@ impl Job<'_> {
             followed.follower = None;
         }
         self.request.source.inspect()?;
-        let repository = self.place.open_or_create(env)?;
+        let repository = self.repository(env, followed)?;
         let path = self.target.path.clone().unwrap_or_default();
         let request = FollowRequest {
             path,
@@ -426,9 +443,34 @@ impl Job<'_> {
         }
     }
 
+    /// Opens the repository, or creates it where none was seen yet. One that was there must be there
+    /// again: a drive that was unmounted leaves an empty folder.
+    fn repository(&self, env: &Env, followed: &mut Followed) -> Result<Repository> {
+        let url = &self.place.url;
+        let absent = |message| {
+            let hint = "mount its drive again; if it is meant to be another one, begin `lifeboat \
+                        run` anew";
+            Err(Error::new(Kind::StoreAbsent, message).hint(hint))
+        };
+        if let Some(known) = followed.repository {
+            match self.place.open(env) {
+                Err(error) if error.kind() == Kind::NoRepository => {
+                    return absent(format!("the repository that was at {url} is not there"));
+                }
+                Ok(repository) if repository.header().id != known => {
+                    return absent(format!("another repository is at {url} than before"));
+                }
+                opened => drop(opened?),
+            }
+        }
+        let repository = self.place.open_or_create(env)?;
+        followed.repository = Some(repository.header().id);
+        Ok(repository)
+    }
+
     /// The next look begins to follow this backup.
     fn back_up(&self, env: &Env, why: String, followed: &mut Followed) -> Result<Told> {
-        let repository = self.place.open_or_create(env)?;
+        let repository = self.repository(env, followed)?;
         backup::run(env, &repository, &self.request)
             .map_err(|error| error.context(format!("it needs a backup ({why}), which failed")))?;
         followed.is_backed_up = true;

@@ -20,7 +20,7 @@ const SLOW: u64 = 1;
 const GONE: u64 = 2;
 
 /// A world whose repository is in a bucket behind that address.
-fn in_bucket(endpoint: &str) -> World {
+pub(crate) fn in_bucket(endpoint: &str) -> World {
     let world = World::new();
     let secret = world.path("home/secret");
     fs::write(&secret, SECRET).unwrap();
@@ -36,7 +36,7 @@ fn in_bucket(endpoint: &str) -> World {
 }
 
 /// A world whose repository is on a host that is reached by SSH.
-fn by_ssh(server: &Sshd) -> World {
+pub(crate) fn by_ssh(server: &Sshd) -> World {
     let world = World::new();
     world.configure(&format!(
         "[repository.far]\nurl = \"sftp://backup-host{}\"\nssh_config = \"{}\"\n\

@@ -106,6 +106,18 @@ fn any_moment_is_the_newest_state_before_it() {
         assert_eq!(rows(&world.path("data/back.db")), before, "{at}");
     }
     world.repo(&["restore", "app", "--at", "2020-01-01", "--to", "x.db"]).expect(22);
+    // A state that is damaged hinders none of which is known that it lies before, and counts where
+    // it may be the one.
+    let third = log_file(&world, 2);
+    let original = fs::read(&third).unwrap();
+    let mut damaged = original.clone();
+    damaged[original.len() - 200] ^= 0x40;
+    fs::write(&third, damaged).unwrap();
+    let at = |round: usize| ["restore", "app", "--at", &moments[round].0, "--to", "back.db", "--yes"];
+    world.repo(&at(1)).expect(0);
+    assert_eq!(rows(&world.path("data/back.db")), moments[0].1);
+    world.repo(&at(2)).expect(20).says("is damaged").says("+2; or a newer backup");
+    fs::write(&third, original).unwrap();
     let plan = world.repo(&["restore", "app", "--to", "x.db", "--dry-run"]).expect(0);
     assert!(plan.out.contains("lay its log over it: 4 files"), "{}", plan.out);
     assert!(!world.path("data/x.db").exists());
@@ -174,6 +186,7 @@ fn t22_a_missing_reordered_foreign_or_damaged_file_is_refused() {
         damaged[at] ^= 0x40;
         fs::write(&second, &damaged).unwrap();
         refused(20, "is damaged");
+        refused(20, &format!("lifeboat restore {base}+1"));
     }
     fs::write(&second, &original[..original.len() - 1]).unwrap();
     refused(20, "is damaged");

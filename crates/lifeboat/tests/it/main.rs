@@ -59,6 +59,7 @@ mod notify;
 mod object_storage;
 mod off_site;
 mod output;
+mod packed_far;
 mod physical;
 mod postgres;
 mod postgres_bad_input;

@@ -14,7 +14,8 @@ use crate::support::{World, ran};
 const CONFIG: &str = "[repository.main]\nurl = \"file://$REPO\"\n\n\
     [source.app]\nsqlite = \"$DATA/app.db\"\nkeep = { last = 1 }\n";
 
-fn change(path: &Path, sql: &str) -> Vec<u8> {
+/// Changes a database; what its file is then, all of it.
+pub(crate) fn change(path: &Path, sql: &str) -> Vec<u8> {
     let connection = Connection::open(path).unwrap();
     connection.execute_batch(sql).unwrap();
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();

@@ -197,6 +197,11 @@ impl<'a> Chain<'a> {
         self.reached.keys().copied().collect()
     }
 
+    /// The level of the file that leads to a position which can be reached.
+    pub(crate) fn level(&self, position: u64) -> u8 {
+        self.reached.get(&position).map_or(0, |(_, last)| self.files[*last].span.level)
+    }
+
     /// How finely the states are told apart, from the oldest on.
     pub fn ranges(&self) -> Result<Vec<Range>> {
         let mut found: Vec<(u64, u64, usize, Grain)> = Vec::new();
@@ -224,7 +229,10 @@ impl<'a> Chain<'a> {
                 Err(error) if error.kind() == Kind::NotCovered => Err(self.lost(error, gap)),
                 found => found,
             },
-            Target::Latest if gap.is_none() => self.at(end),
+            Target::Latest if gap.is_none() => self.at(end).map_err(|error| {
+                let before = self.last().map_or(0, |file| file.span.from);
+                self.harmed(error, before)
+            }),
             Target::Latest => Err(self.lost(Error::new(Kind::NotCovered, "its end"), gap)),
             Target::At(at) => {
                 let found = self.newest_at(at)?;
@@ -239,21 +247,36 @@ impl<'a> Chain<'a> {
         }
     }
 
-    /// The newest state that can be reached and in which nothing is younger than `at`.
+    /// The newest state that can be reached and in which nothing is younger than `at`. One that
+    /// cannot be read is an error only where it may be that state.
     fn newest_at(&self, at: Timestamp) -> Result<Moment> {
         let positions: Vec<u64> = self.reached.keys().copied().collect();
         // States follow one another in time, so a few footers of many tell which it is.
         let (mut low, mut high, mut best) = (0, positions.len(), self.at(0)?);
+        let mut harmed = None;
         while low < high {
             let middle = low + (high - low) / 2;
-            let moment = self.at(positions[middle])?;
-            if moment.until <= at {
-                (low, best) = (middle + 1, moment);
-            } else {
-                high = middle;
+            match self.at(positions[middle]) {
+                Ok(moment) if moment.until <= at => (low, best) = (middle + 1, moment),
+                Ok(_) => (high, harmed) = (middle, None),
+                Err(error) if matches!(error.kind(), Kind::CheckFailed | Kind::NotCovered) => {
+                    (high, harmed) = (middle, Some(error));
+                }
+                Err(error) => return Err(error),
             }
         }
-        Ok(best)
+        match harmed {
+            Some(error) => Err(self.harmed(error, best.position)),
+            None => Ok(best),
+        }
+    }
+
+    /// The error of a state that cannot be read, with what can be restored instead.
+    fn harmed(&self, error: Error, before: u64) -> Error {
+        match error.kind() {
+            Kind::CheckFailed | Kind::NotCovered => error.hint(self.alternative(before)),
+            _ => error,
+        }
     }
 
     /// What is known of a position that can be reached.
@@ -299,11 +322,10 @@ impl<'a> Chain<'a> {
             });
             match step {
                 Ok(step) => steps.push(step),
-                // Nothing is wrong with the log.
-                Err(error) if !matches!(error.kind(), Kind::CheckFailed | Kind::NotCovered) => {
-                    return Err(error);
+                Err(error) => {
+                    let last = steps.last().map_or(0, |(_, footer)| footer.to);
+                    return Err(self.harmed(error, last));
                 }
-                Err(error) => return Err(self.instead(error, &steps)),
             }
         }
         Ok(steps)
@@ -359,12 +381,6 @@ impl<'a> Chain<'a> {
         };
         let error = Error::new(Kind::NotCovered, message);
         let last = gap.map_or(self.end(), |gap| gap.after);
-        error.hint(self.alternative(last))
-    }
-
-    /// The same error, with what can be restored instead: where the walk was stopped.
-    fn instead(&self, error: Error, steps: &[Step]) -> Error {
-        let last = steps.last().map_or(0, |(_, footer)| footer.to);
         error.hint(self.alternative(last))
     }
 

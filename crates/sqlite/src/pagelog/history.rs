@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use lifeboat_core::env::Env;
 use lifeboat_core::manifest::{Artifact, Manifest};
+use lifeboat_core::parallel::in_parallel;
 use lifeboat_core::pipeline::{
     BlockHash, BlockHashes, PartReader, StoredParts, block_hash, decode,
 };
@@ -24,7 +25,7 @@ use lifeboat_core::{Error, Kind, Result};
 use self::places::{Places, Version};
 use super::chain::Step;
 use super::delta::{Before, Befores, Decoder};
-use super::layout::Digest;
+use super::layout::{Digest, Index};
 use super::read::LogObject;
 use super::state::PageState;
 use crate::held::HeldFile;
@@ -39,6 +40,8 @@ const OTHERS_MAX: usize = 4_096;
 /// Of so many files what was read ahead is kept.
 const OPENED_MAX: usize = 128;
 const STEPS_MAX: usize = 128;
+/// Indexes that are in memory at once, for each reader.
+const INDEXES: usize = 4;
 
 /// Pages as they were before a file, by its place.
 type Made = HashMap<(usize, u32), Vec<u8>>;
@@ -119,8 +122,13 @@ impl<'a> History<'a> {
             live: None,
             unreadable,
         };
-        for step in way {
-            history.advance(repository, state, step)?;
+        // Some at once: of a log that nobody packed yet each is a request.
+        let readers = repository.store().readers().max(1);
+        for steps in way.chunks(readers * INDEXES) {
+            let index = |(file, footer): &Step| file.index_alone(repository, footer);
+            for (step, index) in steps.iter().zip(in_parallel(steps, readers, index)) {
+                history.go_on(state, step, &index?)?;
+            }
         }
         Ok(history)
     }
@@ -131,12 +139,21 @@ impl<'a> History<'a> {
         &mut self,
         repository: &'a Repository,
         state: &mut PageState,
+        step: &Step,
+    ) -> Result<()> {
+        self.go_on(state, step, &step.0.index_alone(repository, &step.1)?)
+    }
+
+    /// The same by its index.
+    fn go_on(
+        &mut self,
+        state: &mut PageState,
         (file, footer): &Step,
+        index: &Index,
     ) -> Result<()> {
         if footer.page_size != state.page_size() {
             return Err(foreign(&file.object, "its pages have another size"));
         }
-        let index = file.index_alone(repository, footer)?;
         if self.files.is_empty() && footer.link_before != self.link {
             return Err(foreign(&file.object, "it follows another state of the base"));
         }

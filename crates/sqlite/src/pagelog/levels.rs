@@ -14,7 +14,7 @@ use lifeboat_core::parallel::in_parallel;
 use lifeboat_core::prune::{LogLevels, Thinned, Thinning, discard_unfinished};
 use lifeboat_core::repository::Repository;
 use lifeboat_core::store::{ObjectInfo, ObjectName};
-use lifeboat_core::{Error, Kind, Result};
+use lifeboat_core::{Kind, Result};
 
 use super::chain::{Chain, Step};
 use super::merge::Merger;
@@ -139,7 +139,7 @@ fn to_thin(chain: &Chain<'_>, resolution: Resolution, newest_ms: i64) -> Result<
     if let Some(gap) = chain.gap() {
         return waits(format!("files are missing between {} and {}", gap.after, gap.before));
     }
-    let mut states = match old_states(chain, resolution.thinned_before_ms(newest_ms)) {
+    let mut states = match old_states(chain, resolution, newest_ms) {
         Ok(states) => states,
         Err(error) if matches!(error.kind(), Kind::CheckFailed | Kind::NotCovered) => {
             return waits(error.to_string());
@@ -148,8 +148,8 @@ fn to_thin(chain: &Chain<'_>, resolution: Resolution, newest_ms: i64) -> Result<
     };
     let spans: Vec<Span> = chain.files.iter().map(|file| file.span).collect();
     if states.len() == chain.states()
-        && let Some(end) = states.last()
-        && resolution.fineness(end.until_ms, newest_ms) == Fineness::Nothing
+        && let Some(end_ms) = states.last().and_then(|end| end.until_ms)
+        && resolution.fineness(end_ms, newest_ms) == Fineness::Nothing
     {
         let mut going: Vec<usize> = (0..spans.len()).collect();
         going.sort_by_key(|&at| std::cmp::Reverse((spans[at].to, spans[at].from)));
@@ -386,25 +386,78 @@ fn end_ms(chain: &Chain<'_>) -> Result<i64> {
     }
 }
 
-/// The states of a log up to the first one that is not older than that. Times are read no further
-/// than needed: states follow one another in time.
-fn old_states(chain: &Chain<'_>, before_ms: i64) -> Result<Vec<State>> {
+/// The states of a log up to the first one that is not to be thinned out yet, whose time is read
+/// with them: whether the one before is the last of its minute, it says. Of those that were thinned
+/// out already no time is read, as the level of the file that leads there tells it.
+fn old_states(chain: &Chain<'_>, resolution: Resolution, newest_ms: i64) -> Result<Vec<State>> {
     let positions = chain.positions();
-    let time = |position: u64| Ok::<i64, Error>(chain.at(position)?.until.as_millisecond());
-    let (mut low, mut high) = (0, positions.len());
-    while low < high {
-        let middle = low + (high - low) / 2;
-        match time(positions[middle])? < before_ms {
-            true => low = middle + 1,
-            false => high = middle,
-        }
+    let mut times = Times { chain, positions: &positions, known: HashMap::new() };
+    let [all, minutely, hourly] = resolution.borders_ms(newest_ms);
+    let old = times.before(all)?;
+    let (hours, nothing) = (times.before(minutely)?, times.before(hourly)?);
+    let end = (old + usize::from(old > 0)).min(positions.len());
+    let is_settled = |at: usize| match chain.level(positions[at]) {
+        _ if at < nothing => false,
+        level if at < hours => level >= Fineness::Hour.level(),
+        level => level >= Fineness::Minute.level() || at >= old,
+    };
+    let settled: Vec<bool> = (0..end).map(is_settled).collect();
+    let is_needed = |at: &usize| {
+        let around = at.saturating_sub(1)..=(at + 1).min(end - 1);
+        at + 1 == end || around.into_iter().any(|at| !settled[at])
+    };
+    let needed: Vec<usize> = (0..end).filter(is_needed).collect();
+    times.read(&needed)?;
+    let state = |at: usize| State {
+        position: positions[at],
+        until_ms: needed.binary_search(&at).ok().and_then(|_| times.known.get(&at).copied()),
+    };
+    Ok((0..end).map(state).collect())
+}
+
+/// When states of a log were. Each is read once, and no more of them than needed.
+struct Times<'c> {
+    chain: &'c Chain<'c>,
+    positions: &'c [u64],
+    known: HashMap<usize, i64>,
+}
+
+impl Times<'_> {
+    fn time(&mut self, at: usize) -> Result<i64> {
+        self.read(&[at])?;
+        Ok(self.known.get(&at).copied().unwrap_or(i64::MAX))
     }
-    // One more than that: whether the last old one is the last of its minute, it says.
-    let end = (low + usize::from(low > 0)).min(positions.len());
-    let readers = chain.repository.store().readers();
-    let times = in_parallel(&positions[..end], readers, |&position| time(position));
-    let states = positions.iter().zip(times);
-    states.map(|(&position, until_ms)| Ok(State { position, until_ms: until_ms? })).collect()
+
+    fn read(&mut self, places: &[usize]) -> Result<()> {
+        let is_unknown = |at: &usize| !self.known.contains_key(at);
+        let unknown: Vec<usize> = places.iter().copied().filter(is_unknown).collect();
+        let readers = self.chain.repository.store().readers();
+        let read = in_parallel(&unknown, readers, |&at| self.chain.at(self.positions[at]));
+        for (at, moment) in unknown.into_iter().zip(read) {
+            self.known.insert(at, moment?.until.as_millisecond());
+        }
+        Ok(())
+    }
+
+    /// How many states are older than that: they follow one another in time.
+    fn before(&mut self, before_ms: i64) -> Result<usize> {
+        let (mut low, mut high) = (0, self.positions.len());
+        // Most logs are all young, or all old.
+        if high == 0 || self.time(high - 1)? < before_ms {
+            return Ok(high);
+        }
+        if self.time(0)? >= before_ms {
+            return Ok(0);
+        }
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.time(middle)? < before_ms {
+                true => low = middle + 1,
+                false => high = middle,
+            }
+        }
+        Ok(low)
+    }
 }
 
 /// Whether every state behind `end` can be reached as before when that was done.

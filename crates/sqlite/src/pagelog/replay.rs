@@ -58,6 +58,21 @@ impl LogReplay {
         self.last.wal_place
     }
 
+    /// The error of a file that is damaged, with what can be restored instead.
+    fn instead(&self, error: Error) -> Error {
+        let is_named = |(file, _): &&Step| error.message().contains(file.object.as_str());
+        let named = self.steps.iter().find(is_named);
+        match named.map(|(file, _)| file.span.from).filter(|from| *from > 0) {
+            Some(from) if error.kind() == Kind::CheckFailed && error.hint_text().is_none() => error
+                .hint(format!(
+                    "nothing was changed; what can be restored instead is the state before it: \
+                     lifeboat restore {}+{from}",
+                    self.base
+                )),
+            _ => error,
+        }
+    }
+
     fn stored_bytes(&self) -> u64 {
         self.steps.iter().map(|(file, _)| file.bytes).sum()
     }
@@ -100,7 +115,8 @@ impl Replay for LogReplay {
     fn apply(&self, env: &Env, file: &mut File, place: &Path) -> Result<()> {
         let (phase, bytes_total) = ("laying the log over it", Some(self.stored_bytes()));
         env.tell(Event::PhaseBegan { subject: &self.base, phase, bytes_total });
-        lay::all(env, &self.repository, &self.steps, (file, place), lay::BATCH)?;
+        let laid = lay::all(env, &self.repository, &self.steps, (file, place), lay::BATCH);
+        laid.map_err(|error| self.instead(error))?;
         env.tell(Event::PhaseEnded { phase });
         let (phase, bytes_total) = ("comparing the digest", Some(self.plain_bytes()));
         env.tell(Event::PhaseBegan { subject: &self.base, phase, bytes_total });

@@ -5,12 +5,14 @@ mod laying;
 mod moved;
 mod packed;
 mod settled;
+mod thinned;
 
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read, Write};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
@@ -33,8 +35,9 @@ use super::write::LogWriter;
 
 const PREFIX: &str = "app/log/app-20250108-140000";
 
+/// Objects, and how many were asked for.
 #[derive(Clone, Default)]
-struct Memory(Arc<Mutex<BTreeMap<ObjectName, Vec<u8>>>>);
+struct Memory(Arc<Mutex<BTreeMap<ObjectName, Vec<u8>>>>, Arc<AtomicUsize>);
 
 struct MemoryPut(Memory, ObjectName, Vec<u8>);
 
@@ -65,6 +68,7 @@ impl Store for Memory {
     }
 
     fn get(&self, name: &ObjectName, range: Option<Range<u64>>) -> Result<ObjectReader> {
+        self.1.fetch_add(1, Ordering::SeqCst);
         let objects = self.0.lock().unwrap();
         let bytes = objects.get(name).ok_or_else(|| Error::new(Kind::NotCovered, "none"))?;
         let Range { start, end } = range.unwrap_or(0..bytes.len() as u64);

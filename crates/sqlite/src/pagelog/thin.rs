@@ -64,17 +64,20 @@ impl Fineness {
 pub(crate) struct State {
     /// Its position.
     pub(crate) position: u64,
-    /// Nothing is in it that was committed later, in milliseconds since 1970.
-    pub(crate) until_ms: i64,
+    /// Nothing is in it that was committed later, in milliseconds since 1970. `None` of one that
+    /// was thinned out already, as those right before and behind it were: it stays.
+    pub(crate) until_ms: Option<i64>,
 }
 
 /// A state that stays, and how finely it and those right before it, which go, are told apart.
 pub(crate) type Staying = (State, Fineness);
 
 impl Resolution {
-    /// States that are younger than this all stay.
-    pub(crate) fn thinned_before_ms(&self, newest_ms: i64) -> i64 {
-        newest_ms.saturating_sub_unsigned(self.all_ms)
+    /// Before which times states are told apart by minutes, by hours, and not at all.
+    pub(crate) fn borders_ms(&self, newest_ms: i64) -> [i64; 3] {
+        let minutely_ms = self.minutely_ms.max(self.all_ms);
+        let ages_ms = [self.all_ms, minutely_ms, self.hourly_ms.max(minutely_ms)];
+        ages_ms.map(|age_ms| newest_ms.saturating_sub_unsigned(age_ms))
     }
 
     /// How finely states of that time are told apart, seen from the newest one.
@@ -95,12 +98,14 @@ impl Resolution {
         let mut staying = Vec::new();
         let mut coarsest = Fineness::All;
         for (at, state) in states.iter().enumerate() {
-            let fineness = self.fineness(state.until_ms, newest_ms);
+            let fineness = state.until_ms.map(|until_ms| self.fineness(until_ms, newest_ms));
+            let fineness = fineness.unwrap_or(Fineness::All);
             let stays = match (fineness, states.get(at + 1)) {
                 (Fineness::All, _) | (_, None) => true,
                 (Fineness::Nothing, Some(_)) => false,
                 (fineness, Some(next)) => {
-                    fineness.bucket(state.until_ms) != fineness.bucket(next.until_ms)
+                    let bucket = |state: &State| fineness.bucket(state.until_ms?);
+                    next.until_ms.is_none() || bucket(state) != bucket(next)
                 }
             };
             coarsest = coarsest.max(fineness);
@@ -202,7 +207,10 @@ mod tests {
     }
 
     fn states(times: &[i64]) -> Vec<State> {
-        let number = |(at, &until_ms): (usize, &i64)| State { position: at as u64 + 1, until_ms };
+        let number = |(at, &until_ms): (usize, &i64)| State {
+            position: at as u64 + 1,
+            until_ms: Some(until_ms),
+        };
         times.iter().enumerate().map(number).collect()
     }
 
@@ -246,7 +254,7 @@ mod tests {
         files.push(Span { from: 0, to: 3, level: 1 });
         files.sort();
         let staying: Vec<Staying> =
-            [3, 5, 6].map(|position| (State { position, until_ms: 0 }, Fineness::Minute)).to_vec();
+            [3, 5, 6].map(|position| (State { position, until_ms: None }, Fineness::Minute)).to_vec();
         let thin = plan(&files, &staying, 6);
         let merged = Span { from: 3, to: 5, level: 1 };
         assert_eq!(thin.way, [Leg::There(1), Leg::Merge(vec![4, 5], merged), Leg::There(6)]);
@@ -255,7 +263,7 @@ mod tests {
         assert_eq!(plan(&files, &staying[..1], 3).going, [3, 2, 0]);
         // A file that jumps over a state that stays: then nothing is touched.
         let jump = [Span { from: 0, to: 2, level: 1 }];
-        let staying = [1, 2].map(|position| (State { position, until_ms: 0 }, Fineness::Hour));
+        let staying = [1, 2].map(|position| (State { position, until_ms: None }, Fineness::Hour));
         assert_eq!(plan(&jump, &staying, 2).going, [0; 0]);
     }
 
@@ -275,7 +283,7 @@ mod tests {
             let once = rule.staying(newest, &all);
             let early = times[at.index(times.len())];
             let (before, after): (Vec<State>, Vec<State>) =
-                all.iter().partition(|state| state.until_ms <= early);
+                all.iter().partition(|state| state.until_ms <= Some(early));
             let first: Vec<State> =
                 rule.staying(early, &before).iter().map(|(state, _)| *state).chain(after).collect();
             let twice = rule.staying(newest, &first);
@@ -299,7 +307,7 @@ mod tests {
             let files: Vec<Span> = files.into_iter().collect();
             let staying: Vec<Staying> = chosen.into_iter().filter(|position| *position < count)
                 .chain([count])
-                .map(|position| (State { position, until_ms: 0 }, Fineness::Minute))
+                .map(|position| (State { position, until_ms: None }, Fineness::Minute))
                 .collect();
             let thin = plan(&files, &staying, count);
             let mut left = files.clone();

@@ -9,6 +9,7 @@ use lifeboat_core::env::Env;
 use lifeboat_core::prune::{LogLevels, Thinned, thin_logs};
 use lifeboat_core::repository::SourceIdentity;
 use lifeboat_core::{Kind, Result};
+use lifeboat_sqlite::pagelog::Packing;
 
 use super::Job;
 use crate::repositories::Place;
@@ -16,9 +17,11 @@ use crate::rotation::{self, Rule};
 use crate::session::Session;
 use crate::ui::units;
 
-/// How often, in milliseconds, and how soon after the beginning.
-const EVERY_MS: u64 = 60 * 60_000;
+/// How soon logs are thinned out after the beginning, in milliseconds.
 const FIRST_MS: u64 = 5 * 60_000;
+/// How often then: as often as a quarter of the time passes for which every state stays, within
+/// these bounds. Whatever is merged, all of its log before it is read, so some hours are at once.
+const EVERY_MS: (u64, u64) = (60 * 60_000, 6 * 60 * 60_000);
 /// Clocks that went apart by so much since the beginning: the one of the calendar was set.
 const SET_MS: u64 = 10 * 60_000;
 
@@ -52,23 +55,38 @@ impl Thinning {
         Thinning { due_ms: steady_ms + FIRST_MS, begun_ms: (wall_ms, steady_ms), going: None }
     }
 
-    /// Begins it when it is time, and says what came of it when it is over.
+    /// Begins it when it is time, and says what came of it when it is over. A log to which the
+    /// states of a pack were added is packed before.
     pub(super) fn go_on(&mut self, session: &Session, env: &Env, jobs: &[Job<'_>]) {
         if let Some(going) = self.going.take_if(|going| going.is_finished()) {
             tell(session, going.join().unwrap_or_default());
         }
-        let now_ms = env.clock.monotonic_ms();
-        if now_ms < self.due_ms || self.going.is_some() {
+        if self.going.is_some() {
             return;
         }
-        self.due_ms = now_ms + EVERY_MS;
-        if self.was_set(env) {
+        let now_ms = env.clock.monotonic_ms();
+        let is_due = now_ms >= self.due_ms;
+        let files = Packing::default().files;
+        let is_chosen = |job: &&Job<'_>| job.is_to_pack(files, is_due);
+        let mut tasks: Vec<Task> =
+            jobs.iter().filter(is_chosen).map(|job| task(session, job)).collect();
+        if is_due {
+            let all_ms = tasks.iter().filter_map(|task| Some(task.levels.rule()?.all_ms));
+            let every_ms = all_ms.min().map_or(EVERY_MS.1, |all_ms| all_ms / 4);
+            self.due_ms = now_ms + every_ms.clamp(EVERY_MS.0, EVERY_MS.1);
+        } else {
+            tasks.iter_mut().for_each(|task| task.levels = rotation::packer());
+        }
+        if tasks.is_empty() {
+            return;
+        }
+        if is_due && self.was_set(env) {
             let message = "the clock was set: no log is thinned out before `lifeboat run` is begun \
                            anew, or `lifeboat prune` is run";
             session.printer.warning("", message);
             return;
         }
-        let (env, tasks) = (env.clone(), tasks(session, jobs));
+        let env = env.clone();
         self.going = Some(std::thread::spawn(move || thin_all(&env, tasks)));
     }
 
@@ -88,24 +106,20 @@ impl Thinning {
 
 /// Thins out all of them now.
 pub(super) fn now(session: &Session, env: &Env, jobs: &[Job<'_>]) {
-    tell(session, thin_all(env, tasks(session, jobs)));
+    tell(session, thin_all(env, jobs.iter().map(|job| task(session, job)).collect()));
 }
 
-fn tasks(session: &Session, jobs: &[Job<'_>]) -> Vec<Task> {
-    let task = |job: &Job<'_>| {
-        let rule = Rule::of(job.place, job.target, None);
-        let levels = rule.map_or_else(rotation::packer, |rule| rule.levels());
-        let mut place = job.place.clone();
-        *place.config = place.config.to_prune();
-        Task {
-            place,
-            levels,
-            name: job.target.name.clone(),
-            identity: job.request.identity.clone(),
-            locks: session.folders.locks.clone(),
-        }
-    };
-    jobs.iter().map(task).collect()
+fn task(session: &Session, job: &Job<'_>) -> Task {
+    let rule = Rule::of(job.place, job.target, None);
+    let mut place = job.place.clone();
+    *place.config = place.config.to_prune();
+    Task {
+        place,
+        levels: rule.map_or_else(rotation::packer, |rule| rule.levels()),
+        name: job.target.name.clone(),
+        identity: job.request.identity.clone(),
+        locks: session.folders.locks.clone(),
+    }
 }
 
 fn thin_all(env: &Env, tasks: Vec<Task>) -> Vec<Done> {

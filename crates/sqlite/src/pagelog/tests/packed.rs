@@ -35,7 +35,7 @@ fn log_of(states: u64) -> (Followed, Vec<u8>) {
     (followed, base)
 }
 
-fn image(followed: &Followed) -> Vec<u8> {
+pub(super) fn image(followed: &Followed) -> Vec<u8> {
     let mut snapshot = Snapshot::take(&followed.path).unwrap();
     let (page_size, count) = (snapshot.page_size() as usize, snapshot.page_count());
     let mut image = vec![0; page_size * count as usize];
@@ -45,7 +45,7 @@ fn image(followed: &Followed) -> Vec<u8> {
     image
 }
 
-fn thinned(followed: &Followed, thinner: LogThinner) -> (Thinning, Thinned) {
+pub(super) fn thinned(followed: &Followed, thinner: LogThinner) -> (Thinning, Thinned) {
     let log = &followed.follower.log;
     let (env, backups) = (&followed.env, [&log.base]);
     let now = env.clock.now();
@@ -55,13 +55,13 @@ fn thinned(followed: &Followed, thinner: LogThinner) -> (Thinning, Thinned) {
     (plan, done)
 }
 
-fn chain(followed: &Followed) -> Chain<'_> {
+pub(super) fn chain(followed: &Followed) -> Chain<'_> {
     let log = &followed.follower.log;
     Chain::of(&log.repository, &log.folder, &log.base).unwrap()
 }
 
 /// Restores each of these positions: that what comes out is the state, a replay compares itself.
-fn restore(followed: &Followed, base: &[u8], positions: impl Iterator<Item = u64>) {
+pub(super) fn restore(followed: &Followed, base: &[u8], positions: impl Iterator<Item = u64>) {
     let chain = chain(followed);
     assert_eq!(chain.gap(), None);
     for position in positions {
@@ -160,7 +160,7 @@ fn a_pack_goes_when_all_of_its_states_are_old_and_not_before() {
 }
 
 /// A clock that a test sets.
-struct Set(AtomicI64);
+pub(super) struct Set(pub(super) AtomicI64);
 
 impl Clock for Set {
     fn now(&self) -> Timestamp {

@@ -86,7 +86,8 @@ pub(super) fn begin_in(store: Arc<dyn Store>, bounds: FollowBounds) -> Followed 
     begin_with(Arc::new(Later::default()), 0, (store, bounds))
 }
 
-fn begin_with(
+/// The same by that clock.
+pub(super) fn begin_with(
     clock: Arc<dyn Clock>,
     rows: u32,
     (store, bounds): (Arc<dyn Store>, FollowBounds),
