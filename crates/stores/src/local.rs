@@ -88,8 +88,8 @@ impl LocalStore {
         self.root.join(name.as_str())
     }
 
-    /// Requires that the folder is where it was, once it was there: a drive that is unmounted leaves
-    /// an empty one, and what was moved away none. Nothing goes there instead.
+    /// Requires that the folder is where it was, once it was there: a drive that is unmounted
+    /// leaves an empty one, and what was moved away none. Nothing goes there instead.
     fn require_place(&self) -> Result<()> {
         let gone = || {
             let place = shown(&self.root);

@@ -443,8 +443,8 @@ impl Job<'_> {
         }
     }
 
-    /// Opens the repository, or creates it where none was seen yet. One that was there must be there
-    /// again: a drive that was unmounted leaves an empty folder.
+    /// Opens the repository, or creates it where none was seen yet. One that was there must be
+    /// there again: a drive that was unmounted leaves an empty folder.
     fn repository(&self, env: &Env, followed: &mut Followed) -> Result<Repository> {
         let url = &self.place.url;
         let absent = |message| {

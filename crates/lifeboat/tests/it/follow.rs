@@ -244,8 +244,8 @@ fn any_second_of_a_lost_database_comes_back() {
     let at_ms = begun_ms + span_ms / 4 + now_ms() % (span_ms / 2);
     let at = jiff::Timestamp::from_millisecond(at_ms).unwrap().to_string();
     let shown = restored(&world, &["--at", &at]);
-    // Nothing younger than was asked for. A commit is noted a little later than it is there: by when
-    // it was begun it is told, and by the one before it.
+    // Nothing younger than was asked for. A commit is noted a little later than it is there: by
+    // when it was begun it is told, and by the one before it.
     let begun = Connection::open(world.path("data/back.db")).unwrap();
     let sql = "SELECT at_ms FROM ticks WHERE n = ?1";
     let begun_ms: i64 = begun.query_row(sql, [shown as i64], |row| row.get(0)).unwrap();

@@ -113,7 +113,8 @@ fn any_moment_is_the_newest_state_before_it() {
     let mut damaged = original.clone();
     damaged[original.len() - 200] ^= 0x40;
     fs::write(&third, damaged).unwrap();
-    let at = |round: usize| ["restore", "app", "--at", &moments[round].0, "--to", "back.db", "--yes"];
+    let at =
+        |round: usize| ["restore", "app", "--at", &moments[round].0, "--to", "back.db", "--yes"];
     world.repo(&at(1)).expect(0);
     assert_eq!(rows(&world.path("data/back.db")), moments[0].1);
     world.repo(&at(2)).expect(20).says("is damaged").says("+2; or a newer backup");

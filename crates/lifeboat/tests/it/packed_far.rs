@@ -1,5 +1,5 @@
-//! Packed logs in buckets and on hosts that are reached by SSH: every state comes back from there, a
-//! standby goes on through a pack, and a copy has it too.
+//! Packed logs in buckets and on hosts that are reached by SSH: every state comes back from there,
+//! a standby goes on through a pack, and a copy has it too.
 
 use std::fs;
 use std::path::Path;
@@ -48,9 +48,8 @@ impl Packed {
         let text = fs::read_to_string(&path).unwrap();
         let text = text.split("keep = ").next().unwrap();
         let second = self.world.text("data/second");
-        let more = format!(
-            "keep = \"forever\"\n{log}\n[repository.second]\nurl = \"file://{second}\"\n"
-        );
+        let more =
+            format!("keep = \"forever\"\n{log}\n[repository.second]\nurl = \"file://{second}\"\n");
         fs::write(&path, format!("{text}{more}")).unwrap();
     }
 

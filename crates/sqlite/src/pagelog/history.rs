@@ -145,12 +145,7 @@ impl<'a> History<'a> {
     }
 
     /// The same by its index.
-    fn go_on(
-        &mut self,
-        state: &mut PageState,
-        (file, footer): &Step,
-        index: &Index,
-    ) -> Result<()> {
+    fn go_on(&mut self, state: &mut PageState, (file, footer): &Step, index: &Index) -> Result<()> {
         if footer.page_size != state.page_size() {
             return Err(foreign(&file.object, "its pages have another size"));
         }

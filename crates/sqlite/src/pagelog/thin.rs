@@ -253,8 +253,9 @@ mod tests {
         let mut files = fine(6);
         files.push(Span { from: 0, to: 3, level: 1 });
         files.sort();
-        let staying: Vec<Staying> =
-            [3, 5, 6].map(|position| (State { position, until_ms: None }, Fineness::Minute)).to_vec();
+        let staying: Vec<Staying> = [3, 5, 6]
+            .map(|position| (State { position, until_ms: None }, Fineness::Minute))
+            .to_vec();
         let thin = plan(&files, &staying, 6);
         let merged = Span { from: 3, to: 5, level: 1 };
         assert_eq!(thin.way, [Leg::There(1), Leg::Merge(vec![4, 5], merged), Leg::There(6)]);
