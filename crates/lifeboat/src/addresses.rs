@@ -9,11 +9,19 @@ use lifeboat_core::{Error, Kind, Result};
 use crate::postgres;
 use crate::web::secret::hidden;
 
-/// What is no path only: of a command, which of its arguments, and which addresses it takes.
-const ALSO_ADDRESSES: &[(&str, &str, fn(&str) -> bool)] = &[
-    ("adopt", "folders", |_| true),
-    ("restore", "to", postgres::is_address),
-    ("salvage", "database", postgres::is_address),
+/// An argument that is no path only.
+struct Either {
+    command: &'static str,
+    argument: &'static str,
+    /// Which addresses it takes.
+    takes: fn(&str) -> bool,
+}
+
+/// All of them.
+const EITHER: &[Either] = &[
+    Either { command: "adopt", argument: "folders", takes: |_| true },
+    Either { command: "restore", argument: "to", takes: postgres::is_address },
+    Either { command: "salvage", argument: "database", takes: postgres::is_address },
 ];
 
 /// The scheme of an address; `None` where the text is a path, or a name.
@@ -49,8 +57,8 @@ pub(crate) fn refuse(definition: &clap::Command, matches: &ArgMatches) -> Result
         let id = argument.get_id().as_str();
         let Ok(Some(values)) = matches.try_get_raw(id) else { continue };
         for text in values.filter_map(|value| value.to_str()) {
-            let takes = ALSO_ADDRESSES.iter().any(|(command, its, takes)| {
-                (*command, *its) == (definition.get_name(), id) && takes(text)
+            let takes = EITHER.iter().any(|one| {
+                (one.command, one.argument) == (definition.get_name(), id) && (one.takes)(text)
             });
             if scheme(text).is_some() && !takes && !Path::new(text).exists() {
                 let what = argument.get_long().map_or_else(
