@@ -55,6 +55,10 @@ pub struct ThrowAwayCluster {
     leash: Leash,
 }
 
+/// Makes the data directory of a cluster: with that `initdb`, at that path, as the last argument
+/// does it.
+pub type Maker = dyn Fn(&Path, &Path, &dyn Fn(&Path) -> Result<()>) -> Result<()>;
+
 /// User and group that a server of ours runs as, and the user's name.
 pub(crate) struct RunAs {
     pub(crate) uid: u32,
@@ -71,6 +75,18 @@ impl ThrowAwayCluster {
         scratch_folder: &Path,
         settings: &[&str],
     ) -> Result<Self> {
+        let make: &Maker = &|_, data, initialize| initialize(data);
+        ThrowAwayCluster::start_made(env, options, (major, make), scratch_folder, settings)
+    }
+
+    /// The same, with a data directory that somebody else makes.
+    pub fn start_made(
+        env: &Env,
+        options: &ClientOptions,
+        (major, make): (Option<u32>, &Maker),
+        scratch_folder: &Path,
+        settings: &[&str],
+    ) -> Result<Self> {
         // The server itself must be of this host, whatever the clients are run through.
         let options = ClientOptions { prefix: Vec::new(), ..options.clone() };
         let finder = Client::new(Address::default(), options.clone())?;
@@ -84,7 +100,9 @@ impl ThrowAwayCluster {
         let run_as = rustix::process::geteuid().is_root().then(run_as);
         let folder = private_folder(scratch_folder, run_as.as_ref())?;
         let data = folder.path().join("data");
-        initialize(&initdb.path, &data, folder.path(), run_as.as_ref())?;
+        let initialize =
+            |data: &Path| initialize(&initdb.path, data, folder.path(), run_as.as_ref());
+        make(&initdb.path, &data, &initialize)?;
         let (sockets, short) = match folder.path().as_os_str().len() < SOCKET_FOLDER_BYTES_MAX {
             true => (folder.path().to_owned(), None),
             false => {

@@ -42,7 +42,7 @@ pub mod wal;
 pub use address::Address;
 pub use archive::ArchiveReader;
 pub use client::{Client, ClientOptions, Program};
-pub use cluster::ThrowAwayCluster;
+pub use cluster::{Maker, ThrowAwayCluster};
 pub use diff::compare;
 pub use engine::PostgresEngine;
 pub use facts::ServerFacts;

@@ -224,8 +224,11 @@ fn writers_are_kept_waiting_no_longer_than_allowed() {
     let mut gone_through = false;
     let stuck = |batch: usize| {
         if batch == 1 {
-            std::thread::sleep(std::time::Duration::from_millis(200));
-            gone_through = external_sql(&path, "INSERT INTO t(body) VALUES ('meanwhile')");
+            // As late as the machine likes, but while the sink is stuck.
+            gone_through = (0..500).any(|_| {
+                std::thread::sleep(std::time::Duration::from_millis(200));
+                external_sql(&path, "INSERT INTO t(body) VALUES ('meanwhile')")
+            });
         }
     };
     let error = capture_with(&path, &bounded, 4096, Box::new(stuck)).map(drop).unwrap_err();

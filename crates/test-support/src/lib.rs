@@ -12,6 +12,8 @@ mod place;
 mod port;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "postgres")]
+pub mod template;
 mod world;
 
 pub use executable::{copied_program, executable};

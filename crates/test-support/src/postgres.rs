@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use lifeboat_postgres::{ClientOptions, ThrowAwayCluster};
+use lifeboat_postgres::{ClientOptions, Maker, ThrowAwayCluster};
 
-use crate::is_long;
 use crate::world::env;
+use crate::{is_long, template};
 
 /// Where `cargo xtask servers` puts version 17, as root and when it is asked to.
 const UNPACKED: &str = "/var/cache/lifeboat-tests/trixie/usr/lib/postgresql/17/bin";
@@ -61,8 +61,9 @@ pub fn options() -> ClientOptions {
 ///
 /// If it does not start, with the reason.
 pub fn cluster(major: u32, settings: &[&str]) -> ThrowAwayCluster {
-    ThrowAwayCluster::start(&env(), &options(), Some(major), Path::new("/var/tmp"), settings)
-        .unwrap_or_else(|error| {
-            panic!("PostgreSQL {major} (cargo xtask test installs it): {error:?}")
-        })
+    let make: &Maker = &|initdb, data, initialize| template::make(initdb, &[], data, initialize);
+    let (made, scratch) = ((Some(major), make), Path::new("/var/tmp"));
+    ThrowAwayCluster::start_made(&env(), &options(), made, scratch, settings).unwrap_or_else(
+        |error| panic!("PostgreSQL {major} (cargo xtask test installs it): {error:?}"),
+    )
 }

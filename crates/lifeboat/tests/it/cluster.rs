@@ -1,6 +1,7 @@
 //! Clusters of PostgreSQL that are started, killed and started again, whose server runs our program
 //! as its archive and restore command.
 
+use std::convert::Infallible;
 use std::fs;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -179,9 +180,16 @@ impl<'a> Cluster<'a> {
     /// A new one in a folder of the yard, not started. `more` are arguments of `initdb`.
     pub(crate) fn new(yard: &'a Yard, major: u32, name: &str, more: &[&str]) -> Cluster<'a> {
         let cluster = Cluster::at(yard, major, name);
-        let mut command = yard.command(&cluster.program("initdb"));
-        command.args(["-A", "trust", "-U", "postgres", "--no-sync", "-E", "UTF8", "--locale=C"]);
-        done(command.args(more).arg("-D").arg(&cluster.data).output().unwrap());
+        let initdb = cluster.program("initdb");
+        let initialize = |data: &Path| -> Result<(), Infallible> {
+            let mut command = yard.command(&initdb);
+            let plain = ["-A", "trust", "-U", "postgres", "--no-sync", "-E", "UTF8", "--locale=C"];
+            done(command.args(plain).args(more).arg("-D").arg(data).output().unwrap());
+            Ok(())
+        };
+        let arguments = [&["plain"], more].concat();
+        let Ok(()) =
+            lifeboat_test_support::template::make(&initdb, &arguments, &cluster.data, initialize);
         cluster.set(&[
             "listen_addresses = ''",
             &format!("unix_socket_directories = '{}'", yard.path("").display()),
@@ -288,6 +296,14 @@ impl<'a> Cluster<'a> {
         command.args(["-U", "postgres", "-p", &port.to_string(), "-h"]).arg(self.yard.path(""));
         command.args(arguments).arg("postgres").stdout(Stdio::null()).stderr(Stdio::null());
         command.spawn().unwrap()
+    }
+
+    /// Commits until the server is gone. As fast as it can only in the long tests: elsewhere that
+    /// would be what the machine does all the time, and all that it wrote is replayed at each restore.
+    pub(crate) fn load(&self, port: u16) -> Child {
+        let all = ["-n", "-c", "2", "-T", "6000", "-R", "300"];
+        let arguments = if lifeboat_test_support::is_long() { &all[..5] } else { &all };
+        self.pgbench(port, arguments)
     }
 
     /// A plain copy of the running server, made by its own program.

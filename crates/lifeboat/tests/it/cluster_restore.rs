@@ -7,7 +7,7 @@ use std::process::Command;
 use lifeboat_core::env::CRASH_POINTS;
 
 use crate::cluster::{Cluster, Yard, done, program};
-use crate::postgres_server::{majors, skipped};
+use crate::postgres_server::{kinds_of_majors, majors, skipped};
 use crate::support::{Ran, ran};
 
 pub(crate) const PORT: u16 = 5801;
@@ -129,7 +129,7 @@ fn a_primary_lost_under_load_is_back_at_a_moment_named_before() {
     for major in majors() {
         let yard = Yard::new();
         let mut primary = primary(&yard, *major);
-        let mut load = primary.pgbench(PORT, &["-n", "-c", "2", "-T", "600"]);
+        let mut load = primary.load(PORT);
         lifeboat(&yard, &["backup", "main"]).expect(0);
         let first = moment(&primary, 1);
         moment(&primary, 2);
@@ -163,14 +163,14 @@ fn a_primary_lost_under_load_is_back_at_a_moment_named_before() {
 
 #[test]
 fn a_chain_of_incremental_backups_is_restored_to_a_moment_behind_it() {
-    for major in majors() {
+    for major in kinds_of_majors() {
         let yard = Yard::new();
         let mut primary = primary(&yard, *major);
         if *major >= 17 {
             primary.ask(PORT, "ALTER SYSTEM SET summarize_wal = on");
             primary.ask(PORT, "SELECT pg_reload_conf()");
         }
-        let mut load = primary.pgbench(PORT, &["-n", "-c", "2", "-T", "600"]);
+        let mut load = primary.load(PORT);
         lifeboat(&yard, &["backup", "main"]).expect(0);
         for number in 1..=2 {
             moment(&primary, number);
@@ -200,7 +200,7 @@ fn random_moments_under_load_show_what_was_committed_then() {
     let major = 15;
     let yard = Yard::new();
     let mut primary = primary(&yard, major);
-    let mut load = primary.pgbench(PORT, &["-n", "-c", "2", "-T", "6000"]);
+    let mut load = primary.load(PORT);
     lifeboat(&yard, &["backup", "main"]).expect(0);
     let mut times = Vec::new();
     for number in 1..=moments() {

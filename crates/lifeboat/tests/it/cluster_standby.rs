@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::process::Stdio;
-use std::time::Duration;
 
 use crate::cluster::{Cluster, Yard, program};
 use crate::cluster_restore::{
@@ -31,8 +30,8 @@ fn a_backup_of_a_standby_under_load_comes_back_at_a_moment_named_before() {
         let yard = Yard::new();
         let mut primary = primary(&yard, major);
         let standby = standby_of(&yard, &primary, "");
-        let mut load = primary.pgbench(PORT, &["-n", "-c", "2", "-T", "600"]);
-        std::thread::sleep(Duration::from_millis(500));
+        let mut load = primary.load(PORT);
+        primary.wait_until(PORT, "SELECT count(*) > 50 FROM pgbench_history");
         primary.ask(PORT, "CHECKPOINT");
         let made = lifeboat(&yard, &["backup", "main", "--json"]).expect(0).json();
         assert_eq!(made[0]["outcome"], "committed", "{made}");
@@ -63,17 +62,12 @@ fn a_standby_that_is_promoted_meanwhile_gives_no_backup() {
     let primary = primary(&yard, 16);
     primary
         .ask(PORT, "CREATE TABLE wide AS SELECT repeat('x', 900) FROM generate_series(1, 20000)");
-    let standby = standby_of(&yard, &primary, "max_rate = \"8MB\"\n");
+    let mut standby = standby_of(&yard, &primary, "max_rate = \"8MB\"\n");
     let mut command = yard.command(program());
     command.args(["backup", "main"]).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().unwrap();
     let sending = "SELECT count(*) FROM pg_stat_progress_basebackup WHERE backup_streamed > 999999";
-    for _ in 0..600 {
-        if standby.ask(STANDBY, sending) == "1" {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    standby.wait_until(STANDBY, sending);
     standby.ask(STANDBY, "SELECT pg_promote()");
     let ended = ran(child.wait_with_output().unwrap());
     drop(ended.expect(15).says("promoted"));

@@ -8,8 +8,8 @@ use std::process::{Child, Stdio};
 
 use crate::bad_input::in_own_namespace;
 use crate::postgres_server::{
-    Server, command, configure, folders, majors, majors_if_long, run, shop, skipped, world_of,
-    world_with,
+    Server, command, configure, folders, kinds_of_majors, majors, majors_if_long, run, shop,
+    skipped, world_of, world_with,
 };
 use crate::support::{Ran, World, ran, set_mode};
 
@@ -83,7 +83,7 @@ fn a_server_that_is_newer_than_the_client_programs_is_refused() {
 
 #[test]
 fn a_role_that_may_not_see_everything_makes_no_backup_of_a_part() {
-    for major in majors() {
+    for major in kinds_of_majors() {
         let server = shop(*major);
         server.sql(
             "shop",
@@ -191,7 +191,7 @@ const DUMPERS: &str = "FROM pg_stat_activity WHERE application_name = 'lifeboat'
 
 #[test]
 fn a_connection_that_is_lost_half_way_leaves_no_backup() {
-    for major in majors() {
+    for major in kinds_of_majors() {
         let server = large_shop(*major);
         let world = world_of("");
         let wrapper = dumper(&world, &server, HELD);
@@ -211,7 +211,7 @@ fn a_connection_that_is_lost_half_way_leaves_no_backup() {
 
 #[test]
 fn a_server_that_stops_half_way_leaves_no_backup() {
-    for major in majors() {
+    for major in kinds_of_majors() {
         let server = large_shop(*major);
         let world = world_of("");
         let wrapper = dumper(&world, &server, HELD);

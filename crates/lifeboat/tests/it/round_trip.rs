@@ -265,11 +265,7 @@ fn a_cold_backup_stops_and_starts_its_service() {
         .output()
         .unwrap();
     assert_eq!(crate::support::ran(killed).code, 128 + 9);
-    for _ in 0..300 {
-        if fs::read_to_string(&log).is_ok_and(|text| text == "stop\nstart\n") {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-    panic!("the service was not started again: {:?}", fs::read_to_string(&log));
+    crate::follow::wait_for("a service that was started again", || {
+        fs::read_to_string(&log).is_ok_and(|text| text == "stop\nstart\n")
+    });
 }

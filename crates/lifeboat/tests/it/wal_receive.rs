@@ -6,7 +6,7 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use crate::cluster::{Cluster, Yard, program};
-use crate::postgres_server::majors;
+use crate::postgres_server::kinds_of_majors;
 use crate::support::ran;
 
 const SUM: &str = "SELECT count(*), sum(x), max(x) FROM t";
@@ -48,7 +48,7 @@ fn recovered(yard: &Yard, copy: &mut Cluster<'_>, query: &str) -> String {
 
 #[test]
 fn what_was_received_survives_the_server_also_without_a_whole_segment() {
-    for major in majors() {
+    for major in kinds_of_majors() {
         let yard = Yard::new();
         yard.configure_main(&["one", "two"]);
         let mut cluster = server(&yard, *major);

@@ -185,7 +185,7 @@ impl SmallDisk {
             return None;
         }
         // Until then it is still root's, and nobody else may look through it.
-        for _ in 0..500 {
+        for _ in 0..6_000 {
             let mut look = yard.command(Path::new("ls"));
             if look.arg(&disk.path).output().unwrap().status.success() {
                 return Some(disk);

@@ -11,7 +11,9 @@ use lifeboat_core::{Error, Kind};
 use lifeboat_postgres::restore::{RestoreRequest, apply, plan};
 use lifeboat_postgres::{Client, PostgresEngine, ThrowAwayCluster};
 
-use crate::support::{back_up, cluster, env, majors, options, place, run, source, text_of};
+use crate::support::{
+    back_up, cluster, env, kinds_of_majors, majors, options, place, run, source, text_of,
+};
 
 /// Rows longer than what is dealt out at once, empty ones, tables that end at the edge of a batch,
 /// names and values that look like the marks of the format.
@@ -69,7 +71,7 @@ fn restored(origin: Origin<'_>, target: &Client) -> Result<(), Error> {
 
 #[test]
 fn rows_of_every_shape_are_dealt_out_and_come_back() {
-    for major in majors() {
+    for major in kinds_of_majors() {
         let cluster = cluster(*major);
         let client = shapes(&cluster);
         let place = place();
@@ -92,7 +94,7 @@ fn rows_of_every_shape_are_dealt_out_and_come_back() {
 /// seen, and what does not fit changes nothing.
 #[test]
 fn rows_are_loaded_from_where_the_manifest_says_they_are() {
-    for major in majors() {
+    for major in kinds_of_majors() {
         let cluster = cluster(*major);
         let client = shapes(&cluster);
         run(&client, "SELECT lo_unlink(4711)");

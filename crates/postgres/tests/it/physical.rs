@@ -19,7 +19,9 @@ use lifeboat_postgres::{Client, ClusterEngine, ClusterSource, PhysicalOptions};
 use tempfile::TempDir;
 
 use crate::data_folder::{Server, as_server, folder, map_spaces, own, program, unpack};
-use crate::support::{Place, back_up_as, cluster, cluster_with, env, majors, place, run, text_of};
+use crate::support::{
+    Place, back_up_as, cluster, cluster_with, env, kinds_of_majors, majors, place, run, text_of,
+};
 
 pub(crate) fn source(client: Client) -> ClusterSource {
     ClusterSource::new(client, PhysicalOptions::default(), env())
@@ -117,7 +119,7 @@ fn roles_of(major: u32) -> Vec<&'static str> {
 
 #[test]
 fn a_cluster_under_load_is_restored_with_tar_and_a_server_alone() {
-    for major in majors() {
+    for major in kinds_of_majors() {
         let cluster = cluster(*major);
         let client = cluster.client("postgres").unwrap();
         let space = furnish(&client);
@@ -241,7 +243,7 @@ pub(crate) fn parent(place: &Place, manifest: &Manifest) -> Parent {
 
 #[test]
 fn an_incremental_backup_holds_what_changed() {
-    for major in majors() {
+    for major in kinds_of_majors() {
         let settings: &[&str] = if *major >= 17 { &["summarize_wal=on"] } else { &[] };
         let cluster = cluster_with(*major, settings);
         let client = cluster.client("postgres").unwrap();

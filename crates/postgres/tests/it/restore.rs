@@ -13,7 +13,7 @@ use lifeboat_postgres::restore::{RestoreOutcome, RestoreRequest, apply, plan, un
 use lifeboat_postgres::{Client, DumpFormat, ServerFacts, Session, ThrowAwayCluster};
 
 use crate::shop::STATEMENTS;
-use crate::support::{Place, back_up, cluster, env, majors, place, run, source};
+use crate::support::{Place, back_up, cluster, env, kinds_of_majors, majors, place, run, source};
 
 fn shop(cluster: &ThrowAwayCluster) -> Client {
     run(&cluster.client("postgres").unwrap(), "CREATE DATABASE \"my shop\"");
@@ -151,7 +151,7 @@ fn write_until(client: &Client, stop: &AtomicBool, acknowledged: &mut Vec<u64>) 
 
 #[test]
 fn no_acknowledged_commit_of_a_live_application_is_lost() {
-    for major in majors() {
+    for major in kinds_of_majors() {
         let cluster = cluster(*major);
         let postgres = cluster.client("postgres").unwrap();
         run(&postgres, "CREATE DATABASE app");
@@ -206,7 +206,7 @@ fn script_file(client: &Client, edit: impl Fn(String) -> String) -> tempfile::Na
 
 #[test]
 fn damaged_scripts_are_refused_and_leave_everything_as_it_was() {
-    for major in majors() {
+    for major in kinds_of_majors() {
         refuses_damaged_scripts(*major);
     }
 }

@@ -14,7 +14,9 @@ use lifeboat_postgres::{
     Client, DumpFormat, PostgresEngine, PostgresSource, Selection, Session, ThrowAwayCluster,
 };
 pub(crate) use lifeboat_test_support::env;
-pub(crate) use lifeboat_test_support::postgres::{cluster as cluster_with, majors, options};
+pub(crate) use lifeboat_test_support::postgres::{
+    cluster as cluster_with, kinds_of_majors, majors, options,
+};
 
 pub(crate) fn cluster(major: u32) -> ThrowAwayCluster {
     cluster_with(major, &[])

@@ -167,7 +167,7 @@ fn down(mut client: &TcpStream, mut upstream: TcpStream, fault: &Fault) {
 fn answer_instead(client: &mut TcpStream, answer: &str) {
     let mut seen = Vec::new();
     let mut buffer = vec![0; 64 << 10];
-    let _ = client.set_read_timeout(Some(Duration::from_millis(300)));
+    let _ = client.set_read_timeout(Some(Duration::from_secs(5)));
     let length = |head: &str| -> usize {
         let line = head.lines().find_map(|line| {
             line.to_ascii_lowercase().strip_prefix("content-length:").map(str::to_owned)
