@@ -1,5 +1,5 @@
-//! Data directories of clusters, copied from one that `initdb` made once: a test run needs hundreds,
-//! and half of what their servers cost was the making.
+//! Data directories of clusters, copied from one that `initdb` made once: a test run needs
+//! hundreds, and half of what their servers cost was the making.
 //!
 //! A copy gets a system identifier of its own, in `global/pg_control` and in the files of the log:
 //! else two clusters of a test would be the same one.

@@ -299,7 +299,8 @@ impl<'a> Cluster<'a> {
     }
 
     /// Commits until the server is gone. As fast as it can only in the long tests: elsewhere that
-    /// would be what the machine does all the time, and all that it wrote is replayed at each restore.
+    /// would be what the machine does all the time, and all that it wrote is replayed at each
+    /// restore.
     pub(crate) fn load(&self, port: u16) -> Child {
         let all = ["-n", "-c", "2", "-T", "6000", "-R", "300"];
         let arguments = if lifeboat_test_support::is_long() { &all[..5] } else { &all };
