@@ -33,6 +33,7 @@ mod replicas;
 mod repositories;
 mod rotation;
 mod runs;
+mod said;
 mod selection;
 mod session;
 mod signals;

@@ -1,6 +1,7 @@
 //! The loop: sees what ended, asks the scheduler, does what it says, tells of it.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,8 +24,9 @@ use super::plan::{self, Plan};
 use super::scheduler::{Action, Event, Now, Outcome, Scheduler, Why};
 use super::systemd::Systemd;
 use crate::config::diagnose;
-use crate::control::{AgentState, Answer, Ended, JobState, Question, RunState};
+use crate::control::{AgentState, Answer, Ended, JobState, Question, RunState, Told};
 use crate::memory;
+use crate::said;
 use crate::session::Session;
 use crate::ui::units;
 
@@ -195,8 +197,11 @@ impl Agent<'_> {
         self.lasting.look(self.session, &self.env);
         let steady_ms = self.env.clock.monotonic_ms();
         self.systemd.alive(steady_ms);
-        let status = self.status();
-        self.systemd.status(status);
+        // Of hundreds of jobs it is not made for nobody.
+        if self.systemd.is_there() {
+            let status = self.status();
+            self.systemd.status(status);
+        }
     }
 
     fn begin_end(&mut self, kind: Kind) {
@@ -245,8 +250,11 @@ impl Agent<'_> {
         taken
     }
 
-    /// Says what there is to do.
+    /// Says what there is to do, and forgets what there is no more.
     fn greet(&self) {
+        if let Some(folder) = said_in(self.session) {
+            said::retain(&folder, self.plan.commands.keys());
+        }
         let count = self.plan.specs.len();
         let next = self.scheduler.next().map(|(name, at)| {
             let at = units::moment(at, &self.session.surroundings.time_zone);
@@ -295,6 +303,7 @@ impl Agent<'_> {
                 continue;
             }
             let Some((outcome, exit_code, error)) = going.run.ended() else { continue };
+            let told = going.run.told();
             let took_ms = now.steady_ms.saturating_sub(going.begun_ms);
             let last = Ended {
                 begun_at: going.begun_at,
@@ -306,6 +315,7 @@ impl Agent<'_> {
             self.going.remove(&name);
             self.ended += 1;
             self.tell_ended(&name, &last, took_ms);
+            self.keep_said(&name, &last, &told);
             self.state.runs.insert(name.clone(), last);
             self.tell_scheduler(Event::Ended(name, outcome));
             self.bell.ring();
@@ -469,6 +479,15 @@ impl Agent<'_> {
         }
     }
 
+    /// Keeps what a run said. Where that cannot be, it was told when it came.
+    fn keep_said(&self, name: &str, last: &Ended, told: &Told) {
+        let Some(folder) = said_in(self.session) else { return };
+        if let Err(error) = said::note(&folder, name, last, &told.lines) {
+            let message = format!("what it said is not kept: {}: {error}", folder.display());
+            self.session.printer.detail(&format!("{}: {message}", units::one_line(name)));
+        }
+    }
+
     fn see_getting_on(&mut self) {
         let now_ms = self.env.clock.monotonic_ms();
         let every_ms = GET_ON_MS.min(self.plan.limits.hang_ms / 4);
@@ -574,6 +593,11 @@ impl Agent<'_> {
         let path = kept::path(self.session);
         kept::write(self.session, path.as_deref(), &self.state, &mut self.state_is_lost);
     }
+}
+
+/// Where it is kept what runs said.
+fn said_in(session: &Session) -> Option<PathBuf> {
+    said::folder(&crate::control::path(session)?)
 }
 
 /// The clock by which the service manager orders a reload.

@@ -62,6 +62,11 @@ impl Systemd {
         self.send(&format!("STOPPING=1\nEXTEND_TIMEOUT_USEC={at_most_us}"));
     }
 
+    /// Whether there is somebody who is told.
+    pub(super) fn is_there(&self) -> bool {
+        self.way.is_some()
+    }
+
     /// What goes on, for people; sent where it changed.
     pub(super) fn status(&mut self, status: String) {
         if self.status != status {

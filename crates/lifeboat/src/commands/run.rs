@@ -280,10 +280,10 @@ fn follow(
     let turns = Turns::new(jobs.len(), env, args.interval.milliseconds, until_ms);
     let (sender, receiver) = channel();
     std::thread::scope(|scope| {
-        for _ in 0..turns.workers(env) {
+        for thread in 0..turns.workers(env) {
             let (sender, turns) = (sender.clone(), &turns);
             scope.spawn(move || {
-                turns.work(env, |at, is_due| {
+                turns.work(env, thread, |at, is_due| {
                     let job = &jobs[at];
                     let told = match is_due || job.is_urgent(env) {
                         true => job.look(env, bounds),

@@ -129,7 +129,7 @@ fn piece(web: &Web, name: &str, state: &AgentState, zone: &TimeZone) -> Option<M
     let now = web.env.clock.now();
     match name.split_once(':') {
         None if name == "runs" => Some(runs::going(state)),
-        Some(("run", id)) => runs::one(state, id, now, zone),
+        Some(("run", id)) => runs::one(state, id, web.agent.as_deref(), (now, zone)),
         _ => None,
     }
 }

@@ -30,6 +30,8 @@ const NEW_MS: (i64, i64) = (10_000, 60_000);
 /// For programs that ask again and again: a look has its price, and so has each request of a
 /// repository. What is known to have happened is read sooner.
 const NEW_MS_FOR_PROGRAMS: (i64, i64) = (30_000, 300_000);
+/// The same by what the look took: for them one goes on for no more than such a part of the time.
+const PART_FOR_PROGRAMS: u64 = 1_000;
 /// How long one who asks waits for a new look, where there is an older one, and where there is
 /// none.
 const WAIT: (Duration, Duration) = (Duration::from_millis(1_500), Duration::from_secs(20));
@@ -45,6 +47,8 @@ const UNASKED: Duration = Duration::from_secs(600);
 pub(crate) struct Look {
     /// When it began.
     pub(crate) taken_at: Timestamp,
+    /// How long it took, in milliseconds.
+    took_ms: u64,
     /// The configuration.
     pub(crate) loaded: Loaded,
     /// Each source in each repository, as `lifeboat status` has it.
@@ -281,10 +285,12 @@ fn take(session: Session, seen: &Arc<Seen>, before: &[Opened]) -> Result<Look> {
     let mut env = session.env()?;
     env.observer = Arc::clone(seen) as Arc<dyn Observer>;
     let taken_at = env.clock.now();
+    let begun_ms = env.clock.monotonic_ms();
     let standing = status::of_all(&session, &env, before)?;
     let warnings = std::mem::take(&mut *seen.0.lock().unwrap_or_else(PoisonError::into_inner));
-    let look = Look {
+    let mut look = Look {
         taken_at,
+        took_ms: 0,
         rows: standing.rows,
         disks: standing.disks,
         reached: standing.reached,
@@ -300,6 +306,7 @@ fn take(session: Session, seen: &Arc<Seen>, before: &[Opened]) -> Result<Look> {
     };
     // Whoever asks for them waits for less.
     look.metrics();
+    look.took_ms = env.elapsed_ms(begun_ms);
     Ok(look)
 }
 
@@ -314,6 +321,7 @@ impl Look {
     fn failed(older: Option<&Look>, failure: String) -> Self {
         Look {
             taken_at: older.map_or(Timestamp::UNIX_EPOCH, |older| older.taken_at),
+            took_ms: 0,
             loaded: Loaded::default(),
             rows: Vec::new(),
             disks: Vec::new(),
@@ -362,11 +370,15 @@ impl Look {
 
     fn is_young(&self, now: Timestamp, asker: Asker) -> bool {
         let is_near = |opened: &Opened| opened.place.url.starts_with("file://");
+        let (is_near, took_ms) = (self.opened.iter().all(is_near), self.took_ms);
+        let of = |(near, far): (i64, i64)| if is_near { near } else { far };
         let new_ms = match asker {
-            Asker::Person | Asker::Glance => NEW_MS,
-            Asker::Program | Asker::Scraper => NEW_MS_FOR_PROGRAMS,
+            Asker::Person | Asker::Glance => of(NEW_MS),
+            Asker::Program | Asker::Scraper => {
+                let by_price_ms = i64::try_from(took_ms * PART_FOR_PROGRAMS).unwrap_or(i64::MAX);
+                of(NEW_MS_FOR_PROGRAMS).max(by_price_ms.min(NEW_MS_FOR_PROGRAMS.1))
+            }
         };
-        let new_ms = if self.opened.iter().all(is_near) { new_ms.0 } else { new_ms.1 };
         let age_ms = now.as_millisecond() - self.taken_at.as_millisecond();
         (0..=new_ms).contains(&age_ms)
     }

@@ -33,7 +33,9 @@ impl Scheduler {
 
     /// Why a job that does not run is due, if it is.
     pub(super) fn due(&self, job: &Job, now: Now) -> Option<Due> {
-        if self.due_at(job).is_some_and(|at| at <= now.wall) {
+        // It is only ever moved to later: most moments are far, and asked for often.
+        let has_come = job.next.is_some_and(|moment| moment <= now.wall);
+        if has_come && self.due_at(job).is_some_and(|at| at <= now.wall) {
             return job.next.map(Due::Moment);
         }
         match (job.again_at_ms, job.tried) {

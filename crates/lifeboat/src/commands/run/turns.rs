@@ -11,6 +11,13 @@ const HURRIED_MS: u64 = 4;
 const WATCHED_MS: u64 = 25;
 /// No sleep is longer: then a signal is seen.
 const PAUSE_MS: u64 = 100;
+/// Each thread waits so much longer for a turn than the one before it: the first takes what there
+/// is, and the others are there for when it is busy. Of a database that is to be looked at soon,
+/// and of one that is not.
+const BEHIND_MS: (u64, u64) = (1, 15);
+/// Whoever is awake looks at what is due within that part of the time between two looks as well:
+/// so databases that rest come to be looked at together, and a thread is woken once for many.
+const EARLIER_PART: u64 = 8;
 /// Threads for each processor: most of the time they wait for a store. And bounds for all.
 const THREADS_EACH: usize = 2;
 const THREADS: (usize, usize) = (4, 16);
@@ -32,6 +39,15 @@ struct Turn {
     is_taken: bool,
 }
 
+/// What a thread does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taken {
+    /// It looks at one, which is due in any case or not.
+    Turn(usize, bool),
+    /// Nothing is ready: it waits until then.
+    Wait(u64),
+}
+
 impl Turns {
     /// All of them are due.
     pub(super) fn new(count: usize, env: &Env, interval_ms: u64, until_ms: u64) -> Self {
@@ -46,46 +62,42 @@ impl Turns {
         (THREADS_EACH * env.threads).clamp(THREADS.0, THREADS.1).min(count.max(1))
     }
 
-    /// Takes turns until the time is over, or a signal came. `look` gets which it is and whether it
-    /// is due in any case, and says at which pace to go on.
-    pub(super) fn work(&self, env: &Env, mut look: impl FnMut(usize, bool) -> Pace) {
+    /// Takes turns until the time is over, or a signal came, as the thread of that number. `look`
+    /// gets which it is and whether it is due in any case, and says at which pace to go on.
+    pub(super) fn work(&self, env: &Env, thread: usize, mut look: impl FnMut(usize, bool) -> Pace) {
         loop {
             let now_ms = env.clock.monotonic_ms();
-            if now_ms >= self.until_ms {
+            if now_ms >= self.until_ms || env.proceed().is_err() {
                 return;
             }
-            match self.take(now_ms) {
-                Ok((at, is_due)) => {
+            match self.take(now_ms, thread) {
+                Taken::Turn(at, is_due) => {
                     let pace = look(at, is_due);
                     self.give_back((at, is_due), now_ms, pace);
-                    if env.proceed().is_err() {
-                        return;
-                    }
                 }
-                Err(next_ms) => {
+                Taken::Wait(next_ms) => {
                     let pause_ms = next_ms.min(self.until_ms).saturating_sub(now_ms);
-                    if env.pause_ms(pause_ms.clamp(1, PAUSE_MS)).is_err() {
-                        return;
-                    }
+                    env.clock.sleep_ms(pause_ms.clamp(1, PAUSE_MS));
                 }
             }
         }
     }
 
-    /// The one that waited longest; where none is ready, when the next one is.
-    fn take(&self, now_ms: u64) -> Result<(usize, bool), u64> {
+    /// The one that waited longest; where none is ready, when this thread comes again.
+    fn take(&self, now_ms: u64, thread: usize) -> Taken {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         let free = all.iter_mut().enumerate().filter(|(_, turn)| !turn.is_taken);
         let Some((at, turn)) = free.min_by_key(|(_, turn)| turn.next_ms) else {
-            return Err(u64::MAX);
+            return Taken::Wait(u64::MAX);
         };
-        match turn.next_ms <= now_ms {
-            true => {
-                turn.is_taken = true;
-                Ok((at, turn.look_ms <= now_ms))
-            }
-            false => Err(turn.next_ms),
+        let is_look = turn.next_ms == turn.look_ms;
+        let earlier_ms = if is_look { self.interval_ms / EARLIER_PART } else { 0 };
+        if turn.next_ms <= now_ms + earlier_ms {
+            turn.is_taken = true;
+            return Taken::Turn(at, is_look || turn.look_ms <= now_ms);
         }
+        let behind_ms = if is_look { BEHIND_MS.1 } else { BEHIND_MS.0 };
+        Taken::Wait(turn.next_ms + behind_ms * thread as u64)
     }
 
     fn give_back(&self, (at, was_due): (usize, bool), begun_ms: u64, pace: Pace) {
@@ -100,5 +112,48 @@ impl Turns {
             Pace::Calm => u64::MAX,
         };
         (turn.next_ms, turn.is_taken) = (turn.look_ms.min(sooner_ms), false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEGUN_MS: u64 = 1_000;
+
+    fn turns(look_ms: &[u64]) -> Turns {
+        let turn = |look_ms: &u64| Turn { look_ms: *look_ms, next_ms: *look_ms, is_taken: false };
+        let all = Mutex::new(look_ms.iter().map(turn).collect());
+        Turns { all, interval_ms: 1_000, until_ms: u64::MAX }
+    }
+
+    #[test]
+    fn who_is_woken_for_one_that_rests_looks_at_those_that_are_due_soon() {
+        let turns = turns(&[BEGUN_MS + 50, BEGUN_MS, BEGUN_MS + 125, BEGUN_MS + 126]);
+        let take = |now_ms| turns.take(now_ms, 0);
+        for at in [1, 0, 2] {
+            assert_eq!(take(BEGUN_MS), Taken::Turn(at, true));
+            turns.give_back((at, true), BEGUN_MS, Pace::Calm);
+        }
+        // Those are due together from now on.
+        assert_eq!(take(BEGUN_MS), Taken::Wait(BEGUN_MS + 126));
+        assert_eq!(take(BEGUN_MS + 1), Taken::Turn(3, true));
+        assert_eq!(take(BEGUN_MS + 1), Taken::Wait(BEGUN_MS + 1_000));
+    }
+
+    #[test]
+    fn one_in_a_hurry_is_looked_at_when_it_is_to_be_and_by_the_next_thread_soon_after() {
+        let turns = turns(&[BEGUN_MS, BEGUN_MS + 900]);
+        assert_eq!(turns.take(BEGUN_MS, 0), Taken::Turn(0, true));
+        turns.give_back((0, true), BEGUN_MS, Pace::Hurried);
+        let next_ms = BEGUN_MS + HURRIED_MS;
+        assert_eq!(turns.take(BEGUN_MS, 0), Taken::Wait(next_ms));
+        assert_eq!(turns.take(BEGUN_MS, 3), Taken::Wait(next_ms + 3 * BEHIND_MS.0));
+        assert_eq!(turns.take(next_ms, 3), Taken::Turn(0, false));
+        // While it is looked at, the other one is what there is to wait for.
+        assert_eq!(turns.take(next_ms, 1), Taken::Wait(BEGUN_MS + 900 + BEHIND_MS.1));
+        turns.give_back((0, false), next_ms, Pace::Calm);
+        // Its own look is still to come.
+        assert_eq!(turns.take(next_ms, 0), Taken::Wait(BEGUN_MS + 900));
     }
 }

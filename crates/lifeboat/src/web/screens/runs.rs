@@ -1,12 +1,15 @@
 //! What runs now, how far it is and what it says; what ran last, and what is next.
 
+use std::path::Path;
+
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use lifeboat_core::{Error, Kind, Result};
 use maud::{Markup, html};
 
 use super::{Done, restore};
-use crate::control::{AgentState, Ended, JobState, Question, RunState, Told};
+use crate::control::{AgentState, Ended, JobState, Line, Question, RunState, Told};
+use crate::said::{self, Said};
 use crate::ui::units;
 use crate::web::address::{self, part as segment};
 use crate::web::context::Ctx;
@@ -142,7 +145,8 @@ fn progress(told: &Told) -> Markup {
 pub(super) fn draw_one(ctx: &Ctx) -> Result<Markup> {
     let state = agent(ctx)?;
     let id = ctx.given("run").unwrap_or_default();
-    let Some(piece) = one(state, id, ctx.now, &ctx.look.zone) else {
+    let clock = (ctx.now, &ctx.look.zone);
+    let Some(piece) = one(state, id, ctx.control.as_deref(), clock) else {
         let message = format!("there is no run that is called `{}`", units::one_line(id));
         return Err(Error::new(Kind::NotCovered, message).hint("look at the screen of the runs"));
     };
@@ -173,15 +177,18 @@ pub(super) fn draw_one(ctx: &Ctx) -> Result<Markup> {
     })
 }
 
-/// One run: while it goes on, and when it has ended.
-pub(crate) fn one(state: &AgentState, id: &str, now: Timestamp, zone: &TimeZone) -> Option<Markup> {
+/// One run: while it goes on, and when it has ended; of a job also those before it. The agent is
+/// asked at `socket`, and what its runs said is kept beside it.
+pub(crate) fn one(
+    state: &AgentState,
+    id: &str,
+    socket: Option<&Path>,
+    (now, zone): (Timestamp, &TimeZone),
+) -> Option<Markup> {
     let Some(run) = state.runs.iter().find(|run| run.id == id) else {
         let job = state.jobs.iter().find(|job| job.name == id)?;
-        let last = job.last.as_ref();
-        return Some(html! {
-            @if let Some(last) = last { (end(last, zone)) } @else { p { "It never ran." } }
-            @if let Some(next) = job.next { p { "Next: " (units::moment(next, zone)) } }
-        });
+        let kept = socket.and_then(said::folder).map(|folder| said::of(&folder, id));
+        return Some(of_job(job, &kept.unwrap_or_default(), zone));
     };
     Some(html! {
         p { "Begun " (units::age(run.begun_at, now)) @if let Some(by) = &run.by { " by " (by) } }
@@ -191,11 +198,48 @@ pub(crate) fn one(state: &AgentState, id: &str, now: Timestamp, zone: &TimeZone)
         }
         @if !run.told.lines.is_empty() {
             h3 { "What it says" }
-            ol.log tabindex="0" aria-label="What it says" {
-                @for line in &run.told.lines { li class=(line.kind) { (line.text) } }
-            }
+            (log("What it says", run.told.lines.iter()))
         }
     })
+}
+
+/// A job that does not run now: how its last run ended and what that said, and those before it.
+fn of_job(job: &JobState, kept: &[Said], zone: &TimeZone) -> Markup {
+    let is_last = |said: &&Said| Some(&said.ended) == job.last.as_ref();
+    let before = kept.iter().filter(|said| !is_last(said)).collect::<Vec<_>>();
+    html! {
+        @if let Some(last) = &job.last { (end(last, zone)) } @else { p { "It never ran." } }
+        @if let Some(said) = kept.iter().find(is_last) { (what_it_said(said)) }
+        @if let Some(next) = job.next { p { "Next: " (units::moment(next, zone)) } }
+        @if !before.is_empty() {
+            h3 { "Runs before it" }
+            @for said in before {
+                details {
+                    summary { (outcome(Some(&said.ended))) " " (units::moment(said.ended.ended_at, zone)) }
+                    (end(&said.ended, zone))
+                    (what_it_said(said))
+                }
+            }
+        }
+    }
+}
+
+fn what_it_said(said: &Said) -> Markup {
+    html! {
+        @if said.lines.is_empty() { p.quiet { "It said nothing." } }
+        @else {
+            @if said.left_out > 0 { p.note { (said.left_out) " lines before these are not kept." } }
+            (log("What it said", said.lines.iter()))
+        }
+    }
+}
+
+fn log<'a>(label: &str, lines: impl Iterator<Item = &'a Line>) -> Markup {
+    html! {
+        ol.log tabindex="0" aria-label=(label) {
+            @for line in lines { li class=(line.kind) { (line.text) } }
+        }
+    }
 }
 
 fn end(ended: &Ended, zone: &TimeZone) -> Markup {
