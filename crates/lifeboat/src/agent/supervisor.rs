@@ -32,6 +32,8 @@ use crate::ui::units;
 
 /// Between two looks at everything.
 const LOOK_MS: u64 = 200;
+/// Between two looks at the schedules of all jobs, while none runs.
+const TICK_MS: u64 = 1_000;
 /// Between two looks whether runs get on.
 const GET_ON_MS: u64 = 10_000;
 /// How long what a run said is waited for after its end.
@@ -78,6 +80,8 @@ struct Agent<'a> {
     state: State,
     state_is_lost: bool,
     looked_ms: u64,
+    /// When schedules are looked at next.
+    tick_ms: u64,
     /// The signal by which it was told to end.
     ending: Option<Kind>,
     is_finished: bool,
@@ -121,6 +125,7 @@ pub(crate) fn run(session: &Session, follow: &[String]) -> Result<ExitCode> {
         state,
         state_is_lost: false,
         looked_ms: now.steady_ms,
+        tick_ms: 0,
         ending: None,
         is_finished: false,
         cut_off: 0,
@@ -193,7 +198,7 @@ impl Agent<'_> {
         self.see_ended();
         self.see_asked();
         self.see_getting_on();
-        self.tell_scheduler(Event::Tick);
+        self.tick();
         self.lasting.look(self.session, &self.env);
         let steady_ms = self.env.clock.monotonic_ms();
         self.systemd.alive(steady_ms);
@@ -201,6 +206,14 @@ impl Agent<'_> {
         if self.systemd.is_there() {
             let status = self.status();
             self.systemd.status(status);
+        }
+    }
+
+    fn tick(&mut self) {
+        let now_ms = self.env.clock.monotonic_ms();
+        if now_ms >= self.tick_ms || !self.going.is_empty() || self.ending.is_some() {
+            self.tick_ms = now_ms + TICK_MS;
+            self.tell_scheduler(Event::Tick);
         }
     }
 

@@ -1,6 +1,7 @@
 //! `lifeboat run`: the agent, and the follower of SQLite databases, by which new commits are in the
 //! repositories at once.
 
+mod rest;
 mod retries;
 mod thinning;
 mod turns;
@@ -22,6 +23,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use self::rest::{Ears, Rest};
 use self::retries::Retries;
 use self::thinning::Thinning;
 use self::turns::Turns;
@@ -123,6 +125,8 @@ struct Followed {
     unpacked: usize,
     /// The repository that was there.
     repository: Option<Uuid>,
+    /// Whether it is left alone.
+    rest: Rest,
 }
 
 /// What a look led to, for people.
@@ -176,6 +180,7 @@ fn follow_all(session: &Session, args: Args) -> Result<ExitCode> {
     };
     let mut kept = BTreeMap::new();
     let mut thinning = Thinning::begin(&env);
+    let ears = Ears::open();
     loop {
         let targets = targets(session, &args)?;
         let mut jobs = jobs(session, &env, &targets, &places, &mut kept)?;
@@ -184,7 +189,7 @@ fn follow_all(session: &Session, args: Args) -> Result<ExitCode> {
             return Err(error.hint("name one: lifeboat run app.db"));
         }
         thinning.go_on(session, &env, &jobs);
-        let ended = follow(session, &env, &args, &jobs, bounds);
+        let ended = follow(session, &env, &args, (&jobs, &ears), bounds);
         for job in jobs.drain(..) {
             let key = job.key();
             let followed = job.followed.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -269,7 +274,7 @@ fn follow(
     session: &Session,
     env: &Env,
     args: &Args,
-    jobs: &[Job<'_>],
+    (jobs, ears): (&[Job<'_>], &Ears),
     bounds: FollowBounds,
 ) -> Result<Option<ExitCode>> {
     env.proceed()?;
@@ -285,8 +290,9 @@ fn follow(
             scope.spawn(move || {
                 turns.work(env, thread, |at, is_due| {
                     let job = &jobs[at];
+                    ears.hear();
                     let told = match is_due || job.is_urgent(env) {
-                        true => job.look(env, bounds),
+                        true => job.look_if_worth(env, bounds, ears),
                         false => Told::Nothing,
                     };
                     // Most looks find nothing, and nobody is woken for that.
@@ -359,11 +365,32 @@ impl Job<'_> {
     /// Whether it is to be looked at although its time has not come.
     fn is_urgent(&self, env: &Env) -> bool {
         let followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        let rests = followed.rest.is_heard();
         followed.follower.as_ref().is_some_and(|follower| match follower.pace(env) {
             Pace::Hurried => true,
-            Pace::Watched => follower.has_grown(),
+            Pace::Watched => !rests && follower.has_grown(),
             Pace::Calm => false,
         })
+    }
+
+    /// Looks at the database, unless it is known to rest.
+    fn look_if_worth(&self, env: &Env, bounds: FollowBounds, ears: &Ears) -> Told {
+        let now_ms = env.clock.monotonic_ms();
+        {
+            let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+            // Whether there is a newer backup is asked as often as else.
+            let is_to_ask = followed.looks + 1 >= CURRENT_EVERY_LOOKS;
+            if !is_to_ask && followed.rest.lasts(now_ms, bounds.heartbeat_ms) {
+                followed.looks += 1;
+                return Told::Nothing;
+            }
+        }
+        let told = self.look(env, bounds);
+        let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        let Followed { follower, rest, .. } = &mut *followed;
+        let at_rest = follower.as_ref().filter(|it| it.is_at_rest()).map(Follower::path);
+        rest.looked(ears, at_rest.filter(|_| matches!(told, Told::Nothing)), now_ms);
+        told
     }
 
     /// Looks at the database once. Fails for itself alone.

@@ -104,6 +104,8 @@ struct State {
     /// Something happened since it was begun.
     is_stale: bool,
     is_looking: bool,
+    /// When the last one was begun.
+    begun_at: Timestamp,
     /// How often somebody asked.
     asked: u64,
 }
@@ -146,25 +148,34 @@ impl Looks {
         let newest = state.newest.clone().filter(is_enough);
         let is_news = state.attempts_at != attempts_at || state.is_stale;
         let is_young = newest.as_ref().map(|look| look.is_young(now, asker));
-        match turn(asker, is_young, is_news) {
+        let is_long = state.takes_long(now);
+        match turn(asker, is_young, is_news, is_long) {
             Turn::Shown => return newest,
             Turn::ShownOld => {
-                self.begin_look(&mut state, attempts_at);
+                self.begin_look(&mut state, attempts_at, now);
                 return newest;
             }
-            Turn::Waits => self.begin_look(&mut state, attempts_at),
+            Turn::Waits => {}
         }
         let wait = if newest.is_some() { WAIT.0 } else { WAIT.1 };
         let looking = |state: &mut State| state.is_looking;
-        let waited = self.changed.wait_timeout_while(state, wait, looking);
-        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        // One that went on already may have been begun before what happened.
+        for _ in 0..2 {
+            self.begin_look(&mut state, attempts_at, now);
+            let waited = self.changed.wait_timeout_while(state, wait, looking);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            let is_behind = state.attempts_at != attempts_at || state.is_stale;
+            if state.is_looking || !is_behind {
+                break;
+            }
+        }
         state.newest.clone().filter(is_enough)
     }
 
     /// Begins the first look, before anybody asks.
-    pub(crate) fn begin(self: &Arc<Self>) {
+    pub(crate) fn begin(self: &Arc<Self>, now: Timestamp) {
         let attempts_at = self.attempts_at();
-        self.begin_look(&mut self.state(), attempts_at);
+        self.begin_look(&mut self.state(), attempts_at, now);
     }
 
     /// Waits until the first look has ended, and no longer than that.
@@ -174,10 +185,16 @@ impl Looks {
     }
 
     /// One looks at a time.
-    fn begin_look(self: &Arc<Self>, state: &mut State, attempts_at: Option<SystemTime>) {
+    fn begin_look(
+        self: &Arc<Self>,
+        state: &mut State,
+        attempts_at: Option<SystemTime>,
+        now: Timestamp,
+    ) {
         if state.is_looking {
             return;
         }
+        state.begun_at = now;
         (state.is_looking, state.is_stale, state.attempts_at) = (true, false, attempts_at);
         self.changed.notify_all();
         let (looks, is_first) = (Arc::clone(self), state.newest.is_none());
@@ -244,6 +261,18 @@ impl Looks {
     }
 }
 
+impl State {
+    /// Whether the look that goes on, or that would be begun, is not worth waiting for: the one
+    /// before took long, or this one does.
+    fn takes_long(&self, now: Timestamp) -> bool {
+        let most_ms = WAIT.0.as_millis();
+        let since_ms = now.duration_since(self.begun_at).as_millis();
+        let is_late = self.is_looking && u128::try_from(since_ms).is_ok_and(|ms| ms > most_ms);
+        let took_ms = self.newest.as_ref().map_or(0, |look| look.took_ms);
+        is_late || u128::from(took_ms) > most_ms
+    }
+}
+
 /// What becomes of who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Turn {
@@ -255,15 +284,15 @@ enum Turn {
     Waits,
 }
 
-/// That, where there is a look that is enough for them, and is young or not; and where something
-/// is known to have happened since.
-fn turn(asker: Asker, is_young: Option<bool>, is_news: bool) -> Turn {
+/// That, where there is a look that is enough for them, and is young or not; where something is
+/// known to have happened since; and where a new one takes longer than anybody waits.
+fn turn(asker: Asker, is_young: Option<bool>, is_news: bool, is_long: bool) -> Turn {
     match (is_young, is_news) {
         (None, _) => Turn::Waits,
         (Some(true), false) => Turn::Shown,
         (Some(false), false) => Turn::ShownOld,
         // It comes again anyway, and soon.
-        (Some(_), true) if asker == Asker::Scraper => Turn::ShownOld,
+        (Some(_), true) if asker == Asker::Scraper || is_long => Turn::ShownOld,
         (Some(_), true) => Turn::Waits,
     }
 }
@@ -392,15 +421,50 @@ mod tests {
     fn nobody_waits_for_what_is_only_old_and_a_scraper_never_where_there_is_something() {
         let people = [Asker::Person, Asker::Glance, Asker::Program];
         for asker in people.into_iter().chain([Asker::Scraper]) {
-            assert_eq!(turn(asker, Some(true), false), Turn::Shown);
-            assert_eq!(turn(asker, Some(false), false), Turn::ShownOld);
-            assert_eq!(turn(asker, None, false), Turn::Waits);
-            assert_eq!(turn(asker, None, true), Turn::Waits);
+            for is_long in [true, false] {
+                assert_eq!(turn(asker, Some(true), false, is_long), Turn::Shown);
+                assert_eq!(turn(asker, Some(false), false, is_long), Turn::ShownOld);
+                assert_eq!(turn(asker, None, false, is_long), Turn::Waits);
+                assert_eq!(turn(asker, None, true, is_long), Turn::Waits);
+            }
         }
         for is_young in [true, false] {
-            assert!(people.iter().all(|one| turn(*one, Some(is_young), true) == Turn::Waits));
-            assert_eq!(turn(Asker::Scraper, Some(is_young), true), Turn::ShownOld);
+            for one in people {
+                assert_eq!(turn(one, Some(is_young), true, false), Turn::Waits);
+                assert_eq!(turn(one, Some(is_young), true, true), Turn::ShownOld);
+            }
+            assert_eq!(turn(Asker::Scraper, Some(is_young), true, false), Turn::ShownOld);
         }
+    }
+
+    #[test]
+    fn what_takes_long_is_known_by_the_look_before_and_by_the_one_that_goes_on() {
+        let begun_at: Timestamp = "2026-03-02T12:00:00Z".parse().unwrap();
+        let at = |ms: i64| begun_at + jiff::SignedDuration::from_millis(ms);
+        let mut state = State { begun_at, is_looking: true, ..State::default() };
+        assert!(!state.takes_long(at(1_500)) && state.takes_long(at(1_501)));
+        // A clock that went back says nothing.
+        assert!(!state.takes_long(at(-9_000)));
+        state.is_looking = false;
+        assert!(!state.takes_long(at(60_000)));
+        let look = Look { took_ms: 1_501, ..Look::failed(None, String::new()) };
+        state.newest = Some(Arc::new(look));
+        assert!(state.takes_long(at(60_000)));
+    }
+
+    #[test]
+    fn a_look_for_programs_is_the_older_the_longer_it_took() {
+        let now: Timestamp = "2026-03-02T12:00:00Z".parse().unwrap();
+        let is_young = |took_ms: u64, age_s: i64, asker| {
+            let taken_at = now - jiff::SignedDuration::from_secs(age_s);
+            Look { took_ms, taken_at, ..Look::failed(None, String::new()) }.is_young(now, asker)
+        };
+        for asker in [Asker::Program, Asker::Scraper] {
+            assert!(is_young(0, 30, asker) && !is_young(0, 31, asker));
+            assert!(is_young(90, 90, asker) && !is_young(90, 91, asker));
+            assert!(is_young(9_000, 300, asker) && !is_young(9_000, 301, asker));
+        }
+        assert!(is_young(9_000, 10, Asker::Person) && !is_young(9_000, 11, Asker::Person));
     }
 
     #[test]

@@ -79,7 +79,7 @@ pub(crate) fn serve(session: &Session, listen: Listen) -> Result<ExitCode> {
     let looks = Arc::clone(&web.looks);
     // What ended up to now is in the first look.
     let _ = web.agent();
-    looks.begin();
+    looks.begin(web.env.clock.now());
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
     let (sender, ending) = watch::channel(false);
     std::thread::spawn(move || {

@@ -117,6 +117,7 @@ mod web;
 mod web_screens;
 mod webdriver;
 mod web_agent;
+mod web_kept;
 mod web_proxy;
 
 #[test]

@@ -213,6 +213,16 @@ impl Follower {
         &self.log.folder
     }
 
+    /// The database, with links resolved.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether all is stored, and the next write will be seen by how the files stand.
+    pub fn is_at_rest(&self) -> bool {
+        self.stamp.is_some() && self.pin.is_none() && self.rush.is_none()
+    }
+
     /// How soon it is worth to look again: the sooner it is seen that the `-wal` began anew, the
     /// more pages are still as they were before.
     pub fn pace(&self, env: &Env) -> Pace {

@@ -9,8 +9,9 @@ use lifeboat_sqlite::pagelog::Pace;
 const HURRIED_MS: u64 = 4;
 /// The time after which it is seen whether one has grown.
 const WATCHED_MS: u64 = 25;
-/// No sleep is longer: then a signal is seen.
-const PAUSE_MS: u64 = 100;
+/// No sleep of the first thread is longer, and none of the others: then a signal is seen. Where
+/// all rest, being woken is most of what is done.
+const PAUSE_MS: (u64, u64) = (250, 500);
 /// Each thread waits so much longer for a turn than the one before it: the first takes what there
 /// is, and the others are there for when it is busy. Of a database that is to be looked at soon,
 /// and of one that is not.
@@ -77,7 +78,8 @@ impl Turns {
                 }
                 Taken::Wait(next_ms) => {
                     let pause_ms = next_ms.min(self.until_ms).saturating_sub(now_ms);
-                    env.clock.sleep_ms(pause_ms.clamp(1, PAUSE_MS));
+                    let most_ms = if thread == 0 { PAUSE_MS.0 } else { PAUSE_MS.1 };
+                    env.clock.sleep_ms(pause_ms.clamp(1, most_ms));
                 }
             }
         }

@@ -7,6 +7,7 @@
 //! a form asks for, `plan` the two steps after it.
 
 mod plan;
+mod rows;
 mod wanted;
 
 use std::path::PathBuf;
@@ -108,6 +109,8 @@ fn choose(ctx: &Ctx, source: &str) -> Result<Markup> {
     let is_files = entries.iter().all(|entry| entry.record.kind == FILES);
     let is_of_a_server = entries.iter().any(|entry| wanted::is_of_a_server(&entry.record.kind));
     let has_files = backups.iter().any(|(backup, _)| backup.artifact(FILES).is_some());
+    let has_rows = rows::is_offered(ctx, source)?;
+    let rows = has_rows.then(|| rows::offer(ctx, &entries));
     Ok(html! {
         (steps(1))
         @if !ctx.may_do() {
@@ -117,7 +120,7 @@ fn choose(ctx: &Ctx, source: &str) -> Result<Markup> {
             (layout::form_key(ctx))
             input type="hidden" name="source" value=(source);
             (from_when(ctx, source, &backups))
-            @if has_files && !is_files { (what(ctx)) }
+            @if has_files && !is_files || has_rows { (what(ctx, has_files, rows)) }
             (where_to(ctx, source, is_of_a_server))
             button { "Show the plan" }
             " " span.note { "Nothing is done yet." }
@@ -200,21 +203,30 @@ fn options(ctx: &Ctx, backups: &[Offered<'_>]) -> Markup {
     }
 }
 
-fn what(ctx: &Ctx) -> Markup {
+/// What of it; `rows` is what is asked of who wants rows, where they can be had.
+fn what(ctx: &Ctx, has_files: bool, rows: Option<Markup>) -> Markup {
     let scopes = [
-        ("", "the database"),
-        ("also", "the database and its companion files"),
-        ("only", "its companion files alone"),
+        ("", "The database"),
+        ("also", "The database and its companion files"),
+        ("only", "Its companion files alone"),
     ];
     let given = ctx.given("scope").unwrap_or_default();
+    let choice = |value: &str, text: &str| {
+        html! {
+            label {
+                input type="radio" name="scope" value=(value) checked[value == given];
+                (text)
+            }
+        }
+    };
     html! {
         fieldset {
             legend { "What" }
-            @for (value, text) in scopes {
-                div.choice { label {
-                    input type="radio" name="scope" value=(value) checked[value == given];
-                    (text)
-                } }
+            @for (value, text) in &scopes[..if has_files { 3 } else { 1 }] {
+                div.choice { (choice(value, text)) }
+            }
+            @if let Some(rows) = rows {
+                div.choice { (choice(rows::SCOPE, "Rows of a table that it lacks now")) (rows) }
             }
         }
     }

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use lifeboat_core::{Error, Kind, Result};
 use maud::{Markup, html};
+use serde_json::Value;
 
 use super::{Done, restore};
 use crate::control::{AgentState, Ended, JobState, Line, Question, RunState, Told};
@@ -254,9 +255,16 @@ fn end(ended: &Ended, zone: &TimeZone) -> Markup {
 /// What a restore printed at its end.
 fn result(run: &RunState) -> Markup {
     let text = |name: &str| run.result[name].as_str();
-    let kept = run.result["kept_aside"].as_array();
-    let kept: Vec<&str> = kept.into_iter().flatten().filter_map(|kept| kept.as_str()).collect();
+    let kept = &run.result["kept_aside"];
+    // Of rows that went back, one.
+    let several = kept.as_array().map_or(std::slice::from_ref(kept), Vec::as_slice);
+    let kept: Vec<&str> = several.iter().filter_map(|kept| kept.as_str()).collect();
+    let tables = run.result["tables"].as_array();
     html! {
+        @if text("outcome") == Some("nothing_missing") {
+            p.summary { "No row was missing: nothing was changed." }
+        }
+        @for table in tables.into_iter().flatten() { (rows_of(table)) }
         dl {
             @if let Some(place) = text("place") { dt { "Where" } dd { code { (place) } } }
             @if !kept.is_empty() {
@@ -265,6 +273,23 @@ fn result(run: &RunState) -> Markup {
             }
             @if let Some(undo) = text("undo") { dt { "To go back" } dd { code.command { (undo) } } }
         }
+    }
+}
+
+/// What became of the rows of a table.
+fn rows_of(table: &Value) -> Markup {
+    let parts = [
+        ("inserted", "put in"),
+        ("overwritten", "replaced"),
+        ("left", "left alone, as another row is in the way"),
+    ];
+    let parts = parts.map(|(name, words)| (table[name].as_u64().unwrap_or(0), words));
+    let said = parts.iter().filter(|(count, _)| *count > 0);
+    let said: Vec<String> =
+        said.map(|(count, words)| format!("{} {words}", units::count(*count))).collect();
+    let name = table["table"].as_str().unwrap_or_default();
+    html! {
+        @if !said.is_empty() { p { "Rows of " code { (units::one_line(name)) } ": " (said.join(", ")) } }
     }
 }
 

@@ -9,7 +9,7 @@ use maud::{Markup, html};
 
 use super::super::Done;
 use super::wanted::{Wanted, wanted};
-use super::{restores, steps};
+use super::{restores, rows, steps};
 use crate::control::Question;
 use crate::private;
 use crate::ui::units;
@@ -21,7 +21,19 @@ use crate::web::layout;
 /// A plan is shorter.
 const PLAN_BYTES_MAX: u64 = 1 << 20;
 /// What is handed from step to step.
-const KEPT: [&str; 7] = ["source", "when", "backup", "at", "scope", "place", "to"];
+const KEPT: [&str; 11] = [
+    "source",
+    "when",
+    "backup",
+    "at",
+    "scope",
+    "table",
+    "where",
+    "overwrite",
+    "triggers",
+    "place",
+    "to",
+];
 
 /// Shows what would be done, as `lifeboat restore --dry-run` does.
 pub(in super::super) fn plan(ctx: &Ctx) -> Result<Done> {
@@ -44,6 +56,7 @@ pub(in super::super) fn plan(ctx: &Ctx) -> Result<Done> {
             @if wanted.replaces {
                 p.summary.doubtful { "This replaces what is there; that is kept beside it." }
             }
+            @if wanted.is_rows { (rows::triggers(&text).unwrap_or_default()) }
             label for="name" { "To go on, type the name of the source: " b { (wanted.source) } }
             input #name name="name" autocomplete="off" required;
             p.actions {
@@ -64,6 +77,13 @@ fn service(ctx: &Ctx, wanted: &Wanted, plan: &str) -> Result<Markup> {
     let service = target.as_ref().and_then(|target| target.service.as_ref());
     let name = |service: &Service| html! { strong { (units::one_line(&service.name)) } };
     let is_stopped = |service: &&Service| plan.contains(&format!("stop {}", service.name));
+    if wanted.is_rows {
+        return Ok(html! {
+            "Nothing is stopped: the rows go in, in one transaction, while programs use the \
+             database. A copy of the file as it is before that is kept beside it, for "
+            code { "lifeboat undo" } "."
+        });
+    }
     Ok(match (service, wanted.is_in_place) {
         (Some(service), _) if is_stopped(&service) => html! {
             "The service " (name(service)) " goes on until everything is staged and checked; then it \

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use lifeboat_core::catalog::SourceEntry;
 use lifeboat_core::{Error, Kind, Result};
 
-use super::entries;
+use super::{entries, rows};
 use crate::postgres;
 use crate::web::context::Ctx;
 use crate::web::secret::hidden;
@@ -19,10 +20,12 @@ pub(super) struct Wanted {
     pub(super) is_in_place: bool,
     /// Something is there already.
     pub(super) replaces: bool,
+    /// Rows go into the live database, and nothing else.
+    pub(super) is_rows: bool,
 }
 
 /// The moment and the backup that are asked for: one of them, or none for the newest state.
-fn when(ctx: &Ctx) -> Result<(Option<&str>, Option<&str>)> {
+pub(super) fn when(ctx: &Ctx) -> Result<(Option<&str>, Option<&str>)> {
     let (at, backup) = (ctx.given("at"), ctx.given("backup"));
     match ctx.given("when") {
         Some("newest") => Ok((None, None)),
@@ -33,6 +36,15 @@ fn when(ctx: &Ctx) -> Result<(Option<&str>, Option<&str>)> {
         Some(_) => Err(Error::new(Kind::Usage, "there is no such choice of a moment")),
         // Whoever names one without the choice means it.
         None => Ok((at, backup.filter(|_| at.is_none()))),
+    }
+}
+
+/// That backup, where it is one of theirs.
+pub(super) fn backup_of<'a>(entries: &[&SourceEntry], backup: &'a str) -> Result<&'a str> {
+    let mut all = entries.iter().flat_map(|entry| &entry.backups);
+    match all.any(|it| it.name == backup) {
+        true => Ok(backup),
+        false => Err(Error::new(Kind::NotCovered, "there is no such backup any more")),
     }
 }
 
@@ -57,18 +69,14 @@ fn check_place(to: &str, is_of_a_server: bool) -> Result<()> {
 pub(super) fn wanted(ctx: &Ctx) -> Result<Wanted> {
     let source = ctx.given("source").unwrap_or_default().to_owned();
     let entries = entries(ctx, &source)?;
+    if ctx.given("scope") == Some(rows::SCOPE) {
+        return rows::wanted(ctx, source, &entries);
+    }
     let mut arguments = Vec::new();
     let mut what = source.clone();
     match when(ctx)? {
         (Some(at), _) => arguments.push(format!("--at={at}")),
-        (None, Some(backup)) => {
-            let is_one =
-                entries.iter().flat_map(|entry| &entry.backups).any(|it| it.name == backup);
-            if !is_one {
-                return Err(Error::new(Kind::NotCovered, "there is no such backup any more"));
-            }
-            what = backup.to_owned();
-        }
+        (None, Some(backup)) => what = backup_of(&entries, backup)?.to_owned(),
         (None, None) => {}
     }
     match ctx.given("scope") {
@@ -89,7 +97,7 @@ pub(super) fn wanted(ctx: &Ctx) -> Result<Wanted> {
         }
     };
     arguments.extend(["--".to_owned(), what]);
-    Ok(Wanted { source, arguments, title, is_in_place, replaces })
+    Ok(Wanted { source, arguments, title, is_in_place, replaces, is_rows: false })
 }
 
 /// For the audit log.
@@ -105,5 +113,8 @@ pub(in super::super) fn detail(ctx: &Ctx) -> String {
         Ok((None, None)) => "newest",
         Err(_) => "no moment",
     };
+    if text("scope") == rows::SCOPE {
+        return rows::detail(ctx, when);
+    }
     format!("{} of {when} to {place} {}", text("source"), text("scope")).trim_end().to_owned()
 }
