@@ -32,6 +32,7 @@ pub mod service;
 pub mod pipeline;
 pub mod repository;
 pub mod log;
+pub mod rested;
 pub mod lease;
 pub mod retention;
 pub mod scratch;

@@ -3,7 +3,7 @@
 //! (a marker) and how that ended (an outcome), how its last drill went.
 //!
 //! They lie outside the source's folder, under `tombstones/`, `pins/`, `prunes/`, `markers/`,
-//! `outcomes/`, `drilled/` and `levels/`, so that nothing in the folder is ever rewritten. Each
+//! `outcomes/`, `drilled/`, `levels/` and `rested/`, so that nothing in the folder is ever rewritten. Each
 //! names the source's id, and the backup's: a name that another backup took meanwhile is not meant.
 
 use jiff::{SignedDuration, Timestamp};
@@ -266,10 +266,12 @@ pub enum MarkKind {
     Drilled,
     /// `levels/<folder>/<time>.json`
     Levels,
+    /// `rested/<folder>/<system>.json`
+    Rested,
 }
 
 impl MarkKind {
-    const ALL: [MarkKind; 9] = [
+    const ALL: [MarkKind; 10] = [
         MarkKind::Tombstone,
         MarkKind::Pin,
         MarkKind::Record,
@@ -279,6 +281,7 @@ impl MarkKind {
         MarkKind::Proof,
         MarkKind::Drilled,
         MarkKind::Levels,
+        MarkKind::Rested,
     ];
 
     fn word(self) -> &'static str {
@@ -292,6 +295,7 @@ impl MarkKind {
             MarkKind::Proof => "proofs",
             MarkKind::Drilled => "drilled",
             MarkKind::Levels => "levels",
+            MarkKind::Rested => "rested",
         }
     }
 

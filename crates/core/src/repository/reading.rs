@@ -313,8 +313,8 @@ impl Repository {
 
 /// Whether only a prune, or who asks for one backup, wants them.
 fn is_read_apart(kind: MarkKind) -> bool {
-    use MarkKind::{Begun, Levels, Proof, Record};
-    matches!(kind, Record | Levels | Begun | Proof)
+    use MarkKind::{Begun, Levels, Proof, Record, Rested};
+    matches!(kind, Record | Levels | Begun | Proof | Rested)
 }
 
 /// The manifests, tombstones and pins of the sources.

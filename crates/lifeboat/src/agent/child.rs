@@ -1,6 +1,7 @@
 //! The process that runs a job: what it says, whether it gets on, how it ends.
 //!
-//! It speaks JSON lines. Its warnings are passed on, the last error is kept. It gets on while the
+//! It speaks JSON lines. Its warnings are passed on, the last error is kept; of what hooks and other
+//! programs say, passwords in URLs are not. It gets on while the
 //! bytes that it tells of grow, or while it and what it began use the processor.
 
 use std::io::{BufReader, Read};
@@ -18,6 +19,7 @@ use crate::control::Told;
 use crate::hooks::next_line;
 use crate::ui::Printer;
 use crate::ui::units;
+use crate::web::hidden_line;
 
 /// A process that uses less of a processor than this, in percent, may only be waiting.
 const BUSY_PERCENT: u64 = 2;
@@ -206,7 +208,8 @@ impl Listener {
 
     fn hear(&self, line: &str) {
         let said: Value = serde_json::from_str(line).unwrap_or(Value::Null);
-        let text = |key: &str| said[key].as_str().map(units::one_line).unwrap_or_default();
+        let line_of = |text: &str| hidden_line(&units::one_line(text));
+        let text = |key: &str| said[key].as_str().map(line_of).unwrap_or_default();
         let mut heard = lock(&self.heard);
         match said["type"].as_str() {
             Some("progress") => {
@@ -224,12 +227,11 @@ impl Listener {
             Some("error") => {
                 let causes = said["causes"].as_array().into_iter().flatten();
                 let causes = causes.filter_map(|cause| cause.as_str());
-                let causes: String =
-                    causes.map(|cause| format!(": {}", units::one_line(cause))).collect();
+                let causes: String = causes.map(|cause| format!(": {}", line_of(cause))).collect();
                 let error = format!("{}{causes}", text("message"));
                 heard.told.say("error", error.clone());
-                if let Some(hint) = said["hint"].as_str() {
-                    heard.told.say("hint", units::one_line(hint));
+                if said["hint"].is_string() {
+                    heard.told.say("hint", text("hint"));
                 }
                 heard.error = Some(error);
             }
@@ -249,7 +251,7 @@ impl Listener {
             Some("detail") => heard.told.say("note", text("message")),
             // What is not ours, such as the words of a program that died.
             None if !line.is_empty() => {
-                let line = units::one_line(line);
+                let line = line_of(line);
                 self.printer.detail(&format!("{}: {line}", self.subject));
                 heard.told.say("note", line.clone());
                 heard.error.get_or_insert(line);

@@ -62,7 +62,8 @@ const CURRENT_EVERY_LOOKS: u32 = 60;
 ///
 /// The application goes on writing: its database gets no table, no checkpoint and no other journal
 /// mode. In WAL mode only what was written is read. Where the `-wal` began anew, and in the other
-/// journal modes, all pages are compared, for no more than a part of the time.
+/// journal modes, all pages are compared, for no more than a part of the time. A database that
+/// rests, on a file system of this host, is left alone until the kernel tells of a write.
 ///
 /// A log is packed as it grows, and logs are thinned out as `log` and `keep` of the configuration
 /// say, some hours' states at once, where the credentials suffice; without both, every state stays.
@@ -382,6 +383,9 @@ impl Job<'_> {
             let is_to_ask = followed.looks + 1 >= CURRENT_EVERY_LOOKS;
             if !is_to_ask && followed.rest.lasts(now_ms, bounds.heartbeat_ms) {
                 followed.looks += 1;
+                if let Some(follower) = &mut followed.follower {
+                    follower.rests_until(now_ms);
+                }
                 return Told::Nothing;
             }
         }

@@ -24,7 +24,8 @@ use crate::ui::units;
 ///
 /// With REPO it reads that repository, and nothing else: no state of this host, no configuration
 /// but the one that each host keeps in the repository with its backups. So it tells of a host that
-/// is gone, with credentials that may only read. Run it by a schedule on another host.
+/// is gone, with credentials that may only read. Run it by a schedule on another host. That a
+/// cluster rests, and archives nothing for that, its own host notes in the repository.
 ///
 /// Each source must have a restorable moment that is no older than its `rpo`; where it has none,
 /// than one and a half times its schedule allows; else than --max-age. Sources that are configured

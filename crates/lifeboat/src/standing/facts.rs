@@ -11,6 +11,7 @@ use lifeboat_postgres::wal::Lsn;
 use lifeboat_sqlite::pagelog::Moment;
 
 use super::objective::LastDrill;
+use super::rested::Asked;
 use super::unusual::Sample;
 use crate::commands::wal::moments;
 use crate::config::schedule::Schedule;
@@ -162,6 +163,16 @@ impl Facts {
     pub(crate) fn safe_until(&self) -> Option<Timestamp> {
         let newest_at = self.newest_at?;
         Some(self.unchanged_until.map_or(newest_at, |until| until.max(newest_at)))
+    }
+
+    /// What its server said of the end of its log, where that was asked and something is promised.
+    pub(crate) fn asked(&self) -> Option<Asked> {
+        Some(Asked {
+            end: self.log_end?,
+            newest_at: self.newest_at?,
+            until: self.unchanged_until?,
+            age_ms_max: self.promise.age_ms_max?,
+        })
     }
 
     fn add_drills(&mut self, entry: &SourceEntry) {

@@ -3,9 +3,9 @@
 //! `facts` is what a repository shows of a source; `judge` says what is wrong with that and is
 //! pure, as are `objective` (a promise against its measurement), `unusual` (sizes and rows) and
 //! `forecast` (when a disk will be full). `space` keeps how full disks were, `known` what was wrong
-//! at the last look; `servers` asks for certificates and credentials that end,
-//! by `handshake`. `status`, the two
-//! observers of `watch`, and whoever shows or sends it, all say the same.
+//! at the last look; `servers` asks for certificates and credentials that end, by `handshake`;
+//! `rested` is what one observer leaves for the other. `status`, the two observers of `watch`, and
+//! whoever shows or sends it, all say the same.
 
 mod alert;
 mod facts;
@@ -14,6 +14,7 @@ mod handshake;
 mod judge;
 mod known;
 mod objective;
+mod rested;
 pub(crate) mod servers;
 mod space;
 mod unusual;
@@ -24,4 +25,5 @@ pub(crate) use self::forecast::Forecast;
 pub(crate) use self::judge::{judge, of_disk};
 pub(crate) use self::known::{Known, known};
 pub(crate) use self::objective::{Objective, Outcome};
+pub(crate) use self::rested::{Asked, noted};
 pub(crate) use self::space::SpaceHistory;

@@ -41,6 +41,6 @@ mod standing;
 mod table;
 mod verdict;
 
-pub(crate) use self::secret::hidden;
+pub(crate) use self::secret::hidden_line;
 pub(crate) use self::serve::{address, serve};
 pub(crate) use self::sessions::Who;

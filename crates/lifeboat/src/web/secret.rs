@@ -28,6 +28,11 @@ pub(crate) fn hidden(text: &str) -> String {
     format!("{scheme}://{authority}{behind}")
 }
 
+/// A line of words, each without what is secret in it.
+pub(crate) fn hidden_line(line: &str) -> String {
+    line.split(' ').map(hidden).collect::<Vec<_>>().join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -45,5 +50,7 @@ mod tests {
         ] {
             assert_eq!(hidden(text), shown);
         }
+        let line = "cannot reach https://u:s3cret@h/x: refused, key AGE-SECRET-KEY-1QQ";
+        assert_eq!(hidden_line(line), "cannot reach https://u:***@h/x: refused, key ***");
     }
 }

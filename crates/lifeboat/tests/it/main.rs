@@ -40,6 +40,7 @@ mod drive;
 mod files;
 mod follow;
 mod follow_far;
+mod follow_rest;
 mod follow_sealed;
 mod from_scripts;
 mod golden;

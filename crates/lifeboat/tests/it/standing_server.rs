@@ -61,13 +61,29 @@ fn a_cluster_that_rests_is_not_stale_and_one_that_keeps_a_commit_to_itself_is() 
     archived(&mut cluster);
     // Whatever a server writes by itself is no commit.
     cluster.ask(PORT, "CHECKPOINT");
+    let there = yard.path("one").display().to_string();
+    at(&yard, &in_hours(24), &["watch", &there]).expect(21);
     assert_eq!(alerts(&yard, &in_hours(24)), []);
     let status = at(&yard, &in_hours(24), &["status", "--format", "json"]).expect(0).json();
     let row = &status["sources"][0];
     assert_eq!(row["objectives"]["rpo"]["outcome"], "kept", "{row}");
     assert_eq!(row["state"], "fresh", "{row}");
-    // From another host nobody knows that.
-    let there = yard.path("one").display().to_string();
+    // From another host nobody knows that, until this one has noted it, and for so long only.
+    at(&yard, &in_hours(24), &["watch", &there]).expect(0);
+    let folder = yard.path("one/rested/main");
+    let noted = || {
+        let note = fs::read_dir(&folder).unwrap().next().unwrap().unwrap();
+        fs::read_to_string(note.path()).unwrap()
+    };
+    let first = noted();
+    let soon = (Timestamp::now() + SignedDuration::from_mins(24 * 60 + 20)).to_string();
+    assert_eq!(alerts(&yard, &soon), []);
+    assert_eq!(noted(), first, "a note is not written more often than needed");
+    at(&yard, &in_hours(26), &["watch", &there]).expect(21).says("main: ");
+    assert_eq!(alerts(&yard, &in_hours(26)), []);
+    assert_ne!(noted(), first);
+    at(&yard, &in_hours(26), &["watch", &there]).expect(0);
+    // One that is from the future says nothing of now.
     at(&yard, &in_hours(24), &["watch", &there]).expect(21);
 
     cluster.ask(PORT, "INSERT INTO t VALUES ('kept to itself')");

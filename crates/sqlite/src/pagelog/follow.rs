@@ -107,6 +107,8 @@ pub struct Follower {
     pub(super) database: Option<Arc<HeldFile>>,
     /// How the files stood at the last look.
     stamp: Option<Stamp>,
+    /// They stood as before.
+    is_at_rest: bool,
     /// How the database file stood before the last look after which all of the `-wal` was known.
     /// As long as it stands so, nothing was copied there, and the `-wal` has all that came since.
     settled: Option<FileStamp>,
@@ -199,6 +201,7 @@ impl Follower {
             calm_until_ms: 0,
             database: None,
             stamp: settled.and(stamp.if_old(looked.held_ms)).filter(|_| !is_outrun),
+            is_at_rest: false,
             settled: settled.filter(|_| !is_outrun),
             hurried_until_ms: 0,
             compare_after_ms: 0,
@@ -218,9 +221,15 @@ impl Follower {
         &self.path
     }
 
-    /// Whether all is stored, and the next write will be seen by how the files stand.
+    /// Whether the last look found that nothing was written since the one before, and all is stored.
     pub fn is_at_rest(&self) -> bool {
-        self.stamp.is_some() && self.pin.is_none() && self.rush.is_none()
+        self.is_at_rest
+    }
+
+    /// It is at rest still, as somebody else saw at that time of the clock that never goes back:
+    /// from then on it counts how fast its `-wal` grows.
+    pub fn rests_until(&mut self, now_ms: u64) {
+        self.measured.1 = now_ms;
     }
 
     /// How soon it is worth to look again: the sooner it is seen that the `-wal` began anew, the
@@ -289,6 +298,7 @@ impl Follower {
 
     /// Looks at the database once. After an error it has to be begun anew.
     pub fn step(&mut self, env: &Env) -> Result<Step> {
+        self.is_at_rest = false;
         if let Some(rush) = self.rush.take() {
             return self.rush(env, rush);
         }
@@ -296,6 +306,7 @@ impl Follower {
         if self.stamp == Some(stamp) {
             // A state that nobody needs is not held.
             (self.pin, self.database) = (None, None);
+            self.is_at_rest = true;
             self.measured = (self.wal_bytes, env.clock.monotonic_ms());
             return self.beat(env, looked);
         }

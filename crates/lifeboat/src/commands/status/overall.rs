@@ -150,7 +150,8 @@ fn standing_or_blind_after(
     }
 }
 
-/// The names of all sources, and all that is wrong with everything.
+/// The names of all sources, and all that is wrong with everything. What servers said that only
+/// this host can ask is left in their repositories, for whoever watches these.
 pub(crate) fn alerts(
     session: &Session,
     env: &Env,
@@ -158,6 +159,7 @@ pub(crate) fn alerts(
 ) -> Result<(Vec<String>, Vec<Alert>)> {
     let args = Args { max_age, ..Args::everything() };
     let standing = standing_or_blind(session, env, &args)?;
+    standing.leave_notes(session, env);
     let mut names: Vec<String> = standing.rows.iter().map(|row| row.source.clone()).collect();
     names.sort();
     names.dedup();
@@ -206,6 +208,23 @@ impl Standing {
         standing::sort(&mut alerts);
         self.alerts = alerts;
         Ok(self)
+    }
+
+    fn leave_notes(&self, session: &Session, env: &Env) {
+        for row in &self.rows {
+            let opened = self.opened.iter().find(|one| one.repository.url() == row.repository);
+            if let (Some((source, asked)), Some(opened), Some(folder)) =
+                (row.asked, opened, &row.folder)
+            {
+                let place = (folder.as_str(), source);
+                let left = asked.leave(&opened.repository, place, (&env.host, self.now));
+                if let Err(error) = left {
+                    // Who watches from elsewhere takes it for one that may be lost.
+                    let what = format!("{}: that it rests is not noted: {error}", row.source);
+                    session.printer.detail(&units::one_line(&what));
+                }
+            }
+        }
     }
 
     /// What is told of it to programs.

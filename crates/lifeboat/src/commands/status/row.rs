@@ -6,6 +6,7 @@ use lifeboat_core::env::Env;
 use lifeboat_core::{Result, prune, status};
 use lifeboat_postgres::wal::Complaint;
 use serde::{Serialize, Serializer};
+use uuid::Uuid;
 
 use super::copies::{self, Lacking};
 use super::drills::Drills;
@@ -18,7 +19,7 @@ use crate::repositories::Opened;
 use crate::rotation::Rule;
 use crate::session::Session;
 use crate::sources::Target;
-use crate::standing::{Alert, Code, Facts, LogEnd, Objective, Promise, Severity, judge};
+use crate::standing::{Alert, Asked, Code, Facts, LogEnd, Objective, Promise, Severity, judge};
 use crate::ui::units;
 
 /// A source in one repository.
@@ -38,6 +39,9 @@ pub(crate) struct Row {
     pub(crate) log_held: Option<Timestamp>,
     /// Until when its server committed nothing that is not stored, where it was asked.
     pub(crate) unchanged_until: Option<Timestamp>,
+    /// What its server said of the end of its log, with the id of the source.
+    #[serde(skip)]
+    pub(super) asked: Option<(Uuid, Asked)>,
     /// How much may be lost, where this host follows it.
     #[serde(serialize_with = "as_json")]
     pub(crate) following: Option<Following>,
@@ -129,6 +133,7 @@ impl Row {
             log_state: facts.logged.as_ref().map(|(state, _)| state.clone()),
             log_held: facts.newest_at.filter(|at| Some(*at) > taken_at),
             unchanged_until: facts.unchanged_until,
+            asked: entry.and_then(|entry| Some((entry.record.id, facts.asked()?))),
             following: None,
             age_ms: rpo.measured_ms,
             age_ms_max: facts.promise.age_ms_max,

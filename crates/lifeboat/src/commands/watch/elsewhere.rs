@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use lifeboat_core::Result;
-use lifeboat_core::catalog::Catalog;
+use lifeboat_core::catalog::{Catalog, SourceEntry};
 use lifeboat_core::env::Env;
 use lifeboat_core::repository::Repository;
 
@@ -11,7 +11,7 @@ use super::Found;
 use crate::commands::status::overall;
 use crate::config::{Config, SourceConfig};
 use crate::session::Session;
-use crate::standing::{Alert, Code, Facts, Promise, Severity, SpaceHistory, judge, of_disk};
+use crate::standing::{Alert, Code, Facts, Promise, Severity, SpaceHistory, judge, noted, of_disk};
 use crate::{rebuild, repositories};
 
 /// What is looked at.
@@ -74,8 +74,9 @@ impl Watch<'_> {
                 seen.extend(configured.map(|(name, _)| name.clone()));
                 let promise = self.promise(configured.map(|(_, source)| source));
                 let (session, env, repository) = (self.session, self.env, self.repository);
-                let entry = (name, entry);
-                facts.push(Facts::of_entry(session, env, repository, entry, promise)?);
+                let mut found = Facts::of_entry(session, env, repository, (name, entry), promise)?;
+                self.add_rest(&mut found, entry);
+                facts.push(found);
             }
             for (name, source) in &config.source {
                 if !seen.contains(name) && self.is_kept_here(&config, source) {
@@ -84,6 +85,17 @@ impl Watch<'_> {
             }
         }
         Ok((facts, alerts))
+    }
+
+    /// A cluster that rests archives nothing: its own host notes that. A note that is too old says no
+    /// more than the log.
+    fn add_rest(&self, facts: &mut Facts, entry: &SourceEntry) {
+        let Some(end) = facts.log_end else { return };
+        let source = (entry.folder.as_str(), entry.record.id);
+        let until = noted(self.repository, source, end, self.now).unwrap_or_default();
+        let most_ms = facts.promise.age_ms_max.map_or(i128::MAX, i128::from);
+        let is_young = |until: &Timestamp| self.now.duration_since(*until).as_millis() <= most_ms;
+        facts.unchanged_until = until.filter(is_young);
     }
 
     fn promise(&self, source: Option<&SourceConfig>) -> Promise {

@@ -110,7 +110,7 @@ fn choose(ctx: &Ctx, source: &str) -> Result<Markup> {
     let is_of_a_server = entries.iter().any(|entry| wanted::is_of_a_server(&entry.record.kind));
     let has_files = backups.iter().any(|(backup, _)| backup.artifact(FILES).is_some());
     let has_rows = rows::is_offered(ctx, source)?;
-    let rows = has_rows.then(|| rows::offer(ctx, &entries));
+    let rows = has_rows.then(|| rows::offer(ctx, source));
     Ok(html! {
         (steps(1))
         @if !ctx.may_do() {

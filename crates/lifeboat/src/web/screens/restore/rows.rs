@@ -1,7 +1,11 @@
 //! Rows of a table that go back into the live database, which its application goes on using: what
 //! is offered, and what a form asks for. It is `lifeboat restore SOURCE --rows-from X --table T`.
 
+use std::collections::BTreeMap;
+
 use lifeboat_core::catalog::SourceEntry;
+use lifeboat_core::manifest::{MANIFEST_BYTES_MAX, Manifest};
+use lifeboat_core::store::get_bytes;
 use lifeboat_core::{Error, Kind, Result};
 use lifeboat_sqlite::KIND;
 use maud::{Markup, html};
@@ -20,11 +24,20 @@ pub(super) fn is_offered(ctx: &Ctx, source: &str) -> Result<bool> {
     Ok(target.is_some_and(|target| target.source.kind() == KIND && target.path.is_some()))
 }
 
-/// What is asked of who wants rows. Tables are those that the newest backup counted.
-pub(super) fn offer(ctx: &Ctx, entries: &[&SourceEntry]) -> Markup {
-    let backups = entries.iter().flat_map(|entry| &entry.backups);
-    let newest = backups.filter(|it| it.rows.is_some()).max_by_key(|it| it.taken_at);
-    let tables = newest.and_then(|newest| newest.rows.as_ref());
+/// The tables that the newest backup counted, as far as that can be read now: what was read of it
+/// before is their sum.
+fn tables(ctx: &Ctx, source: &str) -> Option<BTreeMap<String, u64>> {
+    let held = held::find(ctx, source).ok()?;
+    let (opened, entry) = held.stored?;
+    let newest = entry.backups.iter().rev().find(|backup| backup.rows.is_some())?;
+    let object = opened.repository.object(&entry.folder, &format!("{}.json", newest.name)).ok()?;
+    let bytes = get_bytes(opened.repository.store(), &object, MANIFEST_BYTES_MAX).ok()?;
+    Manifest::parse(&bytes, object.as_str()).ok()?.rows
+}
+
+/// What is asked of who wants rows.
+pub(super) fn offer(ctx: &Ctx, source: &str) -> Markup {
+    let tables = tables(ctx, source).unwrap_or_default();
     let given = |name: &str| ctx.given(name).unwrap_or_default();
     html! {
         p.note {
@@ -34,8 +47,8 @@ pub(super) fn offer(ctx: &Ctx, entries: &[&SourceEntry]) -> Markup {
         label for="table" { "Table" }
         input #table name="table" value=(given("table")) list="tables" autocomplete="off";
         datalist id="tables" {
-            @for (table, rows) in tables.into_iter().flatten() {
-                option value=(table) { (units::count(*rows)) " rows" }
+            @for (table, rows) in tables {
+                option value=(table) { (units::count(rows)) " rows" }
             }
         }
         label for="where" { "Which of its rows, as a condition in SQL; all without one" }
