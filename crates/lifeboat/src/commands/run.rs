@@ -393,7 +393,7 @@ impl Job<'_> {
         let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
         let Followed { follower, rest, .. } = &mut *followed;
         let at_rest = follower.as_ref().filter(|it| it.is_at_rest()).map(Follower::path);
-        rest.looked(ears, at_rest.filter(|_| matches!(told, Told::Nothing)), now_ms);
+        rest.looked(ears, at_rest, now_ms);
         told
     }
 
