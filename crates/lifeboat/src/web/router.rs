@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use axum::extract::{Form, Path, Query, State};
+use axum::extract::{Form, Path, Query, Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION};
-use axum::http::{StatusCode, Uri};
+use axum::http::{Method, StatusCode, Uri};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router, middleware};
@@ -81,7 +82,20 @@ pub(super) fn router(web: Arc<Web>) -> Router {
         .fallback(nothing_here)
         .layer(axum::extract::DefaultBodyLimit::max(FORM_BYTES_MAX))
         .layer(middleware::from_fn_with_state(Arc::clone(&web), guard))
+        .layer(middleware::from_fn(carried_out))
         .with_state(web)
+}
+
+/// Who asks for a deed and goes away has asked for it all the same: what answers is then not
+/// dropped with the connection, as it is for who only looks.
+async fn carried_out(request: Request, next: Next) -> Response {
+    match *request.method() == Method::POST {
+        true => {
+            let done = tokio::spawn(next.run(request)).await;
+            done.unwrap_or_else(|_| problem(&Error::new(Kind::Failed, "this did not work")))
+        }
+        false => next.run(request).await,
+    }
 }
 
 /// What a request for a screen has.

@@ -41,7 +41,7 @@ pub(crate) struct Row {
     pub(crate) unchanged_until: Option<Timestamp>,
     /// What its server said of the end of its log, with the id of the source.
     #[serde(skip)]
-    pub(super) asked: Option<(Uuid, Asked)>,
+    pub(crate) asked: Option<(Uuid, Asked)>,
     /// How much may be lost, where this host follows it.
     #[serde(serialize_with = "as_json")]
     pub(crate) following: Option<Following>,
