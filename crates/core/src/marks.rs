@@ -3,8 +3,9 @@
 //! (a marker) and how that ended (an outcome), how its last drill went.
 //!
 //! They lie outside the source's folder, under `tombstones/`, `pins/`, `prunes/`, `markers/`,
-//! `outcomes/`, `drilled/`, `levels/` and `rested/`, so that nothing in the folder is ever rewritten. Each
-//! names the source's id, and the backup's: a name that another backup took meanwhile is not meant.
+//! `outcomes/`, `drilled/`, `levels/` and `rested/`, so that nothing in the folder is ever
+//! rewritten. Each names the source's id, and the backup's: a name that another backup took
+//! meanwhile is not meant.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::de::DeserializeOwned;

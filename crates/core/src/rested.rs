@@ -3,8 +3,8 @@
 //!
 //! A cluster that rests archives nothing, and its log grows old as that of a host that is gone. So
 //! the host leaves a note, `rested/<folder>/<system>.json`, with the end of the log that it means.
-//! It is signed by nothing: it silences an alarm for a time, and no restore reads it. It is replaced,
-//! the one before is deleted first.
+//! It is signed by nothing: it silences an alarm for a time, and no restore reads it. It is
+//! replaced, the one before is deleted first.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};

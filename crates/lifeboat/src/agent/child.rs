@@ -1,7 +1,7 @@
 //! The process that runs a job: what it says, whether it gets on, how it ends.
 //!
-//! It speaks JSON lines. Its warnings are passed on, the last error is kept; of what hooks and other
-//! programs say, passwords in URLs are not. It gets on while the
+//! It speaks JSON lines. Its warnings are passed on, the last error is kept; of what hooks and
+//! other programs say, passwords in URLs are not. It gets on while the
 //! bytes that it tells of grow, or while it and what it began use the processor.
 
 use std::io::{BufReader, Read};

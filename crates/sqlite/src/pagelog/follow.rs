@@ -221,7 +221,8 @@ impl Follower {
         &self.path
     }
 
-    /// Whether the last look found that nothing was written since the one before, and all is stored.
+    /// Whether the last look found that nothing was written since the one before, and all is
+    /// stored.
     pub fn is_at_rest(&self) -> bool {
         self.is_at_rest
     }

@@ -87,8 +87,8 @@ impl Watch<'_> {
         Ok((facts, alerts))
     }
 
-    /// A cluster that rests archives nothing: its own host notes that. A note that is too old says no
-    /// more than the log.
+    /// A cluster that rests archives nothing: its own host notes that. A note that is too old says
+    /// no more than the log.
     fn add_rest(&self, facts: &mut Facts, entry: &SourceEntry) {
         let Some(end) = facts.log_end else { return };
         let source = (entry.folder.as_str(), entry.record.id);
