@@ -695,5 +695,6 @@ fn a_damaged_database_is_said_to_be_damaged_and_a_whole_one_in_its_place_is_foll
     fs::rename(&whole, &path).unwrap();
     wait_for("the whole one", || said().contains("following app"));
     agent.terminate();
-    assert_eq!(said().matches("is not followed").count(), 1, "{}", said());
+    // Once, however often it was tried; while the file is replaced it may be something else.
+    assert_eq!(said().matches("is damaged: quick_check").count(), 1, "{}", said());
 }
