@@ -21,7 +21,6 @@ use lifeboat_sqlite::KIND;
 use lifeboat_sqlite::pagelog::{FollowBounds, FollowRequest, Follower, Increment, Pace, Step};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use self::rest::{Ears, Rest};
 use self::retries::Retries;
@@ -124,8 +123,8 @@ struct Followed {
     noted: Option<Following>,
     /// How many states were added since its log was packed.
     unpacked: usize,
-    /// The repository that was there.
-    repository: Option<Uuid>,
+    /// There was a repository.
+    has_repository: bool,
     /// Whether it is left alone.
     rest: Rest,
 }
@@ -474,28 +473,23 @@ impl Job<'_> {
         }
     }
 
-    /// Opens the repository, or creates it where none was seen yet. One that was there must be
-    /// there again: a drive that was unmounted leaves an empty folder.
+    /// Opens the repository, or creates it where none was seen yet. Where one was, there must be one
+    /// again: a drive that was unmounted leaves an empty folder. Another drive may have its own.
     fn repository(&self, env: &Env, followed: &mut Followed) -> Result<Repository> {
-        let url = &self.place.url;
-        let absent = |message| {
-            let hint = "mount its drive again; if it is meant to be another one, begin `lifeboat \
-                        run` anew";
-            Err(Error::new(Kind::StoreAbsent, message).hint(hint))
-        };
-        if let Some(known) = followed.repository {
-            match self.place.open(env) {
-                Err(error) if error.kind() == Kind::NoRepository => {
-                    return absent(format!("the repository that was at {url} is not there"));
+        if followed.has_repository {
+            self.place.open(env).map_err(|error| match error.kind() {
+                Kind::NoRepository => {
+                    let url = &self.place.url;
+                    let message = format!("the repository that was at {url} is not there");
+                    let hint = "mount its drive again; if a new one is meant to be made there, \
+                                begin `lifeboat run` anew";
+                    Error::new(Kind::StoreAbsent, message).hint(hint)
                 }
-                Ok(repository) if repository.header().id != known => {
-                    return absent(format!("another repository is at {url} than before"));
-                }
-                opened => drop(opened?),
-            }
+                _ => error,
+            })?;
         }
         let repository = self.place.open_or_create(env)?;
-        followed.repository = Some(repository.header().id);
+        followed.has_repository = true;
         Ok(repository)
     }
 
