@@ -473,8 +473,9 @@ impl Job<'_> {
         }
     }
 
-    /// Opens the repository, or creates it where none was seen yet. Where one was, there must be one
-    /// again: a drive that was unmounted leaves an empty folder. Another drive may have its own.
+    /// Opens the repository, or creates it where none was seen yet. Where one was, there must be
+    /// one again: a drive that was unmounted leaves an empty folder. Another drive may have its
+    /// own.
     fn repository(&self, env: &Env, followed: &mut Followed) -> Result<Repository> {
         if followed.has_repository {
             self.place.open(env).map_err(|error| match error.kind() {
