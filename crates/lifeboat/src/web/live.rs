@@ -22,8 +22,8 @@ use super::router::Web;
 use super::screens::runs;
 use crate::control::{self, AgentState};
 
-/// So many pages are told at once.
-const PAGES_MAX: usize = 24;
+/// So many pages are told at once. One that was closed is seen to be gone when it is told something.
+const PAGES_MAX: usize = 64;
 /// So many places of a page.
 const PLACES_MAX: usize = 8;
 /// When a browser comes again whose connection ended.

@@ -218,6 +218,8 @@ async fn talk(
 ) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
+        // Who asked for something and went away asked for it all the same.
+        .half_close(true)
         .header_read_timeout(SEND)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     tokio::pin!(connection);

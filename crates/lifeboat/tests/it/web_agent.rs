@@ -75,7 +75,11 @@ fn a_restore_needs_no_open_page_and_is_found_again() {
     let typed = [("key", key.as_str()), ("name", "app")];
     let body = crate::browser::encoded(&[&typed, &fields[..]].concat());
     let head = format!("{origin}Content-Type: application/x-www-form-urlencoded\r\n");
-    drop(send(&ann.address, &ann.text("POST /restore/begin", &head, &body)));
+    let browser = send(&ann.address, &ann.text("POST /restore/begin", &head, &body));
+    let audit = world.path("state/lifeboat/web/audit.log");
+    let is_noted = || fs::read_to_string(&audit).unwrap().contains("\"action\":\"restore\"");
+    wait_for("a restore that is noted", is_noted);
+    drop(browser);
     let mut run = String::new();
     wait_for("a restore that has ended", || {
         let state = world.run(&["agent", "status", "--json"]).expect(0).json();
