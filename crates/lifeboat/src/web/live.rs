@@ -22,7 +22,8 @@ use super::router::Web;
 use super::screens::runs;
 use crate::control::{self, AgentState};
 
-/// So many pages are told at once. One that was closed is seen to be gone when it is told something.
+/// So many pages are told at once. One that was closed is seen to be gone when it is told
+/// something.
 const PAGES_MAX: usize = 64;
 /// So many places of a page.
 const PLACES_MAX: usize = 8;
