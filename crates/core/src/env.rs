@@ -151,7 +151,8 @@ impl Env {
             crash: Arc::new(NoCrash),
             observer: Arc::new(Silent),
             host: host.into(),
-            threads: std::thread::available_parallelism().map_or(2, usize::from),
+            // Also one processor has time for another thread while one waits for a store.
+            threads: std::thread::available_parallelism().map_or(2, usize::from).max(2),
             stop: Stop::default(),
         }
     }

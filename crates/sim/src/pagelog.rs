@@ -471,8 +471,10 @@ impl History {
                     false => u64::MAX,
                 },
                 store_every_ms: 0,
-                // What is too much is left, and read when it is stored.
+                // What is too much is put aside; what is too much for that is left, and read when
+                // it is stored.
                 collected_bytes_max: [0, 30_000, 20 << 20][self.random.below(3) as usize],
+                aside_bytes_max: [0, 50_000, 1 << 30][self.random.below(3) as usize],
                 ..FollowBounds::default()
             },
             lock_folder: None,

@@ -40,8 +40,9 @@ use crate::ui::{report, units};
 
 /// How often the configuration's globs are looked at again, in milliseconds.
 const TARGETS_EVERY_MS: u64 = 10_000;
-/// After so many looks a follower asks whether there is a newer backup to follow.
-const CURRENT_EVERY_LOOKS: u32 = 60;
+/// How often a follower asks whether there is a newer backup to follow: a list of all that its
+/// source has there.
+const CURRENT_EVERY_MS: u64 = 60_000;
 
 /// Run all that is scheduled, and follow SQLite databases
 ///
@@ -88,7 +89,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "MIB", default_value_t = 64)]
     compare_max: u32,
     /// An application that writes so many MiB a second is in a hurry: its -wal is read as it comes,
-    /// and never kept from beginning anew
+    /// and nothing is held until it is stored
     #[arg(long, value_name = "MIB", default_value_t = 4)]
     hurry_from: u32,
     /// Databases smaller than this are compared when their -wal began anew, and never keep it from
@@ -116,7 +117,8 @@ struct Job<'a> {
 struct Followed {
     follower: Option<Follower>,
     retries: Retries,
-    looks: u32,
+    /// When it asks next whether there is a newer backup.
+    current_at_ms: u64,
     /// The last thing that was done was a backup.
     is_backed_up: bool,
     /// What was written down of how much may be lost.
@@ -379,9 +381,8 @@ impl Job<'_> {
         {
             let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
             // Whether there is a newer backup is asked as often as else.
-            let is_to_ask = followed.looks + 1 >= CURRENT_EVERY_LOOKS;
+            let is_to_ask = now_ms >= followed.current_at_ms;
             if !is_to_ask && followed.rest.lasts(now_ms, bounds.heartbeat_ms) {
-                followed.looks += 1;
                 if let Some(follower) = &mut followed.follower {
                     follower.rests_until(now_ms);
                 }
@@ -429,8 +430,12 @@ impl Job<'_> {
 
     fn step(&self, env: &Env, bounds: FollowBounds, followed: &mut Followed) -> Result<Told> {
         if let Some(follower) = &mut followed.follower {
-            followed.looks = (followed.looks + 1) % CURRENT_EVERY_LOOKS;
-            if followed.looks > 0 || follower.is_current()? {
+            let now_ms = env.clock.monotonic_ms();
+            let is_due = now_ms >= followed.current_at_ms;
+            if is_due {
+                followed.current_at_ms = now_ms + CURRENT_EVERY_MS;
+            }
+            if !is_due || follower.is_current()? {
                 return match follower.step(env)? {
                     Step::Unchanged => Ok(Told::Nothing),
                     Step::Added(increment) => {
@@ -460,6 +465,7 @@ impl Job<'_> {
             Ok((follower, increment)) => {
                 let following = following_of(&follower, bounds, &increment.base);
                 followed.follower = Some(follower);
+                followed.current_at_ms = env.clock.monotonic_ms() + CURRENT_EVERY_MS;
                 followed.is_backed_up = false;
                 Ok(Told::Began(increment, following))
             }

@@ -23,9 +23,11 @@ pub struct FollowBounds {
     pub rush_from_bytes: u64,
     /// After so long what was collected of such a writer is stored, in milliseconds.
     pub store_every_ms: u64,
-    /// What is collected of such a writer in memory while something is being stored, in bytes: of
-    /// more than that only page numbers are kept.
+    /// What is collected of such a writer in memory while something is being stored, in bytes.
     pub collected_bytes_max: usize,
+    /// What is put aside of more than that, in bytes: never more than a quarter of the space that
+    /// is free there. Of what goes beyond it only page numbers are kept.
+    pub aside_bytes_max: u64,
 }
 
 /// When a follower should look again.
@@ -52,6 +54,7 @@ impl Default for FollowBounds {
             rush_from_bytes: 4 << 20,
             store_every_ms: 1_000,
             collected_bytes_max: 20 << 20,
+            aside_bytes_max: 2 << 30,
         }
     }
 }

@@ -5,16 +5,18 @@
 //! file, whole, and nobody writes it there before a later version of it stands in the `-wal` and
 //! was committed. So when all of the file was read, while all frames from the beginning of that
 //! `-wal` on were collected, a page of which no frame was found and whose hash is that of the log's
-//! state is what it was there. All others are left to be read when they are stored: so it takes no
-//! memory, however much was changed, and comes to an end, however fast the writer is.
+//! state is what it was there; one whose hash is another is new, as it was read. So it comes to an
+//! end, however fast the writer is; what is too much for memory is put aside, or, where that cannot
+//! be, left to be read when it is stored.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 use lifeboat_core::env::Env;
 use lifeboat_core::event::Event;
-use lifeboat_core::pipeline::block_hash;
+use lifeboat_core::pipeline::{BlockHash, block_hash};
 use lifeboat_core::{Error, Kind, Result};
 
 use super::follow::Follower;
@@ -33,8 +35,8 @@ const BUFFER_BYTES: usize = 256 << 10;
 /// Pages that were found to differ and are not taken over yet: so many pieces of the file.
 const PIECES: usize = 4;
 
-/// Pages of the file that differ from the state at the end of the log.
-type Differing = Vec<u32>;
+/// Pages of the file that differ from the state at the end of the log: number, hash, content.
+type Differing = Vec<(u32, BlockHash, Vec<u8>)>;
 
 impl Follower {
     /// Collects everything that differs from the state at the end of the log. `rush.is_missed`
@@ -55,7 +57,7 @@ impl Follower {
 
     /// Collects the `-wal` from its beginning on, whatever was known.
     fn begin_anew(&mut self, env: &Env, rush: &mut Rush) -> Result<bool> {
-        let (mark, _) = rush.take_mark(env, &self.path)?;
+        let (mark, _) = rush.take_mark(env)?;
         let Some(mark) = mark else { return Ok(false) };
         let Some(file) = wal::open(&side_file(&self.path, "-wal"))? else { return Ok(false) };
         let Some(header) = wal::header(&file)? else { return Ok(false) };
@@ -75,14 +77,16 @@ impl Follower {
 
     /// Compares what the database file holds, while what is written is collected.
     fn compare_file(&mut self, env: &Env, rush: &mut Rush) -> Result<bool> {
-        let (state, page_count) = (self.log.state.clone(), rush.collected.page_count);
         let Some(database) = self.database.clone() else { return Ok(false) };
+        let comparison = Comparison {
+            database,
+            state: self.log.state.clone(),
+            page_count: rush.collected.page_count,
+            also: rush.collected.left().collect(),
+        };
         if env.threads < 2 {
-            let mut take = |differing: Differing| {
-                differing.into_iter().for_each(|page| rush.collected.leave(page));
-                true
-            };
-            compare(&database, (&state, page_count), &mut take, &AtomicBool::new(false))?;
+            let mut take = |differing| rush.collected.add_all_older(differing);
+            comparison.run(&mut take, &AtomicBool::new(false))?;
             return self.is_caught_up(env, rush);
         }
         let is_over = AtomicBool::new(false);
@@ -90,8 +94,7 @@ impl Follower {
             let (sender, receiver) = sync_channel(PIECES);
             let is_over = &is_over;
             let comparing = scope.spawn(move || {
-                let mut send = |differing| sender.send(differing).is_ok();
-                compare(&database, (&state, page_count), &mut send, is_over)
+                comparison.run(&mut |differing| sender.send(differing).is_ok(), is_over)
             });
             let collected = self.collect_beside(env, rush, &receiver);
             is_over.store(true, Ordering::Relaxed);
@@ -113,7 +116,7 @@ impl Follower {
         looked?;
         let is_it = !rush.is_missed && !rush.is_unsettled;
         if !is_it {
-            rush.let_go(&self.path)?;
+            rush.let_go()?;
         }
         Ok(is_it)
     }
@@ -128,7 +131,11 @@ impl Follower {
         loop {
             match receiver.recv_timeout(Duration::from_millis(LOOK_MS)) {
                 Ok(differing) => {
-                    differing.into_iter().for_each(|page| rush.collected.leave(page));
+                    // All that waits: a look may take longer than to compare the next piece.
+                    let waiting = receiver.try_iter().take(PIECES);
+                    for differing in std::iter::once(differing).chain(waiting) {
+                        rush.collected.add_all_older(differing);
+                    }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(true),
@@ -144,36 +151,45 @@ impl Follower {
     }
 }
 
-/// Sends which pages of a database file differ from a state, as long as `send` takes them.
-/// `false` where that was ended.
-fn compare(
-    database: &HeldFile,
-    (state, page_count): (&PageState, u32),
-    send: &mut dyn FnMut(Differing) -> bool,
-    is_over: &AtomicBool,
-) -> Result<bool> {
-    let page_bytes = state.page_size() as usize;
-    let mut buffer = vec![0; BUFFER_BYTES.max(page_bytes)];
-    let mut page = 0;
-    while page < page_count {
-        if is_over.load(Ordering::Relaxed) {
-            return Ok(false);
-        }
-        let offset = u64::from(page) * page_bytes as u64;
-        let read = wal::read_up_to(database, &mut buffer, offset).map_err(|error| {
-            Error::io(Kind::SourceUnavailable, "cannot read the database file", error)
-        })?;
-        buffer[read..].fill(0);
-        let mut differing = Vec::new();
-        for content in buffer.chunks_exact(page_bytes).take((page_count - page) as usize) {
-            page += 1;
-            if state.hash(page) != Some(&block_hash(content)) {
-                differing.push(page);
+/// What is compared.
+struct Comparison {
+    database: Arc<HeldFile>,
+    /// The state at the end of the log.
+    state: PageState,
+    page_count: u32,
+    /// Pages that are sent whether they differ or not, in their order.
+    also: Vec<u32>,
+}
+
+impl Comparison {
+    /// Sends the pages of the database file that differ from the state, as long as `send` takes
+    /// them. `false` where that was ended.
+    fn run(&self, send: &mut dyn FnMut(Differing) -> bool, is_over: &AtomicBool) -> Result<bool> {
+        let page_bytes = self.state.page_size() as usize;
+        let mut buffer = vec![0; BUFFER_BYTES.max(page_bytes)];
+        let mut page = 0;
+        while page < self.page_count {
+            if is_over.load(Ordering::Relaxed) {
+                return Ok(false);
+            }
+            let offset = u64::from(page) * page_bytes as u64;
+            let read = wal::read_up_to(&self.database, &mut buffer, offset).map_err(|error| {
+                Error::io(Kind::SourceUnavailable, "cannot read the database file", error)
+            })?;
+            buffer[read..].fill(0);
+            let mut differing = Vec::new();
+            let left = (self.page_count - page) as usize;
+            for content in buffer.chunks_exact(page_bytes).take(left) {
+                page += 1;
+                let hash = block_hash(content);
+                if self.state.hash(page) != Some(&hash) || self.also.binary_search(&page).is_ok() {
+                    differing.push((page, hash, content.to_vec()));
+                }
+            }
+            if !differing.is_empty() && !send(differing) {
+                return Ok(false);
             }
         }
-        if !differing.is_empty() && !send(differing) {
-            return Ok(false);
-        }
+        Ok(true)
     }
-    Ok(true)
 }

@@ -1,24 +1,43 @@
 //! What was collected of a writer in a hurry since the state at the end of the log.
 //!
-//! Pages are kept in memory, with the versions that they had before, up to a bound. Of what goes
-//! beyond it only the numbers are kept: such a page is left where it is, and read when all is
-//! stored, while a state is held for that. So neither a store that is slow nor a database that has
-//! to be compared as a whole takes more memory, or keeps the `-wal` from beginning anew.
+//! Pages are kept in memory, with the versions that they had before, up to a bound; what goes
+//! beyond it is put aside. Where that cannot be, only the numbers are kept: such a page is left
+//! where it is, and read when all is stored, while a state is held for that. So neither a store
+//! that is slow nor a database that has to be compared as a whole takes more memory, or keeps the
+//! `-wal` from beginning anew.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use lifeboat_core::Result;
 use lifeboat_core::pipeline::{BlockHash, block_hash};
+use lifeboat_core::{Error, Kind, Result};
 
 use super::open::Looked;
+use super::spool::Spool;
 use super::state::PageState;
+
+/// Where what is collected is kept.
+#[derive(Clone)]
+pub(super) struct Room {
+    pub(super) page_bytes: usize,
+    /// In memory, in bytes.
+    pub(super) bytes_max: usize,
+    /// Aside, in bytes.
+    pub(super) aside_bytes_max: u64,
+    /// The folder where that is, if there is one.
+    pub(super) folder: Option<PathBuf>,
+}
 
 /// Pages that changed since the state at the end of the log, or may have.
 pub(super) struct Collected {
     pub(super) pages: BTreeMap<u32, Page>,
-    /// What is kept of them, in bytes.
+    room: Room,
+    /// What is kept in memory of them, in bytes.
     bytes: usize,
+    /// What is put aside of them.
+    spool: Option<Spool>,
     /// Pages of the database after the last look.
     pub(super) page_count: u32,
     pub(super) commits: u64,
@@ -28,96 +47,310 @@ pub(super) struct Collected {
 /// A page in its newest version, and in that of the log's state where it could be read.
 #[derive(Default)]
 pub(super) struct Page {
-    /// Known when it is stored.
+    /// Of what is in memory known when it is stored.
     pub(super) hash: BlockHash,
-    /// `None` where it is left to be read when it is stored.
-    pub(super) content: Option<Arc<Vec<u8>>>,
-    /// Often the content of what is being stored.
-    pub(super) before: Option<Arc<Vec<u8>>>,
+    pub(super) content: Content,
+    before: Content,
 }
 
-impl Page {
+/// The content of a page, as far as it is here.
+#[derive(Clone, Default)]
+pub(super) enum Content {
+    /// It is not known, or was none.
+    #[default]
+    None,
+    /// It had no room: it is read when it is stored.
+    Left,
+    /// In memory; what was before is often the content of what is being stored.
+    Kept(Arc<Vec<u8>>),
+    /// Put aside, there.
+    Aside(u32),
+}
+
+impl Content {
+    /// Whether it is not here.
+    pub(super) fn is_left(&self) -> bool {
+        matches!(self, Content::None | Content::Left)
+    }
+
+    /// In memory.
     fn bytes(&self) -> usize {
-        [&self.content, &self.before].into_iter().flatten().map(|bytes| bytes.len()).sum()
+        match self {
+            Content::Kept(content) => content.len(),
+            Content::None | Content::Left | Content::Aside(_) => 0,
+        }
     }
 }
 
 impl Collected {
-    pub(super) fn none(page_count: u32, looked: Looked) -> Self {
-        Collected { pages: BTreeMap::new(), bytes: 0, page_count, commits: 0, looked }
+    pub(super) fn none(room: Room, page_count: u32, looked: Looked) -> Self {
+        let pages = BTreeMap::new();
+        Collected { pages, room, bytes: 0, spool: None, page_count, commits: 0, looked }
     }
 
-    /// How many more pages of that size may be kept in so many bytes, each with its version before.
-    pub(super) fn room(&self, page_bytes: usize, bytes_max: usize) -> usize {
-        bytes_max.saturating_sub(self.bytes) / (2 * page_bytes)
+    /// Begins a new one; what was collected so far is given back.
+    pub(super) fn take(&mut self) -> Self {
+        let none = Collected::none(self.room.clone(), self.page_count, self.looked);
+        std::mem::replace(self, none)
     }
 
-    /// Whether the content of a page is kept: then a newer one takes no more.
-    pub(super) fn is_kept(&self, page: u32) -> bool {
-        self.pages.get(&page).is_some_and(|page| page.content.is_some())
+    /// Room for contents that are read at once, and may turn out to be none.
+    pub(super) fn stage(&mut self) -> Stage<'_> {
+        Stage { bytes: self.bytes, collected: self, pages: Vec::new() }
     }
 
-    /// Adds a page, without content where it is left. `before` finds what it was before.
-    pub(super) fn add(
+    /// Keeps a content in memory if that has room for it, else puts it aside.
+    fn put(&mut self, content: Arc<Vec<u8>>) -> Content {
+        match self.bytes + content.len() <= self.room.bytes_max {
+            true => Content::Kept(content),
+            false => self.put_aside(&content),
+        }
+    }
+
+    /// Puts a content aside, where that can be.
+    fn put_aside(&mut self, content: &[u8]) -> Content {
+        if self.spool.is_none() {
+            let Room { page_bytes, aside_bytes_max, folder, .. } = &self.room;
+            let begin = |folder| Spool::begin(folder, *page_bytes, *aside_bytes_max);
+            self.spool = folder.as_deref().and_then(begin);
+        }
+        let at = self.spool.as_mut().and_then(|spool| spool.put(content));
+        at.map_or(Content::Left, Content::Aside)
+    }
+
+    /// Nobody needs a content any more.
+    fn free(&mut self, content: &Content) {
+        self.bytes -= content.bytes();
+        if let (Content::Aside(at), Some(spool)) = (content, &mut self.spool) {
+            spool.free(*at);
+        }
+    }
+
+    /// Adds a page, with its hash where it is not in memory. `before` finds what it was before.
+    fn add(
         &mut self,
-        (page, content): (u32, Option<Vec<u8>>),
+        (page, hash, content): (u32, BlockHash, Content),
         before: impl FnOnce() -> Result<Option<Arc<Vec<u8>>>>,
     ) -> Result<()> {
-        let content = content.map(Arc::new);
+        self.bytes += content.bytes();
         if let Some(there) = self.pages.get_mut(&page) {
-            self.bytes -= there.bytes();
-            there.content = content;
-            self.bytes += there.bytes();
+            there.hash = hash;
+            let old = std::mem::replace(&mut there.content, content);
+            self.free(&old);
             return Ok(());
         }
-        let before = if content.is_some() { before()? } else { None };
-        let page_of = Page { content, before, ..Page::default() };
-        self.bytes += page_of.bytes();
-        self.pages.insert(page, page_of);
+        let before = match content.is_left() {
+            true => None,
+            false => before()?,
+        };
+        let before = before.map_or(Content::None, |before| self.put(before));
+        self.bytes += before.bytes();
+        self.pages.insert(page, Page { hash, content, before });
         Ok(())
     }
 
-    /// Leaves a page to be read when it is stored, if nothing newer is known of it.
-    pub(super) fn leave(&mut self, page: u32) {
-        if page <= self.page_count {
-            self.pages.entry(page).or_default();
+    /// Adds what the database file has of pages, as far as nothing newer is known of them. Always
+    /// `true`: it takes more.
+    pub(super) fn add_all_older(&mut self, pages: Vec<(u32, BlockHash, Vec<u8>)>) -> bool {
+        for (page, hash, content) in pages {
+            let there = self.pages.get(&page);
+            if page <= self.page_count
+                && there.is_none_or(|there| matches!(there.content, Content::None))
+            {
+                let content = self.put(Arc::new(content));
+                self.bytes += content.bytes();
+                let there = self.pages.entry(page).or_default();
+                (there.hash, there.content) = (hash, content);
+            }
         }
+        true
     }
 
     /// Leaves all of them: what was collected is not the newest any more, or may not be.
     pub(super) fn leave_all(&mut self) {
-        self.pages.values_mut().for_each(|page| page.content = None);
-        self.bytes = self.pages.values().map(Page::bytes).sum();
+        let contents = self.pages.values_mut().map(|page| std::mem::take(&mut page.content));
+        let contents: Vec<Content> = contents.collect();
+        contents.iter().for_each(|content| self.free(content));
     }
 
     /// The pages that were left.
     pub(super) fn left(&self) -> impl Iterator<Item = u32> {
-        self.pages.iter().filter(|(_, page)| page.content.is_none()).map(|(number, _)| *number)
+        self.pages.iter().filter(|(_, page)| page.content.is_left()).map(|(number, _)| *number)
     }
 
     /// That many pages the database has: what was cut off is no page of the state, whatever it
     /// becomes later.
     pub(super) fn cut(&mut self, page_count: u32) {
         if self.pages.last_key_value().is_some_and(|(page, _)| *page > page_count) {
-            let cut = self.pages.split_off(&(page_count + 1));
-            self.bytes -= cut.values().map(Page::bytes).sum::<usize>();
+            for of in self.pages.split_off(&(page_count + 1)).values() {
+                self.free(&of.content);
+                self.free(&of.before);
+            }
         }
         self.page_count = page_count;
     }
 
     /// Takes out what its pages were before, in their order: of use until they are encoded.
-    pub(super) fn take_befores(&mut self) -> Vec<Option<Arc<Vec<u8>>>> {
-        self.pages.values_mut().map(|page| page.before.take()).collect()
+    pub(super) fn take_befores(&mut self) -> Vec<Content> {
+        self.pages.values_mut().map(|page| std::mem::take(&mut page.before)).collect()
     }
 
     /// Hashes its pages, and leaves out those that do not differ from a state. Of those that were
-    /// left the hashes are known.
+    /// left or put aside the hashes are known.
     pub(super) fn hash(&mut self, state: &PageState) {
         self.pages.retain(|&page, of| {
-            if let Some(content) = &of.content {
+            if let Content::Kept(content) = &of.content {
                 of.hash = block_hash(content);
             }
             state.hash(page) != Some(&of.hash)
         });
+    }
+
+    /// A content that is here.
+    pub(super) fn read<'a>(&self, content: &'a Content) -> Result<Option<Cow<'a, [u8]>>> {
+        match content {
+            Content::None | Content::Left => Ok(None),
+            Content::Kept(content) => Ok(Some(content.as_slice().into())),
+            Content::Aside(at) => self.read_aside(*at).map(|content| Some(content.into())),
+        }
+    }
+
+    /// The same, to keep.
+    pub(super) fn share(&self, content: &Content) -> Result<Option<Arc<Vec<u8>>>> {
+        match content {
+            Content::None | Content::Left => Ok(None),
+            Content::Kept(content) => Ok(Some(Arc::clone(content))),
+            Content::Aside(at) => self.read_aside(*at).map(|content| Some(Arc::new(content))),
+        }
+    }
+
+    fn read_aside(&self, at: u32) -> Result<Vec<u8>> {
+        let failed =
+            |error| Error::io(Kind::Failed, "cannot read a page that was put aside before", error);
+        let Some(spool) = &self.spool else {
+            return Err(Error::new(Kind::Failed, "nothing was put aside"));
+        };
+        spool.read(at).map_err(failed)
+    }
+}
+
+/// Contents of pages that are added together, or not at all.
+pub(super) struct Stage<'a> {
+    collected: &'a mut Collected,
+    /// In memory with them and what they were before, in bytes.
+    bytes: usize,
+    pages: Vec<(u32, BlockHash, Content)>,
+}
+
+impl Stage<'_> {
+    /// Takes the content of a page.
+    pub(super) fn put(&mut self, page: u32, content: Vec<u8>) {
+        // A newer one takes no more than the one that is kept; another comes with its version
+        // before.
+        let there = self.collected.pages.get(&page).map(|page| &page.content);
+        let bytes = if let Some(Content::Kept(_)) = there { 0 } else { 2 * content.len() };
+        if self.bytes + bytes <= self.collected.room.bytes_max {
+            self.bytes += bytes;
+            self.pages.push((page, BlockHash::default(), Content::Kept(Arc::new(content))));
+            return;
+        }
+        let hash = block_hash(&content);
+        let content = self.collected.put_aside(&content);
+        self.pages.push((page, hash, content));
+    }
+
+    /// They are none.
+    pub(super) fn drop_all(self) {
+        // What is in memory is counted when it is added.
+        for (.., content) in self.pages.iter().filter(|(.., content)| content.bytes() == 0) {
+            self.collected.free(content);
+        }
+    }
+
+    /// Adds them. `before` finds what a page was before.
+    pub(super) fn add_all(
+        self,
+        before: impl Fn(u32) -> Result<Option<Arc<Vec<u8>>>>,
+    ) -> Result<()> {
+        for (page, hash, content) in self.pages {
+            self.collected.add((page, hash, content), || before(page))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use super::*;
+
+    const PAGE_BYTES: usize = 512;
+
+    fn page(number: u32) -> Vec<u8> {
+        vec![number as u8; PAGE_BYTES]
+    }
+
+    /// How many are in memory, aside, and left.
+    fn counts(collected: &Collected) -> (usize, usize, usize) {
+        let of = |is: fn(&Content) -> bool| {
+            collected.pages.values().filter(|page| is(&page.content)).count()
+        };
+        (
+            of(|content| matches!(content, Content::Kept(_))),
+            of(|content| matches!(content, Content::Aside(_))),
+            of(Content::is_left),
+        )
+    }
+
+    #[test]
+    fn what_has_no_room_in_memory_is_put_aside_and_then_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let room = Room {
+            page_bytes: PAGE_BYTES,
+            bytes_max: 4 * PAGE_BYTES,
+            aside_bytes_max: 5 * PAGE_BYTES as u64,
+            folder: Some(folder.path().to_owned()),
+        };
+        let looked = Looked { held_ms: 0, until_ms: 0 };
+        let mut collected = Collected::none(room, 90, looked);
+        let add = |collected: &mut Collected, pages: Range<u32>| {
+            let mut stage = collected.stage();
+            pages.for_each(|number| stage.put(number, page(number)));
+            stage.add_all(|number| Ok(Some(Arc::new(page(number + 100)))))
+        };
+        add(&mut collected, 1..5).unwrap();
+        // Two with what they were before in memory, two with that aside.
+        assert_eq!(counts(&collected), (2, 2, 0));
+        add(&mut collected, 5..7).unwrap();
+        assert_eq!(counts(&collected), (2, 3, 1), "the last place aside is one of theirs");
+        for (number, of) in &collected.pages {
+            let content = collected.read(&of.content).unwrap();
+            assert!(content.is_none_or(|content| content[..] == page(*number)[..]));
+            let before = collected.read(&of.before).unwrap();
+            assert!(before.is_none_or(|before| before[..] == page(*number + 100)[..]));
+        }
+        // What turned out to be none takes no room, nor does what is not the newest any more.
+        let bytes = collected.bytes;
+        collected.leave_all();
+        let mut stage = collected.stage();
+        (1..4).for_each(|number| stage.put(number, page(0)));
+        stage.drop_all();
+        assert_eq!(collected.bytes, bytes - 2 * PAGE_BYTES);
+        assert_eq!(counts(&collected), (0, 0, 6));
+        add(&mut collected, 1..4).unwrap();
+        assert_eq!(counts(&collected), (1, 2, 3));
+        // What the file has is older than what came from the `-wal`, also where that had no room.
+        add(&mut collected, 7..12).unwrap();
+        assert!(collected.pages[&11].content.is_left());
+        collected.room.bytes_max = 1 << 20;
+        let older = |number| (number, block_hash(&page(7)), page(7));
+        collected.add_all_older(vec![older(2), older(6), older(11), older(91)]);
+        assert_eq!(collected.share(&collected.pages[&2].content).unwrap().unwrap()[0], 2);
+        assert_eq!(collected.share(&collected.pages[&6].content).unwrap().unwrap()[0], 7);
+        assert!(collected.pages[&11].content.is_left());
+        assert!(!collected.pages.contains_key(&91));
+        collected.cut(1);
+        assert_eq!(collected.pages.len(), 1);
     }
 }

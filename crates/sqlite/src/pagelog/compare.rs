@@ -36,11 +36,12 @@ pub(crate) struct WalLimit {
 }
 
 impl WalLimit {
-    /// So many bytes, for the `-wal` at that path. Of one that was found to have more frames
-    /// already, an eighth of that more.
+    /// So many bytes, for the `-wal` at that path. Of one that was found to have about as many
+    /// already, an eighth more than it has: of these bytes, as it may be ours that it is so large.
     pub(crate) fn of(path: PathBuf, found: Option<(WalHeader, u32)>, bytes: u64) -> Self {
         let found = found.map(|(header, frame)| {
-            (header, frames_of(&header, bytes).max(frame.saturating_add(frame / 8)))
+            let more = (frame / 8).min(frames_of(&header, bytes) / 8);
+            (header, frames_of(&header, bytes).max(frame.saturating_add(more)))
         });
         WalLimit { path, found, bytes, was_passed: AtomicBool::new(false) }
     }

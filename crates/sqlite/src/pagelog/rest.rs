@@ -13,6 +13,7 @@ use lifeboat_core::env::Env;
 use lifeboat_core::pipeline::{BlockHash, block_hash};
 use lifeboat_core::{Error, Kind, Result};
 
+use super::collected::Content;
 use super::follow::Follower;
 use super::guard::Guard;
 use super::known::{Known, Versions, limit_of};
@@ -85,14 +86,14 @@ impl Follower {
             }
             let hash = block_hash(&content);
             let is_kept = (read.len() + 1) * page_bytes <= READ_BYTES_MAX;
-            read.push((page, hash, is_kept.then(|| Arc::new(content))));
+            read.push((page, hash, is_kept.then(|| Content::Kept(Arc::new(content)))));
         }
         if !rest.is_same(known)? || !rest.held.is_held() {
             return Ok(None);
         }
         for (page, hash, content) in read {
             if let Some(of) = rush.collected.pages.get_mut(&page) {
-                (of.hash, of.content) = (hash, content);
+                (of.hash, of.content) = (hash, content.unwrap_or_default());
             }
         }
         Ok(Some(rest))

@@ -1,18 +1,19 @@
 //! Following a writer in a hurry: its frames are read as they come, and no state is held.
 //!
-//! To hold a state keeps the `-wal` from beginning anew. Of a writer of tens of megabytes a second
-//! it would grow past its bound at once, and the checkpoint that follows would be a large one, for
-//! which a commit waits. So here the `-wal` begins anew whenever its writer likes, and what stands
-//! in it is looked at so often that no turn of it is missed: the pages of new frames are copied
-//! into memory, with the versions that they had before, as long as these are still there. Now and
-//! then what was collected is stored as one file of the log, by a thread of its own, while the
-//! looking goes on; what is too much for memory is left, and read when it is stored. A state is
-//! held for no longer than it takes to see how far it reaches, or to read what was left. What is
-//! missed after all is seen, as the chain of checksums does not lead there: then all pages are
-//! compared, by `catch_up`, while the looking goes on as well.
+//! To hold a state until it is stored would keep the `-wal` from beginning anew. Of a writer of
+//! tens of megabytes a second it would grow past its bound at once. So here what is new in it is
+//! copied as it comes: the pages of new frames, with the versions that they had before, into
+//! memory, and aside what is too much for that. Now and then what was collected is stored as one
+//! file of the log, by a thread of its own, while the looking goes on.
+//!
+//! Each look holds its state until the next one: so no turn of the `-wal` can be over unseen, and
+//! as what is held moves on from look to look, the writer's checkpoints come after it, piece by
+//! piece. Where the `-wal` is as large as a turn may be, nothing is held until it begins anew,
+//! which is waited for and nothing else: a turn takes hundredths of a second. What is missed after
+//! all is seen, as the chain of checksums does not lead there: then all pages are compared, by
+//! `catch_up`, while the looking goes on as well.
 
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,10 +23,11 @@ use lifeboat_core::event::Event;
 use lifeboat_core::pipeline::{BlockHash, block_hash};
 use lifeboat_core::{Error, Kind, Result};
 
-use super::collected::Collected;
+use super::collected::{Collected, Content, Room};
 use super::delta::{Changed, Encoding};
 use super::follow::{Follower, Step};
 use super::increment::Increment;
+use super::keeper::Keeper;
 use super::known::{Known, News, Versions};
 use super::open::{self, Ended, Looked};
 use super::rest::Rest;
@@ -33,16 +35,15 @@ use super::write::LogWriter;
 use crate::ffi::Mark;
 use crate::snapshot::frames::{Keep, PageMap};
 use crate::snapshot::wal;
-use crate::snapshot::{Attempt, Glimpse, pin};
+use crate::snapshot::{Attempt, pin};
 
 /// The time between two looks, as long as enough is new; what is less waits for so long.
 pub(super) const LOOK_MS: u64 = 4;
 const LOOK_MS_MAX: u64 = 60;
-/// After so many frames SQLite's writers copy them into the database file, where nobody chose
-/// otherwise: then pages are not what they were before any more.
-const TURN_FRAMES: u32 = 1_000;
 /// More new frames than that are not waited for.
-const FRAMES_DUE_MAX: u32 = 400;
+const FRAMES_DUE: u32 = 400;
+/// So often it is looked whether the `-wal` began anew, a millisecond apart, before anything else.
+const TURN_LOOKS: usize = 50;
 /// How often a look is tried that falls on the moment in which the `-wal` is begun anew.
 pub(super) const TRIES: usize = 4;
 /// What is collected is stored when it is so much, sooner than when its time has come, in bytes.
@@ -56,7 +57,7 @@ const MISSED_MS: u64 = 10_000;
 
 /// A writer in a hurry, and what was collected of it.
 pub(super) struct Rush {
-    glimpse: Glimpse,
+    keeper: Keeper,
     pub(super) collected: Collected,
     /// The `-wal` as it was looked at last, and when that was, by the clock that never goes back.
     file: Option<File>,
@@ -66,19 +67,16 @@ pub(super) struct Rush {
     /// Since when it is counted how many bytes were written, and how many there were.
     window: (u64, u64),
     is_calm: bool,
-    /// How many frames its `-wal` has when it is begun anew, about.
-    turn_frames: u32,
     pub(super) is_missed: bool,
     /// Pages were read from the database file though no state was held: they are those of the state
     /// only when the next look has found what was written meanwhile.
     pub(super) is_unsettled: bool,
-    /// The state of a look is held until the next one, which comes soon.
+    /// The state of a look is held until the next one, however large the `-wal` is.
     pub(super) keeps: bool,
-    is_held: Cell<bool>,
 }
 
 impl Follower {
-    /// Takes up following without holding a state. `is_missed` where a turn of the `-wal` was: then
+    /// Takes up following without holding a state until it is stored. `is_missed` where a turn of the `-wal` was: then
     /// all pages are compared first. `false` where that cannot be.
     pub(super) fn begin_rush(
         &mut self,
@@ -86,25 +84,27 @@ impl Follower {
         looked: Looked,
         is_missed: bool,
     ) -> Result<bool> {
-        let Attempt::Pinned(pinned) = pin(&self.path)? else { return Ok(false) };
-        let glimpse = Glimpse::of(&self.path, pinned)?;
-        if self.database.as_ref().map(|file| file.identity()) != Some(glimpse.identity()) {
+        let (Attempt::Pinned(one), Attempt::Pinned(other)) = (pin(&self.path)?, pin(&self.path)?)
+        else {
+            return Ok(false);
+        };
+        let is_it = Some((one.identity(), other.identity()));
+        if self.database.as_ref().map(|file| (file.identity(), file.identity())) != is_it {
             return Ok(false);
         }
+        let keeper = Keeper::begin(&self.path, [one, other], self.bounds.compared_wal_bytes_max)?;
         let now_ms = env.clock.monotonic_ms();
         let mut rush = Rush {
-            glimpse,
-            collected: Collected::none(self.log.state.page_count(), looked),
+            keeper,
+            collected: Collected::none(self.room(), self.log.state.page_count(), looked),
             file: None,
             looked_ms: 0,
             stored_ms: now_ms,
             window: (now_ms, 0),
             is_calm: false,
-            turn_frames: TURN_FRAMES,
             is_missed,
             is_unsettled: false,
             keeps: false,
-            is_held: Cell::new(false),
         };
         if !is_missed {
             self.collect(env, &mut rush, None)?;
@@ -112,6 +112,16 @@ impl Follower {
         let is_begun = is_missed || !rush.is_missed;
         self.rush = is_begun.then_some(rush);
         Ok(is_begun)
+    }
+
+    /// Where what is collected of it is kept.
+    fn room(&self) -> Room {
+        Room {
+            page_bytes: self.log.state.page_size() as usize,
+            bytes_max: self.bounds.collected_bytes_max,
+            aside_bytes_max: self.bounds.aside_bytes_max,
+            folder: self.log.repository.known_folder().map(Path::to_owned),
+        }
     }
 
     /// A look at a writer in a hurry.
@@ -125,7 +135,7 @@ impl Follower {
             return Ok(Step::Unchanged);
         }
         if !rush.is_missed {
-            // A turn takes hundredths of a second: none may be over before the storing has begun.
+            // No turn may be over before the storing has begun.
             rush.keeps = is_due;
             self.collect(env, &mut rush, None)?;
         }
@@ -134,7 +144,7 @@ impl Follower {
         }
         rush.keeps = false;
         if rush.is_missed || is_due && rush.is_unsettled {
-            rush.let_go(&self.path)?;
+            rush.keeper.let_go()?;
             self.catch_up(env, &mut rush)?;
             is_due = true;
         }
@@ -146,7 +156,9 @@ impl Follower {
             return Ok(Step::Unchanged);
         }
         let step = self.store(env, &mut rush)?;
-        rush.let_go(&self.path)?;
+        if rush.is_calm {
+            rush.keeper.let_go()?;
+        }
         let is_over = rush.is_calm && rush.collected.pages.is_empty();
         if rush.is_missed || !is_over {
             self.rush = Some(rush);
@@ -165,16 +177,25 @@ impl Follower {
         Ok(())
     }
 
-    /// Whether enough is new in the `-wal`, or enough time is over. The nearer the end of its turn
-    /// is, the less is enough: what pages were before is read before it is written over.
+    /// Whether enough is new in the `-wal`, or enough time is over.
     pub(super) fn is_worth_a_look(&self, rush: &Rush, now_ms: u64) -> bool {
         let (Some(known), Some(file)) = (&self.known, &rush.file) else { return true };
-        let left = rush.turn_frames.saturating_sub(known.place.frame);
-        let frame = known.place.frame.saturating_add((left / 2).clamp(1, FRAMES_DUE_MAX));
-        let is_same = wal::header(file).is_ok_and(|header| header == Some(known.header));
+        let frame = known.place.frame.saturating_add(FRAMES_DUE);
         now_ms.saturating_sub(rush.looked_ms) >= LOOK_MS_MAX
-            || !is_same
+            || self.has_begun_anew(rush)
             || wal::has_frame(file, &known.header, frame)
+    }
+
+    fn has_begun_anew(&self, rush: &Rush) -> bool {
+        let (Some(known), Some(file)) = (&self.known, &rush.file) else { return true };
+        !wal::header(file).is_ok_and(|header| header == Some(known.header))
+    }
+
+    /// Whether the `-wal` is so large that it should begin anew.
+    fn is_turn_due(&self) -> bool {
+        let Some(known) = &self.known else { return true };
+        let frame_bytes = u64::from(known.header.page_size) + 24;
+        u64::from(known.place.frame) * frame_bytes >= self.bounds.pinned_wal_bytes_max
     }
 
     /// What was collected so far is no state: all pages are compared while one is held.
@@ -190,8 +211,44 @@ impl Follower {
         }
     }
 
-    /// Looks once, and copies what is new. `stored` is what is being stored meanwhile.
+    /// Looks, and copies what is new. `stored` is what is being stored meanwhile. The state is held
+    /// then, if the `-wal` is not too large for that: else it is seen first that it begins anew.
     pub(super) fn collect(
+        &mut self,
+        env: &Env,
+        rush: &mut Rush,
+        stored: Option<&Collected>,
+    ) -> Result<()> {
+        self.collect_once(env, rush, stored)?;
+        if rush.is_missed {
+            return rush.keeper.let_go();
+        }
+        if rush.keeps || !self.is_turn_due() {
+            return Ok(());
+        }
+        // What comes after the last look and before the turn loses what it was before.
+        for _ in 0..TRIES {
+            let place = self.known.as_ref().map(|known| known.place);
+            self.collect_once(env, rush, stored)?;
+            if rush.is_missed || self.known.as_ref().map(|known| known.place) == place {
+                break;
+            }
+        }
+        rush.keeper.let_go()?;
+        for _ in 0..TURN_LOOKS {
+            if rush.is_missed {
+                break;
+            }
+            env.pause_ms(1)?;
+            if self.has_begun_anew(rush) {
+                return self.collect_once(env, rush, stored);
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks once, and copies what is new. The state is held then.
+    fn collect_once(
         &mut self,
         env: &Env,
         rush: &mut Rush,
@@ -199,14 +256,15 @@ impl Follower {
     ) -> Result<()> {
         rush.is_missed = true;
         for _ in 0..TRIES {
-            let (mark, looked) = rush.take_mark(env, &self.path)?;
+            let (mark, looked) = rush.take_mark(env)?;
             let Some(mark) = mark else { return Ok(()) };
             rush.looked_ms = env.clock.monotonic_ms();
             if self.collect_to(env, &mark, (rush, stored))? {
                 rush.collected.looked = looked;
                 rush.is_missed = false;
-                return Ok(());
+                return rush.keeper.move_on();
             }
+            rush.keeper.let_go()?;
             env.pause_ms(1)?;
         }
         Ok(())
@@ -221,12 +279,11 @@ impl Follower {
     ) -> Result<()> {
         // When the hurry is over, nothing is collected that would make it go on.
         while goes_on() && !rush.is_missed && !rush.is_calm {
-            if rush.is_held.get() || self.is_worth_a_look(rush, env.clock.monotonic_ms()) {
+            if self.is_worth_a_look(rush, env.clock.monotonic_ms()) {
                 self.collect(env, rush, Some(batch))?;
             }
             env.pause_ms(LOOK_MS)?;
         }
-        rush.let_go(&self.path)?;
         Ok(())
     }
 
@@ -262,39 +319,27 @@ impl Follower {
         let Some(database) = &self.database else { return Ok(false) };
         let versions = Versions { file: &news.file, frames: &known.frames, database };
         let page_bytes = news.header.page_size as usize;
-        let mut pages = Vec::with_capacity(wanted.len());
+        let mut stage = rush.collected.stage();
         let (mut has_read_frames, mut has_read_file) = (false, false);
-        let mut room = rush.collected.room(page_bytes, self.bounds.collected_bytes_max);
+        let mut is_whole = true;
         for (page, frame) in wanted {
             let copied = news.between.take(page);
-            if !rush.collected.is_kept(page) {
-                if room == 0 {
-                    pages.push((page, None));
-                    continue;
-                }
-                room -= 1;
-            }
             has_read_frames |= copied.is_none() && frame > 0;
             has_read_file |= copied.is_none() && frame == 0;
             match versions.content((page, frame), copied, page_bytes)? {
-                Some(content) => pages.push((page, Some(content))),
-                None => return Ok(false),
+                Some(content) => stage.put(page, content),
+                None => is_whole = false,
             }
         }
-        if !news.between.is_unchanged(&news.file, &news.header, has_read_frames)? {
+        if !is_whole || !news.between.is_unchanged(&news.file, &news.header, has_read_frames)? {
+            stage.drop_all();
             return Ok(false);
         }
+        stage.add_all(|page| self.before(&versions, page, page_bytes, stored))?;
         let collected = &mut rush.collected;
-        for (page, content) in pages {
-            let before = || self.before(&versions, page, page_bytes, stored);
-            collected.add((page, content), before)?;
-        }
         collected.cut(page_count);
         collected.commits += news.between.commits;
         rush.is_unsettled = has_read_file;
-        if !is_same {
-            rush.turn_frames = rush.turn_frames / 4 * 3 + known.place.frame / 4;
-        }
         rush.count(env, news.between.frame_count * frame_bytes, self.bounds.rush_from_bytes);
         let frames = self.take_known_frames(&news);
         self.known = Some(Known::after(&news, frames));
@@ -311,10 +356,12 @@ impl Follower {
         stored: Option<&Collected>,
     ) -> Result<Option<Arc<Vec<u8>>>> {
         let Some(before) = self.log.state.hash(page).copied() else { return Ok(None) };
-        let stored = stored.and_then(|stored| stored.pages.get(&page));
-        let stored = stored.filter(|stored| stored.hash == before);
-        if let Some(content) = stored.and_then(|stored| stored.content.as_ref()) {
-            return Ok(Some(Arc::clone(content)));
+        let stored = stored.and_then(|stored| Some((stored, stored.pages.get(&page)?)));
+        let stored = stored.filter(|(_, of)| of.hash == before);
+        if let Some((stored, of)) = stored
+            && let Some(content) = stored.share(&of.content)?
+        {
+            return Ok(Some(content));
         }
         let found = versions.before(page, page_bytes, |old| block_hash(old) == before)?;
         Ok(found.map(|(old, _)| Arc::new(old)))
@@ -332,12 +379,11 @@ impl Follower {
             },
         };
         let Collected { looked, page_count, commits, .. } = rush.collected;
-        let none = Collected::none(page_count, looked);
-        let mut batch = std::mem::replace(&mut rush.collected, none);
+        let mut batch = rush.collected.take();
         batch.hash(&self.log.state);
         let befores = batch.take_befores();
         if batch.pages.is_empty() && page_count == self.log.state.page_count() {
-            rush.let_go(&self.path)?;
+            rush.keeper.let_go()?;
             return self.beat(env, looked);
         }
         let page_bytes = self.log.state.page_size() as usize;
@@ -358,7 +404,6 @@ impl Follower {
         };
         let ended = std::thread::scope(|scope| {
             if env.threads < 2 {
-                rush.let_go(&self.path)?;
                 return store_all();
             }
             let storing = scope.spawn(store_all);
@@ -375,23 +420,14 @@ impl Follower {
 }
 
 impl Rush {
-    /// The mark of the newest state, which is not held any more.
-    pub(super) fn take_mark(&self, env: &Env, path: &Path) -> Result<(Option<Mark>, Looked)> {
-        self.let_go(path)?;
-        let taken = Looked::around(env, || self.glimpse.take(path))?;
-        self.is_held.set(true);
-        if !self.keeps {
-            self.let_go(path)?;
-        }
-        Ok(taken)
+    /// Takes hold of the newest state: its mark.
+    pub(super) fn take_mark(&self, env: &Env) -> Result<(Option<Mark>, Looked)> {
+        Looked::around(env, || self.keeper.take())
     }
 
     /// Lets go what is held.
-    pub(super) fn let_go(&self, path: &Path) -> Result<()> {
-        match self.is_held.replace(false) {
-            true => self.glimpse.let_go(path),
-            false => Ok(()),
-        }
+    pub(super) fn let_go(&self) -> Result<()> {
+        self.keeper.let_go()
     }
 
     /// Whether something was collected and not stored.
@@ -412,7 +448,7 @@ impl Rush {
 }
 
 /// The version before of each page of a batch, where it can be had.
-type Befores = Vec<Option<Arc<Vec<u8>>>>;
+type Befores = Vec<Content>;
 
 /// Encodes the pages of a batch, each with the number of differences that its version before is
 /// made of. What holds those that were left is let go then.
@@ -430,12 +466,12 @@ fn encode_all(
         env.proceed()?;
         let mut changed = Vec::new();
         for (((&page, of), before), &depth) in pages.by_ref().take(together) {
-            let content = match (&of.content, &rest) {
-                (Some(content), _) => content.as_slice().into(),
+            let content = match (batch.read(&of.content)?, &rest) {
+                (Some(content), _) => content,
                 (None, Some(rest)) => rest.page(page, of.hash, page_bytes)?.into(),
                 (None, None) => Cow::default(),
             };
-            let before = before.as_ref().map(|before| (before.as_slice().into(), depth));
+            let before = batch.read(before)?.map(|before| (before, depth));
             changed.push(Changed { page, hash: of.hash, content, before });
         }
         if changed.is_empty() {

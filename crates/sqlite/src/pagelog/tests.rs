@@ -1,6 +1,7 @@
 //! Log files as bytes: what was written comes back, and nothing else is taken for a log file.
 
 mod bounded;
+mod hurried;
 mod laying;
 mod moved;
 mod packed;

@@ -145,11 +145,6 @@ impl Glimpse {
     pub(crate) fn let_go(&self, path: &Path) -> Result<()> {
         self.0.connection.execute_batch("ROLLBACK").map_err(|error| failed(path, error))
     }
-
-    /// Which file it reads.
-    pub(crate) fn identity(&self) -> Identity {
-        self.0.identity
-    }
 }
 
 /// The error for a path that cannot even be looked at.

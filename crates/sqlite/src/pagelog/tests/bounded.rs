@@ -167,6 +167,7 @@ fn a_writer_in_a_hurry_is_not_held_by_a_store_that_hangs() {
         rush_from_bytes: 0,
         store_every_ms: 0,
         collected_bytes_max: 100_000,
+        aside_bytes_max: 0,
         compare_pause_wal: 0,
         ..FollowBounds::default()
     };

@@ -102,7 +102,8 @@ pub(super) fn begin_with(
     let comparisons = Arc::new(Comparisons::default());
     let mut env = Env::new(clock, Arc::new(Still), "host");
     env.observer = comparisons.clone();
-    let repository = Repository::open_or_create(&env, store).unwrap();
+    let known = folder.path().join("known");
+    let repository = Repository::open_or_create(&env, store).unwrap().keeping_known(Some(&known));
     let source = SqliteSource::new(path.clone());
     let identity = SourceIdentity {
         id: None,
