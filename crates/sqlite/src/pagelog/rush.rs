@@ -76,8 +76,8 @@ pub(super) struct Rush {
 }
 
 impl Follower {
-    /// Takes up following without holding a state until it is stored. `is_missed` where a turn of the `-wal` was: then
-    /// all pages are compared first. `false` where that cannot be.
+    /// Takes up following without holding a state until it is stored. `is_missed` where a turn of
+    /// the `-wal` was: then all pages are compared first. `false` where that cannot be.
     pub(super) fn begin_rush(
         &mut self,
         env: &Env,
