@@ -24,7 +24,7 @@ use super::wal::{
 use crate::ffi::Mark;
 
 /// Pages are copied while they are scanned if they take no more than that, in bytes.
-const COPIED_BYTES_MAX: usize = 4 << 20;
+const COPIED_BYTES_MAX: usize = 8 << 20;
 /// Frames that are read at once where it is not known how many there are.
 const TAIL_FRAMES: u32 = 32;
 
