@@ -11,7 +11,8 @@ use crate::control::Agent;
 use crate::follow::wait_for;
 use crate::support::{World, content, rows};
 
-fn configured(world: &World, more: &str) {
+/// An agent with a page, and one database.
+pub(crate) fn configured(world: &World, more: &str) {
     world.configure(&format!(
         "[repository.main]\nurl = \"file://$REPO\"\n[agent]\nlisten = \"127.0.0.1:0\"\n\
          [source.app]\nsqlite = \"$DATA/app.db\"\nschedule = \"yearly\"\n{more}"
@@ -19,7 +20,7 @@ fn configured(world: &World, more: &str) {
 }
 
 /// Somebody who has entered the page of the agent.
-fn enter(world: &World) -> Visitor {
+pub(crate) fn enter(world: &World) -> Visitor {
     let address = world.path("state/lifeboat/web/address");
     wait_for("a page", || address.exists());
     Visitor::enter(world, &[])

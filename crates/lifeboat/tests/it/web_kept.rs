@@ -5,23 +5,10 @@ use std::fs;
 
 use rusqlite::Connection;
 
-use crate::browser::Visitor;
 use crate::control::Agent;
 use crate::follow::wait_for;
 use crate::support::{World, is_root};
-
-fn configured(world: &World, more: &str) {
-    world.configure(&format!(
-        "[repository.main]\nurl = \"file://$REPO\"\n[agent]\nlisten = \"127.0.0.1:0\"\n\
-         [source.app]\nsqlite = \"$DATA/app.db\"\nschedule = \"yearly\"\n{more}"
-    ));
-}
-
-fn enter(world: &World) -> Visitor {
-    let address = world.path("state/lifeboat/web/address");
-    wait_for("a page", || address.exists());
-    Visitor::enter(world, &[])
-}
+use crate::web_agent::{configured, enter};
 
 /// Waits until the last run of `backup-app` has ended in that way, and a file that only it made is
 /// there.
