@@ -74,6 +74,7 @@ mod open;
 mod outrun;
 mod pack;
 mod packing;
+mod pool;
 mod read;
 mod rest;
 mod replay;

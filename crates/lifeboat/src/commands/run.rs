@@ -3,14 +3,16 @@
 
 mod rest;
 mod retries;
+mod telling;
 mod thinning;
 mod turns;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::mpsc::channel;
-use std::sync::{Mutex, PoisonError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Mutex, PoisonError, TryLockError};
+use std::time::Duration;
 
 use lifeboat_core::backup::{self, BackupRequest};
 use lifeboat_core::env::Env;
@@ -20,23 +22,21 @@ use lifeboat_core::{Error, Kind, Result};
 use lifeboat_sqlite::KIND;
 use lifeboat_sqlite::pagelog::{FollowBounds, FollowRequest, Follower, Increment, Pace, Step};
 use rustix::process::{Resource, getrlimit, setrlimit};
-use serde_json::{Value, json};
 
 use self::rest::{Ears, Rest};
 use self::retries::Retries;
+use self::telling::Teller;
 use self::thinning::Thinning;
 use self::turns::Turns;
 use super::backup::{Choices, chosen, request};
 use crate::agent;
 use crate::config::values::Period;
-use crate::following::{self, Following};
+use crate::following::Following;
 use crate::memory;
-use crate::private;
 use crate::repositories::{self, Place};
 use crate::session::Session;
 use crate::signals;
 use crate::sources::{self, Target};
-use crate::ui::{report, units};
 
 /// How often the configuration's globs are looked at again, in milliseconds.
 const TARGETS_EVERY_MS: u64 = 10_000;
@@ -121,14 +121,18 @@ struct Followed {
     current_at_ms: u64,
     /// The last thing that was done was a backup.
     is_backed_up: bool,
-    /// What was written down of how much may be lost.
-    noted: Option<Following>,
-    /// How many states were added since its log was packed.
-    unpacked: usize,
     /// There was a repository.
     has_repository: bool,
     /// Whether it is left alone.
     rest: Rest,
+}
+
+/// Who hears what looks lead to.
+struct Listener<'a> {
+    session: &'a Session,
+    args: &'a Args,
+    thinning: Thinning,
+    teller: Teller<'a>,
 }
 
 /// What a look led to, for people.
@@ -181,7 +185,12 @@ fn follow_all(session: &Session, args: Args) -> Result<ExitCode> {
         ..FollowBounds::default()
     };
     let mut kept = BTreeMap::new();
-    let mut thinning = Thinning::begin(&env);
+    let mut listener = Listener {
+        session,
+        args: &args,
+        thinning: Thinning::begin(&env),
+        teller: Teller::of(session),
+    };
     let ears = Ears::open();
     loop {
         let targets = targets(session, &args)?;
@@ -190,19 +199,16 @@ fn follow_all(session: &Session, args: Args) -> Result<ExitCode> {
             let error = Error::new(Kind::Usage, "there is no SQLite database to follow");
             return Err(error.hint("name one: lifeboat run app.db"));
         }
-        thinning.go_on(session, &env, &jobs);
-        let ended = follow(session, &env, &args, (&jobs, &ears), bounds);
+        let ended = follow(&mut listener, &env, (&jobs, &ears), bounds);
         for job in jobs.drain(..) {
             let key = job.key();
             let followed = job.followed.into_inner().unwrap_or_else(PoisonError::into_inner);
             kept.insert(key, followed);
         }
-        // Each of them may have read much at its beginning, and little since.
-        memory::give_back();
         match ended {
             Ok(None) => {}
             ended => {
-                thinning.end();
+                listener.thinning.end();
                 return match ended {
                     // It runs until it is told to end: that is no failure.
                     Err(error) if !args.once && signals::is_end(&error) => {
@@ -271,20 +277,18 @@ fn jobs<'a>(
     Ok(jobs)
 }
 
-/// Looks at each of them when its time has come. `None` when it is time to see which there are.
+/// Looks at each of them when its time has come. `None` when there are others.
 fn follow(
-    session: &Session,
+    listener: &mut Listener<'_>,
     env: &Env,
-    args: &Args,
     (jobs, ears): (&[Job<'_>], &Ears),
     bounds: FollowBounds,
 ) -> Result<Option<ExitCode>> {
     env.proceed()?;
-    if args.once {
-        return once(session, env, jobs, bounds).map(Some);
+    if listener.args.once {
+        return once(listener.session, env, jobs, bounds).map(Some);
     }
-    let until_ms = env.clock.monotonic_ms() + TARGETS_EVERY_MS;
-    let turns = Turns::new(jobs.len(), env, args.interval.milliseconds, until_ms);
+    let turns = Turns::new(jobs.len(), env, listener.args.interval.milliseconds);
     let (sender, receiver) = channel();
     std::thread::scope(|scope| {
         for thread in 0..turns.workers(env) {
@@ -307,16 +311,61 @@ fn follow(
             });
         }
         drop(sender);
-        for (at, told) in receiver {
-            note(session, &jobs[at], &told);
-            if let Some(result) = tell(session, &jobs[at], &told)
-                && session.printer.json()
-            {
-                session.printer.data(&format!("{result}\n"))?;
+        let listened = listener.listen(env, jobs, &receiver);
+        turns.end();
+        // What the last looks led to is said, too.
+        listened.and_then(|()| {
+            receiver.iter().try_for_each(|(at, told)| listener.hear(&jobs[at], &told))
+        })
+    })?;
+    env.proceed().map(|()| None)
+}
+
+impl Listener<'_> {
+    /// Says what looks led to, until there are other databases than these, or nobody looks any
+    /// more. No look waits for it.
+    fn listen(
+        &mut self,
+        env: &Env,
+        jobs: &[Job<'_>],
+        receiver: &Receiver<(usize, Told)>,
+    ) -> Result<()> {
+        loop {
+            self.thinning.go_on(self.session, env, jobs);
+            if !jobs.iter().any(Job::is_busy) {
+                // Each of them may have read much at its beginning, and little since.
+                memory::give_back();
+            }
+            let until_ms = env.clock.monotonic_ms() + TARGETS_EVERY_MS;
+            loop {
+                let left_ms = until_ms.saturating_sub(env.clock.monotonic_ms());
+                match receiver.recv_timeout(Duration::from_millis(left_ms)) {
+                    Ok((at, told)) => self.hear(&jobs[at], &told)?,
+                    Err(RecvTimeoutError::Timeout) => break,
+                    Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                }
+            }
+            if !are_followed(&targets(self.session, self.args)?, jobs) {
+                return Ok(());
             }
         }
-        env.proceed().map(|()| None)
-    })
+    }
+
+    fn hear(&mut self, job: &Job<'_>, told: &Told) -> Result<()> {
+        if matches!(told, Told::Added(..)) {
+            self.thinning.added(job);
+        }
+        self.teller.say(job, told)
+    }
+}
+
+/// Whether these are the databases that are followed.
+fn are_followed(targets: &[Target], jobs: &[Job<'_>]) -> bool {
+    fn of(target: &Target) -> (&str, Option<&Path>) {
+        (&target.name, target.path.as_deref())
+    }
+    let followed: BTreeSet<_> = jobs.iter().map(|job| of(job.target)).collect();
+    followed == targets.iter().map(of).collect()
 }
 
 /// Looks at each of them once.
@@ -331,7 +380,7 @@ fn once(session: &Session, env: &Env, jobs: &[Job<'_>], bounds: FollowBounds) ->
     let mut failed = None;
     for (job, told) in jobs.iter().zip(told) {
         for told in told {
-            results.extend(tell(session, job, &told));
+            results.extend(telling::tell(session, job, &told));
             if let Told::Failed(error) = told {
                 failed = failed.or(Some(error));
             }
@@ -349,14 +398,14 @@ impl Job<'_> {
         (self.target.name.clone(), self.place.url.clone())
     }
 
-    /// Whether that many states were added since it was true last, or it is asked to be.
-    fn is_to_pack(&self, states: usize, at_once: bool) -> bool {
-        let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = at_once || followed.unpacked >= states;
-        if is_due {
-            followed.unpacked = 0;
-        }
-        is_due
+    /// Whether its writer is in a hurry, or it is being looked at.
+    fn is_busy(&self) -> bool {
+        let followed = match self.followed.try_lock() {
+            Ok(followed) => followed,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return true,
+        };
+        followed.follower.as_ref().is_some_and(Follower::is_hurried)
     }
 
     fn pace(&self, env: &Env) -> Pace {
@@ -420,7 +469,7 @@ impl Job<'_> {
                 let is_damage = error.kind() == Kind::CheckFailed;
                 let damage_ms = if is_damage { env.elapsed_ms(now_ms) } else { 0 };
                 let times_ms = (env.clock.monotonic_ms(), damage_ms);
-                match followed.retries.failed(times_ms, path, &in_full(&error)) {
+                match followed.retries.failed(times_ms, path, &telling::in_full(&error)) {
                     true => Told::Failed(error),
                     false => Told::Nothing,
                 }
@@ -439,7 +488,6 @@ impl Job<'_> {
                 return match follower.step(env)? {
                     Step::Unchanged => Ok(Told::Nothing),
                     Step::Added(increment) => {
-                        followed.unpacked += 1;
                         let following = following_of(follower, bounds, &increment.base);
                         Ok(Told::Added(increment, following))
                     }
@@ -518,93 +566,4 @@ fn following_of(follower: &Follower, bounds: FollowBounds, base: &str) -> Follow
         is_compared: follower.is_compared(),
         heartbeat_ms: bounds.heartbeat_ms,
     }
-}
-
-/// Writes down how much may be lost, where that is news. What cannot be written is left out: it is
-/// for `status` and `list`.
-fn note(session: &Session, job: &Job<'_>, told: &Told) {
-    let (Told::Began(increment, following) | Told::Added(increment, following)) = told else {
-        return;
-    };
-    let mut followed = job.followed.lock().unwrap_or_else(PoisonError::into_inner);
-    let is_known = followed.noted.as_ref().is_some_and(|noted| noted.is_as(following));
-    let path = following::path(session, &job.place.url, &increment.folder);
-    if let Some(path) = path.filter(|_| !is_known) {
-        let text = serde_json::to_vec_pretty(following).map_err(std::io::Error::from);
-        match text.and_then(|text| private::replace(&path, &text)) {
-            Ok(()) => followed.noted = Some(following.clone()),
-            Err(error) => {
-                let what = "how much may be lost is not written down";
-                session.printer.detail(&format!("{what}: {}: {error}", path.display()));
-            }
-        }
-    }
-}
-
-/// An error with its causes, and what mends it, in one line.
-fn in_full(error: &Error) -> String {
-    let causes = report::causes(error);
-    let causes: String = causes.iter().map(|cause| format!(": {cause}")).collect();
-    let hint = error.hint_text().map(|hint| format!(" ({hint})")).unwrap_or_default();
-    format!("{error}{causes}{hint}")
-}
-
-/// Says what a look led to; the result for programs, where there is one.
-fn tell(session: &Session, job: &Job<'_>, told: &Told) -> Option<Value> {
-    let name = units::one_line(&job.target.name);
-    let (printer, label) = (&session.printer, job.place.label());
-    session.progress.clear();
-    let mut rpo_ms = None;
-    let (outcome, increment) = match told {
-        Told::Nothing => return None,
-        Told::Began(increment, rpo) => {
-            rpo_ms = Some(rpo.rpo_ms);
-            let every = match rpo.is_compared {
-                true => format!(
-                    "; it is not in WAL mode: its pages are compared, about every {}",
-                    units::duration(rpo.rpo_ms)
-                ),
-                false => String::new(),
-            };
-            printer.note(&format!(
-                "following {name} in {label}, from {}+{} on{every}",
-                units::one_line(&increment.base),
-                increment.position
-            ));
-            ("following", increment)
-        }
-        Told::Added(increment, _) => {
-            let (pages, bytes) = (increment.pages.0, units::bytes(increment.stored_bytes));
-            printer.detail(&format!(
-                "{name}: {}+{}, {pages} pages in {bytes}",
-                units::one_line(&increment.base),
-                increment.position
-            ));
-            ("added", increment)
-        }
-        Told::BackedUp(why) => {
-            printer.note(&format!("{name}: backed up to {label}: {}", units::one_line(why)));
-            return Some(json!({
-                "source": job.target.name, "repository": job.place.url, "outcome": "backed-up",
-                "reason": why,
-            }));
-        }
-        Told::Failed(error) => {
-            printer.warning(&name, &in_full(error));
-            return Some(json!({
-                "source": job.target.name, "repository": job.place.url, "outcome": "failed",
-                "error": report::as_json(error),
-            }));
-        }
-    };
-    let mut result = json!({
-        "source": job.target.name, "repository": job.place.url, "outcome": outcome,
-        "backup": increment.base, "position": increment.position, "held": increment.held,
-        "pages_changed": increment.pages.0, "pages": increment.pages.1,
-        "stored_bytes": increment.stored_bytes,
-    });
-    if let Some(rpo_ms) = rpo_ms {
-        result["rpo_ms"] = rpo_ms.into();
-    }
-    Some(result)
 }

@@ -43,7 +43,7 @@ impl Follower {
         &mut self,
         env: &Env,
         looked: Looked,
-        mut news: News,
+        news: News,
         guard: Option<&Guard<Holds>>,
     ) -> Result<Option<Step>> {
         let frames = self.take_known_frames(&news);
@@ -59,7 +59,7 @@ impl Follower {
             env.proceed()?;
             let mut batch = Vec::with_capacity(pages.len());
             for &(page, frame) in pages {
-                let copied = news.between.take(page);
+                let copied = news.between.copied(page, page_bytes);
                 has_read_frames |= copied.is_none() && frame > 0;
                 let versions = Versions { file: &news.file, frames: &frames, database };
                 match self.changed(&versions, (page, frame), copied)? {
@@ -94,12 +94,14 @@ impl Follower {
         &self,
         versions: &Versions<'_>,
         (page, frame): (u32, u32),
-        copied: Option<Vec<u8>>,
+        copied: Option<&[u8]>,
     ) -> Result<Option<Result<Changed<'static>, Gone>>> {
-        let page_bytes = self.log.state.page_size() as usize;
-        let Some(content) = versions.content((page, frame), copied, page_bytes)? else {
-            return Ok(Some(Err(Gone)));
-        };
+        let mut content = vec![0; self.log.state.page_size() as usize];
+        match copied {
+            Some(copied) => content.copy_from_slice(copied),
+            None if versions.read_new((page, frame), &mut content)? => {}
+            None => return Ok(Some(Err(Gone))),
+        }
         let hash = block_hash(&content);
         let before_hash = self.log.state.hash(page).copied();
         if before_hash == Some(hash) {

@@ -6,28 +6,26 @@
 //! that is slow nor a database that has to be compared as a whole takes more memory, or keeps the
 //! `-wal` from beginning anew.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use lifeboat_core::pipeline::{BlockHash, block_hash};
 use lifeboat_core::{Error, Kind, Result};
 
 use super::open::Looked;
-use super::spool::Spool;
+use super::pool::{PageBuffer, Pool};
+use super::spool::{Spool, Spools};
 use super::state::PageState;
 
 /// Where what is collected is kept.
 #[derive(Clone)]
 pub(super) struct Room {
-    pub(super) page_bytes: usize,
     /// In memory, in bytes.
     pub(super) bytes_max: usize,
-    /// Aside, in bytes.
-    pub(super) aside_bytes_max: u64,
-    /// The folder where that is, if there is one.
-    pub(super) folder: Option<PathBuf>,
+    /// Where buffers for that come from.
+    pub(super) pool: Pool,
+    /// Aside: one for what is collected, and one for what is being stored meanwhile.
+    pub(super) spools: Spools,
 }
 
 /// Pages that changed since the state at the end of the log, or may have.
@@ -62,7 +60,7 @@ pub(super) enum Content {
     /// It had no room: it is read when it is stored.
     Left,
     /// In memory; what was before is often the content of what is being stored.
-    Kept(Arc<Vec<u8>>),
+    Kept(Arc<PageBuffer>),
     /// Put aside, there.
     Aside(u32),
 }
@@ -94,13 +92,18 @@ impl Collected {
         std::mem::replace(self, none)
     }
 
+    /// Where buffers for its pages come from.
+    pub(super) fn pool(&self) -> Pool {
+        self.room.pool.clone()
+    }
+
     /// Room for contents that are read at once, and may turn out to be none.
     pub(super) fn stage(&mut self) -> Stage<'_> {
         Stage { bytes: self.bytes, collected: self, pages: Vec::new() }
     }
 
     /// Keeps a content in memory if that has room for it, else puts it aside.
-    fn put(&mut self, content: Arc<Vec<u8>>) -> Content {
+    fn put(&mut self, content: Arc<PageBuffer>) -> Content {
         match self.bytes + content.len() <= self.room.bytes_max {
             true => Content::Kept(content),
             false => self.put_aside(&content),
@@ -110,9 +113,7 @@ impl Collected {
     /// Puts a content aside, where that can be.
     fn put_aside(&mut self, content: &[u8]) -> Content {
         if self.spool.is_none() {
-            let Room { page_bytes, aside_bytes_max, folder, .. } = &self.room;
-            let begin = |folder| Spool::begin(folder, *page_bytes, *aside_bytes_max);
-            self.spool = folder.as_deref().and_then(begin);
+            self.spool = self.room.spools.take();
         }
         let at = self.spool.as_mut().and_then(|spool| spool.put(content));
         at.map_or(Content::Left, Content::Aside)
@@ -130,7 +131,7 @@ impl Collected {
     fn add(
         &mut self,
         (page, hash, content): (u32, BlockHash, Content),
-        before: impl FnOnce() -> Result<Option<Arc<Vec<u8>>>>,
+        before: impl FnOnce() -> Result<Option<Arc<PageBuffer>>>,
     ) -> Result<()> {
         self.bytes += content.bytes();
         if let Some(there) = self.pages.get_mut(&page) {
@@ -157,7 +158,7 @@ impl Collected {
             if page <= self.page_count
                 && there.is_none_or(|there| matches!(there.content, Content::None))
             {
-                let content = self.put(Arc::new(content));
+                let content = self.put(Arc::new(self.room.pool.copy(&content)));
                 self.bytes += content.bytes();
                 let there = self.pages.entry(page).or_default();
                 (there.hash, there.content) = (hash, content);
@@ -207,16 +208,7 @@ impl Collected {
     }
 
     /// A content that is here.
-    pub(super) fn read<'a>(&self, content: &'a Content) -> Result<Option<Cow<'a, [u8]>>> {
-        match content {
-            Content::None | Content::Left => Ok(None),
-            Content::Kept(content) => Ok(Some(content.as_slice().into())),
-            Content::Aside(at) => self.read_aside(*at).map(|content| Some(content.into())),
-        }
-    }
-
-    /// The same, to keep.
-    pub(super) fn share(&self, content: &Content) -> Result<Option<Arc<Vec<u8>>>> {
+    pub(super) fn share(&self, content: &Content) -> Result<Option<Arc<PageBuffer>>> {
         match content {
             Content::None | Content::Left => Ok(None),
             Content::Kept(content) => Ok(Some(Arc::clone(content))),
@@ -224,13 +216,23 @@ impl Collected {
         }
     }
 
-    fn read_aside(&self, at: u32) -> Result<Vec<u8>> {
+    fn read_aside(&self, at: u32) -> Result<PageBuffer> {
         let failed =
             |error| Error::io(Kind::Failed, "cannot read a page that was put aside before", error);
         let Some(spool) = &self.spool else {
             return Err(Error::new(Kind::Failed, "nothing was put aside"));
         };
-        spool.read(at).map_err(failed)
+        let mut content = self.room.pool.take();
+        spool.read(at, &mut content).map_err(failed)?;
+        Ok(content)
+    }
+}
+
+impl Drop for Collected {
+    fn drop(&mut self) {
+        if let Some(spool) = self.spool.take() {
+            self.room.spools.give_back(spool);
+        }
     }
 }
 
@@ -244,7 +246,7 @@ pub(super) struct Stage<'a> {
 
 impl Stage<'_> {
     /// Takes the content of a page.
-    pub(super) fn put(&mut self, page: u32, content: Vec<u8>) {
+    pub(super) fn put(&mut self, page: u32, content: PageBuffer) {
         // A newer one takes no more than the one that is kept; another comes with its version
         // before.
         let there = self.collected.pages.get(&page).map(|page| &page.content);
@@ -270,7 +272,7 @@ impl Stage<'_> {
     /// Adds them. `before` finds what a page was before.
     pub(super) fn add_all(
         self,
-        before: impl Fn(u32) -> Result<Option<Arc<Vec<u8>>>>,
+        before: impl Fn(u32) -> Result<Option<Arc<PageBuffer>>>,
     ) -> Result<()> {
         for (page, hash, content) in self.pages {
             self.collected.add((page, hash, content), || before(page))?;
@@ -306,18 +308,18 @@ mod tests {
     #[test]
     fn what_has_no_room_in_memory_is_put_aside_and_then_left() {
         let folder = tempfile::tempdir().unwrap();
+        let pool = Pool::new(PAGE_BYTES, 1 << 20);
         let room = Room {
-            page_bytes: PAGE_BYTES,
             bytes_max: 4 * PAGE_BYTES,
-            aside_bytes_max: 5 * PAGE_BYTES as u64,
-            folder: Some(folder.path().to_owned()),
+            pool: pool.clone(),
+            spools: Spools::begin(folder.path(), PAGE_BYTES, 5 * PAGE_BYTES as u64, 1),
         };
         let looked = Looked { held_ms: 0, until_ms: 0 };
         let mut collected = Collected::none(room, 90, looked);
         let add = |collected: &mut Collected, pages: Range<u32>| {
             let mut stage = collected.stage();
-            pages.for_each(|number| stage.put(number, page(number)));
-            stage.add_all(|number| Ok(Some(Arc::new(page(number + 100)))))
+            pages.for_each(|number| stage.put(number, pool.copy(&page(number))));
+            stage.add_all(|number| Ok(Some(Arc::new(pool.copy(&page(number + 100))))))
         };
         add(&mut collected, 1..5).unwrap();
         // Two with what they were before in memory, two with that aside.
@@ -325,16 +327,16 @@ mod tests {
         add(&mut collected, 5..7).unwrap();
         assert_eq!(counts(&collected), (2, 3, 1), "the last place aside is one of theirs");
         for (number, of) in &collected.pages {
-            let content = collected.read(&of.content).unwrap();
+            let content = collected.share(&of.content).unwrap();
             assert!(content.is_none_or(|content| content[..] == page(*number)[..]));
-            let before = collected.read(&of.before).unwrap();
+            let before = collected.share(&of.before).unwrap();
             assert!(before.is_none_or(|before| before[..] == page(*number + 100)[..]));
         }
         // What turned out to be none takes no room, nor does what is not the newest any more.
         let bytes = collected.bytes;
         collected.leave_all();
         let mut stage = collected.stage();
-        (1..4).for_each(|number| stage.put(number, page(0)));
+        (1..4).for_each(|number| stage.put(number, pool.copy(&page(0))));
         stage.drop_all();
         assert_eq!(collected.bytes, bytes - 2 * PAGE_BYTES);
         assert_eq!(counts(&collected), (0, 0, 6));

@@ -109,33 +109,32 @@ impl Versions<'_> {
         is_right: impl Fn(&[u8]) -> bool,
     ) -> Result<Before> {
         let mut old = vec![0; page_bytes];
-        let KnownFrames { newest, older } = self.frames;
-        for frame in [newest.position(page), older.position(page)].into_iter().flatten() {
-            if wal::read_frame(self.file, frame, &mut old)? && is_right(&old) {
-                return Ok(Some((old, 0)));
-            }
-        }
-        let is_there = self.read_database(page, &mut old)? && is_right(&old);
-        Ok(is_there.then_some((old, 0)))
+        Ok(self.read_before(page, &mut old, is_right)?.then_some((old, 0)))
     }
 
-    /// What a page became: as it was copied, else of its frame, or of the database file where that
-    /// is 0. `None` where it is not there any more.
-    pub(super) fn content(
+    /// The same, into a buffer: whether there is one.
+    pub(super) fn read_before(
         &self,
-        (page, frame): (u32, u32),
-        copied: Option<Vec<u8>>,
-        page_bytes: usize,
-    ) -> Result<Option<Vec<u8>>> {
-        if copied.is_some() {
-            return Ok(copied);
+        page: u32,
+        old: &mut [u8],
+        is_right: impl Fn(&[u8]) -> bool,
+    ) -> Result<bool> {
+        let KnownFrames { newest, older } = self.frames;
+        for frame in [newest.position(page), older.position(page)].into_iter().flatten() {
+            if wal::read_frame(self.file, frame, old)? && is_right(old) {
+                return Ok(true);
+            }
         }
-        let mut content = vec![0; page_bytes];
-        let is_there = match frame {
-            0 => self.read_database(page, &mut content)?,
-            frame => wal::read_frame(self.file, frame, &mut content)?,
-        };
-        Ok(is_there.then_some(content))
+        Ok(self.read_database(page, old)? && is_right(old))
+    }
+
+    /// What a page became, of its frame, or of the database file where that is 0. `false` where it
+    /// is not there any more.
+    pub(super) fn read_new(&self, (page, frame): (u32, u32), content: &mut [u8]) -> Result<bool> {
+        match frame {
+            0 => self.read_database(page, content),
+            frame => wal::read_frame(self.file, frame, content),
+        }
     }
 
     pub(super) fn read_database(&self, page: u32, content: &mut [u8]) -> Result<bool> {

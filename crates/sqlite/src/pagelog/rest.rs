@@ -79,8 +79,9 @@ impl Follower {
         let page_bytes = self.log.state.page_size() as usize;
         let left: Vec<u32> = rush.collected.left().collect();
         let mut read = Vec::with_capacity(left.len());
+        let pool = rush.collected.pool();
         for page in left {
-            let mut content = vec![0; page_bytes];
+            let mut content = pool.take();
             if !rest.read(page, &mut content)? {
                 return Ok(None);
             }
@@ -114,14 +115,13 @@ impl Rest {
         }
     }
 
-    /// The page with that hash.
-    pub(super) fn page(&self, page: u32, hash: BlockHash, page_bytes: usize) -> Result<Vec<u8>> {
-        let mut content = vec![0; page_bytes];
+    /// Reads the page with that hash.
+    pub(super) fn page(&self, page: u32, hash: BlockHash, content: &mut [u8]) -> Result<()> {
         let is_it = |content: &[u8]| block_hash(content) == hash;
-        if self.read(page, &mut content)? && is_it(&content)
-            || Versions::read(&self.database, page, &mut content)? && is_it(&content)
+        if self.read(page, content)? && is_it(content)
+            || Versions::read(&self.database, page, content)? && is_it(content)
         {
-            return Ok(content);
+            return Ok(());
         }
         let message = "the -wal had to be let go before all of a state was stored";
         Err(Error::new(Kind::SourceUnavailable, message).hint(

@@ -13,9 +13,7 @@
 //! all is seen, as the chain of checksums does not lead there: then all pages are compared, by
 //! `catch_up`, while the looking goes on as well.
 
-use std::borrow::Cow;
 use std::fs::File;
-use std::path::Path;
 use std::sync::Arc;
 
 use lifeboat_core::env::Env;
@@ -23,6 +21,7 @@ use lifeboat_core::event::Event;
 use lifeboat_core::pipeline::{BlockHash, block_hash};
 use lifeboat_core::{Error, Kind, Result};
 
+use super::bounds::FollowBounds;
 use super::collected::{Collected, Content, Room};
 use super::delta::{Changed, Encoding};
 use super::follow::{Follower, Step};
@@ -30,7 +29,9 @@ use super::increment::Increment;
 use super::keeper::Keeper;
 use super::known::{Known, News, Versions};
 use super::open::{self, Ended, Looked};
+use super::pool::{PageBuffer, Pool};
 use super::rest::Rest;
+use super::spool::Spools;
 use super::write::LogWriter;
 use crate::ffi::Mark;
 use crate::snapshot::frames::{Keep, PageMap};
@@ -50,6 +51,10 @@ pub(super) const TRIES: usize = 4;
 const BYTES_DUE: usize = 6 << 20;
 /// Pages that are encoded together.
 const BATCH_PAGES: usize = 128;
+/// Pages are put aside in so many files: of what is being stored, and of what is collected then.
+const SPOOLS: usize = 2;
+/// As many times what may be collected in memory is used again.
+const POOLED_TIMES: usize = 2;
 /// How fast a writer is, is told by what it wrote within so long.
 const WINDOW_MS: u64 = 1_000;
 /// A turn was missed and not caught up with: for so long states are held again.
@@ -116,12 +121,12 @@ impl Follower {
 
     /// Where what is collected of it is kept.
     fn room(&self) -> Room {
-        Room {
-            page_bytes: self.log.state.page_size() as usize,
-            bytes_max: self.bounds.collected_bytes_max,
-            aside_bytes_max: self.bounds.aside_bytes_max,
-            folder: self.log.repository.known_folder().map(Path::to_owned),
-        }
+        let page_bytes = self.log.state.page_size() as usize;
+        let FollowBounds { collected_bytes_max, aside_bytes_max, .. } = self.bounds;
+        let begin = |folder| Spools::begin(folder, page_bytes, aside_bytes_max, SPOOLS);
+        let spools = self.log.repository.known_folder().map(begin).unwrap_or_default();
+        let pool = Pool::new(page_bytes, POOLED_TIMES * collected_bytes_max);
+        Room { bytes_max: collected_bytes_max, pool, spools }
     }
 
     /// A look at a writer in a hurry.
@@ -306,7 +311,7 @@ impl Follower {
     pub(super) fn collect_news(
         &mut self,
         env: &Env,
-        mut news: News,
+        news: News,
         (rush, stored): (&mut Rush, Option<&Collected>),
     ) -> Result<bool> {
         let frame_bytes = u64::from(news.header.page_size) + 24;
@@ -319,23 +324,28 @@ impl Follower {
         let Some(database) = &self.database else { return Ok(false) };
         let versions = Versions { file: &news.file, frames: &known.frames, database };
         let page_bytes = news.header.page_size as usize;
+        let pool = rush.collected.pool();
         let mut stage = rush.collected.stage();
         let (mut has_read_frames, mut has_read_file) = (false, false);
         let mut is_whole = true;
         for (page, frame) in wanted {
-            let copied = news.between.take(page);
-            has_read_frames |= copied.is_none() && frame > 0;
-            has_read_file |= copied.is_none() && frame == 0;
-            match versions.content((page, frame), copied, page_bytes)? {
-                Some(content) => stage.put(page, content),
-                None => is_whole = false,
+            if let Some(copied) = news.between.copied(page, page_bytes) {
+                stage.put(page, pool.copy(copied));
+                continue;
+            }
+            has_read_frames |= frame > 0;
+            has_read_file |= frame == 0;
+            let mut content = pool.take();
+            match versions.read_new((page, frame), &mut content)? {
+                true => stage.put(page, content),
+                false => is_whole = false,
             }
         }
         if !is_whole || !news.between.is_unchanged(&news.file, &news.header, has_read_frames)? {
             stage.drop_all();
             return Ok(false);
         }
-        stage.add_all(|page| self.before(&versions, page, page_bytes, stored))?;
+        stage.add_all(|page| self.before(&versions, page, &pool, stored))?;
         let collected = &mut rush.collected;
         collected.cut(page_count);
         collected.commits += news.between.commits;
@@ -352,9 +362,9 @@ impl Follower {
         &self,
         versions: &Versions<'_>,
         page: u32,
-        page_bytes: usize,
+        pool: &Pool,
         stored: Option<&Collected>,
-    ) -> Result<Option<Arc<Vec<u8>>>> {
+    ) -> Result<Option<Arc<PageBuffer>>> {
         let Some(before) = self.log.state.hash(page).copied() else { return Ok(None) };
         let stored = stored.and_then(|stored| Some((stored, stored.pages.get(&page)?)));
         let stored = stored.filter(|(_, of)| of.hash == before);
@@ -363,8 +373,9 @@ impl Follower {
         {
             return Ok(Some(content));
         }
-        let found = versions.before(page, page_bytes, |old| block_hash(old) == before)?;
-        Ok(found.map(|(old, _)| Arc::new(old)))
+        let mut old = pool.take();
+        let is_there = versions.read_before(page, &mut old, |old| block_hash(old) == before)?;
+        Ok(is_there.then(|| Arc::new(old)))
     }
 
     /// Stores what was collected, and looks on meanwhile.
@@ -462,21 +473,33 @@ fn encode_all(
     let encoding = Encoding::HURRIED.of_file(batch.pages.len(), page_bytes);
     let together = if encoding.is_whole() { batch.pages.len().max(1) } else { BATCH_PAGES };
     let mut pages = batch.pages.iter().zip(&befores).zip(depths);
+    let pool = batch.pool();
     loop {
         env.proceed()?;
-        let mut changed = Vec::new();
+        let mut read = Vec::new();
         for (((&page, of), before), &depth) in pages.by_ref().take(together) {
-            let content = match (batch.read(&of.content)?, &rest) {
+            let content = match (batch.share(&of.content)?, &rest) {
                 (Some(content), _) => content,
-                (None, Some(rest)) => rest.page(page, of.hash, page_bytes)?.into(),
-                (None, None) => Cow::default(),
+                (None, Some(rest)) => {
+                    let mut content = pool.take();
+                    rest.page(page, of.hash, &mut content)?;
+                    Arc::new(content)
+                }
+                (None, None) => {
+                    let message = format!("page {page} was not collected");
+                    return Err(Error::new(Kind::Failed, message));
+                }
             };
-            let before = batch.read(before)?.map(|before| (before, depth));
-            changed.push(Changed { page, hash: of.hash, content, before });
+            read.push((page, of.hash, content, batch.share(before)?.map(|before| (before, depth))));
         }
-        if changed.is_empty() {
+        if read.is_empty() {
             return Ok(writer);
         }
+        let changed = read.iter().map(|(page, hash, content, before)| {
+            let before = before.as_ref().map(|(before, depth)| (before[..].into(), *depth));
+            Changed { page: *page, hash: *hash, content: content[..].into(), before }
+        });
+        let changed: Vec<Changed<'_>> = changed.collect();
         writer.add(&encoding.encode(&changed)?)?;
     }
 }

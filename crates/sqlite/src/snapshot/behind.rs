@@ -11,6 +11,7 @@
 //!   nothing of that log can have stood.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -24,7 +25,7 @@ use super::wal::{
 use crate::ffi::Mark;
 
 /// Pages are copied while they are scanned if they take no more than that, in bytes.
-const COPIED_BYTES_MAX: usize = 8 << 20;
+const COPIED_BYTES_MAX: usize = 4 << 20;
 /// Frames that are read at once where it is not known how many there are.
 const TAIL_FRAMES: u32 = 32;
 
@@ -39,12 +40,19 @@ pub(crate) struct Between {
     /// The fewest pages that the database had after one of them.
     pub(crate) page_count_min: u32,
     /// The pages, copied as the chain of checksums proved them; of few enough.
-    contents: Option<BTreeMap<u32, Vec<u8>>>,
+    copies: Option<Copies>,
     /// Where frames of a log that was begun anew are among them: from there on new ones may be
     /// written over them.
     overwritten_from: Option<(WalHeader, Place)>,
     /// Whether all of them are behind that place, so that a log begun anew takes none at first.
     outlasts: bool,
+}
+
+/// Pages that were copied, one behind the other, and where each of them is.
+#[derive(Default)]
+struct Copies {
+    bytes: Vec<u8>,
+    places: BTreeMap<u32, usize>,
 }
 
 /// Reads the frames behind a place, up to a mark. `None` where the chain of checksums does not lead
@@ -167,25 +175,32 @@ impl Between {
             frame_count: 0,
             commits: 0,
             page_count_min: u32::MAX,
-            contents: Some(BTreeMap::new()),
+            copies: Some(Copies::default()),
             overwritten_from: None,
             outlasts: false,
         }
     }
 
     fn copy(&mut self, page: u32, content: &[u8]) {
-        let Some(contents) = &mut self.contents else { return };
-        let copy = contents.entry(page).or_default();
-        copy.clear();
-        copy.extend_from_slice(content);
-        if contents.len() * content.len() > COPIED_BYTES_MAX {
-            self.contents = None;
+        let Some(Copies { bytes, places }) = &mut self.copies else { return };
+        match places.entry(page) {
+            Entry::Occupied(place) => {
+                bytes[*place.get()..][..content.len()].copy_from_slice(content);
+            }
+            Entry::Vacant(place) => {
+                place.insert(bytes.len());
+                bytes.extend_from_slice(content);
+            }
+        }
+        if bytes.len() > COPIED_BYTES_MAX {
+            self.copies = None;
         }
     }
 
-    /// Takes out what a page of it became, if it was copied.
-    pub(crate) fn take(&mut self, page: u32) -> Option<Vec<u8>> {
-        self.contents.as_mut()?.remove(&page)
+    /// What a page of so many bytes became, if it was copied.
+    pub(crate) fn copied(&self, page: u32, page_bytes: usize) -> Option<&[u8]> {
+        let Copies { bytes, places } = self.copies.as_ref()?;
+        bytes.get(*places.get(&page)?..)?.get(..page_bytes)
     }
 
     /// The pages that may have changed, each with its frame: those of new frames, and those by
@@ -227,7 +242,7 @@ impl Between {
         has_read_frames: bool,
     ) -> Result<bool> {
         let is_tail = self.overwritten_from.is_some() && !self.outlasts;
-        if self.contents.is_some() && !has_read_frames && !is_tail {
+        if self.copies.is_some() && !has_read_frames && !is_tail {
             return Ok(true);
         }
         let is_same = wal::header(file)?.as_ref() == Some(header);
@@ -252,16 +267,18 @@ impl Between {
         }
         later.frames.entries().iter().for_each(|&(page, frame)| frames.push(page, frame));
         frames.settle();
-        let contents = self.contents.zip(later.contents).map(|(mut contents, later)| {
-            contents.extend(later);
-            contents
+        let copies = self.copies.zip(later.copies).map(|(mut copies, later)| {
+            let start = copies.bytes.len();
+            copies.bytes.extend(later.bytes);
+            copies.places.extend(later.places.iter().map(|(page, place)| (*page, start + place)));
+            copies
         });
         Between {
             frames,
             frame_count: self.frame_count + later.frame_count,
             commits: self.commits + later.commits,
             page_count_min: self.page_count_min.min(later.page_count_min),
-            contents,
+            copies,
             ..self
         }
     }

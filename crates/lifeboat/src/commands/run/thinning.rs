@@ -1,6 +1,7 @@
 //! Thinning out logs by the way, and packing them, in a thread of its own: what is followed goes on
 //! meanwhile.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -31,6 +32,8 @@ pub(super) struct Thinning {
     /// Both clocks at the beginning: what is old is not decided after one of them was set.
     begun_ms: (i64, u64),
     going: Option<JoinHandle<Vec<Done>>>,
+    /// How many states were added since a log was packed, by source and repository.
+    unpacked: BTreeMap<(String, String), usize>,
 }
 
 /// What became of the logs of a source in a repository.
@@ -52,7 +55,17 @@ struct Task {
 impl Thinning {
     pub(super) fn begin(env: &Env) -> Self {
         let (wall_ms, steady_ms) = (env.clock.now().as_millisecond(), env.clock.monotonic_ms());
-        Thinning { due_ms: steady_ms + FIRST_MS, begun_ms: (wall_ms, steady_ms), going: None }
+        Thinning {
+            due_ms: steady_ms + FIRST_MS,
+            begun_ms: (wall_ms, steady_ms),
+            going: None,
+            unpacked: BTreeMap::new(),
+        }
+    }
+
+    /// A state was added to the log of that one.
+    pub(super) fn added(&mut self, job: &Job<'_>) {
+        *self.unpacked.entry(job.key()).or_default() += 1;
     }
 
     /// Begins it when it is time, and says what came of it when it is over. A log to which the
@@ -67,9 +80,13 @@ impl Thinning {
         let now_ms = env.clock.monotonic_ms();
         let is_due = now_ms >= self.due_ms;
         let files = Packing::default().files;
-        let is_chosen = |job: &&Job<'_>| job.is_to_pack(files, is_due);
-        let mut tasks: Vec<Task> =
-            jobs.iter().filter(is_chosen).map(|job| task(session, job)).collect();
+        let is_many = |states: usize| states >= files;
+        let mut chosen: Vec<&Job<'_>> = jobs.iter().collect();
+        chosen.retain(|job| is_due || self.unpacked.get(&job.key()).copied().is_some_and(is_many));
+        for job in &chosen {
+            self.unpacked.remove(&job.key());
+        }
+        let mut tasks: Vec<Task> = chosen.into_iter().map(|job| task(session, job)).collect();
         if is_due {
             let all_ms = tasks.iter().filter_map(|task| Some(task.levels.rule()?.all_ms));
             let every_ms = all_ms.min().map_or(EVERY_MS.1, |all_ms| all_ms / 4);

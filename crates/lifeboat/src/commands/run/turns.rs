@@ -1,5 +1,6 @@
 //! Whose turn it is: hundreds of databases, each at its own pace, in a few threads.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use lifeboat_core::env::Env;
@@ -23,11 +24,11 @@ const EARLIER_PART: u64 = 8;
 const THREADS_EACH: usize = 2;
 const THREADS: (usize, usize) = (4, 16);
 
-/// The turns of some databases until a time.
+/// The turns of some databases.
 pub(super) struct Turns {
     all: Mutex<Vec<Turn>>,
     interval_ms: u64,
-    until_ms: u64,
+    is_over: AtomicBool,
 }
 
 /// When one is to be looked at, by the clock that never goes back.
@@ -51,10 +52,11 @@ enum Taken {
 
 impl Turns {
     /// All of them are due.
-    pub(super) fn new(count: usize, env: &Env, interval_ms: u64, until_ms: u64) -> Self {
+    pub(super) fn new(count: usize, env: &Env, interval_ms: u64) -> Self {
         let now_ms = env.clock.monotonic_ms();
         let turn = Turn { look_ms: now_ms, next_ms: now_ms, is_taken: false };
-        Turns { all: Mutex::new(vec![turn; count]), interval_ms, until_ms }
+        let all = Mutex::new(vec![turn; count]);
+        Turns { all, interval_ms, is_over: AtomicBool::new(false) }
     }
 
     /// How many threads are worth it.
@@ -63,12 +65,17 @@ impl Turns {
         (THREADS_EACH * env.threads).clamp(THREADS.0, THREADS.1).min(count.max(1))
     }
 
-    /// Takes turns until the time is over, or a signal came, as the thread of that number. `look`
+    /// From now on nobody takes a turn.
+    pub(super) fn end(&self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes turns until that is ended, or a signal came, as the thread of that number. `look`
     /// gets which it is and whether it is due in any case, and says at which pace to go on.
     pub(super) fn work(&self, env: &Env, thread: usize, mut look: impl FnMut(usize, bool) -> Pace) {
         loop {
             let now_ms = env.clock.monotonic_ms();
-            if now_ms >= self.until_ms || env.proceed().is_err() {
+            if self.is_over.load(Ordering::Relaxed) || env.proceed().is_err() {
                 return;
             }
             match self.take(now_ms, thread) {
@@ -77,7 +84,7 @@ impl Turns {
                     self.give_back((at, is_due), now_ms, pace);
                 }
                 Taken::Wait(next_ms) => {
-                    let pause_ms = next_ms.min(self.until_ms).saturating_sub(now_ms);
+                    let pause_ms = next_ms.saturating_sub(now_ms);
                     let most_ms = if thread == 0 { PAUSE_MS.0 } else { PAUSE_MS.1 };
                     env.clock.sleep_ms(pause_ms.clamp(1, most_ms));
                 }
@@ -126,7 +133,7 @@ mod tests {
     fn turns(look_ms: &[u64]) -> Turns {
         let turn = |look_ms: &u64| Turn { look_ms: *look_ms, next_ms: *look_ms, is_taken: false };
         let all = Mutex::new(look_ms.iter().map(turn).collect());
-        Turns { all, interval_ms: 1_000, until_ms: u64::MAX }
+        Turns { all, interval_ms: 1_000, is_over: AtomicBool::new(false) }
     }
 
     #[test]
