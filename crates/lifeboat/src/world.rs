@@ -48,6 +48,8 @@ pub(crate) struct Folders {
     pub(crate) known: Option<PathBuf>,
     /// What helpers that work ahead of a server note; may be lost at any time.
     pub(crate) spool: Option<PathBuf>,
+    /// Pages that wait to be stored, in files without a name.
+    pub(crate) aside: Option<PathBuf>,
     /// Scratch restores, which are removed again.
     pub(crate) scratch: PathBuf,
 }
@@ -151,6 +153,7 @@ impl Surroundings {
             locks: state.as_ref().map(|state| state.join("locks")),
             known: state.as_ref().map(|state| state.join("known")),
             spool: state.as_ref().map(|state| state.join("wal")),
+            aside: state.as_ref().map(|state| state.join("aside")),
             caches: state.map(|state| state.join("cache")),
             scratch: self.path("TMPDIR").unwrap_or_else(|| PathBuf::from("/var/tmp")),
         }

@@ -478,6 +478,7 @@ impl History {
                 ..FollowBounds::default()
             },
             lock_folder: None,
+            aside_folder: Some(self.folder.join("aside")),
         };
         Ok(match Follower::begin(&self.env, &repository, request)? {
             Ok((follower, increment)) => {

@@ -24,11 +24,6 @@ impl Repository {
         Repository { known: folder.map(PathBuf::from), ..self }
     }
 
-    /// That folder, if there is one. It need not exist yet.
-    pub fn known_folder(&self) -> Option<&Path> {
-        self.known.as_deref()
-    }
-
     /// The path of what is kept of a source, with that ending. `None` where there is no folder.
     pub fn known_path(&self, source: Uuid, ending: &str) -> Option<PathBuf> {
         let folder = self.known.as_ref()?;

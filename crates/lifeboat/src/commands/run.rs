@@ -109,6 +109,8 @@ struct Job<'a> {
     place: &'a Place,
     target: &'a Target,
     request: BackupRequest<'a>,
+    /// Where pages are put aside that wait to be stored.
+    aside_folder: Option<&'a Path>,
     followed: Mutex<Followed>,
 }
 
@@ -265,7 +267,8 @@ fn jobs<'a>(
             chosen(target, places, session)?.into_iter().map(|place| place.url).collect();
         for place in places.iter().filter(|place| urls.contains(&place.url)) {
             let request = request(session, env, target, place, Choices::default())?;
-            let mut job = Job { place, target, request, followed: Mutex::default() };
+            let aside_folder = session.folders.aside.as_deref();
+            let mut job = Job { place, target, request, aside_folder, followed: Mutex::default() };
             if let Some(followed) = kept.remove(&job.key()) {
                 job.followed = Mutex::new(followed);
             }
@@ -508,6 +511,7 @@ impl Job<'_> {
             options: self.request.options.clone(),
             bounds,
             lock_folder: self.request.lock_folder,
+            aside_folder: self.aside_folder.map(Path::to_owned),
         };
         match Follower::begin(env, &repository, request)? {
             Ok((follower, increment)) => {

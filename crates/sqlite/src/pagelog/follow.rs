@@ -65,6 +65,8 @@ pub struct FollowRequest<'a> {
     pub bounds: FollowBounds,
     /// Where locks are kept, if anywhere.
     pub lock_folder: Option<&'a Path>,
+    /// Where pages are put aside that wait to be stored and are too many for memory, if anywhere.
+    pub aside_folder: Option<PathBuf>,
 }
 
 /// What a look at a database led to.
@@ -84,6 +86,7 @@ pub struct Follower {
     pub(super) path: PathBuf,
     options: CaptureOptions,
     pub(super) bounds: FollowBounds,
+    pub(super) aside_folder: Option<PathBuf>,
     pub(super) log: OpenLog,
     /// How many files its log has, and their size in bytes.
     log_size: (usize, u64),
@@ -188,6 +191,7 @@ impl Follower {
             path,
             options,
             bounds,
+            aside_folder: request.aside_folder,
             log_size: super::chain::Chain::of(repository, &folder, &log.base)?.size(),
             log,
             manifests,

@@ -124,7 +124,7 @@ impl Follower {
         let page_bytes = self.log.state.page_size() as usize;
         let FollowBounds { collected_bytes_max, aside_bytes_max, .. } = self.bounds;
         let begin = |folder| Spools::begin(folder, page_bytes, aside_bytes_max, SPOOLS);
-        let spools = self.log.repository.known_folder().map(begin).unwrap_or_default();
+        let spools = self.aside_folder.as_deref().map(begin).unwrap_or_default();
         let pool = Pool::new(page_bytes, POOLED_TIMES * collected_bytes_max);
         Room { bytes_max: collected_bytes_max, pool, spools }
     }

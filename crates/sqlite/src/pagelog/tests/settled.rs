@@ -102,8 +102,7 @@ pub(super) fn begin_with(
     let comparisons = Arc::new(Comparisons::default());
     let mut env = Env::new(clock, Arc::new(Still), "host");
     env.observer = comparisons.clone();
-    let known = folder.path().join("known");
-    let repository = Repository::open_or_create(&env, store).unwrap().keeping_known(Some(&known));
+    let repository = Repository::open_or_create(&env, store).unwrap();
     let source = SqliteSource::new(path.clone());
     let identity = SourceIdentity {
         id: None,
@@ -130,9 +129,14 @@ pub(super) fn begin_with(
         warnings: &[],
     };
     backup::run(&env, &repository, &request).unwrap();
-    let lock_folder = None;
-    let request =
-        FollowRequest { path: path.clone(), identity, options: options(), bounds, lock_folder };
+    let request = FollowRequest {
+        path: path.clone(),
+        identity,
+        options: options(),
+        bounds,
+        lock_folder: None,
+        aside_folder: Some(folder.path().join("aside")),
+    };
     let (follower, _) = Follower::begin(&env, &repository, request).unwrap().unwrap();
     let application = Connection::open(&path).unwrap();
     application.execute_batch("PRAGMA wal_autocheckpoint = 0").unwrap();
