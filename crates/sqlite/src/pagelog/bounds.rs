@@ -1,5 +1,8 @@
 //! The bounds of a follower.
 
+/// So small a part of what a `-wal` may grow by is waited for where nothing needs be held.
+const HELD_PART: u64 = 4;
+
 /// The bounds of a follower.
 #[derive(Clone, Copy, Debug)]
 pub struct FollowBounds {
@@ -30,6 +33,18 @@ pub struct FollowBounds {
     pub aside_bytes_max: u64,
 }
 
+impl FollowBounds {
+    /// By how much the `-wal` may grow while a state is held and all pages are compared, in bytes:
+    /// less where they can be compared without holding one. A writer that is so fast waits for its
+    /// next checkpoint, the longer the more there is to copy.
+    pub(super) fn held_wal_bytes_max(&self) -> u64 {
+        match self.rush_from_bytes < u64::MAX {
+            true => self.compared_wal_bytes_max / HELD_PART,
+            false => self.compared_wal_bytes_max,
+        }
+    }
+}
+
 /// When a follower should look again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
@@ -53,7 +68,7 @@ impl Default for FollowBounds {
             compare_pause_rollback: 20,
             rush_from_bytes: 4 << 20,
             store_every_ms: 1_000,
-            collected_bytes_max: 20 << 20,
+            collected_bytes_max: 10 << 20,
             aside_bytes_max: 2 << 30,
         }
     }

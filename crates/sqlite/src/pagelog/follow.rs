@@ -165,7 +165,7 @@ impl Follower {
         let (known, held) = known_of(&path)?;
         let settled = stamp.settled(looked.held_ms, known.is_some());
         let bounds = request.bounds;
-        let limit = limit_of(&path, known.as_ref(), bounds.compared_wal_bytes_max);
+        let limit = limit_of(&path, known.as_ref(), bounds.held_wal_bytes_max());
         let is_held = held.is_some();
         let guard = held.map(|held| Guard::begin(held, Arc::clone(&limit))).transpose()?;
         let begun_ms = env.clock.monotonic_ms();
@@ -512,7 +512,11 @@ impl Follower {
         (self.pin, self.database) = (None, None);
         self.known = None;
         let known = pinned.as_ref().map(|held| known_at(&self.path, held)).transpose()?.flatten();
-        let limit = limit_of(&self.path, known.as_ref(), self.bounds.compared_wal_bytes_max);
+        let bytes_max = match begun_ms < self.calm_until_ms {
+            true => self.bounds.compared_wal_bytes_max,
+            false => self.bounds.held_wal_bytes_max(),
+        };
+        let limit = limit_of(&self.path, known.as_ref(), bytes_max);
         let guard = pinned.map(|pinned| Guard::begin(pinned, Arc::clone(&limit))).transpose()?;
         let file = held::open(&self.path).map_err(|error| missing(&self.path, error))?;
         let versions = History::none(self.log.state.page_size());
