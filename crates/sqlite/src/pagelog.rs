@@ -68,6 +68,7 @@ mod label;
 mod lay;
 mod layout;
 mod merge;
+mod moves;
 mod names;
 mod needed;
 mod open;

@@ -12,23 +12,26 @@ const ONE_OF: u64 = 16;
 const CELL_BYTES: usize = 24;
 
 /// Cells of pages, and where they stand.
+#[derive(Default)]
 pub(super) struct Cells {
     /// Hash of a cell, and the place of its page.
     noted: Vec<(u64, u32)>,
 }
 
 impl Cells {
-    /// Notes cells of pages, each of which has a place.
-    pub(super) fn of<'a>(pages: impl Iterator<Item = (u32, &'a [u8])>) -> Self {
-        let mut noted = Vec::new();
-        for (place, page) in pages {
-            each_noted(page, |hash| noted.push((hash, place)));
-        }
-        noted.sort_unstable();
-        Cells { noted }
+    /// Notes cells of a page that has that place.
+    pub(super) fn note(&mut self, place: u32, page: &[u8]) {
+        each_noted(page, |hash| self.noted.push((hash, place)));
     }
 
-    /// The place at which most cells of a page stood, its own aside.
+    /// The same, when all are noted.
+    pub(super) fn settled(mut self) -> Self {
+        self.noted.sort_unstable();
+        self
+    }
+
+    /// The place at which most cells of a page stood, its own aside. To be asked when all are
+    /// noted.
     pub(super) fn whence(&self, own: u32, page: &[u8]) -> Option<u32> {
         let mut found: Vec<(u32, usize)> = Vec::new();
         each_noted(page, |hash| {
@@ -128,7 +131,9 @@ mod tests {
     fn the_page_is_found_from_which_cells_came() {
         let before: Vec<Vec<u8>> =
             (0..9_u64).map(|page| leaf(page * 500..page * 500 + 140)).collect();
-        let cells = Cells::of((0..9).zip(before.iter().map(Vec::as_slice)));
+        let mut cells = Cells::default();
+        (0..9).zip(&before).for_each(|(place, page)| cells.note(place, page));
+        let cells = cells.settled();
         // Half of a page that was split, in another order of its bytes.
         let half = leaf((7 * 500 + 60..7 * 500 + 140).rev());
         assert_eq!(cells.whence(3, &half), Some(7));
@@ -142,8 +147,9 @@ mod tests {
             if let Some(first) = page.first_mut() {
                 *first = kind;
             }
-            let cells = Cells::of(std::iter::once((1, page.as_slice())));
-            prop_assert_eq!(cells.whence(1, &page), None);
+            let mut cells = Cells::default();
+            cells.note(1, &page);
+            prop_assert_eq!(cells.settled().whence(1, &page), None);
         }
     }
 }

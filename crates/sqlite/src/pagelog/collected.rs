@@ -12,6 +12,7 @@ use std::sync::Arc;
 use lifeboat_core::pipeline::{BlockHash, block_hash};
 use lifeboat_core::{Error, Kind, Result};
 
+use super::delta::PageBytes;
 use super::open::Looked;
 use super::pool::{PageBuffer, Pool};
 use super::spool::{Spool, Spools};
@@ -207,7 +208,16 @@ impl Collected {
         });
     }
 
-    /// A content that is here.
+    /// A content that is here, to read it.
+    pub(super) fn lend<'a>(&self, content: &'a Content) -> Result<Option<PageBytes<'a>>> {
+        match content {
+            Content::None | Content::Left => Ok(None),
+            Content::Kept(content) => Ok(Some(PageBytes::Lent(content))),
+            Content::Aside(at) => self.read_aside(*at).map(|page| Some(PageBytes::Pooled(page))),
+        }
+    }
+
+    /// The same, to keep it.
     pub(super) fn share(&self, content: &Content) -> Result<Option<Arc<PageBuffer>>> {
         match content {
             Content::None | Content::Left => Ok(None),

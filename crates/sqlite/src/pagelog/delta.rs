@@ -10,14 +10,15 @@
 //! 661 kB, but then one page cannot be read without the others. Frames lack the four bytes of
 //! their magic, which are always the same.
 
-use std::borrow::Cow;
+use std::ops::Deref;
 
 use lifeboat_core::pipeline::BlockHash;
 use lifeboat_core::{Error, Kind, Result};
 use zstd_safe::{CCtx, CParameter, DCtx, get_error_name};
 
 use super::DIFFERENCES_MAX;
-use super::cells::{Cells, count};
+use super::moves::Moves;
+use super::pool::PageBuffer;
 
 const FRAME_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// How a dictionary with a head begins.
@@ -27,10 +28,8 @@ const LEVEL: i32 = 3;
 const HURRIED_LEVEL: i32 = 1;
 /// Bytes of the number of another page.
 const NUMBER_BYTES: usize = 4;
-/// A page that takes more than one part in so many has come from elsewhere, maybe.
-const LARGE_PART: usize = 8;
-/// Pages whose prefixes are put together at once.
-const TOGETHER: usize = 32;
+/// Pages that are encoded together, where others are read when it is their turn.
+pub(super) const GROUP_PAGES: usize = 128;
 
 /// How a page is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +107,27 @@ impl Form {
 /// A page's version before: its bytes, and how many differences they were made of.
 pub(crate) type Before = Option<(Vec<u8>, u8)>;
 
+/// The bytes of a page.
+pub(crate) enum PageBytes<'a> {
+    /// Of somebody who keeps them.
+    Lent(&'a [u8]),
+    Own(Vec<u8>),
+    /// In a buffer that is used again.
+    Pooled(PageBuffer),
+}
+
+impl Deref for PageBytes<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            PageBytes::Lent(bytes) => bytes,
+            PageBytes::Own(bytes) => bytes,
+            PageBytes::Pooled(bytes) => bytes,
+        }
+    }
+}
+
 /// A page on its way into a log.
 pub(crate) struct Changed<'a> {
     /// Its number.
@@ -115,26 +135,29 @@ pub(crate) struct Changed<'a> {
     /// Its hash.
     pub(crate) hash: BlockHash,
     /// Its content.
-    pub(crate) content: Cow<'a, [u8]>,
+    pub(crate) content: PageBytes<'a>,
     /// What it was before, where that could be read, and how many differences that was made of.
-    pub(crate) before: Option<(Cow<'a, [u8]>, u8)>,
+    pub(crate) before: Option<(PageBytes<'a>, u8)>,
 }
 
-impl<'a> Changed<'a> {
+impl Changed<'_> {
     /// Of what it was before, when a difference may lie upon it.
-    fn usable(&self) -> Option<(&[u8], u8)> {
+    pub(super) fn usable(&self) -> Option<(&[u8], u8)> {
         let before = self.before.as_ref().filter(|(_, depth)| *depth < DIFFERENCES_MAX);
         before.map(|(before, depth)| (&before[..], *depth))
     }
 
-    /// The same of a version that was read.
-    pub(crate) fn read(
-        (page, hash): (u32, BlockHash),
-        content: impl Into<Cow<'a, [u8]>>,
-        before: Before,
-    ) -> Self {
-        let before = before.map(|(before, depth)| (before.into(), depth));
-        Changed { page, hash, content: content.into(), before }
+    /// The same of versions that were read.
+    pub(crate) fn read((page, hash): (u32, BlockHash), content: Vec<u8>, before: Before) -> Self {
+        let before = before.map(|(before, depth)| (PageBytes::Own(before), depth));
+        Changed { page, hash, content: PageBytes::Own(content), before }
+    }
+
+    /// The same of somebody who keeps it.
+    fn lend(&self) -> Changed<'_> {
+        let Changed { page, hash, content, before } = self;
+        let before = before.as_ref().map(|(before, depth)| (PageBytes::Lent(before), *depth));
+        Changed { page: *page, hash: *hash, content: PageBytes::Lent(content), before }
     }
 }
 
@@ -173,8 +196,37 @@ impl Encoding {
 
     /// Encodes pages, and decodes each again to prove that it can be.
     pub(crate) fn encode(self, pages: &[Changed<'_>]) -> Result<Vec<Encoded>> {
+        match self.is_whole {
+            true => self.encode_file(pages.len(), &|place| Ok(pages[place].lend())),
+            false => self.encode_alone(pages, &mut Decoder::new()),
+        }
+    }
+
+    /// The same of all pages that a file will have: `read` reads the one at a place, at most twice,
+    /// and those of which others were made.
+    pub(crate) fn encode_file<'a>(
+        self,
+        count: usize,
+        read: &dyn Fn(usize) -> Result<Changed<'a>>,
+    ) -> Result<Vec<Encoded>> {
+        let (mut encoded, mut decoder) = (Vec::with_capacity(count), Decoder::new());
+        let mut moves = Moves::default();
+        while encoded.len() < count {
+            let places = encoded.len()..count.min(encoded.len() + GROUP_PAGES);
+            let pages: Vec<Changed<'_>> = places.map(read).collect::<Result<_>>()?;
+            for (page, one) in pages.iter().zip(self.encode_alone(&pages, &mut decoder)?) {
+                moves.note(encoded.len() as u32, page, &one);
+                encoded.push(one);
+            }
+        }
+        moves.encode(self.level, &mut encoded, &mut decoder, read)?;
+        Ok(encoded)
+    }
+
+    /// Each of them alone, or as a difference from its own version before.
+    fn encode_alone(self, pages: &[Changed<'_>], decoder: &mut Decoder) -> Result<Vec<Encoded>> {
         let mut encoded = Vec::with_capacity(pages.len());
-        let (mut coder, mut decoder) = (Coder::new(self.level)?, Decoder::new());
+        let mut coder = Coder::new(self.level)?;
         for changed in pages {
             let usable = changed.usable();
             let (own, form) = match usable {
@@ -186,77 +238,15 @@ impl Encoding {
             if one.stored.len() >= changed.content.len() {
                 (one.form, one.stored) = (Form::Plain, changed.content.to_vec());
             }
-            let befores = Befores { own, other: None };
-            require_back(&mut decoder, &one, befores, &changed.content)?;
+            require_back(decoder, &one, Befores { own, other: None }, &changed.content)?;
             encoded.push(one);
         }
-        if self.is_whole {
-            self.move_in(pages, &mut encoded, &mut decoder)?;
-        }
         Ok(encoded)
-    }
-
-    /// Encodes large ones anew, of which much stood in other pages before.
-    fn move_in(
-        self,
-        pages: &[Changed<'_>],
-        encoded: &mut [Encoded],
-        decoder: &mut Decoder,
-    ) -> Result<()> {
-        let is_large = |at: &u32| {
-            let at = *at as usize;
-            encoded[at].stored.len() > pages[at].content.len() / LARGE_PART
-        };
-        let large: Vec<u32> = (0..pages.len() as u32).filter(is_large).collect();
-        if large.is_empty() {
-            return Ok(());
-        }
-        // Cells came from where there are fewer now, or others.
-        let gave = |&(at, page): &(u32, &Changed<'_>)| {
-            let before = page.before.as_ref().map(|(before, _)| &before[..]);
-            is_large(&at) || before.is_some_and(|before| count(before) > count(&page.content))
-        };
-        let gave = (0..).zip(pages).filter(gave);
-        let cells = Cells::of(gave.filter_map(|(at, page)| Some((at, page.usable()?.0))));
-        let whence = |&at: &u32| {
-            Some((at as usize, cells.whence(at, &pages[at as usize].content)? as usize))
-        };
-        let moved: Vec<(usize, usize)> = large.iter().filter_map(whence).collect();
-        let mut frame = Vec::new();
-        for moved in moved.chunks(TOGETHER) {
-            let joined = |&(at, other): &(usize, usize)| {
-                let parts = [pages[at].usable(), pages[other].usable()];
-                parts.into_iter().flatten().map(|(before, _)| before).collect::<Vec<_>>().concat()
-            };
-            let prefixes: Vec<Vec<u8>> = moved.iter().map(joined).collect();
-            let mut coder = Coder::new(self.level)?;
-            for (&(at, other), prefix) in moved.iter().zip(&prefixes) {
-                let (changed, before) = (&pages[at], &mut encoded[at]);
-                frame.clear();
-                frame.extend(pages[other].page.to_le_bytes());
-                frame.extend(coder.frame(Some(prefix), &changed.content)?);
-                if frame.len() >= before.stored.len() {
-                    continue;
-                }
-                let (own, other) = (changed.usable(), pages[other].usable());
-                let depth_of = |before: Option<(&[u8], u8)>| before.map_or(0, |(_, depth)| depth);
-                let depth = depth_of(own).max(depth_of(other)) + 1;
-                before.form = match own {
-                    Some(_) => Form::Joint(depth),
-                    None => Form::Moved(depth),
-                };
-                before.stored.clone_from(&frame);
-                let befores =
-                    Befores { own: own.map(|(own, _)| own), other: other.map(|(other, _)| other) };
-                require_back(decoder, before, befores, &changed.content)?;
-            }
-        }
-        Ok(())
     }
 }
 
 /// What is stored must be the page again: its hash is that of what is compared here.
-fn require_back(
+pub(super) fn require_back(
     decoder: &mut Decoder,
     one: &Encoded,
     befores: Befores<'_>,
@@ -270,13 +260,13 @@ fn require_back(
 }
 
 /// Makes frames. A prefix is lent to it, so it lives no longer than those.
-struct Coder<'a> {
+pub(super) struct Coder<'a> {
     context: CCtx<'a>,
     frame: Vec<u8>,
 }
 
 impl<'a> Coder<'a> {
-    fn new(level: i32) -> Result<Self> {
+    pub(super) fn new(level: i32) -> Result<Self> {
         let mut context = CCtx::create();
         context.set_parameter(CParameter::CompressionLevel(level)).map_err(failed)?;
         context.set_parameter(CParameter::ContentSizeFlag(false)).map_err(failed)?;
@@ -284,7 +274,7 @@ impl<'a> Coder<'a> {
     }
 
     /// A frame without its magic.
-    fn frame(&mut self, prefix: Option<&'a [u8]>, content: &[u8]) -> Result<&[u8]> {
+    pub(super) fn frame(&mut self, prefix: Option<&'a [u8]>, content: &[u8]) -> Result<&[u8]> {
         self.frame.resize(zstd_safe::compress_bound(content.len()), 0);
         if let Some(prefix) = prefix {
             self.context.ref_prefix(prefix).map_err(failed)?;

@@ -19,7 +19,7 @@ struct Free {
 }
 
 /// A page in a buffer of a pool.
-pub(super) struct PageBuffer {
+pub(crate) struct PageBuffer {
     bytes: Box<[u8]>,
     pool: Pool,
 }

@@ -23,7 +23,7 @@ use lifeboat_core::{Error, Kind, Result};
 
 use super::bounds::FollowBounds;
 use super::collected::{Collected, Content, Room};
-use super::delta::{Changed, Encoding};
+use super::delta::{Changed, Encoding, GROUP_PAGES, PageBytes};
 use super::follow::{Follower, Step};
 use super::increment::Increment;
 use super::keeper::Keeper;
@@ -49,8 +49,6 @@ const TURN_LOOKS: usize = 50;
 pub(super) const TRIES: usize = 4;
 /// What is collected is stored when it is so much, sooner than when its time has come, in bytes.
 const BYTES_DUE: usize = 6 << 20;
-/// Pages that are encoded together.
-const BATCH_PAGES: usize = 128;
 /// Pages are put aside in so many files: of what is being stored, and of what is collected then.
 const SPOOLS: usize = 2;
 /// As many times what may be collected in memory is used again.
@@ -471,35 +469,33 @@ fn encode_all(
     mut writer: LogWriter,
 ) -> Result<LogWriter> {
     let encoding = Encoding::HURRIED.of_file(batch.pages.len(), page_bytes);
-    let together = if encoding.is_whole() { batch.pages.len().max(1) } else { BATCH_PAGES };
-    let mut pages = batch.pages.iter().zip(&befores).zip(depths);
-    let pool = batch.pool();
-    loop {
+    let (pages, pool): (Vec<_>, _) = (batch.pages.iter().collect(), batch.pool());
+    let read = |place: usize| {
         env.proceed()?;
-        let mut read = Vec::new();
-        for (((&page, of), before), &depth) in pages.by_ref().take(together) {
-            let content = match (batch.share(&of.content)?, &rest) {
-                (Some(content), _) => content,
-                (None, Some(rest)) => {
-                    let mut content = pool.take();
-                    rest.page(page, of.hash, &mut content)?;
-                    Arc::new(content)
-                }
-                (None, None) => {
-                    let message = format!("page {page} was not collected");
-                    return Err(Error::new(Kind::Failed, message));
-                }
-            };
-            read.push((page, of.hash, content, batch.share(before)?.map(|before| (before, depth))));
-        }
-        if read.is_empty() {
-            return Ok(writer);
-        }
-        let changed = read.iter().map(|(page, hash, content, before)| {
-            let before = before.as_ref().map(|(before, depth)| (before[..].into(), *depth));
-            Changed { page: *page, hash: *hash, content: content[..].into(), before }
-        });
-        let changed: Vec<Changed<'_>> = changed.collect();
+        let (&page, of) = pages[place];
+        let content = match (batch.lend(&of.content)?, &rest) {
+            (Some(content), _) => content,
+            (None, Some(rest)) => {
+                let mut content = pool.take();
+                rest.page(page, of.hash, &mut content)?;
+                PageBytes::Pooled(content)
+            }
+            (None, None) => {
+                let message = format!("page {page} was not collected");
+                return Err(Error::new(Kind::Failed, message));
+            }
+        };
+        let before = batch.lend(&befores[place])?.map(|before| (before, depths[place]));
+        Ok(Changed { page, hash: of.hash, content, before })
+    };
+    if encoding.is_whole() {
+        writer.add(&encoding.encode_file(pages.len(), &read)?)?;
+        return Ok(writer);
+    }
+    for start in (0..pages.len()).step_by(GROUP_PAGES) {
+        let places = start..pages.len().min(start + GROUP_PAGES);
+        let changed: Vec<Changed<'_>> = places.map(read).collect::<Result<_>>()?;
         writer.add(&encoding.encode(&changed)?)?;
     }
+    Ok(writer)
 }

@@ -26,7 +26,7 @@ use lifeboat_core::{Error, Kind, Result};
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::delta::{Befores, Changed, Encoding};
+use super::delta::{Befores, Changed, Encoding, PageBytes};
 use super::label::Label;
 use super::lay::{self, BATCH, Batch};
 use super::layout::{FOOTER_BYTES, Footer, Index};
@@ -195,8 +195,8 @@ fn written(pages: &Pages, sealed: bool) -> (Repository, Memory, LogObject, Foote
     let changed = pages.iter().map(|(page, content, before)| Changed {
         page: *page,
         hash: block_hash(content),
-        content: content.into(),
-        before: before.as_ref().map(|before| (before.into(), 2)),
+        content: PageBytes::Lent(content),
+        before: before.as_ref().map(|before| (PageBytes::Lent(before), 2)),
     });
     let encoding = Encoding::CAREFUL.of_file(pages.len(), 512);
     writer.add(&encoding.encode(&changed.collect::<Vec<_>>()).unwrap()).unwrap();
