@@ -79,6 +79,7 @@ mod pool;
 mod read;
 mod rest;
 mod replay;
+mod runs;
 mod rush;
 mod spool;
 mod stamp;

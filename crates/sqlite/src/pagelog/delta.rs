@@ -1,4 +1,5 @@
-//! A page as a difference from its version before: a zstd frame with that version as its prefix.
+//! A page as a difference from its version before: a zstd frame with that version as its prefix,
+//! or, where little is new, the runs of bytes that are.
 //!
 //! Of a page whose content came from another one, as when a page of a B-tree was split, that one's
 //! version before is in the prefix as well. Measured on 1,000 messages a second into a chat with
@@ -19,6 +20,7 @@ use zstd_safe::{CCtx, CParameter, DCtx, get_error_name};
 use super::DIFFERENCES_MAX;
 use super::moves::Moves;
 use super::pool::PageBuffer;
+use super::runs;
 
 const FRAME_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// How a dictionary with a head begins.
@@ -28,6 +30,8 @@ const LEVEL: i32 = 3;
 const HURRIED_LEVEL: i32 = 1;
 /// Bytes of the number of another page.
 const NUMBER_BYTES: usize = 4;
+/// Runs that take no more than one part in so many of a page are not compressed.
+const RUNS_PART: usize = 32;
 /// Pages that are encoded together, where others are read when it is their turn.
 pub(super) const GROUP_PAGES: usize = 128;
 
@@ -227,13 +231,21 @@ impl Encoding {
     fn encode_alone(self, pages: &[Changed<'_>], decoder: &mut Decoder) -> Result<Vec<Encoded>> {
         let mut encoded = Vec::with_capacity(pages.len());
         let mut coder = Coder::new(self.level)?;
+        let mut runs = Vec::new();
         for changed in pages {
             let usable = changed.usable();
             let (own, form) = match usable {
                 Some((own, depth)) => (Some(own), Form::Difference(depth + 1)),
                 None => (None, Form::Whole),
             };
-            let stored = coder.frame(own, &changed.content)?.to_vec();
+            runs.clear();
+            let bytes_max = changed.content.len() / RUNS_PART;
+            let are_few =
+                own.is_some_and(|own| runs::encode(own, &changed.content, bytes_max, &mut runs));
+            let stored = match are_few {
+                true => runs.clone(),
+                false => coder.frame(own, &changed.content)?.to_vec(),
+            };
             let mut one = Encoded { page: changed.page, hash: changed.hash, form, stored };
             if one.stored.len() >= changed.content.len() {
                 (one.form, one.stored) = (Form::Plain, changed.content.to_vec());
@@ -334,6 +346,13 @@ impl Decoder {
                     Ok(&self.page)
                 }
                 false => Err(damaged("a page has another size than the others")),
+            };
+        }
+        if let (Form::Difference(_), Some(&runs::MARK)) = (form, stored.first()) {
+            let own = befores.own.ok_or_else(|| damaged("the version before it is missing"))?;
+            return match runs::decode(own, stored, &mut self.page) {
+                Some(()) => Ok(&self.page),
+                None => Err(damaged("its runs do not fit the version before")),
             };
         }
         let number_bytes = if form.other(stored)?.is_some() { NUMBER_BYTES } else { 0 };
