@@ -151,6 +151,22 @@ impl Changed<'_> {
         before.map(|(before, depth)| (&before[..], *depth))
     }
 
+    /// As it is stored where few runs of it are new, which has been decoded again.
+    fn runs(&self, runs: &mut Vec<u8>, decoder: &mut Decoder) -> Result<Option<Encoded>> {
+        let Some((own, depth)) = self.usable() else { return Ok(None) };
+        runs.clear();
+        if !runs::encode(own, &self.content, self.content.len() / RUNS_PART, runs) {
+            return Ok(None);
+        }
+        let one = self.encoded(Form::Difference(depth + 1), runs.clone());
+        require_back(decoder, &one, Befores { own: Some(own), other: None }, &self.content)?;
+        Ok(Some(one))
+    }
+
+    fn encoded(&self, form: Form, stored: Vec<u8>) -> Encoded {
+        Encoded { page: self.page, hash: self.hash, form, stored }
+    }
+
     /// The same of versions that were read.
     pub(crate) fn read((page, hash): (u32, BlockHash), content: Vec<u8>, before: Before) -> Self {
         let before = before.map(|(before, depth)| (PageBytes::Own(before), depth));
@@ -214,14 +230,12 @@ impl Encoding {
         read: &dyn Fn(usize) -> Result<Changed<'a>>,
     ) -> Result<Vec<Encoded>> {
         let (mut encoded, mut decoder) = (Vec::with_capacity(count), Decoder::new());
-        let mut moves = Moves::default();
-        while encoded.len() < count {
-            let places = encoded.len()..count.min(encoded.len() + GROUP_PAGES);
-            let pages: Vec<Changed<'_>> = places.map(read).collect::<Result<_>>()?;
-            for (page, one) in pages.iter().zip(self.encode_alone(&pages, &mut decoder)?) {
-                moves.note(encoded.len() as u32, page, &one);
-                encoded.push(one);
-            }
+        let (mut moves, mut runs) = (Moves::default(), Vec::new());
+        for place in 0..count {
+            let page = read(place)?;
+            let few = page.runs(&mut runs, &mut decoder)?;
+            moves.note(place, &page, few.is_some());
+            encoded.push(few.unwrap_or_else(|| page.encoded(Form::Plain, Vec::new())));
         }
         moves.encode(self.level, &mut encoded, &mut decoder, read)?;
         Ok(encoded)
@@ -229,36 +243,18 @@ impl Encoding {
 
     /// Each of them alone, or as a difference from its own version before.
     fn encode_alone(self, pages: &[Changed<'_>], decoder: &mut Decoder) -> Result<Vec<Encoded>> {
-        let mut encoded = Vec::with_capacity(pages.len());
         let mut coder = Coder::new(self.level)?;
         let mut runs = Vec::new();
-        for changed in pages {
-            let usable = changed.usable();
-            let (own, form) = match usable {
-                Some((own, depth)) => (Some(own), Form::Difference(depth + 1)),
-                None => (None, Form::Whole),
-            };
-            runs.clear();
-            let bytes_max = changed.content.len() / RUNS_PART;
-            let are_few =
-                own.is_some_and(|own| runs::encode(own, &changed.content, bytes_max, &mut runs));
-            let stored = match are_few {
-                true => runs.clone(),
-                false => coder.frame(own, &changed.content)?.to_vec(),
-            };
-            let mut one = Encoded { page: changed.page, hash: changed.hash, form, stored };
-            if one.stored.len() >= changed.content.len() {
-                (one.form, one.stored) = (Form::Plain, changed.content.to_vec());
-            }
-            require_back(decoder, &one, Befores { own, other: None }, &changed.content)?;
-            encoded.push(one);
-        }
-        Ok(encoded)
+        let mut encode = |page| match Changed::runs(page, &mut runs, decoder)? {
+            Some(few) => Ok(few),
+            None => coder.encode(page, None, decoder),
+        };
+        pages.iter().map(&mut encode).collect()
     }
 }
 
 /// What is stored must be the page again: its hash is that of what is compared here.
-pub(super) fn require_back(
+fn require_back(
     decoder: &mut Decoder,
     one: &Encoded,
     befores: Befores<'_>,
@@ -285,8 +281,42 @@ impl<'a> Coder<'a> {
         Ok(Coder { context, frame: Vec::new() })
     }
 
+    /// Encodes a page, with another one of which it was made if there is one, and the prefix that
+    /// both make. It is decoded again.
+    pub(super) fn encode(
+        &mut self,
+        page: &'a Changed<'_>,
+        other: Option<(&'a Changed<'_>, &'a [u8])>,
+        decoder: &mut Decoder,
+    ) -> Result<Encoded> {
+        let own = page.usable();
+        let befores = Befores {
+            own: own.map(|(own, _)| own),
+            other: other.and_then(|(other, _)| other.usable()).map(|(other, _)| other),
+        };
+        let depth_of = |before: Option<(&[u8], u8)>| before.map_or(0, |(_, depth)| depth);
+        let (form, number, prefix) = match (own, other) {
+            (own, Some((other, prefix))) => {
+                let depth = depth_of(own).max(depth_of(other.usable())) + 1;
+                let form = if own.is_some() { Form::Joint(depth) } else { Form::Moved(depth) };
+                (form, Some(other.page), Some(prefix))
+            }
+            (Some((own, depth)), None) => (Form::Difference(depth + 1), None, Some(own)),
+            (None, None) => (Form::Whole, None, None),
+        };
+        let mut stored = Vec::new();
+        stored.extend(number.into_iter().flat_map(u32::to_le_bytes));
+        stored.extend(self.frame(prefix, &page.content)?);
+        let one = match stored.len() < page.content.len() {
+            true => page.encoded(form, stored),
+            false => page.encoded(Form::Plain, page.content.to_vec()),
+        };
+        require_back(decoder, &one, befores, &page.content)?;
+        Ok(one)
+    }
+
     /// A frame without its magic.
-    pub(super) fn frame(&mut self, prefix: Option<&'a [u8]>, content: &[u8]) -> Result<&[u8]> {
+    fn frame(&mut self, prefix: Option<&'a [u8]>, content: &[u8]) -> Result<&[u8]> {
         self.frame.resize(zstd_safe::compress_bound(content.len()), 0);
         if let Some(prefix) = prefix {
             self.context.ref_prefix(prefix).map_err(failed)?;
