@@ -327,6 +327,7 @@ impl Follower {
             let opened = held::open(&self.path).map_err(|error| missing(&self.path, error))?;
             self.database = Some(Arc::new(opened));
         }
+        self.know_beginning(env, &mark)?;
         let is_outrun = self.is_outrun || self.is_outrun_by(env, &mark)?;
         let is_worth = self.is_worth(env, &mark);
         if (self.is_fast || self.is_outrun) && self.begin_rush(env, looked, self.is_outrun)? {
@@ -420,6 +421,25 @@ impl Follower {
             let between = between.outlasting(&header, from);
             News { file, header, mark: *mark, between, next: None }
         }))
+    }
+
+    /// Of a `-wal` that was begun since all was known, while its state of that mark is held: that
+    /// all of it is new, where nothing was copied to the database file so far. Soon after something
+    /// may be, and that it was nothing cannot be seen any more.
+    fn know_beginning(&mut self, env: &Env, mark: &Mark) -> Result<()> {
+        if mark.frame_max == 0 || !self.is_untouched()? {
+            return Ok(());
+        }
+        let Some(file) = wal::open(&side_file(&self.path, "-wal"))? else { return Ok(()) };
+        let Some(header) = header_of(env, &file, mark)? else { return Ok(()) };
+        let is_next = self.known.as_ref().is_none_or(|known| header.is_next_of(&known.header));
+        if is_next && header.salts() == mark.salts && header.page_size == self.log.state.page_size()
+        {
+            let known = self.known.take();
+            let frames = known.map_or_else(KnownFrames::none, |known| known.frames.older());
+            self.known = Some(Known { header, place: header.start(), next: None, frames });
+        }
+        Ok(())
     }
 
     /// Whether the database file stands as it did when all was known.
