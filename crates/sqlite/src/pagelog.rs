@@ -13,7 +13,8 @@
 //! | `label` | what a sealed file says of itself without a key |
 //! | `state` | hashes of all pages, and the digest of a state |
 //! | `delta` | a page as a difference from its version before |
-//! | `cells` | in which page a page's content stood before |
+//! | `runs` | the same where little of it is new |
+//! | `cells`, `moves` | in which page a page's content stood before, and differences from that |
 //! | `names` | names of objects |
 //! | `write`, `read` | one file |
 //! | `chain` | the files of a base: which of them lead to a position |
@@ -26,8 +27,9 @@
 //! | `add_news` | what is new, with care, while a state is held |
 //! | `outrun` | when that is not possible |
 //! | `rush` | the same where the application writes so fast that no state may be held |
-//! | `collected`, `rest` | what was collected of it, and what was left to be read when it is stored
-//! |
+//! | `keeper` | the state that is held from look to look |
+//! | `collected`, `pool`, `spool` | what was collected of it, in memory and aside |
+//! | `rest` | what was left of it, to be read when it is stored |
 //! | `catch_up` | comparing all pages of such a database |
 //! | `stamp` | whether the files of a database were written since |
 //! | `known` | where in a `-wal` a follower stands, and earlier versions of pages |

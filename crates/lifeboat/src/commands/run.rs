@@ -8,7 +8,7 @@ mod thinning;
 mod turns;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Mutex, PoisonError, TryLockError};
@@ -85,7 +85,8 @@ pub(crate) struct Args {
     /// How large a -wal may become while it is kept from beginning anew, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 8)]
     wal_max: u32,
-    /// How large a -wal may become while all pages are compared, in MiB
+    /// How large a -wal may become while all pages are compared and they cannot be without holding
+    /// a state, in MiB; else a quarter of that
     #[arg(long, value_name = "MIB", default_value_t = 64)]
     compare_max: u32,
     /// An application that writes so many MiB a second is in a hurry: its -wal is read as it comes,
@@ -135,6 +136,8 @@ struct Listener<'a> {
     args: &'a Args,
     thinning: Thinning,
     teller: Teller<'a>,
+    /// The databases that are followed.
+    followed: Names,
 }
 
 /// What a look led to, for people.
@@ -192,10 +195,12 @@ fn follow_all(session: &Session, args: Args) -> Result<ExitCode> {
         args: &args,
         thinning: Thinning::begin(&env),
         teller: Teller::of(session),
+        followed: Names::new(),
     };
     let ears = Ears::open();
     loop {
         let targets = targets(session, &args)?;
+        listener.followed = names_of(&targets)?;
         let mut jobs = jobs(session, &env, &targets, &places, &mut kept)?;
         if jobs.is_empty() && args.once {
             let error = Error::new(Kind::Usage, "there is no SQLite database to follow");
@@ -348,7 +353,7 @@ impl Listener<'_> {
                     Err(RecvTimeoutError::Disconnected) => return Ok(()),
                 }
             }
-            if !are_followed(&targets(self.session, self.args)?, jobs) {
+            if names_of(&targets(self.session, self.args)?)? != self.followed {
                 return Ok(());
             }
         }
@@ -362,13 +367,12 @@ impl Listener<'_> {
     }
 }
 
-/// Whether these are the databases that are followed.
-fn are_followed(targets: &[Target], jobs: &[Job<'_>]) -> bool {
-    fn of(target: &Target) -> (&str, Option<&Path>) {
-        (&target.name, target.path.as_deref())
-    }
-    let followed: BTreeSet<_> = jobs.iter().map(|job| of(job.target)).collect();
-    followed == targets.iter().map(of).collect()
+/// What tells databases apart that are to be followed: name, path, and where that is.
+type Names = BTreeSet<(String, Option<PathBuf>, String)>;
+
+fn names_of(targets: &[Target]) -> Result<Names> {
+    let of = |target: &Target| Ok((target.name.clone(), target.path.clone(), target.location()?));
+    targets.iter().map(of).collect()
 }
 
 /// Looks at each of them once.
