@@ -100,7 +100,15 @@ pub(super) fn pack(env: &Env, chain: &Chain<'_>, files: &[usize]) -> Result<()> 
     let store = repository.store();
     let read = in_parallel(&files, store.readers(), |file| {
         env.proceed()?;
-        whole(repository, file)
+        let content = whole(repository, file)?;
+        // One that is sealed shows nothing by which it could be proved: it must be read twice alike.
+        match file.is_sealed() && whole(repository, file)? != content {
+            true => {
+                let twice = "what is read of it is not the same twice";
+                Err(file.damaged(Error::new(Kind::CheckFailed, twice)))
+            }
+            false => Ok(content),
+        }
     });
     let mut bytes = PackBytes::default();
     for (file, content) in files.iter().zip(read) {
@@ -123,7 +131,8 @@ fn put(env: &Env, repository: &Repository, object: &ObjectName, bytes: &[u8]) ->
     env.crash.pass("pack.read_back")?;
     match read {
         Ok(read) if read == bytes => Ok(()),
-        Err(error) if error.kind() != Kind::CheckFailed => Err(error),
+        // Whoever restores would take it before the files that it was made of.
+        Err(error) if error.kind() != Kind::CheckFailed => store.delete(object).and(Err(error)),
         _ => {
             store.delete(object)?;
             let message = format!("{object}, read back, is not what was sent");
