@@ -302,7 +302,7 @@ fn a_writer_at_full_speed_is_followed_without_its_wal_growing() {
     let writer = Writer::at_full_speed(&path);
     let first = log(&world, "app")["position"].as_u64().unwrap();
     wait_for_agent(&world, || log(&world, "app")["position"].as_u64() > Some(first + 10));
-    wait_for("a place aside, for what is too much", || has_place_aside(&world, &agent));
+    wait_for("a place aside", || world.has_open(agent.id(), "state/lifeboat/aside"));
     let wal_bytes = fs::metadata(world.path("data/app.db-wal")).unwrap().len();
     restored(&world, &[]);
     let committed = writer.end().len();
@@ -310,15 +310,6 @@ fn a_writer_at_full_speed_is_followed_without_its_wal_growing() {
     agent.terminate();
     assert!(wal_bytes < 72 << 20, "{wal_bytes}");
     world.repo(&["verify", "--level", "quick"]).expect(0);
-}
-
-/// Whether it has a file without a name open where pages are put aside.
-fn has_place_aside(world: &World, agent: &Agent) -> bool {
-    let aside = world.path("state/lifeboat/aside");
-    let open = fs::read_dir(format!("/proc/{}/fd", agent.id())).unwrap();
-    let mut places = open.filter_map(|file| fs::read_link(file.unwrap().path()).ok());
-    let is_open = places.any(|place| place.starts_with(&aside));
-    is_open && fs::read_dir(aside).unwrap().next().is_none()
 }
 
 /// Turns of its `-wal` that the agent did not see, as it got no time, are made up for while the

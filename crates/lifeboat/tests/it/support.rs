@@ -60,6 +60,14 @@ impl World {
         World { folder }
     }
 
+    /// Whether a process has a file in that folder open.
+    pub(crate) fn has_open(&self, process: u32, folder: &str) -> bool {
+        let folder = self.path(folder);
+        let open = std::fs::read_dir(format!("/proc/{process}/fd")).unwrap().flatten();
+        let mut places = open.filter_map(|file| std::fs::read_link(file.path()).ok());
+        places.any(|place| place.starts_with(&folder))
+    }
+
     /// A path in this world, links resolved.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().canonicalize().unwrap().join(name)

@@ -101,7 +101,7 @@ pub(super) fn pack(env: &Env, chain: &Chain<'_>, files: &[usize]) -> Result<()> 
     let read = in_parallel(&files, store.readers(), |file| {
         env.proceed()?;
         let content = whole(repository, file)?;
-        // One that is sealed shows nothing by which it could be proved: it must be read twice alike.
+        // One that is sealed shows nothing by which it could be proved: it is read twice alike.
         match file.is_sealed() && whole(repository, file)? != content {
             true => {
                 let twice = "what is read of it is not the same twice";

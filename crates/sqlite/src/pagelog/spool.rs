@@ -1,8 +1,8 @@
 //! Pages that wait to be stored and are too many for memory.
 //!
-//! They go to files without a name, and are gone with the process. Read back soon, they mostly never
-//! reach the disk. The files are made once: to make one, a file system that is busy may keep whoever
-//! looks waiting for longer than a turn of the `-wal` takes.
+//! They go to files without a name, and are gone with the process. Read back soon, they mostly
+//! never reach the disk. The files are made once: to make one, a file system that is busy may keep
+//! whoever looks waiting for longer than a turn of the `-wal` takes.
 
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt, FileExt};
