@@ -8,6 +8,9 @@
 
 /// One of so many cells is noted.
 const ONE_OF: u64 = 16;
+/// Of another page's cells there must be more than one part in so many of those that stayed: a page
+/// that is made of two takes longer to restore.
+const STAYED_PART: usize = 2;
 /// So many bytes of a cell tell it from others.
 const CELL_BYTES: usize = 24;
 
@@ -30,22 +33,25 @@ impl Cells {
         self
     }
 
-    /// The place at which most cells of a page stood, its own aside. To be asked when all are
-    /// noted.
+    /// The place at which most cells of a page stood, its own aside, if these are not few beside
+    /// those that stayed. To be asked when all are noted.
     pub(super) fn whence(&self, own: u32, page: &[u8]) -> Option<u32> {
         let mut found: Vec<(u32, usize)> = Vec::new();
         each_noted(page, |hash| {
             let from = self.noted.partition_point(|(noted, _)| *noted < hash);
             let same = self.noted[from..].iter().take_while(|(noted, _)| *noted == hash);
             // What stands in many pages tells nothing.
-            for &(_, place) in same.take(4).filter(|(_, place)| *place != own) {
+            for &(_, place) in same.take(4) {
                 match found.iter_mut().find(|(known, _)| *known == place) {
                     Some((_, count)) => *count += 1,
                     None => found.push((place, 1)),
                 }
             }
         });
-        found.into_iter().max_by_key(|(_, count)| *count).map(|(place, _)| place)
+        let stayed = found.iter().find(|(place, _)| *place == own).map_or(0, |(_, count)| *count);
+        let others = found.into_iter().filter(|(place, _)| *place != own);
+        let most = others.max_by_key(|(_, count)| *count);
+        most.filter(|(_, count)| count * STAYED_PART > stayed).map(|(place, _)| place)
     }
 }
 
