@@ -5,7 +5,7 @@
 //! started again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use crate::error::{Error, Kind, Result};
 
@@ -19,7 +19,25 @@ pub const TERMINATE: u8 = 143;
 pub struct Stop {
     /// Zero until a signal was caught, then its exit code; written by a signal handler.
     signal: Option<&'static AtomicU8>,
+    grace: Option<Grace>,
     limit: Option<Limit>,
+}
+
+/// How long a run may go on after a signal.
+#[derive(Clone, Debug)]
+struct Grace {
+    milliseconds: u64,
+    /// When it was asked first after one, by the monotonic clock; zero before.
+    since_ms: Arc<AtomicU64>,
+}
+
+impl Grace {
+    fn is_over(&self, now_ms: u64) -> bool {
+        let (first_ms, order) = (now_ms.max(1), Ordering::Relaxed);
+        let asked = self.since_ms.compare_exchange(0, first_ms, order, order);
+        let since_ms = asked.map_or_else(|since_ms| since_ms, |_| first_ms);
+        now_ms.saturating_sub(since_ms) >= self.milliseconds
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -31,7 +49,15 @@ struct Limit {
 impl Stop {
     /// Ends as soon as that cell holds [`INTERRUPT`] or [`TERMINATE`].
     pub fn at_signal(signal: &'static AtomicU8) -> Self {
-        Stop { signal: Some(signal), limit: None }
+        Stop { signal: Some(signal), ..Stop::default() }
+    }
+
+    /// The same, which a signal ends so many milliseconds later than it was asked first after it,
+    /// in any thread.
+    #[must_use]
+    pub fn with_grace(&self, milliseconds: u64) -> Self {
+        let grace = Grace { milliseconds, since_ms: Arc::default() };
+        Stop { grace: Some(grace), ..self.clone() }
     }
 
     /// The same, with an end at that reading of the monotonic clock, or at the earlier one that it
@@ -43,7 +69,7 @@ impl Stop {
             Some(limit) if limit.ends_at_ms <= ends_at_ms => limit.clone(),
             _ => own,
         };
-        Stop { signal: self.signal, limit: Some(limit) }
+        Stop { limit: Some(limit), ..self.clone() }
     }
 
     /// Why the run must end now, if it must.
@@ -52,6 +78,7 @@ impl Stop {
     pub fn ask(&self, now_ms: u64) -> Result<()> {
         match self.signal.map_or(0, |signal| signal.load(Ordering::Relaxed)) {
             0 => {}
+            _ if self.grace.as_ref().is_some_and(|grace| !grace.is_over(now_ms)) => {}
             INTERRUPT => return Err(Error::new(Kind::Interrupted, "interrupted")),
             _ => return Err(Error::new(Kind::Terminated, "ended by SIGTERM")),
         }
@@ -73,6 +100,21 @@ impl Stop {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_signal_ends_what_has_grace_later() {
+        static SIGNAL: AtomicU8 = AtomicU8::new(0);
+        let stop = Stop::at_signal(&SIGNAL);
+        let (late, limited) = (stop.with_grace(50), stop.with_grace(50).until(1_020, "20 ms"));
+        let also_late = late.clone();
+        assert!(late.ask(900).is_ok());
+        SIGNAL.store(TERMINATE, Ordering::Relaxed);
+        assert_eq!(stop.ask(1_000).unwrap_err().kind(), Kind::Terminated);
+        assert!(late.ask(1_000).is_ok() && also_late.ask(1_049).is_ok());
+        assert_eq!(also_late.ask(1_050).unwrap_err().kind(), Kind::Terminated);
+        assert_eq!(late.ask(1_051).unwrap_err().kind(), Kind::Terminated);
+        assert_eq!(limited.ask(1_020).unwrap_err().kind(), Kind::Failed);
+    }
 
     #[test]
     fn the_earlier_limit_holds() {

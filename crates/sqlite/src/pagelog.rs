@@ -57,6 +57,7 @@ mod collected;
 mod compare;
 mod copy;
 mod delta;
+mod ending;
 mod follow;
 mod guard;
 mod history;

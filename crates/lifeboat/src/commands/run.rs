@@ -1,6 +1,7 @@
 //! `lifeboat run`: the agent, and the follower of SQLite databases, by which new commits are in the
 //! repositories at once.
 
+mod ending;
 mod rest;
 mod retries;
 mod telling;
@@ -113,6 +114,8 @@ struct Job<'a> {
     /// Where pages are put aside that wait to be stored.
     aside_folder: Option<&'a Path>,
     followed: Mutex<Followed>,
+    /// In which it is looked at while it is followed: a look that began is not broken off.
+    looking: Env,
 }
 
 /// What is known of a database that is followed.
@@ -126,6 +129,8 @@ struct Followed {
     is_backed_up: bool,
     /// There was a repository.
     has_repository: bool,
+    /// The last look was made, and all that was committed before is stored.
+    is_finished: bool,
     /// Whether it is left alone.
     rest: Rest,
 }
@@ -219,7 +224,7 @@ fn follow_all(session: &Session, args: Args) -> Result<ExitCode> {
                 return match ended {
                     // It runs until it is told to end: that is no failure.
                     Err(error) if !args.once && signals::is_end(&error) => {
-                        session.printer.note("ended: all that was committed is stored");
+                        ending::tell(session, &kept);
                         Ok(ExitCode::SUCCESS)
                     }
                     ended => ended.map(|code| code.unwrap_or(ExitCode::SUCCESS)),
@@ -267,13 +272,15 @@ fn jobs<'a>(
     kept: &mut BTreeMap<(String, String), Followed>,
 ) -> Result<Vec<Job<'a>>> {
     let mut jobs = Vec::new();
+    let looking = ending::looking(env);
     for target in targets {
         let urls: Vec<String> =
             chosen(target, places, session)?.into_iter().map(|place| place.url).collect();
         for place in places.iter().filter(|place| urls.contains(&place.url)) {
             let request = request(session, env, target, place, Choices::default())?;
             let aside_folder = session.folders.aside.as_deref();
-            let mut job = Job { place, target, request, aside_folder, followed: Mutex::default() };
+            let (looking, followed) = (looking.clone(), Mutex::default());
+            let mut job = Job { place, target, request, aside_folder, followed, looking };
             if let Some(followed) = kept.remove(&job.key()) {
                 job.followed = Mutex::new(followed);
             }
@@ -292,8 +299,8 @@ fn follow(
     (jobs, ears): (&[Job<'_>], &Ears),
     bounds: FollowBounds,
 ) -> Result<Option<ExitCode>> {
-    env.proceed()?;
     if listener.args.once {
+        env.proceed()?;
         return once(listener.session, env, jobs, bounds).map(Some);
     }
     let turns = Turns::new(jobs.len(), env, listener.args.interval.milliseconds);
@@ -309,13 +316,27 @@ fn follow(
                         true => job.look_if_worth(env, bounds, ears),
                         false => Told::Nothing,
                     };
+                    // A backup is no end: what it is followed by begins with the next look.
+                    let again = match &told {
+                        Told::BackedUp(_) => job.look(env, bounds),
+                        _ => Told::Nothing,
+                    };
                     // Most looks find nothing, and nobody is woken for that.
-                    if !matches!(told, Told::Nothing) {
-                        // Nobody listens any more only when all is over.
-                        let _ = sender.send((at, told));
+                    for told in [told, again] {
+                        if !matches!(told, Told::Nothing) {
+                            // Nobody listens any more only when all is over.
+                            let _ = sender.send((at, told));
+                        }
                     }
                     job.pace(env)
                 });
+                if env.proceed().is_err() {
+                    while let Some(at) = turns.take_last() {
+                        for told in jobs[at].finish(bounds) {
+                            let _ = sender.send((at, told));
+                        }
+                    }
+                }
             });
         }
         drop(sender);
@@ -379,7 +400,6 @@ fn names_of(targets: &[Target]) -> Result<Names> {
 fn once(session: &Session, env: &Env, jobs: &[Job<'_>], bounds: FollowBounds) -> Result<ExitCode> {
     let mut told = in_parallel(jobs, env.threads, |job| vec![job.look(env, bounds)]);
     if told.iter().flatten().any(|told| matches!(told, Told::BackedUp(_))) {
-        // A backup is no end: what it is followed by begins with the second look.
         let again = in_parallel(jobs, env.threads, |job| job.look(env, bounds));
         told.iter_mut().zip(again).for_each(|(told, again)| told.push(again));
     }
@@ -492,7 +512,7 @@ impl Job<'_> {
                 followed.current_at_ms = now_ms + CURRENT_EVERY_MS;
             }
             if !is_due || follower.is_current()? {
-                return match follower.step(env)? {
+                return match follower.step(&self.looking)? {
                     Step::Unchanged => Ok(Told::Nothing),
                     Step::Added(increment) => {
                         let following = following_of(follower, bounds, &increment.base);

@@ -452,10 +452,21 @@ fn method<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Me
     }))
 }
 
+/// Whoever writes a pattern as a path means a pattern.
+fn require_literal(text: &str) -> Result<(), String> {
+    match text.contains(['*', '?']) {
+        true => Err(format!(
+            "`{text}` would be taken literally: write {{ glob = \"{text}\" }}, or {{ path = ... }}"
+        )),
+        false => Ok(()),
+    }
+}
+
 impl FromText for SqliteConfig {
     const EXPECTED: &'static str = "the path of a database, or a table with `path` or `glob`";
 
     fn from_text(text: &str) -> Result<Self, String> {
+        require_literal(text)?;
         match text.is_empty() {
             true => Err("the path of the database is empty".to_owned()),
             false => Ok(SqliteConfig { path: Some(text.into()), ..SqliteConfig::default() }),
@@ -465,7 +476,7 @@ impl FromText for SqliteConfig {
     fn to_text(&self) -> Option<String> {
         let path = self.path.as_ref()?.to_str()?;
         let alone = SqliteConfig { path: Some(path.into()), ..SqliteConfig::default() };
-        (*self == alone).then(|| path.to_owned())
+        (*self == alone && require_literal(path).is_ok()).then(|| path.to_owned())
     }
 }
 
@@ -473,11 +484,7 @@ impl FromText for FileConfig {
     const EXPECTED: &'static str = "a path, or a table with `path` or `glob`, and `optional`";
 
     fn from_text(text: &str) -> Result<Self, String> {
-        if text.contains(['*', '?']) {
-            return Err(format!(
-                "`{text}` would be taken literally: write {{ glob = \"{text}\" }}, or {{ path = ... }}"
-            ));
-        }
+        require_literal(text)?;
         match text.starts_with('/') {
             true => Ok(FileConfig { path: Some(text.into()), ..FileConfig::default() }),
             false => Err(format!("`{text}` is not an absolute path")),
@@ -486,8 +493,8 @@ impl FromText for FileConfig {
 
     fn to_text(&self) -> Option<String> {
         let text = self.path.as_ref()?.to_str()?;
-        let alone = self.glob.is_none() && !self.optional && !text.contains(['*', '?']);
-        alone.then(|| text.to_owned())
+        let alone = self.glob.is_none() && !self.optional;
+        (alone && require_literal(text).is_ok()).then(|| text.to_owned())
     }
 }
 

@@ -39,6 +39,7 @@ mod drill_status;
 mod drive;
 mod files;
 mod follow;
+mod follow_end;
 mod follow_far;
 mod follow_rest;
 mod follow_sealed;

@@ -118,7 +118,7 @@ pub struct Follower {
     /// Until then the `-wal` is likely to begin anew, by the clock that never goes back.
     hurried_until_ms: u64,
     /// When all pages may be compared again, by the clock that never goes back.
-    compare_after_ms: u64,
+    pub(super) compare_after_ms: u64,
     /// How often that is, where nothing else shows what changed; else 0.
     compare_every_ms: u64,
     _lock: SourceLock,

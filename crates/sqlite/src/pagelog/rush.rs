@@ -76,6 +76,8 @@ pub(super) struct Rush {
     pub(super) is_unsettled: bool,
     /// The state of a look is held until the next one, however large the `-wal` is.
     pub(super) keeps: bool,
+    /// The next look stores what there is, whatever the time.
+    is_hastened: bool,
 }
 
 impl Follower {
@@ -108,6 +110,7 @@ impl Follower {
             is_missed,
             is_unsettled: false,
             keeps: false,
+            is_hastened: false,
         };
         if !is_missed {
             self.collect(env, &mut rush, None)?;
@@ -131,6 +134,7 @@ impl Follower {
     pub(super) fn rush(&mut self, env: &Env, mut rush: Rush) -> Result<Step> {
         let now_ms = env.clock.monotonic_ms();
         let mut is_due = rush.is_missed
+            || std::mem::take(&mut rush.is_hastened)
             || now_ms.saturating_sub(rush.stored_ms) >= self.bounds.store_every_ms
             || self.collected_bytes(&rush) >= BYTES_DUE;
         if !is_due && !self.is_worth_a_look(&rush, now_ms) {
@@ -437,6 +441,11 @@ impl Rush {
     /// Lets go what is held.
     pub(super) fn let_go(&self) -> Result<()> {
         self.keeper.let_go()
+    }
+
+    /// What was collected is stored at the next look.
+    pub(super) fn hasten(&mut self) {
+        self.is_hastened = true;
     }
 
     /// Whether something was collected and not stored.

@@ -1,6 +1,6 @@
 //! Whose turn it is: hundreds of databases, each at its own pace, in a few threads.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use lifeboat_core::env::Env;
@@ -29,6 +29,8 @@ pub(super) struct Turns {
     all: Mutex<Vec<Turn>>,
     interval_ms: u64,
     is_over: AtomicBool,
+    /// How many were taken a last time.
+    last: AtomicUsize,
 }
 
 /// When one is to be looked at, by the clock that never goes back.
@@ -56,7 +58,7 @@ impl Turns {
         let now_ms = env.clock.monotonic_ms();
         let turn = Turn { look_ms: now_ms, next_ms: now_ms, is_taken: false };
         let all = Mutex::new(vec![turn; count]);
-        Turns { all, interval_ms, is_over: AtomicBool::new(false) }
+        Turns { all, interval_ms, is_over: AtomicBool::new(false), last: AtomicUsize::new(0) }
     }
 
     /// How many threads are worth it.
@@ -68,6 +70,13 @@ impl Turns {
     /// From now on nobody takes a turn.
     pub(super) fn end(&self) {
         self.is_over.store(true, Ordering::Relaxed);
+    }
+
+    /// When nobody takes a turn any more: the next one that is looked at a last time.
+    pub(super) fn take_last(&self) -> Option<usize> {
+        let at = self.last.fetch_add(1, Ordering::Relaxed);
+        let count = self.all.lock().unwrap_or_else(PoisonError::into_inner).len();
+        (at < count).then_some(at)
     }
 
     /// Takes turns until that is ended, or a signal came, as the thread of that number. `look`
@@ -133,7 +142,12 @@ mod tests {
     fn turns(look_ms: &[u64]) -> Turns {
         let turn = |look_ms: &u64| Turn { look_ms: *look_ms, next_ms: *look_ms, is_taken: false };
         let all = Mutex::new(look_ms.iter().map(turn).collect());
-        Turns { all, interval_ms: 1_000, is_over: AtomicBool::new(false) }
+        Turns {
+            all,
+            interval_ms: 1_000,
+            is_over: AtomicBool::new(false),
+            last: AtomicUsize::new(0),
+        }
     }
 
     #[test]
