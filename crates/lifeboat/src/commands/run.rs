@@ -131,6 +131,8 @@ struct Followed {
     has_repository: bool,
     /// The last look was made, and all that was committed before is stored.
     is_finished: bool,
+    /// Why the last look failed.
+    unfinished: Option<Kind>,
     /// Whether it is left alone.
     rest: Rest,
 }
@@ -224,8 +226,7 @@ fn follow_all(session: &Session, args: Args) -> Result<ExitCode> {
                 return match ended {
                     // It runs until it is told to end: that is no failure.
                     Err(error) if !args.once && signals::is_end(&error) => {
-                        ending::tell(session, &kept);
-                        Ok(ExitCode::SUCCESS)
+                        ending::tell(session, &kept).map(|()| ExitCode::SUCCESS)
                     }
                     ended => ended.map(|code| code.unwrap_or(ExitCode::SUCCESS)),
                 };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
 use lifeboat_core::env::Env;
-use lifeboat_core::{Error, Kind};
+use lifeboat_core::{Error, Kind, Result};
 use lifeboat_sqlite::pagelog::{FollowBounds, Step};
 
 use super::{Followed, Job, Told, following_of};
@@ -49,6 +49,7 @@ impl Job<'_> {
             }
         }
         followed.is_finished = failed.is_none();
+        followed.unfinished = failed.as_ref().map(Error::kind);
         let name = &self.target.name;
         let end = |error: Error| Told::Failed(error.context(format!("the last look at `{name}`")));
         told.extend(failed.map(end));
@@ -56,17 +57,23 @@ impl Job<'_> {
     }
 }
 
-/// Says of which databases not all is stored, by name and repository.
-pub(super) fn tell(session: &Session, followed: &BTreeMap<(String, String), Followed>) {
+/// Says of which databases not all is stored. That is an error where one of them was followed until
+/// then: what is not followed was told of, and is no reason to call a regular end a failure.
+pub(super) fn tell(
+    session: &Session,
+    followed: &BTreeMap<(String, String), Followed>,
+) -> Result<()> {
     let left = followed.iter().filter(|(_, followed)| !followed.is_finished);
     let mut left: Vec<&str> = left.map(|((name, _), _)| &name[..]).collect();
     left.dedup();
     let printer = &session.printer;
     if followed.is_empty() {
-        return printer.note("ended: nothing was followed");
+        printer.note("ended: nothing was followed");
+        return Ok(());
     }
     if left.is_empty() {
-        return printer.note("ended: all that was committed until then is stored");
+        printer.note("ended: all that was committed until then is stored");
+        return Ok(());
     }
     let more = match left.len().saturating_sub(NAMED) {
         0 => String::new(),
@@ -74,13 +81,17 @@ pub(super) fn tell(session: &Session, followed: &BTreeMap<(String, String), Foll
     };
     let named: Vec<String> =
         left.iter().take(NAMED).map(|name| format!("`{}`", units::one_line(name))).collect();
-    printer.warning(
-        "",
-        &format!(
-            "ended, but what was committed last to {}{more} may not be stored: begin `lifeboat run` \
-             again, or back it up: lifeboat backup {}",
-            named.join(", "),
-            units::one_line(left[0])
-        ),
+    let named = named.join(", ");
+    let message = format!("ended, but what was committed last to {named}{more} may not be stored");
+    let hint = format!(
+        "begin `lifeboat run` again, or back it up: lifeboat backup {}",
+        units::one_line(left[0])
     );
+    match followed.values().find_map(|followed| followed.unfinished) {
+        Some(kind) => Err(Error::new(kind, message).hint(hint)),
+        None => {
+            printer.warning("", &format!("{message}: {hint}"));
+            Ok(())
+        }
+    }
 }
