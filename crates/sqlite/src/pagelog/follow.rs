@@ -321,7 +321,10 @@ impl Follower {
             _ => return self.compare_all(env, Some((stamp, looked.held_ms)), None),
         };
         let Some(mark) = ffi::snapshot_mark(pinned.connection()) else {
-            return self.compare_all(env, Some((stamp, looked.held_ms)), Some(pinned));
+            return match self.is_untouched()? {
+                true => self.hold_unwritten(env, (stamp, looked), pinned),
+                false => self.compare_all(env, Some((stamp, looked.held_ms)), Some(pinned)),
+            };
         };
         if self.database.as_ref().is_none_or(|file| file.identity() != pinned.identity()) {
             let opened = held::open(&self.path).map_err(|error| missing(&self.path, error))?;
@@ -370,6 +373,23 @@ impl Follower {
             Step::Unchanged => self.beat(env, looked),
             step => Ok(step),
         }
+    }
+
+    /// Somebody opened the database since all was known, and of its new `-wal` nothing is committed
+    /// yet: held from here on, nothing of what comes is missed.
+    fn hold_unwritten(
+        &mut self,
+        env: &Env,
+        (stamp, looked): (Stamp, Looked),
+        pinned: Box<Pinned>,
+    ) -> Result<Step> {
+        self.known = None;
+        let page_count = self.log.state.page_count();
+        let mark = Mark { frame_max: 0, page_count, checksum: (0, 0), salts: [0; 8] };
+        let is_worth = self.is_worth(env, &mark);
+        self.stamp = stamp.if_old(looked.held_ms);
+        self.keep_pin(Some(pinned).filter(|_| is_worth), env);
+        self.beat(env, looked)
     }
 
     /// What is new at that mark, where it is proved that nothing else is.

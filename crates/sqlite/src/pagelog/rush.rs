@@ -44,7 +44,8 @@ const LOOK_MS_MAX: u64 = 60;
 /// More new frames than that are not waited for.
 const FRAMES_DUE: u32 = 400;
 /// So often it is looked whether the `-wal` began anew, a millisecond apart, before anything else.
-const TURN_LOOKS: usize = 50;
+/// As long as little is written, its writer is about to copy it into the database file.
+const TURN_LOOKS: usize = 400;
 /// How often a look is tried that falls on the moment in which the `-wal` is begun anew.
 pub(super) const TRIES: usize = 4;
 /// What is collected is stored when it is so much, sooner than when its time has come, in bytes.
@@ -186,11 +187,15 @@ impl Follower {
 
     /// Whether enough is new in the `-wal`, or enough time is over.
     pub(super) fn is_worth_a_look(&self, rush: &Rush, now_ms: u64) -> bool {
-        let (Some(known), Some(file)) = (&self.known, &rush.file) else { return true };
-        let frame = known.place.frame.saturating_add(FRAMES_DUE);
         now_ms.saturating_sub(rush.looked_ms) >= LOOK_MS_MAX
             || self.has_begun_anew(rush)
-            || wal::has_frame(file, &known.header, frame)
+            || self.has_grown_by(rush, FRAMES_DUE)
+    }
+
+    /// Whether the `-wal` has so many frames more than were looked at.
+    fn has_grown_by(&self, rush: &Rush, frames: u32) -> bool {
+        let (Some(known), Some(file)) = (&self.known, &rush.file) else { return true };
+        wal::has_frame(file, &known.header, known.place.frame.saturating_add(frames))
     }
 
     fn has_begun_anew(&self, rush: &Rush) -> bool {
@@ -241,14 +246,21 @@ impl Follower {
                 break;
             }
         }
+        if rush.is_missed {
+            return rush.keeper.let_go();
+        }
+        if !self.is_turn_due() {
+            // It began anew meanwhile: of this one the beginning alone was seen.
+            return Ok(());
+        }
         rush.keeper.let_go()?;
         for _ in 0..TURN_LOOKS {
-            if rush.is_missed {
-                break;
-            }
             env.pause_ms(1)?;
             if self.has_begun_anew(rush) {
                 return self.collect_once(env, rush, stored);
+            }
+            if self.has_grown_by(rush, FRAMES_DUE) {
+                break;
             }
         }
         Ok(())

@@ -7,6 +7,7 @@ mod moved;
 mod packed;
 mod settled;
 mod thinned;
+mod turned;
 
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read, Write};

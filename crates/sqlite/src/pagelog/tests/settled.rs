@@ -218,3 +218,21 @@ fn where_something_was_copied_since_all_is_compared() {
     followed.write();
     followed.look(1);
 }
+
+#[test]
+fn nor_where_somebody_only_opened_it_when_it_was_looked_at() {
+    let bounds = FollowBounds { pinned_from_bytes: 0, ..bounds() };
+    let mut followed = begin_in(Arc::new(Memory::default()), bounds);
+    // What has no room in its memory is in the `-wal` before it is committed.
+    followed.run("PRAGMA cache_size = 1; BEGIN");
+    followed.run(&rows_of(3_000));
+    assert!(std::fs::metadata(followed.path.with_extension("db-wal")).unwrap().len() > 0);
+    let step = followed.follower.step(&followed.env).unwrap();
+    assert!(matches!(step, Step::Unchanged), "{step:?}");
+    followed.run("COMMIT");
+    for _ in 0..3 {
+        followed.run("PRAGMA wal_checkpoint(PASSIVE)");
+        followed.write();
+    }
+    followed.look(0);
+}
