@@ -12,7 +12,8 @@ use crate::snapshot::missing;
 /// A file that was written so short a time ago may have been written again without a newer time.
 const YOUNG_MS: i64 = 1_000;
 
-/// How a file stands: device, inode, size, and when it was changed, which nobody can set.
+/// How a file stands: device, inode, size, and when it was changed, which nobody can set; of a
+/// `-wal`, when it was written.
 pub(super) type FileStamp = (u64, u64, u64, i64, i64);
 
 /// How the files of a database stand: equal where nothing was written.
@@ -25,13 +26,17 @@ pub(super) struct Stamp {
 
 impl Stamp {
     pub(super) fn of(path: &Path) -> Result<Self> {
-        let of = |metadata: &fs::Metadata| {
-            let (device, inode, size) = (metadata.dev(), metadata.ino(), metadata.size());
-            (device, inode, size, metadata.ctime(), metadata.ctime_nsec())
+        let of = |metadata: &fs::Metadata, (s, ns): (i64, i64)| {
+            (metadata.dev(), metadata.ino(), metadata.size(), s, ns)
         };
         let database = fs::metadata(path).map_err(|error| missing(path, error))?;
         let wal = fs::metadata(side_file(path, "-wal")).ok().filter(|wal| wal.size() > 0);
-        Ok(Stamp { database: of(&database), wal: wal.as_ref().map(of) })
+        Ok(Stamp {
+            database: of(&database, (database.ctime(), database.ctime_nsec())),
+            // SQLite as root gives a `-wal` its owner each time that it opens one: a look would
+            // be a change.
+            wal: wal.as_ref().map(|wal| of(wal, (wal.mtime(), wal.mtime_nsec()))),
+        })
     }
 
     /// The same, where it will differ after every write that comes after a moment at which these
