@@ -44,6 +44,9 @@ const TARGETS_EVERY_MS: u64 = 10_000;
 /// How often a follower asks whether there is a newer backup to follow: a list of all that its
 /// source has there.
 const CURRENT_EVERY_MS: u64 = 60_000;
+/// Who listens to the kernel asks so often whether all is over, and hears together what is told
+/// within so long, in milliseconds.
+const HEARD_MS: (u32, u64) = (500, 1);
 
 /// Run all that is scheduled, and follow SQLite databases
 ///
@@ -312,7 +315,7 @@ fn follow(
             scope.spawn(move || {
                 turns.work(env, thread, |at, is_due| {
                     let job = &jobs[at];
-                    ears.hear();
+                    hear(env, (ears, jobs, turns));
                     let told = match is_due || job.is_urgent(env) {
                         true => job.look_if_worth(env, bounds, ears),
                         false => Told::Nothing,
@@ -341,6 +344,14 @@ fn follow(
             });
         }
         drop(sender);
+        scope.spawn(|| {
+            while !turns.are_over(env) {
+                if ears.wait(env, HEARD_MS.0) {
+                    hear(env, (ears, jobs, &turns));
+                    env.clock.sleep_ms(HEARD_MS.1);
+                }
+            }
+        });
         let listened = listener.listen(env, jobs, &receiver);
         turns.end();
         // What the last looks led to is said, too.
@@ -349,6 +360,14 @@ fn follow(
         })
     })?;
     env.proceed().map(|()| None)
+}
+
+/// Hears who wrote to databases that rested, and calls those that are better looked at at once.
+fn hear(env: &Env, (ears, jobs, turns): (&Ears, &[Job<'_>], &Turns)) {
+    if ears.hear() {
+        let called = jobs.iter().enumerate().filter(|(_, job)| job.is_awoken(env));
+        called.for_each(|(at, _)| turns.call(at));
+    }
 }
 
 impl Listener<'_> {
@@ -438,16 +457,28 @@ impl Job<'_> {
 
     fn pace(&self, env: &Env) -> Pace {
         let followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
-        followed.follower.as_ref().map_or(Pace::Calm, |follower| follower.pace(env))
+        match &followed.follower {
+            // The kernel says when it is time.
+            Some(follower) if !followed.rest.is_heard() => follower.pace(env),
+            _ => Pace::Calm,
+        }
+    }
+
+    /// Whether it rested until somebody wrote, and the sooner it is looked at, the better: while
+    /// its `-wal` is at its beginning, a state is held in time. Not one that is looked at now.
+    fn is_awoken(&self, env: &Env) -> bool {
+        let Ok(followed) = self.followed.try_lock() else { return false };
+        let watched = |follower: &Follower| follower.pace(env) == Pace::Watched;
+        followed.rest.is_over() && followed.follower.as_ref().is_some_and(watched)
     }
 
     /// Whether it is to be looked at although its time has not come.
     fn is_urgent(&self, env: &Env) -> bool {
         let followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
-        let rests = followed.rest.is_heard();
+        let rest = &followed.rest;
         followed.follower.as_ref().is_some_and(|follower| match follower.pace(env) {
             Pace::Hurried => true,
-            Pace::Watched => !rests && follower.has_grown(),
+            Pace::Watched => rest.is_over() || !rest.is_heard() && follower.has_grown(),
             Pace::Calm => false,
         })
     }

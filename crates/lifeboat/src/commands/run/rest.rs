@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use lifeboat_core::env::Env;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use rustix::io::Errno;
 
@@ -91,22 +93,41 @@ impl Ears {
         Some(Ear { has_heard })
     }
 
-    /// Hears what was told. Each thing is told once.
-    pub(super) fn hear(&self) {
-        let Some(kernel) = &self.kernel else { return };
+    /// Waits for so long, or until something is told: whether it was.
+    pub(super) fn wait(&self, env: &Env, most_ms: u32) -> bool {
+        let pause = Timespec { tv_sec: 0, tv_nsec: 1_000_000 * i64::from(most_ms) };
+        let told = self.kernel.as_ref().map(|kernel| {
+            let mut told = [PollFd::new(kernel, PollFlags::IN)];
+            poll(&mut told, Some(&pause))
+        });
+        match told {
+            Some(Ok(count)) => count > 0,
+            Some(Err(_)) | None => {
+                env.clock.sleep_ms(u64::from(most_ms));
+                false
+            }
+        }
+    }
+
+    /// Hears what was told: whether it was anything. Each thing is told once.
+    pub(super) fn hear(&self) -> bool {
+        let Some(kernel) = &self.kernel else { return false };
+        let mut has_heard = false;
         let mut listening = self.listening();
         let mut buffer = [MaybeUninit::uninit(); HEARD_BYTES];
         let mut told = Reader::new(kernel, &mut buffer);
         loop {
             let (number, is_lost) = match told.next() {
                 Ok(event) => (event.wd(), event.events().contains(ReadFlags::QUEUE_OVERFLOW)),
-                Err(Errno::WOULDBLOCK) => return,
+                Err(Errno::WOULDBLOCK) => return has_heard,
                 Err(Errno::INTR) => continue,
                 Err(_) => (0, true),
             };
+            has_heard = true;
             if is_lost {
                 // Nothing is known any more.
-                return listening.drain().for_each(|(_, who)| tell(&who));
+                listening.drain().for_each(|(_, who)| tell(&who));
+                return true;
             }
             // What it says at the end of each, that it is told no more of it, is for nobody.
             listening.remove(&number).iter().for_each(|who| tell(who));
@@ -140,7 +161,12 @@ impl Rest {
         self.is_sure && self.ear.as_ref().is_some_and(|ear| !ear.has_heard())
     }
 
-    /// The same, and it need not be looked at now all the same.
+    /// Whether it rested until something was heard.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_sure && !self.is_heard()
+    }
+
+    /// Whether it rests, and it need not be looked at now all the same.
     pub(super) fn lasts(&self, now_ms: u64, heartbeat_ms: u64) -> bool {
         let every_ms = LOOK_EVERY_MS.min(heartbeat_ms);
         self.is_heard() && now_ms.saturating_sub(self.looked_ms) < every_ms
@@ -249,9 +275,10 @@ mod tests {
         assert!(look(&mut rest, true, 1_000));
         assert!(rest.lasts(10_999, 60_000) && !rest.lasts(11_000, 60_000));
         assert!(!rest.lasts(3_000, 2_000), "what is written down in time needs a look");
+        assert!(!rest.is_over() && !ears.hear());
         append(&database);
-        ears.hear();
-        assert!(!rest.lasts(1_001, 60_000));
+        assert!(ears.wait(&crate::world::looking(), 900) && ears.hear());
+        assert!(rest.is_over() && !rest.lasts(1_001, 60_000));
         assert!(!look(&mut rest, false, 2_000) && !look(&mut rest, true, 3_000));
         assert!(look(&mut rest, true, 4_000));
     }

@@ -1,7 +1,8 @@
 //! Whose turn it is: hundreds of databases, each at its own pace, in a few threads.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use lifeboat_core::env::Env;
 use lifeboat_sqlite::pagelog::Pace;
@@ -27,6 +28,8 @@ const THREADS: (usize, usize) = (4, 16);
 /// The turns of some databases.
 pub(super) struct Turns {
     all: Mutex<Vec<Turn>>,
+    /// One of the threads that wait is needed sooner.
+    called: Condvar,
     interval_ms: u64,
     is_over: AtomicBool,
     /// How many were taken a last time.
@@ -57,13 +60,26 @@ impl Turns {
     pub(super) fn new(count: usize, env: &Env, interval_ms: u64) -> Self {
         let now_ms = env.clock.monotonic_ms();
         let turn = Turn { look_ms: now_ms, next_ms: now_ms, is_taken: false };
-        let all = Mutex::new(vec![turn; count]);
-        Turns { all, interval_ms, is_over: AtomicBool::new(false), last: AtomicUsize::new(0) }
+        Turns::of(vec![turn; count], interval_ms)
+    }
+
+    fn of(all: Vec<Turn>, interval_ms: u64) -> Self {
+        Turns {
+            all: Mutex::new(all),
+            called: Condvar::new(),
+            interval_ms,
+            is_over: AtomicBool::new(false),
+            last: AtomicUsize::new(0),
+        }
+    }
+
+    fn all(&self) -> MutexGuard<'_, Vec<Turn>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many threads are worth it.
     pub(super) fn workers(&self, env: &Env) -> usize {
-        let count = self.all.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let count = self.all().len();
         (THREADS_EACH * env.threads).clamp(THREADS.0, THREADS.1).min(count.max(1))
     }
 
@@ -72,10 +88,24 @@ impl Turns {
         self.is_over.store(true, Ordering::Relaxed);
     }
 
+    /// Whether nobody takes a turn any more, because that was said or a signal came.
+    pub(super) fn are_over(&self, env: &Env) -> bool {
+        self.is_over.load(Ordering::Relaxed) || env.proceed().is_err()
+    }
+
+    /// That one is worth a look at once.
+    pub(super) fn call(&self, at: usize) {
+        let mut all = self.all();
+        if !all[at].is_taken {
+            all[at].next_ms = 0;
+            self.called.notify_one();
+        }
+    }
+
     /// When nobody takes a turn any more: the next one that is looked at a last time.
     pub(super) fn take_last(&self) -> Option<usize> {
         let at = self.last.fetch_add(1, Ordering::Relaxed);
-        let count = self.all.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let count = self.all().len();
         (at < count).then_some(at)
     }
 
@@ -84,7 +114,7 @@ impl Turns {
     pub(super) fn work(&self, env: &Env, thread: usize, mut look: impl FnMut(usize, bool) -> Pace) {
         loop {
             let now_ms = env.clock.monotonic_ms();
-            if self.is_over.load(Ordering::Relaxed) || env.proceed().is_err() {
+            if self.are_over(env) {
                 return;
             }
             match self.take(now_ms, thread) {
@@ -95,7 +125,7 @@ impl Turns {
                 Taken::Wait(next_ms) => {
                     let pause_ms = next_ms.saturating_sub(now_ms);
                     let most_ms = if thread == 0 { PAUSE_MS.0 } else { PAUSE_MS.1 };
-                    env.clock.sleep_ms(pause_ms.clamp(1, most_ms));
+                    self.pause(now_ms, pause_ms.clamp(1, most_ms));
                 }
             }
         }
@@ -103,7 +133,7 @@ impl Turns {
 
     /// The one that waited longest; where none is ready, when this thread comes again.
     fn take(&self, now_ms: u64, thread: usize) -> Taken {
-        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.all();
         let free = all.iter_mut().enumerate().filter(|(_, turn)| !turn.is_taken);
         let Some((at, turn)) = free.min_by_key(|(_, turn)| turn.next_ms) else {
             return Taken::Wait(u64::MAX);
@@ -118,8 +148,18 @@ impl Turns {
         Taken::Wait(turn.next_ms + behind_ms * thread as u64)
     }
 
+    /// Nothing was ready then: waits for so long, or until one is called.
+    fn pause(&self, since_ms: u64, pause_ms: u64) {
+        let all = self.all();
+        if !all.iter().any(|turn| !turn.is_taken && turn.next_ms <= since_ms) {
+            let pause = Duration::from_millis(pause_ms);
+            // Woken for nothing it takes a turn or waits again.
+            drop(self.called.wait_timeout(all, pause));
+        }
+    }
+
     fn give_back(&self, (at, was_due): (usize, bool), begun_ms: u64, pace: Pace) {
-        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.all();
         let turn = &mut all[at];
         if was_due {
             turn.look_ms = begun_ms + self.interval_ms.max(1);
@@ -141,13 +181,7 @@ mod tests {
 
     fn turns(look_ms: &[u64]) -> Turns {
         let turn = |look_ms: &u64| Turn { look_ms: *look_ms, next_ms: *look_ms, is_taken: false };
-        let all = Mutex::new(look_ms.iter().map(turn).collect());
-        Turns {
-            all,
-            interval_ms: 1_000,
-            is_over: AtomicBool::new(false),
-            last: AtomicUsize::new(0),
-        }
+        Turns::of(look_ms.iter().map(turn).collect(), 1_000)
     }
 
     #[test]
@@ -162,6 +196,25 @@ mod tests {
         assert_eq!(take(BEGUN_MS), Taken::Wait(BEGUN_MS + 126));
         assert_eq!(take(BEGUN_MS + 1), Taken::Turn(3, true));
         assert_eq!(take(BEGUN_MS + 1), Taken::Wait(BEGUN_MS + 1_000));
+    }
+
+    #[test]
+    fn one_that_is_called_is_looked_at_at_once() {
+        let turns = turns(&[BEGUN_MS + 100, BEGUN_MS + 100]);
+        assert_eq!(turns.take(BEGUN_MS - 100, 0), Taken::Wait(BEGUN_MS + 100));
+        turns.call(1);
+        // Called before it waits, it does not.
+        turns.pause(BEGUN_MS - 100, 3_600_000);
+        assert_eq!(turns.take(BEGUN_MS - 100, 1), Taken::Turn(1, false));
+        // Somebody looks at it already.
+        turns.call(1);
+        assert_eq!(turns.take(BEGUN_MS - 100, 0), Taken::Wait(BEGUN_MS + 100));
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| turns.pause(BEGUN_MS - 100, 3_600_000));
+            turns.call(0);
+            waiting.join().unwrap();
+        });
+        assert_eq!(turns.take(BEGUN_MS - 100, 0), Taken::Turn(0, false));
     }
 
     #[test]
