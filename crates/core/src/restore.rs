@@ -13,6 +13,7 @@ mod swap;
 mod files;
 mod undo;
 mod set_aside;
+mod release;
 
 use std::path::PathBuf;
 
@@ -20,18 +21,16 @@ use crate::env::Env;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::manifest::{CheckLevel, CheckOutcome};
-use crate::service::{Service, Stopped};
-use crate::source::{CheckReport, Engine};
+use crate::source::CheckReport;
 use crate::verify::row_differences;
+
+use self::release::release;
 
 pub use mapping::Mapping;
 pub use plan::{RestorePlan, plan};
 pub use request::{FilesChoice, FilesPlace, Origin, Replay, RestoreRequest};
 pub use set_aside::set_aside;
 pub use undo::{UndoPlan, UndoRequest, undo, undo_plan};
-
-/// How long after its service was stopped a process may still have the database open.
-const RELEASE_TIMEOUT_MS: u64 = 10_000;
 
 /// What a restore did.
 #[derive(Debug)]
@@ -72,7 +71,8 @@ pub fn apply(
         outcome.check = check(env, request, &staged)?;
         env.crash.pass("restore.verified")?;
         outcome.warnings.extend(staged.give(plan.ownership)?);
-        stopped = release(env, request.engine, request.service, plan)?;
+        let service = request.service.filter(|_| plan.in_place);
+        stopped = release(env, request.engine, service, place)?;
         let side_files = request.engine.side_files(place);
         outcome.kept_aside = swap::swap(env, staged, place, &side_files, &plan.aside)?;
         outcome.place = Some(place.clone());
@@ -85,31 +85,6 @@ pub fn apply(
     }
     outcome.elapsed_ms = env.elapsed_ms(begun_ms);
     Ok(outcome)
-}
-
-/// Makes sure that nobody has the place open: stops the service where one is configured.
-fn release<'a>(
-    env: &'a Env,
-    engine: &dyn Engine,
-    service: Option<&'a Service>,
-    plan: &RestorePlan,
-) -> Result<Option<Stopped<'a>>> {
-    let Some(place) = &plan.place else { return Ok(None) };
-    let stopped = match service.filter(|_| plan.in_place) {
-        Some(service) => Some(service.stop(env)?),
-        None => None,
-    };
-    let begun_ms = env.clock.monotonic_ms();
-    loop {
-        let holders = engine.holders(place)?;
-        if holders.is_empty() {
-            return Ok(stopped);
-        }
-        if stopped.is_none() || env.elapsed_ms(begun_ms) > RELEASE_TIMEOUT_MS {
-            return Err(plan::held(place, &holders));
-        }
-        env.clock.sleep_ms(20);
-    }
 }
 
 /// Checks what was staged. Damage is an error, unless no check was asked for.

@@ -15,6 +15,7 @@ use crate::source::Holder;
 
 use super::aside::{Aside, aside_names};
 use super::mapping::Mapping;
+use super::release::check_free;
 use super::request::{FilesChoice, FilesPlace, Origin, RestoreRequest};
 
 /// What a restore would do; `--dry-run` prints it, and the question before it shows it.
@@ -68,7 +69,7 @@ pub fn plan(env: &Env, request: &RestoreRequest<'_>) -> Result<RestorePlan> {
     }
     let only_files = manifest.is_some_and(|manifest| manifest.source.kind == files::KIND);
     if !only_files && request.files != FilesChoice::Only {
-        plan_database(request, &mut plan)?;
+        plan_database(env, request, &mut plan)?;
     }
     if only_files || request.files != FilesChoice::No {
         plan_files(request, &mut plan)?;
@@ -101,7 +102,7 @@ fn warn_of(env: &Env, request: &RestoreRequest<'_>, manifest: &Manifest, plan: &
     ));
 }
 
-fn plan_database(request: &RestoreRequest<'_>, plan: &mut RestorePlan) -> Result<()> {
+fn plan_database(env: &Env, request: &RestoreRequest<'_>, plan: &mut RestorePlan) -> Result<()> {
     let artifact = request.origin.manifest().and_then(|manifest| manifest.artifacts.first());
     if let (None, Some(instead)) = (&request.to, request.engine.instead_of_in_place()) {
         let message = format!("{} cannot be restored in place", request.origin.name());
@@ -126,9 +127,9 @@ fn plan_database(request: &RestoreRequest<'_>, plan: &mut RestorePlan) -> Result
     let sides = request.engine.side_files(&place);
     plan.kept_aside = aside_names(&place, &sides, &plan.aside);
     plan.in_place = request.to.is_none() || !plan.kept_aside.is_empty();
-    plan.holders = request.engine.holders(&place)?;
-    if !plan.holders.is_empty() && request.service.is_none() {
-        return Err(held(&place, &plan.holders));
+    match request.service {
+        Some(_) => plan.holders = request.engine.holders(&place)?,
+        None => check_free(env, request.engine, &place)?,
     }
     plan.plain_bytes = artifact.map(|artifact| artifact.plain_bytes);
     plan.ownership = ownership(&place, artifact, request.mapping);
@@ -233,18 +234,4 @@ fn plan_steps(request: &RestoreRequest<'_>, plan: &mut RestorePlan) {
         steps.push(format!("start {}", service.name));
     }
     plan.steps.extend(steps);
-}
-
-/// The error that says who has the database open.
-pub(super) fn held(place: &Path, holders: &[Holder]) -> Error {
-    let list: Vec<String> =
-        holders.iter().map(|holder| format!("{} ({})", holder.name, holder.pid)).collect();
-    Error::new(
-        Kind::Refused,
-        format!("{} is open in another process: {}", place.display(), list.join(", ")),
-    )
-    .hint(
-        "stop that process, or configure `service` for the source so that it is stopped and \
-         started; or restore elsewhere with --to",
-    )
 }

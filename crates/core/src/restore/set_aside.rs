@@ -11,7 +11,7 @@ use crate::error::{Error, Kind, Result};
 use crate::moment::compact;
 
 use super::aside::Aside;
-use super::plan::held;
+use super::release::release;
 use super::swap::{failed, keep_aside, remove, sync_folder_of};
 use super::undo::UndoRequest;
 
@@ -27,14 +27,7 @@ pub fn set_aside(env: &Env, request: &UndoRequest<'_>) -> Result<Vec<PathBuf>> {
         let message = format!("nothing is at {} that could go aside", place.display());
         return Err(Error::new(Kind::SourceUnavailable, message));
     }
-    let stopped = match request.service {
-        Some(service) => Some(service.stop(env)?),
-        None => None,
-    };
-    let holders = request.engine.holders(&place)?;
-    if !holders.is_empty() {
-        return Err(held(&place, &holders));
-    }
+    let stopped = release(env, request.engine, request.service, &place)?;
     let aside = Aside { label: "before_restore", time: compact(env.clock.now()) };
     let kept = keep_aside(&place, &side_files, &aside)?;
     sync_folder_of(&place)?;

@@ -13,7 +13,7 @@ use crate::service::Service;
 use crate::source::Engine;
 
 use super::aside::Aside;
-use super::plan::held;
+use super::release::{check_free, release};
 use super::swap::{failed, keep_aside, link, remove, sync_folder_of};
 
 /// What is to be undone.
@@ -57,9 +57,8 @@ pub fn undo_plan(env: &Env, request: &UndoRequest<'_>) -> Result<UndoPlan> {
             moves.push((from, to));
         }
     }
-    let holders = request.engine.holders(&place)?;
-    if !holders.is_empty() && request.service.is_none() {
-        return Err(held(&place, &holders));
+    if request.service.is_none() {
+        check_free(env, request.engine, &place)?;
     }
     let time = compact(env.clock.now());
     let mut steps = Vec::new();
@@ -109,14 +108,7 @@ fn kept_key(text: &str) -> Option<(String, u32)> {
 /// Carries out an undo. Gives back the names under which the present files are kept.
 pub fn undo(env: &Env, request: &UndoRequest<'_>, plan: &UndoPlan) -> Result<Vec<PathBuf>> {
     let place = &plan.place;
-    let stopped = match request.service {
-        Some(service) => Some(service.stop(env)?),
-        None => None,
-    };
-    let holders = request.engine.holders(place)?;
-    if !holders.is_empty() {
-        return Err(held(place, &holders));
-    }
+    let stopped = release(env, request.engine, request.service, place)?;
     let side_files = request.engine.side_files(place);
     let aside = Aside { label: "before_undo", time: plan.time.clone() };
     let kept = keep_aside(place, &side_files, &aside)?;

@@ -176,7 +176,7 @@ impl Agent {
 }
 
 /// The log of the newest backup.
-fn log(world: &World, source: &str) -> Value {
+pub(crate) fn log(world: &World, source: &str) -> Value {
     let listed = world.repo(&["list", source, "--json"]);
     if listed.code != 0 {
         return Value::Null;

@@ -8,7 +8,7 @@ use std::process::Command;
 use rusqlite::Connection;
 use serde_json::Value;
 
-use crate::follow::{Agent, wait_for};
+use crate::follow::{Agent, log, wait_for};
 use crate::support::World;
 
 /// How many things of the kernel's that process listens to.
@@ -70,5 +70,33 @@ fn what_is_written_after_a_rest_is_stored() {
     wait_for("what took its place", || rows(&world, "rollback") == Some(4));
     let listed = world.repo(&["list", "wal", "--json"]).expect(0).json();
     assert_ne!(listed.as_array().unwrap().last().unwrap()["log"], Value::Null);
+    agent.terminate();
+}
+
+/// Whether that process has that file open.
+fn has_open(process: u32, path: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(format!("/proc/{process}/fd")) else { return false };
+    entries.flatten().any(|entry| fs::read_link(entry.path()).is_ok_and(|open| open == path))
+}
+
+#[test]
+fn a_restore_waits_for_the_follower_to_let_the_database_go_and_for_nobody_else() {
+    let world = World::new();
+    let database = world.path("data/wal.db");
+    let connection = Connection::open(&database).unwrap();
+    connection.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t(x)").unwrap();
+    // A state of it is held as long as somebody writes, and for some looks after.
+    let agent = Agent::start(&world, &["wal.db", "--pin-from", "0"]);
+    wait_for("a backup", || log(&world, "wal") != Value::Null);
+    connection.execute("INSERT INTO t VALUES(1)", []).unwrap();
+    wait_for("a state that is held", || has_open(agent.id(), &database));
+    let back = ["restore", "wal", "--to", "wal.db", "--yes"];
+    let refused = world.repo(&back).expect(23);
+    assert!(refused.err.contains(&format!("({})", std::process::id())), "{}", refused.err);
+    connection.execute("INSERT INTO t VALUES(2)", []).unwrap();
+    wait_for("a state that is held", || has_open(agent.id(), &database));
+    connection.close().unwrap();
+    world.repo(&back).expect(0);
+    assert!(count(&database) <= 2);
     agent.terminate();
 }

@@ -146,7 +146,10 @@ fn a_restore_needs_the_typed_name() {
     ann.post("/restore/begin", &[&own[..], &[("name", "app")]].concat());
     wait_for("the rows", || {
         let state = world.run(&["agent", "status", "--json"]).expect(0).json();
-        state["runs"][0]["ended"]["outcome"] == "done"
+        let ended = state["runs"][0]["ended"]["outcome"].as_str();
+        let said = || ann.get("/runs").body;
+        assert!(ended.is_none_or(|ended| ended == "done"), "{state}\n{}", said());
+        ended.is_some()
     });
     assert_eq!(content(&database), before);
     let run = ann.get("/runs").value("href=\"/runs/restore-");
