@@ -35,32 +35,13 @@ pub fn copied_program(from: &Path, to: &Path) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
-
     use super::*;
+    use crate::forks::while_children_start;
 
     #[test]
     fn what_was_written_runs_while_children_are_started_beside() {
         let folder = tempfile::tempdir().unwrap();
-        let is_over = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            for _ in 0..2 {
-                scope.spawn(|| {
-                    while !is_over.load(Ordering::Relaxed) {
-                        // With a hook it is a real fork, which takes its time.
-                        let mut child = Command::new("true");
-                        use std::os::unix::process::CommandExt as _;
-                        // SAFETY: it waits, and touches nothing.
-                        unsafe {
-                            child.pre_exec(|| {
-                                std::thread::yield_now();
-                                Ok(())
-                            })
-                        };
-                        child.status().unwrap();
-                    }
-                });
-            }
+        while_children_start(|| {
             for number in 0..40 {
                 let (script, copy) = (folder.path().join("script"), folder.path().join("copy"));
                 executable(&script, &format!("#!/bin/sh\nexit {number}\n"));
@@ -68,7 +49,6 @@ mod tests {
                 copied_program(Path::new("/bin/true"), &copy);
                 assert!(Command::new(&copy).status().unwrap().success());
             }
-            is_over.store(true, Ordering::Relaxed);
         });
     }
 }

@@ -8,6 +8,8 @@
 )]
 
 mod executable;
+#[cfg(test)]
+mod forks;
 mod place;
 mod port;
 #[cfg(feature = "postgres")]

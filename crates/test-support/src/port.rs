@@ -3,9 +3,12 @@
 //! A port that the kernel chose and that was given back may be taken before the server has it: by a
 //! test beside, or by any connection, whose own end gets a port of the same range. So ports are
 //! taken from outside that range, and each is locked for as long as this process lives.
+//!
+//! Whether somebody has one is asked by a connection, not by listening at it: what listened here for
+//! a moment is held longer by a child that a test beside starts just then, and its server refused.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpStream};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -34,7 +37,7 @@ pub fn free_port() -> u16 {
         }
         let lock = File::create(folder.join(port.to_string())).unwrap();
         let port = u16::try_from(port).unwrap();
-        if lock.try_lock().is_ok() && TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        if lock.try_lock().is_ok() && TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
             // Until the process ends.
             std::mem::forget(lock);
             return port;
@@ -57,16 +60,22 @@ fn of_connections() -> Range<u32> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::net::TcpListener;
 
     use super::*;
+    use crate::forks::while_children_start;
 
     #[test]
     fn no_port_is_given_twice_and_a_server_gets_it() {
-        let ports: BTreeSet<u16> = (0..50).map(|_| free_port()).collect();
+        let mut ports = BTreeSet::new();
+        while_children_start(|| {
+            for _ in 0..50 {
+                let port = free_port();
+                assert!(!of_connections().contains(&u32::from(port)));
+                drop(TcpListener::bind(("127.0.0.1", port)).unwrap());
+                ports.insert(port);
+            }
+        });
         assert_eq!(ports.len(), 50);
-        for port in ports {
-            assert!(!of_connections().contains(&u32::from(port)));
-            drop(TcpListener::bind(("127.0.0.1", port)).unwrap());
-        }
     }
 }
