@@ -23,6 +23,7 @@ mod journal;
 mod lock;
 mod offline;
 mod pinned;
+mod scanner;
 pub(crate) mod wal;
 
 use std::fs::File;

@@ -100,14 +100,17 @@ fn index_cell_bytes(cell: &[u8]) -> usize {
 }
 
 fn hash_of(bytes: &[u8]) -> u64 {
-    let (words, rest) = bytes.as_chunks::<8>();
-    let mut last = [0; 8];
-    last[..rest.len()].copy_from_slice(rest);
     let mix =
         |hash: u64, word: u64| (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
-    let hash =
-        words.iter().fold(bytes.len() as u64, |hash, word| mix(hash, u64::from_le_bytes(*word)));
-    mix(hash, u64::from_le_bytes(last)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    let hash = match bytes.last_chunk::<8>() {
+        // The last word is read whole, with some of what came before it, where it is cut.
+        Some(last) => {
+            let words = bytes.as_chunks::<8>().0.iter().chain([last]);
+            words.fold(bytes.len() as u64, |hash, word| mix(hash, u64::from_le_bytes(*word)))
+        }
+        None => bytes.iter().fold(bytes.len() as u64, |hash, byte| mix(hash, u64::from(*byte))),
+    };
+    hash.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::cells::{Cells, count};
 use super::delta::{Changed, Coder, Decoder, Encoded};
 
 /// Pages whose prefixes are put together at once.
-const TOGETHER: usize = 32;
+const TOGETHER: usize = 128;
 
 /// What is noted of the pages of a file.
 #[derive(Default)]

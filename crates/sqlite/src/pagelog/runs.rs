@@ -97,11 +97,14 @@ fn same(one: &[u8], other: &[u8]) -> usize {
 
 /// By how much further what comes now stood before, if by little.
 fn shift_at(before: &[u8], page: &[u8], at: usize, shift: isize) -> Option<isize> {
-    let wanted = &page[..page.len().min(SAME_BYTES)];
     let shifts = [shift, 0, shift - ENTRY_BYTES, shift + ENTRY_BYTES];
-    let is_it =
-        |&shift: &isize| from(before, at, shift).is_some_and(|before| before.starts_with(wanted));
-    shifts.into_iter().find(is_it)
+    let wanted = page.first_chunk::<SAME_BYTES>();
+    shifts.into_iter().find(|&shift| match (from(before, at, shift), wanted) {
+        (None, _) => false,
+        // It is asked at each byte: a word is compared at once.
+        (Some(before), Some(wanted)) => before.first_chunk() == Some(wanted),
+        (Some(before), None) => before.starts_with(page),
+    })
 }
 
 /// Adds a number, seven bits a byte, the lowest first.

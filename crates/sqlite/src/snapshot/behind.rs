@@ -10,8 +10,6 @@
 //! - By the frames of the log before that are still in the file, and an end behind them where
 //!   nothing of that log can have stood.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -19,12 +17,11 @@ use std::os::unix::fs::FileExt;
 use lifeboat_core::Result;
 
 use super::frames::{Keep, PageMap};
-use super::wal::{
-    self, FRAME_HEADER_BYTES, Place, Scanner, WalHeader, be_word, frame_offset, unreadable,
-};
+use super::scanner::{Copies, Scanner};
+use super::wal::{self, FRAME_HEADER_BYTES, Place, WalHeader, be_word, frame_offset, unreadable};
 use crate::ffi::Mark;
 
-/// Pages are copied while they are scanned if they take no more than that, in bytes.
+/// Frames are kept as they were scanned if they take no more than that, in bytes.
 const COPIED_BYTES_MAX: usize = 4 << 20;
 /// Frames that are read at once where it is not known how many there are.
 const TAIL_FRAMES: u32 = 32;
@@ -39,20 +36,13 @@ pub(crate) struct Between {
     pub(crate) commits: u64,
     /// The fewest pages that the database had after one of them.
     pub(crate) page_count_min: u32,
-    /// The pages, copied as the chain of checksums proved them; of few enough.
+    /// The frames as the chain of checksums proved them; of few enough.
     copies: Option<Copies>,
     /// Where frames of a log that was begun anew are among them: from there on new ones may be
     /// written over them.
     overwritten_from: Option<(WalHeader, Place)>,
     /// Whether all of them are behind that place, so that a log begun anew takes none at first.
     outlasts: bool,
-}
-
-/// Pages that were copied, one behind the other, and where each of them is.
-#[derive(Default)]
-struct Copies {
-    bytes: Vec<u8>,
-    places: BTreeMap<u32, usize>,
 }
 
 /// Reads the frames behind a place, up to a mark. `None` where the chain of checksums does not lead
@@ -64,12 +54,11 @@ pub(crate) fn between(
     mark: &Mark,
 ) -> Result<Option<Between>> {
     let frames = mark.frame_max.saturating_sub(from.frame);
-    let mut scanner = Scanner::from(file, header, from, frames);
+    let mut scanner = Scanner::from(file, header, from, frames).keeping(COPIED_BYTES_MAX);
     let mut found = Between::none();
     while scanner.place.frame < mark.frame_max {
         let Some(frame) = scanner.next()? else { return Ok(None) };
         found.frames.push(frame.page, scanner.place.frame);
-        found.copy(frame.page, scanner.content());
         found.frame_count += 1;
         if frame.commit_pages != 0 {
             found.commits += 1;
@@ -78,6 +67,7 @@ pub(crate) fn between(
     }
     found.frames.settle();
     let whole = scanner.place == Place { frame: mark.frame_max, checksum: mark.checksum };
+    found.copies = scanner.into_copies();
     Ok(whole.then_some(found))
 }
 
@@ -116,23 +106,24 @@ pub(crate) fn tail(
     if !after.is_next_of(before) || !is_intact(file, before, from)? {
         return Ok(None);
     }
-    let mut scanner = Scanner::from(file, before, from, TAIL_FRAMES);
+    let mut scanner = Scanner::from(file, before, from, TAIL_FRAMES).keeping(COPIED_BYTES_MAX);
     let mut found = Between { overwritten_from: Some((*before, from)), ..Between::none() };
     let mut uncommitted = Vec::new();
     while let Some(frame) = scanner.next()? {
-        uncommitted.push((frame.page, scanner.place.frame, scanner.content().to_vec()));
+        uncommitted.push((frame.page, scanner.place.frame));
         if frame.commit_pages != 0 {
             found.frame_count += uncommitted.len() as u64;
-            for (page, frame, content) in uncommitted.drain(..) {
+            for (page, frame) in uncommitted.drain(..) {
                 found.frames.push(page, frame);
-                found.copy(page, &content);
             }
             found.commits += 1;
             found.page_count_min = found.page_count_min.min(frame.commit_pages);
         }
     }
     found.frames.settle();
-    Ok(is_end(file, before, scanner.place.frame)?.then_some(found))
+    let last = scanner.place.frame;
+    found.copies = scanner.into_copies();
+    Ok(is_end(file, before, last)?.then_some(found))
 }
 
 /// Whether nothing of that log can have stood behind a frame: what stands there is older, or
@@ -175,32 +166,15 @@ impl Between {
             frame_count: 0,
             commits: 0,
             page_count_min: u32::MAX,
-            copies: Some(Copies::default()),
+            copies: None,
             overwritten_from: None,
             outlasts: false,
         }
     }
 
-    fn copy(&mut self, page: u32, content: &[u8]) {
-        let Some(Copies { bytes, places }) = &mut self.copies else { return };
-        match places.entry(page) {
-            Entry::Occupied(place) => {
-                bytes[*place.get()..][..content.len()].copy_from_slice(content);
-            }
-            Entry::Vacant(place) => {
-                place.insert(bytes.len());
-                bytes.extend_from_slice(content);
-            }
-        }
-        if bytes.len() > COPIED_BYTES_MAX {
-            self.copies = None;
-        }
-    }
-
     /// What a page of so many bytes became, if it was copied.
     pub(crate) fn copied(&self, page: u32, page_bytes: usize) -> Option<&[u8]> {
-        let Copies { bytes, places } = self.copies.as_ref()?;
-        bytes.get(*places.get(&page)?..)?.get(..page_bytes)
+        self.copies.as_ref()?.page(self.frames.position(page)?, page_bytes)
     }
 
     /// The pages that may have changed, each with its frame: those of new frames, and those by
@@ -267,18 +241,12 @@ impl Between {
         }
         later.frames.entries().iter().for_each(|&(page, frame)| frames.push(page, frame));
         frames.settle();
-        let copies = self.copies.zip(later.copies).map(|(mut copies, later)| {
-            let start = copies.bytes.len();
-            copies.bytes.extend(later.bytes);
-            copies.places.extend(later.places.iter().map(|(page, place)| (*page, start + place)));
-            copies
-        });
         Between {
             frames,
             frame_count: self.frame_count + later.frame_count,
             commits: self.commits + later.commits,
             page_count_min: self.page_count_min.min(later.page_count_min),
-            copies,
+            copies: self.copies.zip(later.copies).map(|(copies, later)| copies.and(later)),
             ..self
         }
     }

@@ -14,20 +14,19 @@ use std::path::Path;
 use lifeboat_core::{Error, Kind, Result};
 
 use super::frames::{Keep, PageMap};
+use super::scanner::Scanner;
 use crate::ffi::Mark;
 
 /// Bytes of the header of a `-wal`.
 pub(crate) const WAL_HEADER_BYTES: usize = 32;
 /// Bytes before the page in each frame.
 pub(crate) const FRAME_HEADER_BYTES: usize = 24;
-/// How much of a `-wal` is read at once.
-const SCAN_BYTES: usize = 1 << 20;
 
 /// The header of a `-wal`, and what its checksums are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WalHeader {
     raw: [u8; WAL_HEADER_BYTES],
-    big_endian: bool,
+    pub(super) big_endian: bool,
     pub(crate) page_size: u32,
 }
 
@@ -329,68 +328,6 @@ fn unchecked_frames(file: &File, header: &WalHeader, frame_max: u32) -> Result<P
     Ok(frames)
 }
 
-pub(super) struct Frame {
-    pub(super) page: u32,
-    pub(super) commit_pages: u32,
-}
-
-/// Goes through the frames of a log as long as their chain of checksums holds.
-pub(super) struct Scanner<'a> {
-    file: &'a File,
-    header: &'a WalHeader,
-    /// The last frame that was good, and the cumulative checksum after it.
-    pub(super) place: Place,
-    buffer: Vec<u8>,
-    filled: usize,
-    consumed: usize,
-}
-
-impl<'a> Scanner<'a> {
-    fn new(file: &'a File, header: &'a WalHeader) -> Self {
-        Scanner::from(file, header, header.start(), u32::MAX)
-    }
-
-    /// From a place on, where about so many frames are wanted.
-    pub(super) fn from(file: &'a File, header: &'a WalHeader, place: Place, frames: u32) -> Self {
-        let frame_bytes = FRAME_HEADER_BYTES + header.page_size as usize;
-        let frames = (SCAN_BYTES / frame_bytes).min(frames as usize).max(1);
-        let buffer = vec![0; frames * frame_bytes];
-        Scanner { file, header, place, buffer, filled: 0, consumed: 0 }
-    }
-
-    /// The page of the frame that was found last.
-    pub(super) fn content(&self) -> &[u8] {
-        &self.buffer[self.consumed - self.header.page_size as usize..self.consumed]
-    }
-
-    pub(super) fn next(&mut self) -> Result<Option<Frame>> {
-        let frame_bytes = FRAME_HEADER_BYTES + self.header.page_size as usize;
-        if self.consumed == self.filled {
-            let offset = frame_offset(self.header.page_size, self.place.frame + 1);
-            let read = read_up_to(self.file, &mut self.buffer, offset).map_err(unreadable)?;
-            self.filled = read / frame_bytes * frame_bytes;
-            self.consumed = 0;
-            if self.filled == 0 {
-                return Ok(None);
-            }
-        }
-        let raw = &self.buffer[self.consumed..self.consumed + frame_bytes];
-        let page = be_word(raw, 0);
-        if page == 0 || &raw[8..16] != self.header.salts() {
-            return Ok(None);
-        }
-        let sum = checksum(self.header.big_endian, self.place.checksum, &raw[..8]);
-        let sum = checksum(self.header.big_endian, sum, &raw[FRAME_HEADER_BYTES..]);
-        if sum != (be_word(raw, 16), be_word(raw, 20)) {
-            return Ok(None);
-        }
-        let commit_pages = be_word(raw, 4);
-        self.place = Place { frame: self.place.frame + 1, checksum: sum };
-        self.consumed += frame_bytes;
-        Ok(Some(Frame { page, commit_pages }))
-    }
-}
-
 pub(super) fn frame_offset(page_size: u32, frame: u32) -> u64 {
     let frame_bytes = FRAME_HEADER_BYTES as u64 + u64::from(page_size);
     WAL_HEADER_BYTES as u64 + u64::from(frame - 1) * frame_bytes
@@ -428,7 +365,7 @@ pub(super) fn be_word(bytes: &[u8], at: usize) -> u32 {
 }
 
 /// The checksum of the WAL format, over a multiple of eight bytes.
-fn checksum(big_endian: bool, sum: (u32, u32), bytes: &[u8]) -> (u32, u32) {
+pub(super) fn checksum(big_endian: bool, sum: (u32, u32), bytes: &[u8]) -> (u32, u32) {
     let (mut first, mut second) = sum;
     let (pairs, _) = bytes.as_chunks::<8>();
     for &[a, b, c, d, e, f, g, h] in pairs {
