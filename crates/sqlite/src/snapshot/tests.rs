@@ -265,6 +265,7 @@ fn what_a_wal_held_before_it_was_begun_anew_is_found_as_long_as_it_is_there() {
         let mut content = vec![0; 4096];
         assert!(wal::read_frame(&file, frame, &mut content).unwrap());
         assert!(database[(page as usize - 1) * 4096..][..4096] == content, "page {page}");
+        assert!(tail.copied(page, 4096) == Some(&content[..]), "page {page} as it was scanned");
     }
     assert!(tail.is_intact(&file).unwrap());
     let (now, at) = (header(), end_of(&file, &header()));
@@ -279,6 +280,7 @@ fn what_a_wal_held_before_it_was_begun_anew_is_found_as_long_as_it_is_there() {
         let mut content = vec![0; 4096];
         assert!(wal::read_frame(&file, frame, &mut content).unwrap());
         assert!(image[(page as usize - 1) * 4096..][..4096] == content, "page {page} now");
+        assert!(both.copied(page, 4096) == Some(&content[..]), "page {page} as it was scanned");
     }
     // New frames come over it.
     while end_of(&file, &header()).frame < known.frame {
