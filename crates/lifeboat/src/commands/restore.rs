@@ -39,7 +39,9 @@ use crate::web::secret::hidden;
 ///
 /// Without --to, a database goes back to where it was. It is staged beside that place, checked and
 /// synced before anything there is touched; what was there is kept beside it under the name
-/// NAME.before_restore.TIME, and `lifeboat undo` goes back to it.
+/// NAME.before_restore.TIME, and `lifeboat undo` goes back to it. As long as others have it open it
+/// is refused, and they are named; `lifeboat run`, which follows it, lets go by itself, and is
+/// waited for, ten seconds at most.
 ///
 /// Where a log follows a backup (`lifeboat backup --incremental`), it is laid over it up to the
 /// moment that is asked for, or up to its end, and the digest of all pages is compared before

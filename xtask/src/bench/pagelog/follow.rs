@@ -180,11 +180,7 @@ fn load(
     pid: Option<u32>,
     (rate, messages): (u32, u32),
 ) -> Result<Load> {
-    let (options, times) = (&bench.options, place.join("times"));
-    let seconds = match pid {
-        Some(_) => options.seconds,
-        None => options.alone_seconds,
-    };
+    let times = place.join("times");
     watch.take();
     let cpu_before = pid.map_or(0.0, cpu_s);
     pid.inspect(|&pid| forget_memory(pid));
@@ -194,7 +190,8 @@ fn load(
     for (name, number) in [("--rate", rate.into()), ("--messages", messages.into())] {
         writer.args([name, &u64::to_string(&number)]);
     }
-    output(writer.args(["--seconds", &seconds.to_string()]))?;
+    // As long as alone: what a disk does now and then is in the longest of both.
+    output(writer.args(["--seconds", &bench.options.seconds.to_string()]))?;
     let seconds = began.elapsed().as_secs_f64();
     let commits = commits(&times)?;
     // Its checkpoint is a part of a commit, and comes when others see it.

@@ -28,8 +28,6 @@ use crate::root;
 struct Options {
     size_mb: u64,
     seconds: u64,
-    /// The writer alone is measured for so long.
-    alone_seconds: u64,
     /// Messages that are added before each increment.
     rows: [u64; 2],
     with_increments: bool,
@@ -42,19 +40,13 @@ impl Options {
     const WHOLE: Options = Options {
         size_mb: 1000,
         seconds: 60,
-        alone_seconds: 30,
         rows: [1_000, 100_000],
         with_increments: true,
         with_loads: true,
         only_rate: None,
     };
-    const SHORT: Options = Options {
-        size_mb: 60,
-        seconds: 10,
-        alone_seconds: 10,
-        rows: [1_000, 10_000],
-        ..Self::WHOLE
-    };
+    const SHORT: Options =
+        Options { size_mb: 60, seconds: 10, rows: [1_000, 10_000], ..Self::WHOLE };
 }
 
 /// Transactions a second; 0 is as many as the writer can.
@@ -130,7 +122,6 @@ fn parse(arguments: &[&str]) -> Result<Options> {
             }
         }
     }
-    options.alone_seconds = options.alone_seconds.min(options.seconds);
     if options.size_mb == 0 || options.seconds == 0 {
         bail!("--size-mb and --seconds must be at least 1");
     }
@@ -203,7 +194,7 @@ mod tests {
     #[test]
     fn options_are_read_and_wrong_ones_refused() {
         let options = parse(&["--short", "--seconds", "3"]).unwrap();
-        assert_eq!((options.size_mb, options.seconds, options.alone_seconds), (60, 3, 3));
+        assert_eq!((options.size_mb, options.seconds), (60, 3));
         for wrong in [&["--seconds"][..], &["--seconds", "0"], &["--what", "1"], &["--rate", "7"]] {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }

@@ -27,8 +27,8 @@ pub(super) fn page(options: &Options, followed: &[Followed], ways: Option<&[Way]
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut page = format!(
         "`cargo xtask bench pagelog`: a database of {} MB with a random unique index, {threads} \
-         cores, {} s for each load ({} s for the writer alone).\n",
-        options.size_mb, options.seconds, options.alone_seconds
+         cores, {} s for each load.\n",
+        options.size_mb, options.seconds
     );
     if !followed.is_empty() {
         page.push_str(&begins(followed));
@@ -68,7 +68,7 @@ fn loads(followed: &[Followed]) -> String {
          was made of several of them besides; lag: age of a commit when the first file with it was \
          seen; delay: how long a commit took.\n\n\
          | transactions | | commits | shipped MB (files) | merged MB | backups MB | CPU s | peak \
-         memory MB | lag median / worst s | delay median / 99 % / worst ms | -wal MB |\n\
+         memory MB | lag median / worst s | delay median / 99 % / 99.9 % / worst ms | -wal MB |\n\
          |---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
     );
     for rate in RATES {
@@ -97,12 +97,13 @@ fn load_line(who: Who, load: &Load) -> String {
         ),
     };
     format!(
-        "| {} | {} | {} {follower}| {:.2} / {:.2} / {:.1} | {:.1} |\n",
+        "| {} | {} | {} {follower}| {:.2} / {:.2} / {:.1} / {:.1} | {:.1} |\n",
         shown(load.rate),
         who.name(),
         load.delays_us.len(),
         delay(0.5),
         delay(0.99),
+        delay(0.999),
         delay(1.0),
         load.wal_bytes_max as f64 / 1e6,
     )
