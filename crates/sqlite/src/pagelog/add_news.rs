@@ -61,7 +61,7 @@ impl Follower {
             for &(page, frame) in pages {
                 let copied = news.between.copied(page, page_bytes);
                 has_read_frames |= copied.is_none() && frame > 0;
-                let versions = Versions { file: &news.file, frames: &frames, database };
+                let versions = Versions::before_news((&frames, true), &news, database);
                 match self.changed(&versions, (page, frame), copied)? {
                     Some(Ok(changed)) => batch.push(changed),
                     Some(Err(Gone)) => is_whole = false,

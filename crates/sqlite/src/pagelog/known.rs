@@ -94,10 +94,28 @@ impl KnownFrames {
 
 /// Where earlier versions of pages are.
 pub(super) struct Versions<'a> {
-    pub(super) file: &'a fs::File,
-    /// The last frame of each page before the new ones.
-    pub(super) frames: &'a KnownFrames,
-    pub(super) database: &'a HeldFile,
+    file: &'a fs::File,
+    /// The last frame of each page before the new ones, in the log that has those.
+    newest: Option<&'a PageMap>,
+    /// The same of the log before, whose frames up to that one were written over.
+    older: &'a PageMap,
+    written_over: u32,
+    database: &'a HeldFile,
+}
+
+impl<'a> Versions<'a> {
+    /// Those before news. `is_same` where the frames are of the log that these are in.
+    pub(super) fn before_news(
+        (frames, is_same): (&'a KnownFrames, bool),
+        news: &'a News,
+        database: &'a HeldFile,
+    ) -> Self {
+        let (newest, older) = match is_same {
+            true => (Some(&frames.newest), &frames.older),
+            false => (None, &frames.newest),
+        };
+        Versions { file: &news.file, newest, older, written_over: news.mark.frame_max, database }
+    }
 }
 
 impl Versions<'_> {
@@ -119,8 +137,9 @@ impl Versions<'_> {
         old: &mut [u8],
         is_right: impl Fn(&[u8]) -> bool,
     ) -> Result<bool> {
-        let KnownFrames { newest, older } = self.frames;
-        for frame in [newest.position(page), older.position(page)].into_iter().flatten() {
+        let newest = self.newest.and_then(|newest| newest.position(page));
+        let older = self.older.position(page).filter(|frame| *frame > self.written_over);
+        for frame in [newest, older].into_iter().flatten() {
             if wal::read_frame(self.file, frame, old)? && is_right(old) {
                 return Ok(true);
             }

@@ -336,7 +336,7 @@ impl Follower {
         let positions = if is_same { newest } else { &none };
         let wanted = news.between.wanted(page_count, rush.collected.page_count, positions);
         let Some(database) = &self.database else { return Ok(false) };
-        let versions = Versions { file: &news.file, frames: &known.frames, database };
+        let versions = Versions::before_news((&known.frames, is_same), &news, database);
         let page_bytes = news.header.page_size as usize;
         let pool = rush.collected.pool();
         let mut stage = rush.collected.stage();

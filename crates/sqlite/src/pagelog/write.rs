@@ -18,6 +18,9 @@ use super::layout::{Digest, Footer, HEAD_BYTES, Index, head};
 use super::names::Span;
 use super::read::{LogObject, digest_of, hash_all};
 
+/// What is written at once of pages, in bytes: one by one they would be a call of the system each,
+/// and too little at a time for BLAKE3 to be fast.
+const WRITE_BYTES: usize = 256 << 10;
 /// Hashes do not compress: the fastest level takes the columns beside them.
 const INDEX_LEVEL: i32 = 1;
 
@@ -28,6 +31,8 @@ pub(crate) struct LogWriter {
     index: Index,
     written: u64,
     hasher: blake3::Hasher,
+    /// What was added and is not written yet.
+    waiting: Vec<u8>,
 }
 
 /// The way to the store: maybe through a seal.
@@ -52,7 +57,7 @@ impl Way {
             }
         };
         let Outlet { put, bytes, hasher } = outlet;
-        let digest = hasher.finalize();
+        let digest = hasher.map_or(plain, |hasher| hasher.finalize());
         Ok(Sent { put, stored: Stored { object, footer, bytes, digest, opened } })
     }
 }
@@ -74,14 +79,23 @@ impl Write for Way {
 struct Outlet {
     put: Box<dyn Put>,
     bytes: u64,
-    hasher: blake3::Hasher,
+    /// Of what is sealed: else it is what its writer hashes.
+    hasher: Option<blake3::Hasher>,
+}
+
+impl Outlet {
+    fn new(put: Box<dyn Put>, is_sealed: bool) -> Self {
+        Outlet { put, bytes: 0, hasher: is_sealed.then(blake3::Hasher::new) }
+    }
 }
 
 impl Write for Outlet {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         // All at once: what writes the head of a seal takes a short write for an error.
         self.put.write_all(bytes)?;
-        self.hasher.update(bytes);
+        self.hasher.iter_mut().for_each(|hasher| {
+            hasher.update(bytes);
+        });
         self.bytes += bytes.len() as u64;
         Ok(bytes.len())
     }
@@ -178,15 +192,15 @@ impl LogWriter {
                 .hint("make a backup there first: it is sealed, and so is its log"));
         }
         let put = repository.store().put(&object)?;
-        let outlet = Outlet { put, bytes: 0, hasher: blake3::Hasher::new() };
+        let outlet = Outlet::new(put, recipients.is_some());
         let way = match recipients {
             None => Way::Open(Box::new(outlet)),
             Some(recipients) => {
                 seal(recipients, label, outlet).map_err(|error| unwritten(&object, error))?
             }
         };
-        let (index, hasher) = (Index::new(), blake3::Hasher::new());
-        let mut writer = LogWriter { object, way, index, written: 0, hasher };
+        let (index, hasher, waiting) = (Index::new(), blake3::Hasher::new(), Vec::new());
+        let mut writer = LogWriter { object, way, index, written: 0, hasher, waiting };
         writer.write(&head(label.page_size))?;
         debug_assert_eq!(writer.written, HEAD_BYTES as u64);
         Ok(writer)
@@ -202,9 +216,20 @@ impl LogWriter {
     /// Adds pages, in rising order.
     pub(crate) fn add(&mut self, pages: &[Encoded]) -> Result<()> {
         for page in pages {
-            self.write(&page.stored)?;
+            self.waiting.extend(&page.stored);
+            if self.waiting.len() >= WRITE_BYTES {
+                self.write_waiting()?;
+            }
             self.index.push(page.page, page.stored.len() as u32, page.form, page.hash);
         }
+        Ok(())
+    }
+
+    fn write_waiting(&mut self) -> Result<()> {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        self.write(&waiting)?;
+        waiting.clear();
+        self.waiting = waiting;
         Ok(())
     }
 
@@ -220,6 +245,7 @@ impl LogWriter {
 
     /// Writes index and footer.
     pub(crate) fn end(mut self, facts: Facts) -> Result<Sent> {
+        self.write_waiting()?;
         let start = self.written;
         let index = self.index.to_bytes();
         let compressed = compress(&index)?;
@@ -265,7 +291,7 @@ pub(crate) fn seal_copy(
         return Err(Error::new(Kind::Failed, format!("{} seals nothing", to.url())));
     };
     let put = to.store().put(&object)?;
-    let outlet = Outlet { put, bytes: 0, hasher: blake3::Hasher::new() };
+    let outlet = Outlet::new(put, true);
     let way = seal(recipients, &Label::of(footer, [0; 32], [0; 32]), outlet);
     let mut way = way.map_err(|error| unwritten(&object, error))?;
     let mut plain = Hashed { reader: file.read(from)?, hasher: blake3::Hasher::new(), bytes: 0 };
