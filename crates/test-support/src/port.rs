@@ -4,8 +4,9 @@
 //! test beside, or by any connection, whose own end gets a port of the same range. So ports are
 //! taken from outside that range, and each is locked for as long as this process lives.
 //!
-//! Whether somebody has one is asked by a connection, not by listening at it: what listened here for
-//! a moment is held longer by a child that a test beside starts just then, and its server refused.
+//! Whether somebody has one is asked by a connection, not by listening at it: what listened here
+//! for a moment is held longer by a child that a test beside starts just then, and its server
+//! refused.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpStream};
