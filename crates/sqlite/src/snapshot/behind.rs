@@ -113,9 +113,7 @@ pub(crate) fn tail(
         uncommitted.push((frame.page, scanner.place.frame));
         if frame.commit_pages != 0 {
             found.frame_count += uncommitted.len() as u64;
-            for (page, frame) in uncommitted.drain(..) {
-                found.frames.push(page, frame);
-            }
+            uncommitted.drain(..).for_each(|(page, frame)| found.frames.push(page, frame));
             found.commits += 1;
             found.page_count_min = found.page_count_min.min(frame.commit_pages);
         }

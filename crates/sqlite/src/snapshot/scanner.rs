@@ -43,7 +43,7 @@ impl<'a> Scanner<'a> {
 
     /// From a place on, where about so many frames are wanted.
     pub(super) fn from(file: &'a File, header: &'a WalHeader, place: Place, frames: u32) -> Self {
-        let frame_bytes = FRAME_HEADER_BYTES + header.page_size as usize;
+        let frame_bytes = frame_bytes(header);
         let frames = (SCAN_BYTES / frame_bytes).min(frames as usize).max(1);
         let block_bytes = frames * frame_bytes;
         Scanner {
@@ -69,7 +69,7 @@ impl<'a> Scanner<'a> {
     }
 
     pub(super) fn next(&mut self) -> Result<Option<Frame>> {
-        let frame_bytes = FRAME_HEADER_BYTES + self.header.page_size as usize;
+        let frame_bytes = frame_bytes(self.header);
         if self.consumed == self.block.bytes.len() {
             self.read()?;
             if self.block.bytes.is_empty() {
@@ -109,8 +109,7 @@ impl<'a> Scanner<'a> {
                 Err(error) => return Err(unreadable(error.into())),
             }
         }
-        let frame_bytes = FRAME_HEADER_BYTES + self.header.page_size as usize;
-        bytes.truncate(bytes.len() / frame_bytes * frame_bytes);
+        bytes.truncate(bytes.len() / frame_bytes(self.header) * frame_bytes(self.header));
         (self.block, self.consumed) = (Block { first, bytes }, 0);
         Ok(())
     }
@@ -124,6 +123,10 @@ impl<'a> Scanner<'a> {
             self.copies = None;
         }
     }
+}
+
+fn frame_bytes(header: &WalHeader) -> usize {
+    FRAME_HEADER_BYTES + header.page_size as usize
 }
 
 /// Frames one behind the other, as they stand in the file.
@@ -158,9 +161,41 @@ impl Copies {
         })
     }
 
-    /// Both, of which no frame of the one has the number of one of the other.
+    /// Both; a frame that each has is that of the first: the last block of one may hold more than
+    /// was wanted.
     pub(super) fn and(mut self, other: Copies) -> Copies {
         self.blocks.extend(other.blocks);
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE_BYTES: usize = 512;
+
+    fn block(first: u32, fills: &[u8]) -> Block {
+        let frame = |fill: &u8| vec![*fill; FRAME_HEADER_BYTES + PAGE_BYTES];
+        Block { first, bytes: fills.iter().flat_map(frame).collect() }
+    }
+
+    fn copies(blocks: Vec<Block>, frames_max: usize) -> Option<Copies> {
+        let bytes_max = frames_max * (FRAME_HEADER_BYTES + PAGE_BYTES);
+        let mut copies = Copies { blocks: Vec::new(), bytes: 0, bytes_max };
+        blocks.into_iter().all(|block| copies.add(block)).then_some(copies)
+    }
+
+    #[test]
+    fn frames_are_found_by_their_number_and_too_many_are_not_kept() {
+        let tail = copies(vec![block(8, &[18, 19]), block(10, &[20])], 3).unwrap();
+        // Read a little further than was wanted, to where the other begins.
+        let new = copies(vec![block(1, &[1, 2, 3, 4, 5, 6, 7, 99])], 8).unwrap();
+        let both = tail.and(new);
+        let fill = |frame| both.page(frame, PAGE_BYTES).map(|page| (page.len(), page[0]));
+        assert_eq!([1, 7].map(fill), [1, 7].map(|fill| Some((PAGE_BYTES, fill))));
+        assert_eq!([8, 9, 10].map(fill), [18, 19, 20].map(|fill| Some((PAGE_BYTES, fill))));
+        assert_eq!([0, 11].map(fill), [None, None]);
+        assert!(copies(vec![block(8, &[18, 19]), block(10, &[20])], 2).is_none());
     }
 }
