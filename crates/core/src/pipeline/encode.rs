@@ -12,10 +12,11 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use sha2::{Digest, Sha256};
 
 use super::gzip::GzipWriter;
-use super::hashes::{BlockHash, Sha256Hex, block_hash};
+use super::hashes::{BlockHash, Sha256Hex};
 use super::lane::{self, Entry, Exit, Pool};
 use super::prove::Prover;
 use super::sending::Sending;
+use super::side_by_side::hash_each;
 use super::zstd_frames::{ZstdWriter, seek_table};
 use super::{BATCH_BYTES, Compression, FRAME_BYTES_MAX, STREAM_FRAME_BYTES};
 use crate::error::{Error, Kind, Result};
@@ -356,7 +357,7 @@ impl Worker {
             observer.observe(offset, &plain);
         }
         let blocks = match self.block_bytes {
-            Some(bytes) => plain.chunks(bytes).map(block_hash).collect(),
+            Some(bytes) => hash_each(&plain, bytes),
             None => Vec::new(),
         };
         // An empty stream still needs one frame: standard tools refuse a file of no bytes.

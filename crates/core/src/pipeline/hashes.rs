@@ -12,9 +12,14 @@ pub type BlockHash = [u8; 16];
 
 /// Hashes one block.
 pub fn block_hash(block: &[u8]) -> BlockHash {
-    let mut hash = BlockHash::default();
-    hash.copy_from_slice(&blake3::hash(block).as_bytes()[..16]);
-    hash
+    shortened(blake3::hash(block).as_bytes())
+}
+
+/// What is kept of a block's hash.
+pub(super) fn shortened(hash: &[u8; blake3::OUT_LEN]) -> BlockHash {
+    let mut short = BlockHash::default();
+    short.copy_from_slice(&hash[..16]);
+    short
 }
 
 /// A SHA-256 that prints as 64 hexadecimal digits.

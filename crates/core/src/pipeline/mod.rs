@@ -8,6 +8,7 @@
 mod compression;
 mod wrapping;
 mod hashes;
+mod side_by_side;
 mod lane;
 mod gzip;
 mod zstd_frames;
@@ -32,6 +33,7 @@ pub use hashes::{BlockHash, BlockHashes, Sha256Hex, block_hash};
 pub use part::{PartReader, StoredParts, unread_object};
 pub use read_back::{Progress, read_back_bytes, read_back_frames};
 pub(crate) use seal_anew::seal_anew;
+pub use side_by_side::{block_hashes, hash_each};
 pub use wrapping::Wrapping;
 
 /// The largest plain size of one frame: what a reader of a single page must decompress.

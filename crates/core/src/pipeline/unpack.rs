@@ -2,8 +2,9 @@
 
 use zstd_safe::DCtx;
 
-use super::hashes::{BlockHash, block_hash};
+use super::hashes::BlockHash;
 use super::lane::Pool;
+use super::side_by_side::hash_each;
 use super::{gzip, zstd_frames};
 use crate::error::Result;
 
@@ -59,7 +60,7 @@ impl Unpacker {
             }
         };
         let blocks = match self.block_bytes {
-            Some(bytes) => plain.chunks(bytes).map(block_hash).collect(),
+            Some(bytes) => hash_each(&plain, bytes),
             None => Vec::new(),
         };
         Ok(Unpacked { plain, blocks })

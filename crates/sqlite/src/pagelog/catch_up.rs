@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use lifeboat_core::env::Env;
 use lifeboat_core::event::Event;
-use lifeboat_core::pipeline::{BlockHash, block_hash};
+use lifeboat_core::pipeline::{BlockHash, hash_each};
 use lifeboat_core::{Error, Kind, Result};
 
 use super::follow::Follower;
@@ -178,10 +178,11 @@ impl Comparison {
             })?;
             buffer[read..].fill(0);
             let mut differing = Vec::new();
-            let left = (self.page_count - page) as usize;
-            for content in buffer.chunks_exact(page_bytes).take(left) {
+            let count = (buffer.len() / page_bytes).min((self.page_count - page) as usize);
+            let contents = &buffer[..count * page_bytes];
+            let hashes = hash_each(contents, page_bytes);
+            for (content, hash) in contents.chunks(page_bytes).zip(hashes) {
                 page += 1;
-                let hash = block_hash(content);
                 if self.state.hash(page) != Some(&hash) || self.also.binary_search(&page).is_ok() {
                     differing.push((page, hash, content.to_vec()));
                 }

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use lifeboat_core::pipeline::{BlockHash, block_hash};
+use lifeboat_core::pipeline::{BlockHash, block_hash, block_hashes};
 use lifeboat_core::{Error, Kind, Result};
 
 use super::delta::PageBytes;
@@ -128,27 +128,26 @@ impl Collected {
         }
     }
 
-    /// Adds a page, with its hash where it is not in memory. `before` finds what it was before.
+    /// Adds a page that is not there, with its hash where it is not in memory, and what it was
+    /// before.
     fn add(
         &mut self,
         (page, hash, content): (u32, BlockHash, Content),
-        before: impl FnOnce() -> Result<Option<Arc<PageBuffer>>>,
-    ) -> Result<()> {
+        before: Option<Arc<PageBuffer>>,
+    ) {
         self.bytes += content.bytes();
-        if let Some(there) = self.pages.get_mut(&page) {
-            there.hash = hash;
-            let old = std::mem::replace(&mut there.content, content);
-            self.free(&old);
-            return Ok(());
-        }
-        let before = match content.is_left() {
-            true => None,
-            false => before()?,
-        };
         let before = before.map_or(Content::None, |before| self.put(before));
         self.bytes += before.bytes();
         self.pages.insert(page, Page { hash, content, before });
-        Ok(())
+    }
+
+    /// Adds what a page became that is there.
+    fn renew(&mut self, (page, hash, content): (u32, BlockHash, Content)) {
+        let Some(there) = self.pages.get_mut(&page) else { return };
+        there.hash = hash;
+        self.bytes += content.bytes();
+        let old = std::mem::replace(&mut there.content, content);
+        self.free(&old);
     }
 
     /// Adds what the database file has of pages, as far as nothing newer is known of them. Always
@@ -200,12 +199,17 @@ impl Collected {
     /// Hashes its pages, and leaves out those that do not differ from a state. Of those that were
     /// left or put aside the hashes are known.
     pub(super) fn hash(&mut self, state: &PageState) {
-        self.pages.retain(|&page, of| {
+        let mut kept = Vec::new();
+        for of in self.pages.values_mut() {
             if let Content::Kept(content) = &of.content {
-                of.hash = block_hash(content);
+                kept.push((&content[..], &mut of.hash));
             }
-            state.hash(page) != Some(&of.hash)
-        });
+        }
+        let contents: Vec<&[u8]> = kept.iter().map(|(content, _)| *content).collect();
+        for ((_, known), hash) in kept.into_iter().zip(block_hashes(&contents)) {
+            *known = hash;
+        }
+        self.pages.retain(|&page, of| state.hash(page) != Some(&of.hash));
     }
 
     /// A content that is here, to read it.
@@ -246,6 +250,12 @@ impl Drop for Collected {
     }
 }
 
+/// What a page was before, where that could be read.
+pub(super) type Before = Option<Arc<PageBuffer>>;
+
+/// What so many pages were before is read at once: they are hashed together.
+const BEFORES: usize = 32;
+
 /// Contents of pages that are added together, or not at all.
 pub(super) struct Stage<'a> {
     collected: &'a mut Collected,
@@ -279,15 +289,30 @@ impl Stage<'_> {
         }
     }
 
-    /// Adds them. `before` finds what a page was before.
-    pub(super) fn add_all(
-        self,
-        before: impl Fn(u32) -> Result<Option<Arc<PageBuffer>>>,
-    ) -> Result<()> {
-        for (page, hash, content) in self.pages {
-            self.collected.add((page, hash, content), || before(page))?;
+    /// Adds them. `befores` finds what each of some pages was before.
+    pub(super) fn add_all(self, befores: impl Fn(&[u32]) -> Result<Vec<Before>>) -> Result<()> {
+        let Stage { collected, pages, .. } = self;
+        let mut new = Vec::with_capacity(BEFORES);
+        let add = |collected: &mut Collected, new: &mut Vec<(u32, BlockHash, Content)>| {
+            let sought: Vec<u32> = new.iter().map(|(page, ..)| *page).collect();
+            for (page, before) in new.drain(..).zip(befores(&sought)?) {
+                collected.add(page, before);
+            }
+            Ok(())
+        };
+        for (page, hash, content) in pages {
+            if collected.pages.contains_key(&page) {
+                collected.renew((page, hash, content));
+            } else if content.is_left() {
+                collected.add((page, hash, content), None);
+            } else {
+                new.push((page, hash, content));
+                if new.len() == BEFORES {
+                    add(collected, &mut new)?;
+                }
+            }
         }
-        Ok(())
+        add(collected, &mut new)
     }
 }
 
@@ -329,7 +354,8 @@ mod tests {
         let add = |collected: &mut Collected, pages: Range<u32>| {
             let mut stage = collected.stage();
             pages.for_each(|number| stage.put(number, pool.copy(&page(number))));
-            stage.add_all(|number| Ok(Some(Arc::new(pool.copy(&page(number + 100))))))
+            let before = |number: &u32| Some(Arc::new(pool.copy(&page(number + 100))));
+            stage.add_all(|numbers| Ok(numbers.iter().map(before).collect()))
         };
         add(&mut collected, 1..5).unwrap();
         // Two with what they were before in memory, two with that aside.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use lifeboat_core::env::Env;
 use lifeboat_core::event::Event;
-use lifeboat_core::pipeline::{BlockHash, block_hash};
+use lifeboat_core::pipeline::{BlockHash, hash_each};
 use lifeboat_core::source::{BlockObserver, Sink};
 use lifeboat_core::{Error, Kind, Result};
 
@@ -36,6 +36,10 @@ pub(crate) struct WalLimit {
 }
 
 impl WalLimit {
+    /// How often whoever watches it looks: a writer of a hundred megabytes a second is two of them
+    /// further then.
+    pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(20);
+
     /// So many bytes, for the `-wal` at that path. Of one that was found to have about as many
     /// already, an eighth more than it has: of these bytes, as it may be ours that it is so large.
     pub(crate) fn of(path: PathBuf, found: Option<(WalHeader, u32)>, bytes: u64) -> Self {
@@ -174,9 +178,10 @@ impl Sink for ChangedSink<'_> {
             let offset = u64::from(self.pages) * page_bytes as u64;
             observer.observe(offset, &self.buffer[..bytes]);
         }
-        for content in self.buffer[..bytes].chunks(page_bytes) {
+        let contents = self.buffer[..bytes].chunks(page_bytes);
+        for (content, hash) in contents.zip(hash_each(&self.buffer[..bytes], page_bytes)) {
             self.pages += 1;
-            let (hash, before) = (block_hash(content), self.state.hash(self.pages).copied());
+            let before = self.state.hash(self.pages).copied();
             if before != Some(hash) {
                 self.changed += 1;
                 let (page, content) = (self.pages, content.to_vec());

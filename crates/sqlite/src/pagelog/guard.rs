@@ -5,14 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use lifeboat_core::{Error, Kind, Result};
 
 use super::compare::WalLimit;
-
-/// How often the `-wal` is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// A state in the care of a thread that lets it go in time.
 pub(super) struct Guard<T> {
@@ -67,7 +63,7 @@ fn guard<T>(
     (limit, is_gone): (&WalLimit, &AtomicBool),
     ended: &Receiver<()>,
 ) -> Option<T> {
-    while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(LOOK_EVERY) {
+    while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(WalLimit::LOOK_EVERY) {
         if limit.is_passed() {
             is_gone.store(true, Ordering::SeqCst);
             return None;

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use lifeboat_core::{Error, Kind, Result};
 
@@ -16,9 +15,6 @@ use super::compare::WalLimit;
 use crate::ffi::Mark;
 use crate::holders::side_file;
 use crate::snapshot::{Glimpse, Pinned};
-
-/// How often the `-wal` is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Takes hold of the newest state again and again.
 pub(super) struct Keeper {
@@ -115,7 +111,7 @@ impl Held {
 
 impl Shared {
     fn watch(&self, limit: &WalLimit, ended: &Receiver<()>) {
-        while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(LOOK_EVERY) {
+        while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(WalLimit::LOOK_EVERY) {
             if limit.is_passed() {
                 let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
                 // What cannot be let go here, whoever looks next is told of.

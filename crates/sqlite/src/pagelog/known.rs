@@ -92,6 +92,20 @@ impl KnownFrames {
     }
 }
 
+/// Where an earlier version of a page may be, in the order in which it is looked for.
+#[derive(Clone, Copy)]
+pub(super) enum Whence {
+    /// An earlier frame of the log.
+    Newest,
+    /// A frame of the log before.
+    Older,
+    Database,
+}
+
+impl Whence {
+    pub(super) const ALL: [Whence; 3] = [Whence::Newest, Whence::Older, Whence::Database];
+}
+
 /// Where earlier versions of pages are.
 pub(super) struct Versions<'a> {
     file: &'a fs::File,
@@ -137,14 +151,23 @@ impl Versions<'_> {
         old: &mut [u8],
         is_right: impl Fn(&[u8]) -> bool,
     ) -> Result<bool> {
-        let newest = self.newest.and_then(|newest| newest.position(page));
-        let older = self.older.position(page).filter(|frame| *frame > self.written_over);
-        for frame in [newest, older].into_iter().flatten() {
-            if wal::read_frame(self.file, frame, old)? && is_right(old) {
+        for whence in Whence::ALL {
+            if self.read_from(whence, page, old)? && is_right(old) {
                 return Ok(true);
             }
         }
-        Ok(self.read_database(page, old)? && is_right(old))
+        Ok(false)
+    }
+
+    /// An earlier version, whatever it is: whether there is one.
+    pub(super) fn read_from(&self, whence: Whence, page: u32, old: &mut [u8]) -> Result<bool> {
+        let older = || self.older.position(page).filter(|frame| *frame > self.written_over);
+        let frame = match whence {
+            Whence::Newest => self.newest.and_then(|newest| newest.position(page)),
+            Whence::Older => older(),
+            Whence::Database => return self.read_database(page, old),
+        };
+        frame.map_or(Ok(false), |frame| wal::read_frame(self.file, frame, old))
     }
 
     /// What a page became, of its frame, or of the database file where that is 0. `false` where it

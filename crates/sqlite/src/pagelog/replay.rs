@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use lifeboat_core::env::Env;
 use lifeboat_core::event::Event;
 use lifeboat_core::parallel::in_parallel;
-use lifeboat_core::pipeline::{BlockHash, block_hash};
+use lifeboat_core::pipeline::{BlockHash, hash_each};
 use lifeboat_core::repository::Repository;
 use lifeboat_core::restore::Replay;
 use lifeboat_core::{Error, Kind, Result};
@@ -151,7 +151,7 @@ fn digest_of_file(env: &Env, file: &File, footer: &Footer) -> std::io::Result<[u
         file.read_exact_at(&mut buffer, offset)?;
         env.proceed().map_err(std::io::Error::other)?;
         env.tell(Event::Advanced { bytes: length as u64 });
-        Ok(buffer.chunks(page_bytes).map(block_hash).collect())
+        Ok(hash_each(&buffer, page_bytes))
     });
     let hashes: std::io::Result<Vec<Vec<BlockHash>>> = hashed.into_iter().collect();
     Ok(PageState::new(footer.page_size, hashes?.concat()).digest())

@@ -18,18 +18,18 @@ use std::sync::Arc;
 
 use lifeboat_core::env::Env;
 use lifeboat_core::event::Event;
-use lifeboat_core::pipeline::{BlockHash, block_hash};
+use lifeboat_core::pipeline::{BlockHash, block_hashes};
 use lifeboat_core::{Error, Kind, Result};
 
 use super::bounds::FollowBounds;
-use super::collected::{Collected, Content, Room};
+use super::collected::{Before, Collected, Content, Room};
 use super::delta::{Changed, Encoding, GROUP_PAGES, PageBytes};
 use super::follow::{Follower, Step};
 use super::increment::Increment;
 use super::keeper::Keeper;
-use super::known::{Known, News, Versions};
+use super::known::{Known, News, Versions, Whence};
 use super::open::{self, Ended, Looked};
-use super::pool::{PageBuffer, Pool};
+use super::pool::Pool;
 use super::rest::Rest;
 use super::spool::Spools;
 use super::write::LogWriter;
@@ -359,7 +359,7 @@ impl Follower {
             stage.drop_all();
             return Ok(false);
         }
-        stage.add_all(|page| self.before(&versions, page, &pool, stored))?;
+        stage.add_all(|pages| self.befores(&versions, pages, &pool, stored))?;
         let collected = &mut rush.collected;
         collected.cut(page_count);
         collected.commits += news.between.commits;
@@ -371,25 +371,46 @@ impl Follower {
         Ok(true)
     }
 
-    /// A page's version in the log's state, where that is still to be had.
-    fn before(
+    /// Of each page its version in the log's state, where that is still to be had.
+    fn befores(
         &self,
         versions: &Versions<'_>,
-        page: u32,
+        pages: &[u32],
         pool: &Pool,
         stored: Option<&Collected>,
-    ) -> Result<Option<Arc<PageBuffer>>> {
-        let Some(before) = self.log.state.hash(page).copied() else { return Ok(None) };
-        let stored = stored.and_then(|stored| Some((stored, stored.pages.get(&page)?)));
-        let stored = stored.filter(|(_, of)| of.hash == before);
-        if let Some((stored, of)) = stored
-            && let Some(content) = stored.share(&of.content)?
-        {
-            return Ok(Some(content));
+    ) -> Result<Vec<Before>> {
+        let mut befores = vec![None; pages.len()];
+        let mut sought = Vec::with_capacity(pages.len());
+        for (place, &page) in pages.iter().enumerate() {
+            let Some(hash) = self.log.state.hash(page).copied() else { continue };
+            befores[place] =
+                match stored.and_then(|stored| Some((stored, stored.pages.get(&page)?))) {
+                    Some((stored, of)) if of.hash == hash => stored.share(&of.content)?,
+                    _ => None,
+                };
+            if befores[place].is_none() {
+                sought.push((place, page, hash));
+            }
         }
-        let mut old = pool.take();
-        let is_there = versions.read_before(page, &mut old, |old| block_hash(old) == before)?;
-        Ok(is_there.then(|| Arc::new(old)))
+        for whence in Whence::ALL {
+            let mut read = Vec::with_capacity(sought.len());
+            for (at, (_, page, _)) in sought.iter().enumerate() {
+                let mut old = pool.take();
+                if versions.read_from(whence, *page, &mut old)? {
+                    read.push((at, old));
+                }
+            }
+            let contents: Vec<&[u8]> = read.iter().map(|(_, old)| &old[..]).collect();
+            let hashes = block_hashes(&contents);
+            for ((at, old), found) in read.into_iter().zip(hashes) {
+                let (place, _, hash) = sought[at];
+                if found == hash {
+                    befores[place] = Some(Arc::new(old));
+                }
+            }
+            sought.retain(|(place, ..)| befores[*place].is_none());
+        }
+        Ok(befores)
     }
 
     /// Stores what was collected, and looks on meanwhile.

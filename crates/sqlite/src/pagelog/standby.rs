@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use lifeboat_core::env::Env;
 use lifeboat_core::manifest::Manifest;
-use lifeboat_core::pipeline::block_hash;
+use lifeboat_core::pipeline::{block_hash, hash_each};
 use lifeboat_core::repository::Repository;
 use lifeboat_core::restore::Replay;
 use lifeboat_core::scratch::{Scratch, decode_into, stored_expectation};
@@ -329,14 +329,14 @@ fn compare(env: &Env, scratch: &File, place: &Path, alone: &Alone) -> Result<Fou
             false => 0,
         };
         for (at, page) in new[..length].chunks(page_bytes).enumerate() {
-            hashes.push(block_hash(page));
             let begin = at * page_bytes;
             let is_there = begin + page.len() <= read && old[begin..begin + page.len()] == *page;
-            let number = hashes.len() as u32;
+            let number = (hashes.len() + at + 1) as u32;
             if !is_there && number > 1 {
                 changed.push(number);
             }
         }
+        hashes.extend(hash_each(&new[..length], page_bytes));
         offset += length as u64;
     }
     let mut first_page = vec![0; page_bytes];
