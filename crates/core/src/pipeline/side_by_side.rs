@@ -127,7 +127,8 @@ mod tests {
 
     #[test]
     fn each_hash_is_that_of_the_block_alone() {
-        let bytes: Vec<u8> = (0..40 * 65_536_u32).map(|at| (at * at % 251) as u8).collect();
+        let bytes: Vec<u8> =
+            (0..40 * 65_536_u32).map(|at| (at.wrapping_mul(at) % 251) as u8).collect();
         let sizes = (9..=16).map(|power| 1 << power).chain([0, 1, 1_000, 3 * 1024, 1 << 17]);
         for size in sizes {
             for count in [1, 2, 3, 7, 8, 9, 15, 16, 17, 39] {

@@ -11,6 +11,8 @@ const ONE_OF: u64 = 16;
 /// Of another page's cells there must be more than one part in so many of those that stayed: a page
 /// that is made of two takes longer to restore.
 const STAYED_PART: usize = 2;
+/// Spreads what words differ in over the highest bits: 2^64 by the golden ratio.
+const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
 /// So many bytes of a cell tell it from others.
 const CELL_BYTES: usize = 24;
 
@@ -19,6 +21,10 @@ const CELL_BYTES: usize = 24;
 pub(super) struct Cells {
     /// Hash of a cell, and the place of its page.
     noted: Vec<(u64, u32)>,
+    /// Where among them, when they are sorted, those begin whose hashes have these highest bits, and
+    /// how many such bits there are: a search by halves waits for memory at each of its steps.
+    starts: Vec<u32>,
+    bits: u32,
 }
 
 impl Cells {
@@ -30,7 +36,29 @@ impl Cells {
     /// The same, when all are noted.
     pub(super) fn settled(mut self) -> Self {
         self.noted.sort_unstable();
+        self.bits = self.noted.len().max(1).ilog2();
+        self.starts = vec![0; (1 << self.bits) + 1];
+        for (hash, _) in &self.noted {
+            let at = self.highest(*hash);
+            self.starts[at + 1] += 1;
+        }
+        let mut sum = 0;
+        for start in &mut self.starts {
+            sum += *start;
+            *start = sum;
+        }
         self
+    }
+
+    fn highest(&self, hash: u64) -> usize {
+        hash.unbounded_shr(u64::BITS - self.bits) as usize
+    }
+
+    /// The places of pages in which that cell stood.
+    fn same(&self, hash: u64) -> impl Iterator<Item = u32> {
+        let at = self.highest(hash);
+        let near = &self.noted[self.starts[at] as usize..self.starts[at + 1] as usize];
+        near.iter().filter(move |(noted, _)| *noted == hash).map(|(_, place)| *place)
     }
 
     /// The place at which most cells of a page stood, its own aside, if these are not few beside
@@ -38,10 +66,8 @@ impl Cells {
     pub(super) fn whence(&self, own: u32, page: &[u8]) -> Option<u32> {
         let mut found: Vec<(u32, usize)> = Vec::new();
         each_noted(page, |hash| {
-            let from = self.noted.partition_point(|(noted, _)| *noted < hash);
-            let same = self.noted[from..].iter().take_while(|(noted, _)| *noted == hash);
             // What stands in many pages tells nothing.
-            for &(_, place) in same.take(4) {
+            for place in self.same(hash).take(4) {
                 match found.iter_mut().find(|(known, _)| *known == place) {
                     Some((_, count)) => *count += 1,
                     None => found.push((place, 1)),
@@ -84,9 +110,8 @@ fn each_noted(page: &[u8], mut tell: impl FnMut(u64)) {
             false => CELL_BYTES,
         };
         let cell = cell.get(..bytes).unwrap_or(cell);
-        let hash = hash_of(cell);
-        if !cell.is_empty() && hash >> (64 - ONE_OF.ilog2()) == 0 {
-            tell(hash);
+        if is_drawn(cell) {
+            tell(hash_of(cell));
         }
     }
 }
@@ -99,9 +124,20 @@ fn index_cell_bytes(cell: &[u8]) -> usize {
     }
 }
 
+/// Whether a cell is one of those that are noted: told by two words of it, as it is asked of all.
+fn is_drawn(cell: &[u8]) -> bool {
+    let word = match (cell.first_chunk(), cell.last_chunk()) {
+        (Some(first), Some(last)) => {
+            u64::from_le_bytes(*first).rotate_left(32) ^ u64::from_le_bytes(*last)
+        }
+        _ if cell.is_empty() => return false,
+        _ => hash_of(cell),
+    };
+    word.wrapping_mul(FACTOR) >> (64 - ONE_OF.ilog2()) == 0
+}
+
 fn hash_of(bytes: &[u8]) -> u64 {
-    let mix =
-        |hash: u64, word: u64| (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    let mix = |hash: u64, word: u64| (hash ^ word).wrapping_mul(FACTOR).rotate_left(29);
     let hash = match bytes.last_chunk::<8>() {
         // The last word is read whole, with some of what came before it, where it is cut.
         Some(last) => {
@@ -110,7 +146,7 @@ fn hash_of(bytes: &[u8]) -> u64 {
         }
         None => bytes.iter().fold(bytes.len() as u64, |hash, byte| mix(hash, u64::from(*byte))),
     };
-    hash.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    hash.wrapping_mul(FACTOR)
 }
 
 #[cfg(test)]
