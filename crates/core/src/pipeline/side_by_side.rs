@@ -85,9 +85,9 @@ fn hash_together(blocks: &[&[u8]], levels: &mut [Level], hashes: &mut Vec<BlockH
             &IV,
             number as u64,
             IncrementCounter::No,
-            root(chunks == 1),
+            0,
             CHUNK_START,
-            CHUNK_END,
+            CHUNK_END | root(chunks == 1),
             level.as_flattened_mut(),
         );
     }

@@ -26,7 +26,7 @@ pub struct FollowBounds {
     pub rush_from_bytes: u64,
     /// After so long what was collected of such a writer is stored, in milliseconds.
     pub store_every_ms: u64,
-    /// What is collected of such a writer in memory while something is being stored, in bytes.
+    /// What is kept of such a writer in memory, collected or being stored, in bytes.
     pub collected_bytes_max: usize,
     /// What is put aside of more than that, in bytes: never more than a quarter of the space that
     /// is free there. Of what goes beyond it only page numbers are kept.
@@ -68,7 +68,7 @@ impl Default for FollowBounds {
             compare_pause_rollback: 20,
             rush_from_bytes: 4 << 20,
             store_every_ms: 1_000,
-            collected_bytes_max: 12 << 20,
+            collected_bytes_max: 32 << 20,
             aside_bytes_max: 2 << 30,
         }
     }

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lifeboat_core::pipeline::{BlockHash, block_hash, block_hashes};
 use lifeboat_core::{Error, Kind, Result};
@@ -21,12 +22,52 @@ use super::state::PageState;
 /// Where what is collected is kept.
 #[derive(Clone)]
 pub(super) struct Room {
-    /// In memory, in bytes.
+    /// In memory, in bytes: for what is collected, and for what is being stored meanwhile.
     pub(super) bytes_max: usize,
+    /// What is being stored has so many of them.
+    pub(super) stored_bytes: Arc<AtomicUsize>,
     /// Where buffers for that come from.
     pub(super) pool: Pool,
     /// Aside: one for what is collected, and one for what is being stored meanwhile.
     pub(super) spools: Spools,
+}
+
+impl Room {
+    /// Whether there is room in memory for what was collected and is so large.
+    fn has(&self, bytes: usize) -> bool {
+        bytes + self.stored_bytes.load(Ordering::Relaxed) <= self.bytes_max
+    }
+}
+
+/// The part of a room that something has which is being stored, until it is dropped.
+struct Part {
+    bytes: usize,
+    stored_bytes: Arc<AtomicUsize>,
+}
+
+impl Part {
+    fn of(room: &Room, bytes: usize) -> Self {
+        room.stored_bytes.fetch_add(bytes, Ordering::Relaxed);
+        Part { bytes, stored_bytes: Arc::clone(&room.stored_bytes) }
+    }
+
+    /// Takes so much of it for something that is dropped sooner.
+    fn split(&mut self, bytes: usize) -> Self {
+        self.bytes -= bytes;
+        Part { bytes, stored_bytes: Arc::clone(&self.stored_bytes) }
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.stored_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// What pages of a batch were before, in their order: of use until they are encoded.
+pub(super) struct Befores {
+    pub(super) contents: Vec<Content>,
+    _part: Option<Part>,
 }
 
 /// Pages that changed since the state at the end of the log, or may have.
@@ -35,6 +76,8 @@ pub(super) struct Collected {
     room: Room,
     /// What is kept in memory of them, in bytes.
     bytes: usize,
+    /// Of what is being stored.
+    part: Option<Part>,
     /// What is put aside of them.
     spool: Option<Spool>,
     /// Pages of the database after the last look.
@@ -84,13 +127,16 @@ impl Content {
 impl Collected {
     pub(super) fn none(room: Room, page_count: u32, looked: Looked) -> Self {
         let pages = BTreeMap::new();
-        Collected { pages, room, bytes: 0, spool: None, page_count, commits: 0, looked }
+        let (part, spool) = (None, None);
+        Collected { pages, room, bytes: 0, part, spool, page_count, commits: 0, looked }
     }
 
-    /// Begins a new one; what was collected so far is given back.
+    /// Begins a new one; what was collected so far is given back, to be stored.
     pub(super) fn take(&mut self) -> Self {
         let none = Collected::none(self.room.clone(), self.page_count, self.looked);
-        std::mem::replace(self, none)
+        let mut taken = std::mem::replace(self, none);
+        taken.part = Some(Part::of(&self.room, taken.bytes));
+        taken
     }
 
     /// Where buffers for its pages come from.
@@ -105,7 +151,7 @@ impl Collected {
 
     /// Keeps a content in memory if that has room for it, else puts it aside.
     fn put(&mut self, content: Arc<PageBuffer>) -> Content {
-        match self.bytes + content.len() <= self.room.bytes_max {
+        match self.room.has(self.bytes + content.len()) {
             true => Content::Kept(content),
             false => self.put_aside(&content),
         }
@@ -191,9 +237,12 @@ impl Collected {
         self.page_count = page_count;
     }
 
-    /// Takes out what its pages were before, in their order: of use until they are encoded.
-    pub(super) fn take_befores(&mut self) -> Vec<Content> {
-        self.pages.values_mut().map(|page| std::mem::take(&mut page.before)).collect()
+    /// Takes out what its pages were before.
+    pub(super) fn take_befores(&mut self) -> Befores {
+        let befores = self.pages.values_mut().map(|page| std::mem::take(&mut page.before));
+        let contents: Vec<Content> = befores.collect();
+        let bytes = contents.iter().map(Content::bytes).sum();
+        Befores { contents, _part: self.part.as_mut().map(|part| part.split(bytes)) }
     }
 
     /// Hashes its pages, and leaves out those that do not differ from a state. Of those that were
@@ -271,7 +320,7 @@ impl Stage<'_> {
         // before.
         let there = self.collected.pages.get(&page).map(|page| &page.content);
         let bytes = if let Some(Content::Kept(_)) = there { 0 } else { 2 * content.len() };
-        if self.bytes + bytes <= self.collected.room.bytes_max {
+        if self.collected.room.has(self.bytes + bytes) {
             self.bytes += bytes;
             self.pages.push((page, BlockHash::default(), Content::Kept(Arc::new(content))));
             return;
@@ -346,6 +395,7 @@ mod tests {
         let pool = Pool::new(PAGE_BYTES, 1 << 20);
         let room = Room {
             bytes_max: 4 * PAGE_BYTES,
+            stored_bytes: Arc::default(),
             pool: pool.clone(),
             spools: Spools::begin(folder.path(), PAGE_BYTES, 5 * PAGE_BYTES as u64, 1),
         };
