@@ -32,6 +32,9 @@ const HURRIED_LEVEL: i32 = 1;
 const NUMBER_BYTES: usize = 4;
 /// Runs that take no more than one part in so many of a page are not compressed.
 const RUNS_PART: usize = 32;
+/// The same for a writer in a hurry: more of its pages had several rows each, and to compress such
+/// a page takes ten times as long as to write down its runs.
+const HURRIED_RUNS_PART: usize = 6;
 /// Pages that are encoded together, where others are read when it is their turn.
 pub(super) const GROUP_PAGES: usize = 128;
 
@@ -152,10 +155,15 @@ impl Changed<'_> {
     }
 
     /// As it is stored where few runs of it are new, which has been decoded again.
-    fn runs(&self, runs: &mut Vec<u8>, decoder: &mut Decoder) -> Result<Option<Encoded>> {
+    fn runs(
+        &self,
+        runs_part: usize,
+        runs: &mut Vec<u8>,
+        decoder: &mut Decoder,
+    ) -> Result<Option<Encoded>> {
         let Some((own, depth)) = self.usable() else { return Ok(None) };
         runs.clear();
-        if !runs::encode(own, &self.content, self.content.len() / RUNS_PART, runs) {
+        if !runs::encode(own, &self.content, self.content.len() / runs_part, runs) {
             return Ok(None);
         }
         let one = self.encoded(Form::Difference(depth + 1), runs.clone());
@@ -193,14 +201,17 @@ pub(crate) struct Encoded {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Encoding {
     level: i32,
+    runs_part: usize,
     is_whole: bool,
 }
 
 impl Encoding {
     /// With care.
-    pub(crate) const CAREFUL: Encoding = Encoding { level: LEVEL, is_whole: false };
+    pub(crate) const CAREFUL: Encoding =
+        Encoding { level: LEVEL, runs_part: RUNS_PART, is_whole: false };
     /// In less time, for a writer in a hurry.
-    pub(crate) const HURRIED: Encoding = Encoding { level: HURRIED_LEVEL, is_whole: false };
+    pub(crate) const HURRIED: Encoding =
+        Encoding { level: HURRIED_LEVEL, runs_part: HURRIED_RUNS_PART, is_whole: false };
 
     /// The pages are all that a file will have: they may be differences from each other's versions
     /// before, if they are few enough.
@@ -233,7 +244,7 @@ impl Encoding {
         let (mut moves, mut runs) = (Moves::default(), Vec::new());
         for place in 0..count {
             let page = read(place)?;
-            let few = page.runs(&mut runs, &mut decoder)?;
+            let few = page.runs(self.runs_part, &mut runs, &mut decoder)?;
             moves.note(place, &page, few.is_some());
             encoded.push(few.unwrap_or_else(|| page.encoded(Form::Plain, Vec::new())));
         }
@@ -245,7 +256,7 @@ impl Encoding {
     fn encode_alone(self, pages: &[Changed<'_>], decoder: &mut Decoder) -> Result<Vec<Encoded>> {
         let mut coder = Coder::new(self.level)?;
         let mut runs = Vec::new();
-        let mut encode = |page| match Changed::runs(page, &mut runs, decoder)? {
+        let mut encode = |page| match Changed::runs(page, self.runs_part, &mut runs, decoder)? {
             Some(few) => Ok(few),
             None => coder.encode(page, None, decoder),
         };
