@@ -68,7 +68,7 @@ impl Default for FollowBounds {
             compare_pause_rollback: 20,
             rush_from_bytes: 4 << 20,
             store_every_ms: 1_000,
-            collected_bytes_max: 32 << 20,
+            collected_bytes_max: 28 << 20,
             aside_bytes_max: 2 << 30,
         }
     }
