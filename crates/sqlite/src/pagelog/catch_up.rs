@@ -72,7 +72,10 @@ impl Follower {
         // Pages that came with a growth are compared as all others are.
         rush.collected.page_count = mark.page_count;
         let news = News { file, header, mark, between, next: None };
-        self.collect_news(env, news, (rush, None))
+        let is_begun = self.collect_news(env, news, (rush, None))?;
+        // From here on nothing is missed: also where nobody writes, so that no look is due.
+        rush.is_missed = !is_begun;
+        Ok(is_begun)
     }
 
     /// Compares what the database file holds, while what is written is collected.

@@ -109,3 +109,33 @@ fn also_where_most_is_put_aside() {
 fn and_where_most_is_left_to_be_read_when_it_is_stored() {
     follow(20_000, 20_000);
 }
+
+/// Nobody writes while its pages are compared, so that no look is due meanwhile: it counted as
+/// missed again then, five times, and a state was held for ten seconds.
+#[test]
+fn a_turn_that_was_missed_is_caught_up_with_though_nobody_writes_any_more() {
+    let bounds = FollowBounds {
+        rush_from_bytes: 0,
+        store_every_ms: 0,
+        pinned_from_bytes: 0,
+        compare_pause_wal: 0,
+        ..FollowBounds::default()
+    };
+    let store = Arc::new(Memory::default());
+    let mut followed = begin_with(Arc::new(Real(Instant::now())), 4_000, (store, bounds));
+    followed.env.threads = 2;
+    while !followed.follower.is_hurried() {
+        followed.write();
+        followed.follower.step(&followed.env).unwrap();
+    }
+    followed.follower.rush.as_ref().unwrap().let_go().unwrap();
+    for _ in 0..3 {
+        followed.write();
+        followed.run("PRAGMA wal_checkpoint(TRUNCATE)");
+    }
+    followed.write();
+    let step = followed.follower.step(&followed.env).unwrap();
+    assert!(matches!(step, Step::Added(_)), "{step:?}");
+    assert!(followed.follower.is_hurried(), "a state is held for it");
+    followed.require_state();
+}
