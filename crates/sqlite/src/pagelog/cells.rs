@@ -21,8 +21,8 @@ const CELL_BYTES: usize = 24;
 pub(super) struct Cells {
     /// Hash of a cell, and the place of its page.
     noted: Vec<(u64, u32)>,
-    /// Where among them, when they are sorted, those begin whose hashes have these highest bits, and
-    /// how many such bits there are: a search by halves waits for memory at each of its steps.
+    /// Where among them, when they are sorted, those begin whose hashes have these highest bits,
+    /// and how many such bits there are: a search by halves waits for memory at each of its steps.
     starts: Vec<u32>,
     bits: u32,
 }
