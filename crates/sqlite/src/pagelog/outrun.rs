@@ -23,7 +23,7 @@ impl Follower {
         let Some(known) = &self.known else { return Ok(false) };
         let Some(file) = wal::open(&side_file(&self.path, "-wal"))? else { return Ok(false) };
         let Some(header) = wal::header(&file)? else { return Ok(false) };
-        let turns = header.generation().wrapping_sub(known.header.generation());
+        let turns = header.turns_since(&known.header);
         // How long a turn is may be told by this one and the last.
         let frames = u64::from(mark.frame_max.max(known.place.frame));
         let frame_bytes = u64::from(header.page_size) + 24;

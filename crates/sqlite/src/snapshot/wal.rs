@@ -52,21 +52,24 @@ impl WalHeader {
         &self.raw[16..24]
     }
 
-    /// Whether it is the header with which a log with that other one was begun anew, by SQLite's
-    /// rule for that.
+    /// Whether it is the header with which a log with that other one was begun anew.
     pub(crate) fn is_next_of(&self, before: &WalHeader) -> bool {
-        let word = |header: &WalHeader, at| be_word(&header.raw, at);
-        let is_one_more = |at| word(self, at) == word(before, at).wrapping_add(1);
-        self.page_size == before.page_size && is_one_more(12) && is_one_more(16)
+        self.page_size == before.page_size && self.turns_since(before) == 1
     }
 
-    /// Whether a log with this header was begun anew with those salts, by SQLite's rule: the first
-    /// one counts, the second one is random.
+    /// How often a log with that other header was begun anew until it had this one, by SQLite's
+    /// rule: the first salt counts, the second one is random. (The number of checkpoints that a
+    /// header has as well is what the connection that wrote it counted of its own.)
+    pub(crate) fn turns_since(&self, before: &WalHeader) -> u32 {
+        be_word(self.salts(), 0).wrapping_sub(be_word(before.salts(), 0))
+    }
+
+    /// Whether a log with this header was begun anew with those salts, by the same rule.
     pub(super) fn is_before(&self, salts: [u8; 8]) -> bool {
         be_word(&salts, 0) == be_word(&self.raw, 16).wrapping_add(1)
     }
 
-    /// How often the log was begun anew before, as far as its writers counted.
+    /// How often the log was begun anew before, as far as the connection counted that wrote this.
     pub(crate) fn generation(&self) -> u32 {
         be_word(&self.raw, 12)
     }

@@ -182,6 +182,24 @@ impl Followed {
     }
 }
 
+/// As those of a pool do in turn: each writes what it counted itself into the head of the `-wal`.
+#[test]
+fn a_wal_that_another_connection_begins_anew_needs_no_comparison() {
+    let mut followed = begin();
+    let other = Connection::open(&followed.path).unwrap();
+    followed.write();
+    followed.write();
+    followed.look(0);
+    followed.run("PRAGMA wal_checkpoint");
+    followed.write();
+    followed.look(0);
+    // Behind the place that is known, and in the database file before the next look.
+    followed.run("INSERT INTO t(b) VALUES ('one')");
+    followed.run("PRAGMA wal_checkpoint");
+    other.execute_batch("INSERT INTO t(b) VALUES ('another')").unwrap();
+    followed.look(0);
+}
+
 #[test]
 fn a_wal_that_was_made_since_needs_no_comparison() {
     let mut followed = begin();
