@@ -26,6 +26,9 @@ use crate::snapshot::wal::{self, FRAME_HEADER_BYTES, Frames, WalHeader};
 const SIBLINGS_MAX: usize = 1_000;
 /// So many pages may be the same in a frame and in a database by chance.
 const COPIED_MIN: usize = 3;
+/// How often a `-wal` may have begun anew between two copies of it. One that was made anew has a
+/// salt by chance, and is told from a later one by this.
+const TURNS_MAX: u32 = 1 << 24;
 /// Where the counter of changes is in the first page.
 const COUNTER: std::ops::Range<usize> = 24..28;
 
@@ -179,7 +182,7 @@ impl WalCopy {
     /// Whether a copy is of an earlier beginning of the same database's `-wal`.
     fn is_later_than(&self, other: &WalCopy) -> bool {
         let is_same = self.header.page_size == other.header.page_size;
-        is_same && other.header.generation() < self.header.generation()
+        is_same && (1..TURNS_MAX).contains(&self.header.turns_since(&other.header))
     }
 
     /// Whether it begins with all that another one has.

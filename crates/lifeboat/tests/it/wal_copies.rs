@@ -108,6 +108,16 @@ fn t08_a_wal_that_was_begun_anew_is_refused_and_the_others_are_named() {
 
 #[test]
 fn a_wal_that_only_changes_rows_is_refused_by_the_copies_beside_it() {
+    refused_by_the_copies_beside_it(false);
+}
+
+/// A connection counts its own checkpoints, and writes that into the head of the `-wal`.
+#[test]
+fn also_where_another_connection_of_a_pool_began_it_anew() {
+    refused_by_the_copies_beside_it(true);
+}
+
+fn refused_by_the_copies_beside_it(of_a_pool: bool) {
     let world = World::new();
     let folder = world.path("data/backups");
     fs::create_dir(&folder).unwrap();
@@ -116,20 +126,25 @@ fn a_wal_that_only_changes_rows_is_refused_by_the_copies_beside_it() {
     let copy = |from: &str, to: &str| {
         fs::copy(world.path("data").join(from), folder.join(to)).unwrap();
     };
-    let update = |from: u32| {
+    let update = |writer: &Connection, from: u32| {
         // Of the same length: nothing grows, no index changes.
         let sql = "UPDATE person SET name = upper(name) WHERE id = ?1";
         writer.execute(sql, [from]).unwrap();
         let sql = "UPDATE message SET person = 3 - person WHERE id BETWEEN ?1 AND ?1 + 90";
         writer.execute(sql, [from * 500]).unwrap();
     };
-    update(1);
-    writer.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(())).unwrap();
+    let begin_anew = |writer: &Connection| {
+        writer.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(())).unwrap();
+    };
+    update(&writer, 1);
+    begin_anew(&writer);
     copy("app.db", "base.db");
-    update(2);
+    update(&writer, 2);
     copy("app.db-wal", "one.db-wal");
-    writer.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(())).unwrap();
-    update(3);
+    let other = of_a_pool.then(|| self::writer(&live));
+    let other = other.as_ref().unwrap_or(&writer);
+    begin_anew(other);
+    update(other, 3);
     copy("app.db-wal", "two.db-wal");
     let copies = Copies { world, folder };
     copies.restore("base.db", "one.db-wal").expect(0);

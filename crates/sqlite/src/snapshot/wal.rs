@@ -69,11 +69,6 @@ impl WalHeader {
         be_word(&salts, 0) == be_word(&self.raw, 16).wrapping_add(1)
     }
 
-    /// How often the log was begun anew before, as far as the connection counted that wrote this.
-    pub(crate) fn generation(&self) -> u32 {
-        be_word(&self.raw, 12)
-    }
-
     /// The place of a mark in a log with this header.
     pub(crate) fn place(&self, mark: &Mark) -> Place {
         match mark.frame_max {
