@@ -209,21 +209,23 @@ fn a_server_is_set_up_and_another_program_is_not_replaced_unasked() {
     write(&mut cluster);
     let doctor = at(&yard, None, &["doctor", "--json"]);
     assert!(doctor.out.contains("archiver"), "{doctor:?}");
-    // A repository that is lost is an archiver that fails.
-    let objects = yard.path("one/main/wal");
-    set_mode(&objects, 0);
+    // A repository that takes nothing is an archiver that fails. It stays so while it is asked for:
+    // the server tries again when it likes.
+    let segment = yard.path("one/main/wal").join(yard.log("one").pop().unwrap());
+    let objects = segment.parent().unwrap();
+    set_mode(objects, 0o500);
     cluster.ask(5432, "INSERT INTO t VALUES (1)");
     cluster.ask(5432, "SELECT pg_switch_wal()");
     cluster.wait_until(
         5432,
         "SELECT failed_count > 0 AND last_failed_time > last_archived_time FROM pg_stat_archiver",
     );
-    set_mode(&objects, 0o700);
     let doctor = at(&yard, None, &["doctor", "--json"]);
     assert!(doctor.out.contains("the archiver fails"), "{}", doctor.out);
     at(&yard, None, &["status"]).says("the archiver fails");
     let nagios = at(&yard, None, &["status", "--format", "nagios"]);
     assert!(nagios.out.contains("the archiver fails"), "{}", nagios.out);
+    set_mode(objects, 0o700);
     // What was there before comes back, and what somebody set since stays.
     cluster.ask(5432, "ALTER SYSTEM SET archive_timeout = '5min'");
     cluster.ask(5432, "SELECT pg_reload_conf()");
