@@ -22,6 +22,7 @@ use crate::header::{HEADER_BYTES, Header};
 use crate::holders::side_file;
 use crate::snapshot::wal::{self, FRAME_HEADER_BYTES, Frames, WalHeader};
 
+const NAME_IT: &str = "name the copy of the -wal with --wal";
 /// How many files of a folder are looked at for other copies.
 const SIBLINGS_MAX: usize = 1_000;
 /// So many pages may be the same in a frame and in a database by chance.
@@ -46,9 +47,10 @@ pub struct WalCopy {
 impl WalCopy {
     /// Reads a copy that is to go upon that database.
     pub fn open(path: &Path, database: &Path) -> Result<Self> {
-        let copy = Self::read(path)?.ok_or_else(|| {
+        let read = Self::read(path).map_err(|error| error.hint(NAME_IT))?;
+        let copy = read.ok_or_else(|| {
             let message = format!("{} is no -wal of SQLite", path.display());
-            Error::new(Kind::CheckFailed, message).hint("name the copy of the -wal with --wal")
+            Error::new(Kind::CheckFailed, message).hint(NAME_IT)
         })?;
         if copy.frames.frames.is_empty() {
             let message = format!("{} holds no transaction that was committed", path.display());

@@ -104,6 +104,10 @@ fn t08_a_wal_that_was_begun_anew_is_refused_and_the_others_are_named() {
     let none = copies.world.run(&["restore", "nothing.db", "--wal", alone.to_str().unwrap()]);
     none.expect(2);
     copies.restore("base.db", "base.db").expect(20).says("is no -wal");
+    copies
+        .restore("base.db", "none.db-wal")
+        .expect(15)
+        .says("name the copy of the -wal with --wal");
 }
 
 #[test]

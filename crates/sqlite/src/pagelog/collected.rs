@@ -65,7 +65,7 @@ impl Drop for Part {
 }
 
 /// What pages of a batch were before, in their order: of use until they are encoded.
-pub(super) struct Befores {
+pub(super) struct HeldBefores {
     pub(super) contents: Vec<Content>,
     _part: Option<Part>,
 }
@@ -238,11 +238,11 @@ impl Collected {
     }
 
     /// Takes out what its pages were before.
-    pub(super) fn take_befores(&mut self) -> Befores {
+    pub(super) fn take_befores(&mut self) -> HeldBefores {
         let befores = self.pages.values_mut().map(|page| std::mem::take(&mut page.before));
         let contents: Vec<Content> = befores.collect();
         let bytes = contents.iter().map(Content::bytes).sum();
-        Befores { contents, _part: self.part.as_mut().map(|part| part.split(bytes)) }
+        HeldBefores { contents, _part: self.part.as_mut().map(|part| part.split(bytes)) }
     }
 
     /// Hashes its pages, and leaves out those that do not differ from a state. Of those that were
@@ -300,7 +300,7 @@ impl Drop for Collected {
 }
 
 /// What a page was before, where that could be read.
-pub(super) type Before = Option<Arc<PageBuffer>>;
+pub(super) type HeldBefore = Option<Arc<PageBuffer>>;
 
 /// What so many pages were before is read at once: they are hashed together.
 const BEFORES: usize = 32;
@@ -339,7 +339,7 @@ impl Stage<'_> {
     }
 
     /// Adds them. `befores` finds what each of some pages was before.
-    pub(super) fn add_all(self, befores: impl Fn(&[u32]) -> Result<Vec<Before>>) -> Result<()> {
+    pub(super) fn add_all(self, befores: impl Fn(&[u32]) -> Result<Vec<HeldBefore>>) -> Result<()> {
         let Stage { collected, pages, .. } = self;
         let mut new = Vec::with_capacity(BEFORES);
         let add = |collected: &mut Collected, new: &mut Vec<(u32, BlockHash, Content)>| {

@@ -22,7 +22,7 @@ use lifeboat_core::pipeline::{BlockHash, block_hashes};
 use lifeboat_core::{Error, Kind, Result};
 
 use super::bounds::FollowBounds;
-use super::collected::{Before, Befores, Collected, Room};
+use super::collected::{Collected, HeldBefore, HeldBefores, Room};
 use super::delta::{Changed, Encoding, GROUP_PAGES, PageBytes};
 use super::follow::{Follower, Step};
 use super::increment::Increment;
@@ -378,7 +378,7 @@ impl Follower {
         pages: &[u32],
         pool: &Pool,
         stored: Option<&Collected>,
-    ) -> Result<Vec<Before>> {
+    ) -> Result<Vec<HeldBefore>> {
         let mut befores = vec![None; pages.len()];
         let mut sought = Vec::with_capacity(pages.len());
         for (place, &page) in pages.iter().enumerate() {
@@ -502,7 +502,7 @@ impl Rush {
 /// made of. What holds those that were left is let go then.
 fn encode_all(
     env: &Env,
-    (batch, befores, rest): (&Collected, Befores, Option<Rest>),
+    (batch, befores, rest): (&Collected, HeldBefores, Option<Rest>),
     depths: &[u8],
     page_bytes: usize,
     mut writer: LogWriter,
