@@ -19,6 +19,25 @@ pub(crate) const SECRET: &str = "lifeboat/tests/secret+key/of+forty+chars";
 /// The bucket that each server has.
 pub(crate) const BUCKET: &str = "backups";
 
+/// moto, which answers one request after another. By itself it looks whether an object is there,
+/// and then writes: of two writers who meet, both may be told that they won, which is moto's fault
+/// alone. A request is read whole before its turn, so that one that stalls holds up nobody.
+const MOTO: &str = r#"
+import io, sys, threading
+from moto import server
+turn = threading.Lock()
+class InTurn(server.DomainDispatcherApplication):
+    def __call__(self, environ, start_response):
+        sent = environ["wsgi.input"]
+        ends = environ.get("wsgi.input_terminated")
+        body = sent.read() if ends else sent.read(int(environ.get("CONTENT_LENGTH") or 0))
+        environ["wsgi.input"] = io.BytesIO(body)
+        with turn:
+            return super().__call__(environ, start_response)
+server.DomainDispatcherApplication = InTurn
+server.main(["-H", "127.0.0.1", "-p", sys.argv[1]])
+"#;
+
 /// A server under a test; it ends with its value.
 pub(crate) struct Server {
     child: Child,
@@ -94,7 +113,7 @@ make_server("127.0.0.1", int(sys.argv[1]), app, threaded=True,
         }
         let server = Server::start(tempfile::tempdir().unwrap(), |_, port| {
             let mut command = Command::new("python3");
-            command.args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()]);
+            command.args(["-c", MOTO, &port.to_string()]);
             command.env("PYTHONPATH", &library);
             command
         });
@@ -131,7 +150,7 @@ for user, actions in [
 "#;
         let server = Server::start(tempfile::tempdir().unwrap(), |_, port| {
             let mut command = Command::new("python3");
-            command.args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()]);
+            command.args(["-c", MOTO, &port.to_string()]);
             command.env("PYTHONPATH", &library).env("INITIAL_NO_AUTH_ACTION_COUNT", "10");
             command
         });
