@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +24,7 @@ use crate::holders::side_file;
 use crate::snapshot::wal::{self, FRAME_HEADER_BYTES, Frames, WalHeader};
 
 const NAME_IT: &str = "name the copy of the -wal with --wal";
+const LET_READ: &str = "let the user who restores read it";
 /// How many files of a folder are looked at for other copies.
 const SIBLINGS_MAX: usize = 1_000;
 /// So many pages may be the same in a frame and in a database by chance.
@@ -47,8 +49,7 @@ pub struct WalCopy {
 impl WalCopy {
     /// Reads a copy that is to go upon that database.
     pub fn open(path: &Path, database: &Path) -> Result<Self> {
-        let read = Self::read(path).map_err(|error| error.hint(NAME_IT))?;
-        let copy = read.ok_or_else(|| {
+        let copy = Self::read(path)?.ok_or_else(|| {
             let message = format!("{} is no -wal of SQLite", path.display());
             Error::new(Kind::CheckFailed, message).hint(NAME_IT)
         })?;
@@ -69,11 +70,20 @@ impl WalCopy {
 
     /// `None` where the file is no `-wal`.
     fn read(path: &Path) -> Result<Option<Self>> {
-        let failed = |error| {
-            Error::io(Kind::SourceUnavailable, format!("cannot read {}", path.display()), error)
+        let failed = |error: io::Error| {
+            let hint =
+                if error.kind() == io::ErrorKind::PermissionDenied { LET_READ } else { NAME_IT };
+            let message = format!("cannot read {}", path.display());
+            Error::io(Kind::SourceUnavailable, message, error).hint(hint)
         };
+        // Asked before it is opened: to open a pipe waits for whoever writes into it.
+        let metadata = fs::metadata(path).map_err(failed)?;
+        if !metadata.is_file() {
+            let message = format!("{} is no file", path.display());
+            return Err(Error::new(Kind::SourceUnavailable, message).hint(NAME_IT));
+        }
+        let modified = metadata.modified().map_err(failed)?;
         let file = File::open(path).map_err(failed)?;
-        let modified = file.metadata().and_then(|metadata| metadata.modified()).map_err(failed)?;
         let modified = Timestamp::try_from(modified).unwrap_or(Timestamp::UNIX_EPOCH);
         let Some(header) = wal::header(&file)? else { return Ok(None) };
         let frames = wal::committed_frames(&file, &header)?;

@@ -108,6 +108,8 @@ fn t08_a_wal_that_was_begun_anew_is_refused_and_the_others_are_named() {
         .restore("base.db", "none.db-wal")
         .expect(15)
         .says("name the copy of the -wal with --wal");
+    fs::create_dir(copies.folder.join("folder.db-wal")).unwrap();
+    copies.restore("base.db", "folder.db-wal").expect(15).says("folder.db-wal is no file");
 }
 
 #[test]
