@@ -14,6 +14,9 @@ use crate::source::{Engine, Holder};
 
 /// How long others may still have the database open that are about to let it go.
 const RELEASE_TIMEOUT_MS: u64 = 10_000;
+/// How long others may that were not told to: a program that starts another one shares what it
+/// has open for a moment, also what it is about to close.
+const OTHERS_TIMEOUT_MS: u64 = 500;
 /// How often it is looked.
 const LOOK_EVERY_MS: u64 = 20;
 
@@ -44,7 +47,8 @@ fn wait(env: &Env, engine: &dyn Engine, place: &Path, are_ending: bool) -> Resul
             return Ok(());
         }
         let let_go = are_ending || holders.iter().all(|holder| holder.name == ours.trim_end());
-        if !let_go || env.elapsed_ms(begun_ms) > RELEASE_TIMEOUT_MS {
+        let timeout_ms = if let_go { RELEASE_TIMEOUT_MS } else { OTHERS_TIMEOUT_MS };
+        if env.elapsed_ms(begun_ms) > timeout_ms {
             return Err(held(place, &holders));
         }
         env.pause_ms(LOOK_EVERY_MS)?;

@@ -14,7 +14,7 @@ use crate::discover::{Cluster, Findings, Search};
 use crate::postgres::Database;
 
 /// How long a server may take to answer, in seconds.
-const CONNECT_TIMEOUT_S: &str = "3";
+const CONNECT_TIMEOUT_S: &str = "10";
 /// How root becomes the user whom a server takes for its administrator (`peer`).
 const AS_POSTGRES: &[&str] =
     &["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--"];
