@@ -164,7 +164,7 @@ impl Surroundings {
         let mut clock = SystemClock::start();
         if cfg!(debug_assertions) {
             let shown = self.variable("LIFEBOAT_CLOCK_AT").and_then(|text| text.to_str());
-            clock.shown_at_start = shown.and_then(|text| text.parse().ok());
+            clock.shown = shown.and_then(Shown::parse);
         }
         let clock = Arc::new(clock);
         let host = host.unwrap_or_else(host_name);
@@ -257,27 +257,42 @@ fn host_name() -> String {
 /// The system's clocks.
 pub(crate) struct SystemClock {
     start: Instant,
-    /// The moment that is shown at the start, where a test says so.
-    shown_at_start: Option<Timestamp>,
+    /// The time of day that is shown, where a test says so.
+    shown: Option<Shown>,
     /// By how much the monotonic reading was put forward, where a test says so.
     ahead_ms: AtomicU64,
+}
+
+/// A time of day that goes on from another moment than now.
+struct Shown {
+    at_start: Timestamp,
+    /// Where names have whole seconds, a run that the host delays should not get another name.
+    times_slower: u32,
+}
+
+impl Shown {
+    /// A moment, and behind a stroke how many times slower time passes, if so.
+    fn parse(text: &str) -> Option<Self> {
+        let (at_start, times_slower) = text.split_once('/').unwrap_or((text, "1"));
+        let times_slower = times_slower.parse().ok().filter(|times| *times > 0)?;
+        Some(Shown { at_start: at_start.parse().ok()?, times_slower })
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the Env.clock that all others use")]
 impl SystemClock {
     /// A clock whose monotonic reading starts now.
     pub(crate) fn start() -> Self {
-        SystemClock { start: Instant::now(), shown_at_start: None, ahead_ms: AtomicU64::new(0) }
+        SystemClock { start: Instant::now(), shown: None, ahead_ms: AtomicU64::new(0) }
     }
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the Env.clock that all others use")]
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        match self.shown_at_start {
-            None => Timestamp::now(),
-            Some(shown) => shown.saturating_add(self.start.elapsed()).unwrap_or(shown),
-        }
+        let Some(shown) = &self.shown else { return Timestamp::now() };
+        let passed = self.start.elapsed() / shown.times_slower;
+        shown.at_start.saturating_add(passed).unwrap_or(shown.at_start)
     }
 
     fn monotonic_ms(&self) -> u64 {

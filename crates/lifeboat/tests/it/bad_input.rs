@@ -307,7 +307,7 @@ fn a_database_held_exclusively_is_named_with_its_holder() {
         .unwrap();
     world.configure(
         "[repository.local]\nurl = \"file://$REPO\"\n\
-         [source.app]\nsqlite = { path = \"$DATA/app.db\", lock_ms_max = 300 }\n",
+         [source.app]\nsqlite = { path = \"$DATA/app.db\", lock_ms_max = 60000 }\n",
     );
     let ran = world.run(&["backup"]).expect(15);
     assert!(ran.err.contains(&std::process::id().to_string()), "{}", ran.err);

@@ -337,7 +337,7 @@ impl<'a> Cluster<'a> {
                 let _ = Command::new("kill").args(["-9", &child.to_string()]).output();
             }
             // As long as one of them lives, its memory is in use and no server begins.
-            for _ in 0..1_000 {
+            for _ in 0..6_000 {
                 if !children.iter().any(|child| is_alive(*child)) {
                     break;
                 }

@@ -62,7 +62,7 @@ fn a_standby_that_is_promoted_meanwhile_gives_no_backup() {
     let primary = primary(&yard, 16);
     primary
         .ask(PORT, "CREATE TABLE wide AS SELECT repeat('x', 900) FROM generate_series(1, 20000)");
-    let mut standby = standby_of(&yard, &primary, "max_rate = \"8MB\"\n");
+    let mut standby = standby_of(&yard, &primary, "max_rate = \"2MB\"\n");
     let mut command = yard.command(program());
     command.args(["backup", "main"]).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().unwrap();

@@ -108,5 +108,7 @@ fn rebuilt_from(place: &Place<'_>, chat: &mut Chat, bucket: &Bucket, yard: &Yard
 /// Whether the report says how long all of it took.
 fn took_is_said(done: &Ran) -> bool {
     let line = done.err.lines().find(|line| line.contains("all of it:"));
-    line.is_some_and(|line| line.contains(" in ") && line.ends_with('s'))
+    line.is_some_and(|line| {
+        line.contains(" in ") && [" s", "ms", " min"].iter().any(|unit| line.ends_with(unit))
+    })
 }

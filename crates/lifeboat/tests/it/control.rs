@@ -44,9 +44,16 @@ impl Drop for Agent {
 fn configured(world: &World, more: &str) {
     world.configure(&format!(
         "[repository.main]\nurl = \"file://$REPO\"\n\
+         [agent]\nwatch = \"yearly\"\n\
          [source.app]\nfiles = [\"$DATA/app.txt\"]\nschedule = \"yearly\"\n{more}"
     ));
     fs::write(world.path("data/app.txt"), "app").unwrap();
+}
+
+/// What the agent says of itself; nothing where it has no time to answer.
+pub(crate) fn told(world: &World) -> serde_json::Value {
+    let ran = world.run(&["agent", "status", "--json"]);
+    if ran.code == 0 { ran.json() } else { serde_json::Value::Null }
 }
 
 fn status(world: &World) -> serde_json::Value {

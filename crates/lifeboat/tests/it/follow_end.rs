@@ -7,7 +7,7 @@ use std::process::{Child, Stdio};
 
 use rusqlite::Connection;
 
-use crate::follow::wait_for;
+use crate::follow::{hears_its_end, wait_for};
 use crate::support::World;
 
 /// A follower that looks once, and not again for long.
@@ -107,6 +107,6 @@ fn what_could_not_be_stored_at_the_end_is_named() {
     drop(writer);
 
     let agent = begin(&world, &["--follow"]);
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    wait_for("it to hear signals", || hears_its_end(agent.id()));
     assert!(end(&world, agent).contains("ended: nothing was followed"));
 }

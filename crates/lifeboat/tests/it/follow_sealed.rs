@@ -9,7 +9,7 @@ use lifeboat_core::env::CRASH_POINTS;
 use rusqlite::Connection;
 use serde_json::Value;
 
-use crate::support::{World, add_rows, content, ran};
+use crate::support::{World, add_rows, content, ran, within_one_hour};
 
 /// A world whose key lies elsewhere, and a configuration that seals to it.
 fn sealed_world(rows: u32) -> World {
@@ -195,6 +195,7 @@ fn a_sealed_log_survives_a_kill_at_each_point() {
 
 #[test]
 fn a_sealed_log_is_thinned_where_the_key_is_and_goes_on_where_it_is_not() {
+    within_one_hour();
     let world = sealed_world(600);
     let made = world.run(&["key", "show", &world.text("home/elsewhere")]).expect(0);
     let recipient = made.out.split_whitespace().find(|word| word.starts_with("age1")).unwrap();

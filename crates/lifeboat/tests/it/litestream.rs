@@ -313,9 +313,6 @@ fn replicas_in_buckets_are_read_too() {
              region: us-east-1\n      force-path-style: true\n"
         );
         let Some(litestream) = Litestream::new(&world, &replica) else { return };
-        let begun = Instant::now();
-        let enough = || begun.elapsed() > Duration::from_secs(5);
-        litestream.follow(&world.path("data/app.db"), enough);
         let secret = world.path("home/secret");
         fs::write(&secret, SECRET).unwrap();
         crate::support::set_mode(&secret, 0o600);
@@ -325,6 +322,14 @@ fn replicas_in_buckets_are_read_too() {
             secret.display(),
         ));
         let replica = format!("s3://{BUCKET}/app");
+        let mut asked = Instant::now();
+        litestream.follow(&world.path("data/app.db"), || {
+            let is_due = asked.elapsed() > Duration::from_secs(1);
+            asked = if is_due { Instant::now() } else { asked };
+            is_due
+                && world.run(&["list", &replica]).code == 0
+                && states(&world, &replica).len() >= 4
+        });
         require_equal(&world, &litestream, &replica);
         // Taken over from there as from a folder.
         let database = world.text("data/app.db");

@@ -41,6 +41,7 @@ mod files;
 mod follow;
 mod follow_end;
 mod follow_far;
+mod follow_many;
 mod follow_rest;
 mod follow_sealed;
 mod from_scripts;

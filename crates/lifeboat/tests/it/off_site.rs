@@ -49,7 +49,7 @@ fn a_host_that_is_not_there_fails_the_run_with_its_own_exit_code() {
     let Some(mut server) = Sshd::start("a_host_that_is_not_there", "") else { return };
     let world = World::new();
     world.database("app.db", 10);
-    configure(&world, &server, "timeout = \"1s\"");
+    configure(&world, &server, "timeout = \"5s\"");
     server.stop();
     let ran = world.run(&["backup", "app"]).expect(13);
     ran.says("cannot be reached").says("Connection refused");
@@ -139,7 +139,8 @@ fn both_repositories_have_the_bytes_of_one_read() {
         let ends = Arc::clone(&ends);
         move || {
             let connection = Connection::open(path).unwrap();
-            connection.busy_timeout(std::time::Duration::from_secs(10)).unwrap();
+            connection.busy_timeout(std::time::Duration::from_secs(300)).unwrap();
+            connection.pragma_update(None, "synchronous", "off").unwrap();
             let mut written = 0;
             while !ends.load(Ordering::Relaxed) {
                 add_rows(&connection, 10_000 + written, 1);

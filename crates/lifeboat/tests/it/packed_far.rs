@@ -12,7 +12,7 @@ use crate::follow::now_ms;
 use crate::follow_far::{by_ssh, in_bucket};
 use crate::s3_servers::{BUCKET, Server};
 use crate::sshd::Sshd;
-use crate::support::{Ran, World};
+use crate::support::{Ran, World, within_one_hour};
 use crate::thinning::change;
 
 /// Four large files are a pack, as a thousand small ones are.
@@ -30,6 +30,7 @@ struct Packed {
 
 impl Packed {
     fn begin(world: World) -> Packed {
+        within_one_hour();
         let mut packed = Packed { world, base: String::new(), states: Vec::new() };
         packed.configure("");
         let path = packed.world.database("app.db", 300);

@@ -34,8 +34,8 @@ fn what_is_wrong_with_an_address_is_said_with_what_mends_it() {
             format!("postgresql://{user}@{host}:{port}/{database}")
         };
         let here = "127.0.0.1";
-        // Nobody listens where a listener has just gone.
-        let closed = std::net::TcpListener::bind((here, 0)).unwrap().local_addr().unwrap().port();
+        // Nobody listens there, and no other test is given it.
+        let closed = lifeboat_test_support::free_port();
         for (url, why, mend) in [
             (
                 at("ann:hush2", here, port, "postgres"),
@@ -172,13 +172,7 @@ fn held(world: &World) -> Child {
 }
 
 fn wait_until_there(path: &Path) {
-    for _ in 0..3_000 {
-        if path.exists() {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-    panic!("the dump was not begun");
+    crate::follow::wait_for("a dump that is begun", || path.exists());
 }
 
 fn goes_on(world: &World, child: Child) -> Ran {
@@ -290,7 +284,8 @@ fn fills_a_repository(major: u32) {
             assert!(harmless, "{size}: {file} is left");
         }
     }
-    assert!(server.ask("shop", &format!("SELECT 1 {DUMPERS}")).is_empty(), "a dumper is left");
+    // None is left, as soon as the server has seen that they are gone.
+    server.wait_for(&format!("SELECT 1 WHERE NOT EXISTS (SELECT 1 {DUMPERS})"));
 }
 
 /// A file system of that size, for a server. Gone when dropped.

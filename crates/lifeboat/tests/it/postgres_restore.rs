@@ -97,13 +97,7 @@ code=$?; touch $here/ended; exit $code
 }
 
 fn wait_for_file(world: &World, name: &str) {
-    for _ in 0..3_000 {
-        if world.path("tmp").join(name).exists() {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-    panic!("there is no file {name}");
+    crate::follow::wait_for(name, || world.path("tmp").join(name).exists());
 }
 
 /// Kills a restore while its loader is held, and lets the loader come to its end.

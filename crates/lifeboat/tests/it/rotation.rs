@@ -17,10 +17,16 @@ fn day(number: i64) -> Timestamp {
     first + (number * 24).hours()
 }
 
+/// The clock of a run that begins at that moment: it is slow, as names have whole seconds and a run
+/// may take some.
+fn slowly(moment: Timestamp) -> String {
+    format!("{moment}/60")
+}
+
 /// Runs the program as if it were that moment.
 fn at(world: &World, moment: Timestamp, arguments: &[&str]) -> Ran {
     let mut command = world.command(arguments);
-    ran(command.env("LIFEBOAT_CLOCK_AT", moment.to_string()).output().unwrap())
+    ran(command.env("LIFEBOAT_CLOCK_AT", slowly(moment)).output().unwrap())
 }
 
 fn configure(world: &World, more: &str) {
@@ -233,7 +239,7 @@ fn the_variables_alone_rotate_after_seven_days() {
     let run = |moment: Timestamp, arguments: &[&str], days: Option<&str>| {
         let mut command = world.command(arguments);
         command.env("ADMIN_DB_PATH", world.path("data/admin.db"));
-        command.env("BACKUP_DIR", world.path("repo")).env("LIFEBOAT_CLOCK_AT", moment.to_string());
+        command.env("BACKUP_DIR", world.path("repo")).env("LIFEBOAT_CLOCK_AT", slowly(moment));
         days.map(|days| command.env("RETENTION_DAYS", days));
         ran(command.output().unwrap())
     };
@@ -277,7 +283,7 @@ fn killed_at_every_point_of_a_backup_that_prunes() {
         fs::write(&tombstone, saved).unwrap();
         let mut command = world.command(&["backup"]);
         command.env("LIFEBOAT_CRASH_AT", point);
-        command.env("LIFEBOAT_CLOCK_AT", (day(12) + 1.hours()).to_string());
+        command.env("LIFEBOAT_CLOCK_AT", slowly(day(12) + 1.hours()));
         let ended = ran(command.output().unwrap());
         assert_eq!(ended.code, 128 + 9, "{point} is never passed: {ended:?}");
         world.run(&["verify", "--level", "full"]).expect(0);

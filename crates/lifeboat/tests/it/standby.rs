@@ -8,13 +8,14 @@ use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{JoinHandle, sleep};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lifeboat_sqlite::sample::{
     SampleOptions, Size, Writer, WriterOptions, check_invariants, create, prove,
 };
 use rusqlite::Connection;
 
+use crate::follow::{hears_its_end, wait_for};
 use crate::support::{World, ran};
 
 fn make(world: &World) {
@@ -43,13 +44,7 @@ fn follower(world: &World) -> Child {
 
 /// Ends it, as soon as it can hear that.
 fn terminate(mut child: Child) -> i32 {
-    let status = format!("/proc/{}/status", child.id());
-    wait_for("it to hear signals", || {
-        let text = fs::read_to_string(&status).unwrap_or_default();
-        let caught = text.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-        let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-        caught.is_some_and(|mask| mask & (1 << (libc::SIGTERM - 1)) != 0)
-    });
+    wait_for("it to hear signals", || hears_its_end(child.id()));
     // SAFETY: a signal to a child of ours that was not waited for.
     unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
     let status = child.wait().unwrap();
@@ -57,15 +52,6 @@ fn terminate(mut child: Child) -> i32 {
 }
 
 const ONCE: [&str; 6] = ["restore", "app", "--to", "standby.db", "--follow", "--once"];
-
-#[track_caller]
-fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < Duration::from_secs(300), "{what} did not come");
-        sleep(Duration::from_millis(20));
-    }
-}
 
 /// Looks at the standby again and again, on one connection that stays open: the states that it saw.
 struct Reader {

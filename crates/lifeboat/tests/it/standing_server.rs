@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use crate::cluster::{Cluster, Yard, program, user};
+use crate::follow::wait_for;
 use crate::postgres_server::{Server, command};
 use crate::receivers::certify;
 use crate::support::{Ran, World, ran, set_mode};
@@ -179,9 +180,13 @@ fn the_certificate_of_a_server_is_told_before_it_ends() {
         let found = told(&found.expect(0).json());
         found.into_iter().filter(|(code, _)| code == "certificate").collect()
     };
-    let soon = watched(0);
+    let mut soon = Vec::new();
+    // A server that is slow to answer is not known.
+    wait_for("both certificates", || {
+        soon = watched(0);
+        soon.len() == 2
+    });
     let has = |words: &str| soon.iter().any(|(_, what)| what.contains(words));
-    assert_eq!(soon.len(), 2, "{soon:?}");
     assert!(has(&format!("localhost:{port}, the server of `shop`")) && has("ca.pem"), "{soon:?}");
     assert_eq!(watched(-30), []);
 }

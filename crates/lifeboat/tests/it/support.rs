@@ -40,6 +40,17 @@ impl Ran {
     }
 }
 
+/// Waits where a full hour is near: a log that is thinned out to a state of each hour goes by the
+/// hours of the clock.
+pub(crate) fn within_one_hour() {
+    const NEAR_S: u64 = 180;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let left_s = 3_600 - now.as_secs() % 3_600;
+    if left_s < NEAR_S {
+        std::thread::sleep(std::time::Duration::from_secs(left_s));
+    }
+}
+
 /// The world of one test.
 pub(crate) struct World {
     folder: TempDir,

@@ -9,7 +9,7 @@ use lifeboat_core::env::CRASH_POINTS;
 use rusqlite::Connection;
 use serde_json::Value;
 
-use crate::support::{World, ran};
+use crate::support::{World, ran, within_one_hour};
 
 const CONFIG: &str = "[repository.main]\nurl = \"file://$REPO\"\n\n\
     [source.app]\nsqlite = \"$DATA/app.db\"\nkeep = { last = 1 }\n";
@@ -63,6 +63,7 @@ fn pruned(world: &World) -> Value {
 
 #[test]
 fn old_states_are_told_apart_less_finely_and_come_back_to_the_byte() {
+    within_one_hour();
     let world = World::new();
     // All that is not the newest state is older than nothing.
     world.configure(&format!(
@@ -203,6 +204,7 @@ fn a_rule_that_keeps_less_of_a_log_waits_for_an_approval() {
 
 #[test]
 fn killed_while_a_log_is_thinned_out() {
+    within_one_hour();
     let points: Vec<&str> =
         CRASH_POINTS.iter().copied().filter(|point| point.starts_with("merge.")).collect();
     assert!(points.len() >= 4);

@@ -148,6 +148,9 @@ fn a_receiver_killed_under_load_loses_nothing() {
     cluster.wait_until(5432, "SELECT count(*) FROM pg_stat_replication");
     load.kill().unwrap();
     load.wait().unwrap();
+    // What it had sent is done all the same.
+    let gone = "SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'pgbench'";
+    cluster.wait_until(5432, gone);
     let wanted = cluster.ask(5432, FINGERPRINT);
     wait_until_safe(&mut cluster, 5432);
     cluster.kill();
@@ -269,6 +272,8 @@ fn a_synchronous_commit_waits_for_all_repositories() {
     let mut copy = cluster.copy(5432, "copy");
     cluster.set(&["synchronous_standby_names = 'lifeboat'"]);
     cluster.ask(5432, "SELECT pg_reload_conf()");
+    // Commits wait once the checkpointer has read it, which it does before it does this.
+    cluster.ask(5432, "CHECKPOINT");
     // Nobody receives: nothing is committed.
     let mut waits = cluster.psql_command(5432, "INSERT INTO t VALUES (1)").spawn().unwrap();
     std::thread::sleep(Duration::from_millis(700));

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::browser::{Visitor, parsed, send};
-use crate::control::Agent;
+use crate::control::{Agent, told};
 use crate::follow::wait_for;
 use crate::support::{World, content, rows};
 
@@ -83,7 +83,7 @@ fn a_restore_needs_no_open_page_and_is_found_again() {
     drop(browser);
     let mut run = String::new();
     wait_for("a restore that has ended", || {
-        let state = world.run(&["agent", "status", "--json"]).expect(0).json();
+        let state = told(&world);
         let ended = state["runs"][0]["ended"]["outcome"].as_str().map(str::to_owned);
         run = state["runs"][0]["id"].as_str().unwrap_or_default().to_owned();
         assert!(ended.as_deref().is_none_or(|ended| ended == "done"), "{state}");
@@ -145,7 +145,7 @@ fn a_restore_needs_the_typed_name() {
     assert_eq!(rows(&database), 0);
     ann.post("/restore/begin", &[&own[..], &[("name", "app")]].concat());
     wait_for("the rows", || {
-        let state = world.run(&["agent", "status", "--json"]).expect(0).json();
+        let state = told(&world);
         let ended = state["runs"][0]["ended"]["outcome"].as_str();
         let said = || ann.get("/runs").body;
         assert!(ended.is_none_or(|ended| ended == "done"), "{state}\n{}", said());

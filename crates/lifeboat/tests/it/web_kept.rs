@@ -5,7 +5,7 @@ use std::fs;
 
 use rusqlite::Connection;
 
-use crate::control::Agent;
+use crate::control::{Agent, told};
 use crate::follow::wait_for;
 use crate::support::{World, is_root};
 use crate::web_agent::{configured, enter};
@@ -14,9 +14,9 @@ use crate::web_agent::{configured, enter};
 /// there.
 fn wait_for_backup(world: &World, outcome: &str, mark: &str) {
     wait_for("a run that has ended", || {
-        let state = world.run(&["agent", "status", "--json"]).expect(0).json();
-        let jobs = state["jobs"].as_array().unwrap();
-        let job = jobs.iter().find(|job| job["name"] == "backup-app").unwrap();
+        let state = told(world);
+        let mut jobs = state["jobs"].as_array().into_iter().flatten();
+        let Some(job) = jobs.find(|job| job["name"] == "backup-app") else { return false };
         world.path(mark).exists() && job["is_running"] == false && job["last"]["outcome"] == outcome
     });
 }
@@ -102,7 +102,7 @@ fn rows_go_back_from_the_assistant_while_the_application_goes_on() {
     assert_eq!(count("SELECT count(*) FROM message"), 70);
     ann.post("/restore/begin", &typed("app"));
     wait_for("the rows", || {
-        let state = world.run(&["agent", "status", "--json"]).expect(0).json();
+        let state = told(&world);
         let ended = &state["runs"][0]["ended"]["outcome"];
         assert!(ended.is_null() || ended == "done", "{state}");
         ended == "done"

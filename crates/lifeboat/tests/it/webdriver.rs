@@ -90,6 +90,8 @@ impl Browser {
         let always = json!({
             "browserName": "chrome",
             "goog:chromeOptions": options,
+            // A browser among many tests takes its time.
+            "timeouts": { "script": 180_000, "pageLoad": 300_000 },
             "goog:loggingPrefs": { "browser": "ALL", "performance": "ALL" },
         });
         let body = json!({ "capabilities": { "alwaysMatch": always } });

@@ -125,7 +125,7 @@ fn the_log_is_streamed_and_confirmed() {
         run(&client, "CREATE TABLE public.t AS SELECT generate_series(1, 10000) AS n");
         let (mut received, mut wanted) = (from, Lsn(0));
         while received < identity.position || received < wanted {
-            match connection.receive_wal(10_000).unwrap().expect("the server writes") {
+            match connection.receive_wal(60_000).unwrap().expect("the server writes") {
                 WalMessage::Data { begin, bytes, server_end } => {
                     assert_eq!(begin, received);
                     received = Lsn(begin.0 + bytes.len() as u64);
@@ -139,7 +139,7 @@ fn the_log_is_streamed_and_confirmed() {
         connection.send_status(received, received, Lsn(0), now_us, true).unwrap();
         // It answers at once, and knows what we said.
         while !matches!(
-            connection.receive_wal(10_000).unwrap().unwrap(),
+            connection.receive_wal(60_000).unwrap().unwrap(),
             WalMessage::KeepAlive { .. }
         ) {}
         let mut other = open(&client).unwrap();

@@ -150,7 +150,7 @@ fn a_server_that_stays_broken_is_given_up_and_one_that_is_silent_too() {
     let broken =
         Proxy::before(server.address, |_| Fault::Answer(answer("503 Slow Down", "", "SlowDown")));
     let silent = Proxy::before(server.address, |_| Fault::SlowDown(60_000));
-    let within = |proxy: &Proxy| Options { timeout_ms: Some(300), ..through(&server, proxy) };
+    let within = |proxy: &Proxy| Options { timeout_ms: Some(3_000), ..through(&server, proxy) };
     for (options, word) in [
         (through(&server, &broken), "503"),
         // Not tried again for longer than it may be silent.
