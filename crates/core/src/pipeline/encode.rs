@@ -409,8 +409,7 @@ impl<'a> BatchSink<'a> {
     }
 
     fn send(&mut self, last: bool) -> Result<()> {
-        let mut next = self.pool.take();
-        next.resize(BATCH_BYTES, 0);
+        let next = self.pool.take_of(BATCH_BYTES);
         let mut plain = std::mem::replace(&mut self.batch, next);
         plain.truncate(self.filled);
         let bytes = plain.len() as u64;

@@ -87,6 +87,17 @@ impl Pool {
         self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
     }
 
+    /// One of so many bytes, whatever they are. Where there is none yet the kernel gives zeros,
+    /// page by page as they are used.
+    pub(crate) fn take_of(&self, bytes: usize) -> Vec<u8> {
+        let mut buffer = self.take();
+        if buffer.capacity() == 0 {
+            return vec![0; bytes];
+        }
+        buffer.resize(bytes, 0);
+        buffer
+    }
+
     /// Gives a buffer back.
     pub(crate) fn give(&self, buffer: Vec<u8>) {
         let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);

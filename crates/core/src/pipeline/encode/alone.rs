@@ -46,8 +46,7 @@ impl AloneSink {
         let packed = self.worker.work(Batch { offset: self.offset, plain, last })?;
         self.writer.take(&packed)?;
         self.pools.give(packed.into());
-        self.batch = self.pools.plain.take();
-        self.batch.resize(BATCH_BYTES, 0);
+        self.batch = self.pools.plain.take_of(BATCH_BYTES);
         self.offset += bytes;
         self.filled = 0;
         Ok(())
