@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::receivers::{HANGS, MailServer, Received, Receiver};
-use crate::support::{Ran, World, mode, ran, set_mode};
+use crate::support::{Ran, World, mode, ran, set_mode, slowly};
 
 const SECRET: &str = "T0PS3CRET";
 
@@ -17,7 +17,7 @@ fn configure(world: &World, notify: &str) {
 }
 
 fn at(world: &World, clock: &str, arguments: &[&str]) -> Ran {
-    ran(world.command(arguments).env("LIFEBOAT_CLOCK_AT", clock).output().unwrap())
+    ran(world.command(arguments).env("LIFEBOAT_CLOCK_AT", slowly(clock)).output().unwrap())
 }
 
 /// What is told by a run that fails, or one that does not.
@@ -90,7 +90,7 @@ fn problems_and_recoveries_are_told_once_and_good_runs_are_silent() {
     assert_eq!(problem["title"], "backup of app failed on db1");
     assert_eq!(problem["urgent"], false);
     let text = problem["text"].as_str().unwrap();
-    for part in ["app.db", "Last time it went well: 2026-01-01T00:0", "Repository: file://"] {
+    for part in ["app.db", "Last time it went well: 2026-01-01T00:00:0", "Repository: file://"] {
         assert!(text.contains(part), "{text}");
     }
     assert_eq!(run(&world, &receiver, "2026-01-01T02:00:00Z", false).len(), 0);

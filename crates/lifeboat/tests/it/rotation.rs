@@ -9,18 +9,12 @@ use jiff::{Timestamp, ToSpan};
 use lifeboat_core::env::CRASH_POINTS;
 use serde_json::Value;
 
-use crate::support::{Ran, World, ran};
+use crate::support::{Ran, World, ran, slowly};
 
 /// The first moment of these tests.
 fn day(number: i64) -> Timestamp {
     let first: Timestamp = "2026-01-05T02:00:00Z".parse().unwrap();
     first + (number * 24).hours()
-}
-
-/// The clock of a run that begins at that moment: it is slow, as names have whole seconds and a run
-/// may take some.
-fn slowly(moment: Timestamp) -> String {
-    format!("{moment}/60")
 }
 
 /// Runs the program as if it were that moment.

@@ -40,6 +40,12 @@ impl Ran {
     }
 }
 
+/// The clock of a run that begins at that moment and is slow: names have whole seconds, and a run
+/// may take a busy host some.
+pub(crate) fn slowly(moment: impl std::fmt::Display) -> String {
+    format!("{moment}/60")
+}
+
 /// Waits where a full hour is near: a log that is thinned out to a state of each hour goes by the
 /// hours of the clock.
 pub(crate) fn within_one_hour() {
